@@ -1,0 +1,89 @@
+// What a compaction method is: from a full cache and a budget to a smaller cache.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "harness/api/context.h"
+#include "harness/api/query_source.h"
+#include "harness/core/registry.h"
+#include "harness/kv/head_budget.h"
+#include "harness/kv/kv_cache.h"
+
+namespace kvc {
+
+// All that a method may look at. Nothing in it is changed, and nothing outlives the call.
+struct CompactionRequest {
+  const Model& model;
+  const Context& context;
+  const KvCache& cache;
+  Compactable compactable;
+  const LayerQueries* queries = nullptr;  // nullptr when the method asks for none
+  std::vector<HeadBudget> budgets;        // one result for each; empty when the method takes no target
+  std::uint64_t seed = 0;
+};
+
+// One result. Its cache holds prefix and suffix entries as they were, compacted ones between them.
+struct Compaction {
+  KvCache cache;
+  double shared_s = 0;  // seconds spent once for all budgets of the request
+  double own_s = 0;     // seconds spent for this budget alone
+  Json notes = Json::object();  // counts that a reader should see: solver fallbacks, clamped biases, ...
+};
+
+class CompactionMethod {
+ public:
+  virtual ~CompactionMethod() = default;
+
+  virtual bool needs_queries() const = 0;
+  virtual bool needs_target() const = 0;
+  // False for methods that work on the text and build another cache.
+  virtual bool compacts_cache() const { return true; }
+
+  // One Compaction per budget, in their order; exactly one when needs_target() is false. Equal requests give equal bytes.
+  // Throws Error; a numerical fallback is a number in `notes`.
+  virtual std::vector<Compaction> compact(const CompactionRequest& request) const = 0;
+};
+
+// One KV head of one layer: the compactable entries and the queries to serve.
+struct HeadProblem {
+  at::Tensor keys;                     // (T, d) model dtype, rotated
+  at::Tensor values;                   // (T, d) model dtype
+  at::Tensor bias;                     // (T) float32, or undefined: an already compacted cache has one
+  at::Tensor queries;                  // (n, d) model dtype; undefined when the method asks for none
+  std::function<at::Tensor(int64_t n_tokens)> window_queries;  // (g * n_tokens, d); empty when the method asks for none
+  int64_t layer = 0;
+  int64_t kv_head = 0;
+  std::uint64_t seed = 0;              // differs by layer and head
+};
+
+struct HeadFit {
+  at::Tensor indices;  // (t) int64, kept entries in order of selection; distinct, in [0, T)
+  at::Tensor keys;     // (t, d) model dtype
+  at::Tensor bias;     // (t) float32, the old bias included; undefined = zeros
+  at::Tensor values;   // (t, d) model dtype
+  Json notes = Json::object();  // numbers, summed over heads
+};
+
+// Second rung: a method that treats every head alone. Looping, packing, nesting over budgets and timing happen here, once.
+class PerHeadMethod : public CompactionMethod {
+ public:
+  bool needs_target() const override { return true; }
+  std::vector<Compaction> compact(const CompactionRequest& request) const final;
+
+ protected:
+  // Does the work that all targets share (scores, an order) and returns what fits one target length in [0, T]. Called
+  // for many heads at the same time.
+  using HeadFitter = std::function<HeadFit(int64_t target_len)>;
+  virtual HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const = 0;
+
+  // The entries `indices` as they are: keys, values and old bias copied.
+  static HeadFit keep(const HeadProblem& problem, const at::Tensor& indices);
+};
+
+#define KVC_REGISTER_METHOD(Class, name, source) KVC_REGISTER(::kvc::CompactionMethod, Class, name, source)
+
+}  // namespace kvc

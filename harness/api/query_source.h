@@ -1,0 +1,52 @@
+// Where reference queries come from: the queries that a compacted head must keep serving.
+//
+// Letters: n reference queries per KV head, Hkv KV heads, g query heads per KV head, d head dimension.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "harness/api/context.h"
+#include "harness/core/registry.h"
+
+namespace kvc {
+
+struct QueryRequest {
+  const Model& model;
+  const Context& context;
+  const KvCache& cache;  // the full, uncompacted cache of `context`
+  std::uint64_t seed = 0;
+};
+
+// The queries of one document, asked layer by layer.
+class LayerQueries {
+ public:
+  virtual ~LayerQueries() = default;
+
+  // (Hkv, n, d) model dtype, rotated. Queries of all g query heads of a KV head are pooled, query head by query head, tokens in
+  // order of their position within each. `compacted_below` holds the layers < `layer` as they will be used; on-policy
+  // sources read it, others ignore it; nullptr = off-policy.
+  virtual at::Tensor layer(int64_t layer, const KvCache* compacted_below) const = 0;
+  // Queries of the last `n_tokens` tokens of the text the source reads, never subsampled: (Hkv, g * n_tokens, d), laid out as above.
+  // Throws Error(kUsage) when n_tokens > kMaxWindow or the source reads no text.
+  virtual at::Tensor window(int64_t layer, int64_t n_tokens) const = 0;
+
+  virtual int64_t n_queries() const = 0;  // n
+  virtual int64_t bytes() const = 0;      // held in memory
+
+  static constexpr int64_t kMaxWindow = 128;
+};
+
+class QuerySource {
+ public:
+  virtual ~QuerySource() = default;
+  // Throws Error(kData) when the source cannot serve this context, e.g. too few positions left, with numbers and ways out.
+  virtual std::unique_ptr<LayerQueries> make(const QueryRequest& request) const = 0;
+};
+
+#define KVC_REGISTER_QUERIES(Class, name, source) KVC_REGISTER(::kvc::QuerySource, Class, name, source)
+
+}  // namespace kvc

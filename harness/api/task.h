@@ -1,0 +1,44 @@
+// How questions are asked of a cache. A task stores what came back, raw; whether it is right is for the report to judge.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "harness/api/dataset.h"
+#include "harness/core/registry.h"
+#include "harness/kv/kv_cache.h"
+#include "harness/model/model.h"
+
+namespace kvc {
+
+// What a task keeps of the full cache's answers to compare others with; made once per document.
+class TaskReference {
+ public:
+  virtual ~TaskReference() = default;
+};
+
+struct AskRequest {
+  const Model& model;
+  const KvCache& cache;
+  const std::vector<Question>& questions;  // of one document, each accepted by the task
+  std::uint64_t seed = 0;
+  const TaskReference* reference = nullptr;  // what reference() returned for this document
+};
+
+class Task {
+ public:
+  virtual ~Task() = default;
+  // False for a question that this task cannot ask; a data set with no question left is no cell.
+  virtual bool accepts(const Question& question) const = 0;
+  // Asked once per document on the full cache; nullptr when the task compares with nothing.
+  virtual std::unique_ptr<TaskReference> reference(const AskRequest& /*on_full_cache*/) const { return nullptr; }
+  // One JSON object per question, in their order, each with "question_id" and the fields the task's file documents.
+  // All questions are asked together.
+  virtual std::vector<Json> ask(const AskRequest& request) const = 0;
+};
+
+#define KVC_REGISTER_TASK(Class, name, source) KVC_REGISTER(::kvc::Task, Class, name, source)
+
+}  // namespace kvc

@@ -1,0 +1,144 @@
+// Options: a JSON object read into a plain struct through its `fields()`.
+//
+//   struct Options {
+//     int64_t n_sink = 4;
+//     void fields(auto&& visit) { visit("n_sink", n_sink, "leading entries always kept"); }
+//   };
+//
+// Field types: bool, int64_t, double, std::string, std::vector<std::string>, std::vector<int64_t>. A struct may also have
+//   void check(const OptionCheck& fail) const { if (n_sink < 0) fail("n_sink", "is negative", "0 or more"); }
+// which is called once all fields are read.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <functional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "harness/core/config_text.h"
+
+namespace kvc {
+
+// What `kvc list` shows of one option.
+struct OptionInfo {
+  std::string name;
+  std::string type;  // "bool", "integer", "number", "text", "list"
+  Json default_value;
+  std::string help;
+};
+
+// (field name, fact about it, how to mend)
+using OptionCheck = std::function<void(const std::string&, const std::string&, const std::string&)>;
+
+namespace options_detail {
+
+template <class T>
+std::string type_name() {
+  if constexpr (std::is_same_v<T, bool>) return "bool";
+  else if constexpr (std::is_same_v<T, int64_t>) return "integer";
+  else if constexpr (std::is_same_v<T, double>) return "number";
+  else if constexpr (std::is_same_v<T, std::string>) return "text";
+  else return "list";
+}
+
+// False when `value` is not of T's type. An integer is a number; a number is not an integer; a single value is a list of
+// one; an integer is text where text is asked (ids such as 20002 are often written without quotes).
+inline bool assign(const Json& value, bool& out) {
+  if (!value.is_boolean()) return false;
+  out = value.get<bool>();
+  return true;
+}
+inline bool assign(const Json& value, int64_t& out) {
+  if (!value.is_number_integer()) return false;
+  out = value.get<int64_t>();
+  return true;
+}
+inline bool assign(const Json& value, double& out) {
+  if (!value.is_number()) return false;
+  out = value.get<double>();
+  return true;
+}
+inline bool assign(const Json& value, std::string& out) {
+  if (value.is_number_integer()) {
+    out = std::to_string(value.get<int64_t>());
+    return true;
+  }
+  if (!value.is_string()) return false;
+  out = value.get<std::string>();
+  return true;
+}
+template <class T>
+bool assign(const Json& value, std::vector<T>& out) {
+  std::vector<T> list;
+  const Json items = value.is_array() ? value : Json::array({value});
+  for (const Json& item : items) {
+    T element{};
+    if (!assign(item, element)) return false;
+    list.push_back(element);
+  }
+  out = std::move(list);
+  return true;
+}
+
+}  // namespace options_detail
+
+// Reads `object` (null counts as {}) into `out`; unknown keys and wrong types become problems at `pointer`/key.
+template <class Options>
+void read_options(const Json& object, Options& out, const std::string& pointer, Problems& problems) {
+  std::vector<std::string> known;
+  const size_t before = problems.list().size();
+  out.fields([&](const char* name, auto& field, const char* /*help*/) {
+    known.emplace_back(name);
+    if (!object.is_object() || !object.contains(name)) return;
+    using Field = std::remove_cvref_t<decltype(field)>;
+    if (!options_detail::assign(object.at(name), field)) {
+      problems.add(fmt::format("'{}' is {}, which is no {}", name, object.at(name).dump(),
+                               options_detail::type_name<Field>()),
+                   pointer + "/" + name, fmt::format("default: {}", Json(field).dump()));
+    }
+  });
+  if (!object.is_null() && !object.is_object()) {
+    problems.add("options must be 'key: value' pairs", pointer, "write {option: value}");
+    return;
+  }
+  if (object.is_object()) {
+    for (const auto& [key, value] : object.items()) {
+      if (std::find(known.begin(), known.end(), key) == known.end()) {
+        problems.add(fmt::format("unknown option '{}'", key), pointer + "/" + key, suggest_name(key, known));
+      }
+    }
+  }
+  if constexpr (requires { out.check(OptionCheck{}); }) {
+    if (problems.list().size() == before) {
+      out.check([&](const std::string& name, const std::string& fact, const std::string& mend) {
+        problems.add(fmt::format("'{}' {}", name, fact), pointer + "/" + name, mend);
+      });
+    }
+  }
+}
+
+// Every field with its present value, in the order of fields(): the canonical form that goes into a cell's id.
+template <class Options>
+Json options_to_json(Options options) {
+  Json object = Json::object();
+  options.fields([&](const char* name, auto& field, const char* /*help*/) { object[name] = field; });
+  return object;
+}
+
+template <class Options>
+std::vector<OptionInfo> describe_options() {
+  std::vector<OptionInfo> list;
+  Options options;
+  options.fields([&](const char* name, auto& field, const char* help) {
+    list.push_back({name, options_detail::type_name<std::remove_cvref_t<decltype(field)>>(), Json(field), help});
+  });
+  return list;
+}
+
+struct NoOptions {
+  void fields(auto&& /*visit*/) {}
+};
+
+}  // namespace kvc

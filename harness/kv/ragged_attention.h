@@ -1,0 +1,27 @@
+// Attention of a batch of query heads over a ragged prefix that all sequences share, and over each sequence's own tail.
+//
+// Letters: N packed new tokens of B sequences, Hq query heads, Hkv KV heads, g = Hq / Hkv, d head dimension.
+// Query head h reads KV head h / g (integer division).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "harness/kv/kv_cache.h"
+#include "harness/math/attention.h"
+
+namespace kvc {
+
+// queries (N, Hq, d) model dtype, rotated. Every query sees every entry of the prefix, bias added. Entries are read once for the
+// whole batch. Returns output (N, Hq, d), log_sum_exp (N, Hq). Cost 4 N g d sum_h len_h flops.
+PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix);
+
+// Causal attention of each sequence's new tokens over its own tail, the new tokens included. keys, values: (B, Hkv, capacity, d)
+// already holding the new rows behind lengths[b] older ones; rows [sequence_offsets[b], sequence_offsets[b+1]) of `queries`
+// are sequence b's: token i of them sees lengths[b] + i + 1 entries.
+PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets);
+
+}  // namespace kvc
