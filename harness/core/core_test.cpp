@@ -1,0 +1,247 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include "harness/core/config_text.h"
+#include "harness/core/error.h"
+#include "harness/core/json_lines.h"
+#include "harness/core/options.h"
+#include "harness/core/registry.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "kvc_core_XXXXXX").string();
+    path_ = ::mkdtemp(pattern.data());
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  std::string file(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+std::string read(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+template <class Function>
+std::string error_of(Function&& function) {
+  try {
+    function();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(Error, HasThreeParts) {
+  const Error error(ErrorKind::kData, "the file is cut short", "a.gguf", "download it again");
+  EXPECT_STREQ(error.what(), "the file is cut short\n  where: a.gguf\n  mend:  download it again");
+  EXPECT_EQ(exit_code(error.kind()), 3);
+}
+
+TEST(Error, SuggestsTheNearestName) {
+  EXPECT_EQ(suggest_name("n_sinks", {"n_sink", "window"}), "did you mean 'n_sink'? Known: n_sink, window");
+  EXPECT_EQ(suggest_name("zzz", {"n_sink", "window"}), "known: n_sink, window");
+  EXPECT_EQ(nearest_name("snapvk", {"snapkv", "h2o"}), "snapkv");
+}
+
+TEST(Error, ListsSeveralProblems) {
+  const std::string text = error_of([] {
+    throw_if_any(ErrorKind::kUsage, {{"a is wrong", "f:1", "mend a"}, {"b is wrong", "f:2", ""}}, "f");
+  });
+  EXPECT_EQ(text, "2 problems in f\n1. a is wrong\n  where: f:1\n  mend:  mend a\n2. b is wrong\n  where: f:2");
+}
+
+constexpr const char* kYaml = R"(sweep: demo
+target: [0.5, 1, "512 entries"]
+quoted: "0.5"
+method:
+  - snapkv
+  - {method: streaming_llm,
+     n_sink: [0, 4]}
+empty:
+)";
+
+TEST(ConfigText, KeepsTypesAndLines) {
+  const ConfigText config = ConfigText::from_string(kYaml, "x.yaml");
+  const Json& value = config.value();
+  EXPECT_EQ(value["sweep"], "demo");
+  EXPECT_TRUE(value["target"][0].is_number_float());
+  EXPECT_TRUE(value["target"][1].is_number_integer());
+  EXPECT_EQ(value["quoted"], Json("0.5"));
+  EXPECT_TRUE(value["empty"].is_null());
+  EXPECT_EQ(config.where("/method/1/n_sink"), "x.yaml:7, method[1].n_sink");
+  EXPECT_EQ(config.where("/method/1/no_such/key"), "x.yaml:6, method[1].no_such.key");
+}
+
+TEST(ConfigText, ReadsJsonAlike) {
+  const ConfigText yaml = ConfigText::from_string("a: [1, 2.5, true, null]\nb: {c: text}\n", "y");
+  const ConfigText json = ConfigText::from_string("{\n \"a\": [1, 2.5, true, null],\n \"b\": {\"c\": \"text\"}\n}", "j");
+  EXPECT_EQ(canonical_json(yaml.value()), canonical_json(json.value()));
+  EXPECT_EQ(json.where("/b/c"), "j:3, b.c");
+}
+
+TEST(ConfigText, NamesTheLineOfAMistake) {
+  EXPECT_THAT(error_of([] { ConfigText::from_string("a: 1\nb: [1, 2\n", "x.yaml"); }), HasSubstr("where: x.yaml:"));
+  EXPECT_THAT(error_of([] { ConfigText::from_string("a: 1\nb: 2\na: 3\n", "x.yaml"); }),
+              HasSubstr("key 'a' stands twice\n  where: x.yaml:3"));
+  EXPECT_THAT(error_of([] { ConfigText::from_file("/no/such/file.yaml"); }), HasSubstr("cannot read the config file"));
+  EXPECT_THAT(error_of([] { ConfigText::from_string(std::string(100, '['), "x.yaml"); }), HasSubstr("x.yaml"));
+}
+
+struct SinkOptions {
+  int64_t n_sink = 4;
+  double bound = 3.0;
+  bool fast = false;
+  std::string pool = "max";
+  std::vector<std::string> articles;
+  void fields(auto&& visit) {
+    visit("n_sink", n_sink, "leading entries always kept");
+    visit("bound", bound, "largest bias");
+    visit("fast", fast, "");
+    visit("pool", pool, "");
+    visit("articles", articles, "");
+  }
+  void check(const OptionCheck& fail) const {
+    if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
+  }
+};
+
+TEST(Options, ReadsEveryType) {
+  SinkOptions options;
+  Problems problems;
+  read_options(Json::parse(R"({"n_sink": 0, "bound": 2, "fast": true, "articles": [20002, "a"]})"), options, "", problems);
+  EXPECT_TRUE(problems.empty());
+  EXPECT_EQ(options.n_sink, 0);
+  EXPECT_EQ(options.bound, 2.0);
+  EXPECT_THAT(options.articles, ElementsAre("20002", "a"));
+  EXPECT_EQ(options_to_json(options).dump(),
+            R"({"n_sink":0,"bound":2.0,"fast":true,"pool":"max","articles":["20002","a"]})");
+}
+
+TEST(Options, ReportsEveryMistakeAtOnce) {
+  const ConfigText text = ConfigText::from_string("method:\n  n_sinks: 1\n  bound: high\n  n_sink: 2.5\n", "x.yaml");
+  Problems problems(&text);
+  SinkOptions options;
+  read_options(text.value()["method"], options, "/method", problems);
+  ASSERT_EQ(problems.list().size(), 3u);
+  EXPECT_EQ(error_of([&] { problems.throw_if_any(); }),
+            "3 problems in x.yaml\n"
+            "1. 'n_sink' is 2.5, which is no integer\n  where: x.yaml:4, method.n_sink\n  mend:  default: 4\n"
+            "2. 'bound' is \"high\", which is no number\n  where: x.yaml:3, method.bound\n  mend:  default: 3.0\n"
+            "3. unknown option 'n_sinks'\n  where: x.yaml:2, method.n_sinks\n"
+            "  mend:  did you mean 'n_sink'? Known: n_sink, bound, fast, pool, articles");
+}
+
+TEST(Options, ChecksRangesLast) {
+  Problems problems;
+  SinkOptions options;
+  read_options(Json{{"n_sink", -1}}, options, "", problems);
+  ASSERT_EQ(problems.list().size(), 1u);
+  EXPECT_EQ(problems.list()[0].fact, "'n_sink' is negative");
+}
+
+struct Shape {
+  virtual ~Shape() = default;
+  virtual int64_t size() const = 0;
+};
+struct Square : Shape {
+  using Options = SinkOptions;
+  explicit Square(Options options) : side(options.n_sink) {}
+  int64_t size() const override { return side * side; }
+  int64_t side;
+};
+
+TEST(Registry, CreatesByNameAndCompletesOptions) {
+  Registry<Shape> registry;
+  registry.add<Square>("square", "Euclid");
+  Problems problems;
+  const Json options = registry.find("square")->complete(Json{{"n_sink", 3}}, "", problems);
+  EXPECT_EQ(options["pool"], "max");
+  EXPECT_EQ(registry.create("square", options)->size(), 9);
+  EXPECT_THAT(error_of([&] { registry.create("sqare", {}); }), HasSubstr("did you mean 'square'?"));
+  EXPECT_THAT(error_of([&] { registry.add<Square>("square", "again"); }), HasSubstr("two plug-ins are named 'square'"));
+}
+
+TEST(JsonLines, CanonicalFormIgnoresKeyOrder) {
+  EXPECT_EQ(canonical_json(Json::parse(R"({"b": 1, "a": {"d": 0.1, "c": []}})")), R"({"a":{"c":[],"d":0.1},"b":1})");
+  EXPECT_EQ(stable_hash(""), "cbf29ce484222325");
+  EXPECT_EQ(stable_hash("a"), "af63dc4c8601ec8c");  // FNV-1a's published value
+  EXPECT_NE(derive_seed(7, "a"), derive_seed(7, "b"));
+  EXPECT_EQ(derive_seed(7, "a"), derive_seed(7, "a"));
+}
+
+TEST(JsonLines, SurvivesATornLastLine) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("sub/x.jsonl");
+  append_json_line(path, Json{{"n", 1}});
+  std::ofstream(path, std::ios::app) << R"({"n": 2, "tor)";
+  append_json_line(path, Json{{"n", 3}});
+  const JsonLines lines = read_json_lines(path);
+  ASSERT_EQ(lines.values.size(), 2u);
+  EXPECT_EQ(lines.values[1]["n"], 3);
+  EXPECT_THAT(lines.broken_lines, ElementsAre(2));
+}
+
+TEST(JsonLines, StoresBytesThatAreNoUtf8) {
+  const TemporaryFolder folder;
+  append_json_line(folder.file("x.jsonl"), Json{{"text", "a\xff" "b"}});
+  EXPECT_EQ(read_json_lines(folder.file("x.jsonl")).values.at(0)["text"], "a\xef\xbf\xbd" "b");
+}
+
+TEST(JsonLines, MissingFileIsEmpty) { EXPECT_TRUE(read_json_lines("/no/such/file").values.empty()); }
+
+TEST(JsonLines, UnwritablePathIsAClearError) {
+  EXPECT_THAT(error_of([] { append_json_line("/proc/kvc/x.jsonl", Json{}); }), HasSubstr("/proc/kvc"));
+}
+
+// A file size limit stands for a full disk: the write fails half-way, and what was there before stays whole.
+TEST(JsonLines, AFullDiskLosesNothing) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("x.jsonl");
+  append_json_line(path, Json{{"n", 1}});
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{64, 64};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    const std::string text = error_of([&] { append_json_line(path, Json{{"text", std::string(4096, 'x')}}); });
+    ::_exit(text.find("cannot write: File too large") != std::string::npos ? 0 : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  const JsonLines lines = read_json_lines(path);
+  EXPECT_EQ(lines.values.size(), 1u);
+  EXPECT_TRUE(lines.broken_lines.empty());
+}
+
+TEST(WriteFileAtomically, ReplacesAsAWhole) {
+  const TemporaryFolder folder;
+  write(folder.file("r.json"), "old");
+  write_file_atomically(folder.file("r.json"), "new");
+  EXPECT_EQ(read(folder.file("r.json")), "new");
+  int64_t files = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.file(""))) ++files;
+  EXPECT_EQ(files, 1);
+}
+
+}  // namespace
+}  // namespace kvc
