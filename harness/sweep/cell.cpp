@@ -1,0 +1,73 @@
+#include "harness/sweep/cell.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "harness/core/json_lines.h"
+
+namespace kvc {
+namespace {
+
+// Query sources in the order in which the methods first name them: cells that share one stand together.
+std::vector<Json> all_queries(const SweepConfig& config) {
+  std::vector<Json> list;
+  for (const SweepMethod& method : config.methods) {
+    for (const Json& queries : method.queries) {
+      if (std::find(list.begin(), list.end(), queries) == list.end()) list.push_back(queries);
+    }
+  }
+  return list;
+}
+
+void expand_methods(const SweepConfig& config, const Cell& outer, std::vector<Cell>& cells) {
+  for (const Json& queries : all_queries(config)) {
+    for (const SweepMethod& method : config.methods) {
+      if (std::find(method.queries.begin(), method.queries.end(), queries) == method.queries.end()) continue;
+      for (const auto& target : method.targets) {
+        for (const Json& task : config.tasks) {
+          Cell cell = outer;
+          cell.queries = queries;
+          cell.method = method.method;
+          cell.target = target ? target->to_json() : Json(nullptr);
+          cell.task = task;
+          cells.push_back(std::move(cell));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Json Cell::to_json() const {
+  return Json{{"model", model},     {"dataset", dataset}, {"task", task}, {"queries", queries},
+              {"method", method},   {"target", target},   {"seed", seed}};
+}
+
+std::string Cell::id() const { return stable_hash(canonical_json(to_json())); }
+
+std::string Cell::label() const {
+  std::string text = method.value("name", "");
+  if (!queries.is_null()) text += " with " + queries.value("name", "");
+  if (!target.is_null()) text += " at " + (target.is_string() ? target.get<std::string>() : target.dump());
+  return fmt::format("{}, {} on {}", text, task.value("name", ""), dataset.value("name", ""));
+}
+
+std::vector<Cell> expand(const SweepConfig& config) {
+  std::vector<Cell> cells;
+  for (const SweepModel& model : config.models) {
+    for (const std::uint64_t seed : config.seeds) {
+      for (const Json& dataset : config.datasets) {
+        Cell outer;
+        outer.model = model.cell;
+        outer.seed = seed;
+        outer.dataset = dataset;
+        expand_methods(config, outer, cells);
+      }
+    }
+  }
+  return cells;
+}
+
+}  // namespace kvc

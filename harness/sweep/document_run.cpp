@@ -1,0 +1,292 @@
+#include "harness/sweep/document_run.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <new>
+
+#include "harness/core/json_lines.h"
+#include "harness/core/stopwatch.h"
+#include "harness/sweep/run_info.h"
+
+namespace kvc {
+namespace {
+
+using Cells = std::vector<const PlannedCell*>;
+
+// Cells that share `key`, in order of first appearance.
+std::vector<Cells> group_by(const Cells& cells, const std::function<Json(const PlannedCell&)>& key) {
+  std::vector<Json> keys;
+  std::vector<Cells> groups;
+  for (const PlannedCell* cell : cells) {
+    const Json value = key(*cell);
+    const auto found = std::find(keys.begin(), keys.end(), value);
+    const auto index = static_cast<size_t>(found - keys.begin());
+    if (found == keys.end()) {
+      keys.push_back(value);
+      groups.emplace_back();
+    }
+    groups[index].push_back(cell);
+  }
+  return groups;
+}
+
+// What several records share.
+struct Shared {
+  double prefill_s = 0;
+  double queries_s = 0;
+  int64_t n_queries = 0;
+};
+
+// A task on this document: its questions, and the full cache's answers where it compares with them.
+struct Asked {
+  std::vector<Question> questions;
+  std::unique_ptr<TaskReference> reference;
+  std::optional<std::string> failure;
+  double reference_s = 0;
+  int64_t question_tokens = 0;
+};
+
+Json ratio(double numerator, double denominator) {
+  return denominator > 0 ? Json(numerator / denominator) : Json(nullptr);
+}
+
+// Of all heads of all layers.
+std::vector<int64_t> head_lengths(const KvCache& cache) {
+  std::vector<int64_t> lengths;
+  for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
+    for (int64_t head = 0; head < cache.n_kv_heads(); ++head) lengths.push_back(cache.layer(layer).head_len(head));
+  }
+  return lengths;
+}
+
+// A GPU works on after a call returns; reading one number waits for it, so that a stopwatch shows its work.
+void wait_for(const KvCache& cache) {
+  const at::Tensor& last = cache.layer(cache.n_layers() - 1).values;
+  if (!last.is_cpu() && last.numel() > 0) last.flatten()[0].item();
+}
+
+class DocumentRun {
+ public:
+  explicit DocumentRun(const DocumentJob& job) : job_(job), seed_(job.cells.front()->cell.seed) {}
+
+  void run() {
+    job_.stage(fmt::format("{}: prefill", job_.document.id));
+    const auto failure = failure_of([&] {
+      context_ = make_context(job_.model, job_.document.text);
+      const Stopwatch clock;
+      full_.emplace(job_.model.decoder().prefill(context_.tokens));
+      wait_for(*full_);
+      shared_.prefill_s = clock.seconds();
+    });
+    if (failure) return fail(job_.cells, *failure);
+    for (const Cells& cells : group_by(job_.cells, [](const auto& c) { return c.cell.queries; })) run_queries(cells);
+  }
+
+ private:
+  void run_queries(const Cells& cells) {
+    std::unique_ptr<LayerQueries> queries;
+    shared_.queries_s = 0;
+    shared_.n_queries = 0;
+    if (const QuerySource* source = cells.front()->queries.get(); source != nullptr) {
+      job_.stage(fmt::format("{}: queries {}", job_.document.id, cells.front()->cell.queries.value("name", "")));
+      const auto failure = failure_of([&] {
+        const Stopwatch clock;
+        queries = source->make({job_.model, context_, *full_, purpose_seed("queries")});
+        shared_.queries_s = clock.seconds();
+        shared_.n_queries = queries->n_queries();
+      });
+      if (failure) return fail(cells, *failure);
+    }
+    for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.method; })) run_method(group, queries.get());
+  }
+
+  // One call of the method for all targets still to be measured.
+  void run_method(const Cells& cells, const LayerQueries* queries) {
+    std::vector<Cells> targets;
+    std::vector<HeadBudget> budgets;
+    for (Cells& group : group_by(cells, [](const auto& c) { return c.cell.target; })) {
+      if (const auto& target = group.front()->target) {
+        HeadBudget budget;
+        const auto failure = failure_of([&] {
+          budget = uniform_budget(*target, context_.article_len(), full_->n_layers(), full_->n_kv_heads());
+        });
+        if (failure) {
+          fail(group, *failure);
+          continue;
+        }
+        budgets.push_back(std::move(budget));
+      }
+      targets.push_back(std::move(group));
+    }
+    if (targets.empty()) return;
+    job_.stage(fmt::format("{}: {}", job_.document.id, cells.front()->cell.method.value("name", "")));
+    std::vector<Compaction> made;
+    const auto failure = failure_of([&] { made = compact(*cells.front()->method, queries, budgets); });
+    if (failure && targets.size() > 1) return run_targets_alone(targets, queries);
+    if (failure) return fail(targets.front(), *failure);
+    for (size_t i = 0; i < targets.size(); ++i) ask_all(targets[i], made[i]);
+  }
+
+  // Which of several targets failed is found by asking for each alone.
+  void run_targets_alone(const std::vector<Cells>& targets, const LayerQueries* queries) {
+    for (const Cells& cells : targets) run_method(cells, queries);
+  }
+
+  std::vector<Compaction> compact(const CompactionMethod& method, const LayerQueries* queries,
+                                  const std::vector<HeadBudget>& budgets) const {
+    const Compactable compactable{context_.prefix_len, context_.suffix_len};
+    std::vector<Compaction> made =
+        method.compact({job_.model, context_, *full_, compactable, queries, budgets, purpose_seed("method")});
+    if (made.size() != std::max<size_t>(1, budgets.size())) {
+      throw Error(ErrorKind::kInternal, fmt::format("the method returned {} caches for {} budgets", made.size(), budgets.size()),
+                  "", "mend the method's compact()");
+    }
+    return made;
+  }
+
+  void ask_all(const Cells& cells, const Compaction& compaction) {
+    for (const PlannedCell* cell : cells) {
+      job_.stage(fmt::format("{}: {}", job_.document.id, cell->label));
+      Record record = start_record(*cell);
+      const auto failure = failure_of([&] { ask(*cell, compaction, record); });
+      if (failure) {
+        fail({cell}, *failure);
+      } else {
+        job_.sink(record);
+      }
+    }
+  }
+
+  void ask(const PlannedCell& cell, const Compaction& compaction, Record& record) {
+    const Asked& asked = asked_for(cell);
+    if (asked.failure) throw Error(ErrorKind::kData, *asked.failure, "the full cache's own answers", "");
+    const Stopwatch clock;
+    record.answers = cell.task->ask(
+        {job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get()});
+    const double ask_s = clock.seconds();
+    complete_answers(asked.questions, record.answers);
+    record.status = "done";
+    record.sizes = sizes(compaction.cache, asked);
+    record.seconds = Json{{"prefill_s", shared_.prefill_s},     {"queries_s", shared_.queries_s},
+                          {"compaction_shared_s", compaction.shared_s}, {"compaction_s", compaction.own_s},
+                          {"reference_s", asked.reference_s},   {"ask_s", ask_s}};
+    record.notes = compaction.notes;
+  }
+
+  const Asked& asked_for(const PlannedCell& cell) {
+    const auto [place, is_new] = asked_.try_emplace(cell.task.get());
+    Asked& asked = place->second;
+    if (!is_new) return asked;
+    asked.questions = accepted_questions(*cell.task, job_.document);
+    asked.failure = failure_of([&] {
+      for (const Question& question : asked.questions) {
+        asked.question_tokens += static_cast<int64_t>(job_.model.tokenizer().encode_text(question.text).size());
+      }
+      const Stopwatch clock;
+      asked.reference = cell.task->reference({job_.model, *full_, asked.questions, purpose_seed("ask"), nullptr});
+      asked.reference_s = clock.seconds();
+    });
+    return asked;
+  }
+
+  static void complete_answers(const std::vector<Question>& questions, std::vector<Json>& answers) {
+    if (answers.size() != questions.size()) {
+      throw Error(ErrorKind::kInternal, fmt::format("the task gave {} answers to {} questions", answers.size(), questions.size()),
+                  "", "mend the task's ask()");
+    }
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const Question& question = questions[i];
+      answers[i]["question_id"] = question.id;
+      if (question.gold_option) answers[i]["gold_option"] = *question.gold_option;
+      if (!question.gold_answer.empty()) answers[i]["gold_answer"] = question.gold_answer;
+      answers[i]["n_options"] = question.options.size();
+      answers[i]["extra"] = question.extra;
+    }
+  }
+
+  Json sizes(const KvCache& cache, const Asked& asked) const {
+    const int64_t n_heads = full_->n_layers() * full_->n_kv_heads();
+    const int64_t kept_always = n_heads * (context_.prefix_len + context_.suffix_len);
+    // A method that builds a cache of its own may keep less than the template.
+    const int64_t kept = std::max<int64_t>(0, cache.n_entries() - kept_always);
+    const auto span = static_cast<double>(n_heads * context_.article_len());
+    const std::vector<int64_t> lengths = head_lengths(cache);
+    const auto [least, most] = std::minmax_element(lengths.begin(), lengths.end());
+    return Json{{"context_tokens", context_.tokens.size()},
+                {"compactable_tokens", context_.article_len()},
+                {"question_tokens", asked.question_tokens},
+                {"entries_before", full_->n_entries()},
+                {"entries_after", cache.n_entries()},
+                {"kept_fraction", static_cast<double>(kept) / span},
+                {"compaction_ratio", ratio(span, static_cast<double>(kept))},
+                {"bytes_before", full_->bytes()},
+                {"bytes_after", cache.bytes()},
+                {"bytes_ratio", ratio(static_cast<double>(full_->bytes()), static_cast<double>(cache.bytes()))},
+                {"allocated_bytes_after", cache.allocated_bytes()},
+                {"head_len_min", *least},
+                {"head_len_mean", static_cast<double>(cache.n_entries()) / static_cast<double>(lengths.size())},
+                {"head_len_max", *most},
+                {"n_queries", shared_.n_queries},
+                {"peak_bytes", peak_resident_bytes()}};
+  }
+
+  Record start_record(const PlannedCell& cell) const {
+    Record record;
+    record.cell_id = cell.id;
+    record.document_id = job_.document.id;
+    record.cell = cell.cell.to_json();
+    record.provenance = job_.provenance;
+    return record;
+  }
+
+  void fail(const Cells& cells, const std::string& message) const {
+    for (const PlannedCell* cell : cells) {
+      Record record = start_record(*cell);
+      record.status = "failed";
+      record.error = fmt::format("{}\n  cell:  {} ({}), document '{}'", message, cell->label, cell->id, job_.document.id);
+      job_.sink(record);
+    }
+  }
+
+  // The same for all cells of a document, whichever of them are still to be measured.
+  std::uint64_t purpose_seed(const std::string& purpose) const {
+    return derive_seed(seed_, purpose + "/" + job_.document.id);
+  }
+
+  const DocumentJob& job_;
+  std::uint64_t seed_;
+  Context context_;
+  std::optional<KvCache> full_;
+  Shared shared_;
+  std::map<const Task*, Asked> asked_;
+};
+
+}  // namespace
+
+std::optional<std::string> failure_of(const std::function<void()>& work) {
+  try {
+    work();
+    return std::nullopt;
+  } catch (const Error& e) {
+    return e.what();
+  } catch (const c10::Error& e) {
+    return fmt::format("LibTorch: {}", e.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    return "out of memory\n  mend:  free memory, or take a shorter document, fewer queries or a smaller batch";
+  }
+}
+
+std::vector<Question> accepted_questions(const Task& task, const Document& document) {
+  std::vector<Question> list;
+  std::copy_if(document.questions.begin(), document.questions.end(), std::back_inserter(list),
+               [&](const Question& question) { return task.accepts(question); });
+  return list;
+}
+
+void measure_document(const DocumentJob& job) {
+  if (!job.cells.empty()) DocumentRun(job).run();
+}
+
+}  // namespace kvc

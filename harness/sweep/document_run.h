@@ -1,0 +1,50 @@
+// Everything that is measured on one document: prefill once, queries once per source, one compaction per method for all its
+// targets, then the tasks.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/api/compaction_method.h"
+#include "harness/api/dataset.h"
+#include "harness/api/query_source.h"
+#include "harness/api/task.h"
+#include "harness/sweep/cell.h"
+#include "harness/sweep/record.h"
+
+namespace kvc {
+
+// A cell with the plug-ins it stands for.
+struct PlannedCell {
+  Cell cell;
+  std::string id;
+  std::string label;
+  std::shared_ptr<const QuerySource> queries;  // nullptr where the method takes none
+  std::shared_ptr<const CompactionMethod> method;
+  std::shared_ptr<const Task> task;
+  std::optional<TargetSize> target;
+};
+
+struct DocumentJob {
+  const Model& model;
+  const Document& document;
+  std::vector<const PlannedCell*> cells;  // still to be measured; all of one seed, each with a question its task accepts
+  Json provenance;                        // copied into every record
+  std::function<void(const Record&)> sink;             // called the moment a record is there; what it throws ends the run
+  std::function<void(const std::string&)> stage;       // what is under way
+};
+
+// Every cell gives exactly one record, done or failed. What a plug-in or LibTorch throws becomes a failed record.
+void measure_document(const DocumentJob& job);
+
+// Runs `work`; the message of what it threw (kvc::Error, c10::Error, out of memory), or nothing.
+std::optional<std::string> failure_of(const std::function<void()>& work);
+
+// The questions of a document that a task can ask.
+std::vector<Question> accepted_questions(const Task& task, const Document& document);
+
+}  // namespace kvc

@@ -1,0 +1,42 @@
+// What a running sweep tells on stderr: one line rewritten in place on a terminal, plain lines at intervals elsewhere.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "harness/core/stopwatch.h"
+
+namespace kvc {
+
+class Progress {
+ public:
+  explicit Progress(bool quiet);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void note(const std::string& text);       // a line that stays
+  void expect(int64_t n_records);           // so many more records are to be measured
+  void begin();                             // time left is reckoned from the first call on
+  void stage(const std::string& what);      // what is under way now
+  void measured();                          // one record is on disk
+
+ private:
+  void show(bool at_once);
+  std::string time_left() const;
+
+  bool quiet_;
+  bool terminal_;
+  bool line_open_ = false;
+  int64_t expected_ = 0;
+  int64_t measured_ = 0;
+  std::string stage_;
+  Stopwatch clock_;  // since begin()
+  bool begun_ = false;
+  double last_shown_s_ = -1e9;
+};
+
+// "40 s", "12 min", "3 h 05 min".
+std::string duration_text(double seconds);
+
+}  // namespace kvc

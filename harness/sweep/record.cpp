@@ -1,0 +1,103 @@
+#include "harness/sweep/record.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <utility>
+
+#include "harness/core/json_lines.h"
+
+namespace kvc {
+namespace {
+
+const Json& field(const Json& json, const char* name, Json::value_t type, const std::string& where) {
+  const bool there = json.is_object() && json.contains(name);
+  if (!there || json.at(name).type() != type) {
+    throw Error(ErrorKind::kData, fmt::format("a record {} field '{}'", there ? "has a wrong" : "lacks the", name), where,
+                "delete the line and run the sweep again; it measures what is missing");
+  }
+  return json.at(name);
+}
+
+}  // namespace
+
+Json Record::to_json() const {
+  Json json = Json{{"version", kVersion}, {"cell_id", cell_id}, {"document_id", document_id}, {"status", status}};
+  if (!error.empty()) json["error"] = error;
+  json["cell"] = cell;
+  json["provenance"] = provenance;
+  json["sizes"] = sizes;
+  json["seconds"] = seconds;
+  json["answers"] = Json::array();
+  for (const Json& answer : answers) json["answers"].push_back(answer);
+  json["notes"] = notes;
+  return json;
+}
+
+Record Record::from_json(const Json& json, const std::string& where) {
+  using Type = Json::value_t;
+  const bool numbered = json.is_object() && json.contains("version") && json.at("version").is_number_integer();
+  if (numbered && json.at("version") != kVersion) {
+    throw Error(ErrorKind::kData,
+                fmt::format("the record is of version {}, this program reads version {}", json.at("version").dump(), kVersion),
+                where, "read it with the program that wrote it, or measure anew into another folder");
+  }
+  if (!numbered) field(json, "version", Type::number_integer, where);
+  Record record;
+  record.cell_id = field(json, "cell_id", Type::string, where).get<std::string>();
+  record.document_id = field(json, "document_id", Type::string, where).get<std::string>();
+  record.status = field(json, "status", Type::string, where).get<std::string>();
+  if (record.status != "done" && record.status != "failed") {
+    throw Error(ErrorKind::kData, fmt::format("a record has the status '{}'", record.status), where, "done or failed");
+  }
+  if (record.status == "failed") record.error = field(json, "error", Type::string, where).get<std::string>();
+  record.cell = field(json, "cell", Type::object, where);
+  record.provenance = field(json, "provenance", Type::object, where);
+  record.sizes = field(json, "sizes", Type::object, where);
+  record.seconds = field(json, "seconds", Type::object, where);
+  for (const Json& answer : field(json, "answers", Type::array, where)) record.answers.push_back(answer);
+  record.notes = field(json, "notes", Type::object, where);
+  return record;
+}
+
+std::vector<Record> load_records(const std::string& folder, std::vector<std::string>& warnings) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    throw Error(ErrorKind::kData, "there is no such results folder", folder, "run the sweep first: kvc run CONFIG");
+  }
+  std::vector<std::string> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".jsonl") paths.push_back(entry.path().string());
+  }
+  std::sort(paths.begin(), paths.end());
+
+  std::vector<Record> records;
+  std::map<std::pair<std::string, std::string>, size_t> places;  // (cell, document) -> index in records
+  for (const std::string& path : paths) {
+    const JsonLines lines = read_json_lines(path);
+    // A kill tears the last line only; the next append then starts a line of its own, so a torn line may stand anywhere.
+    if (!lines.broken_lines.empty()) {
+      warnings.push_back(fmt::format("{}: line {} is no JSON and was left out (torn by a kill, or edited)", path,
+                                     fmt::join(lines.broken_lines, ", ")));
+    }
+    for (size_t i = 0; i < lines.values.size(); ++i) {
+      Record record = Record::from_json(lines.values[i], fmt::format("{}, record {}", path, i + 1));
+      const auto [place, is_new] = places.emplace(std::pair(record.cell_id, record.document_id), records.size());
+      if (is_new) {
+        records.push_back(std::move(record));
+        continue;
+      }
+      Record& earlier = records[place->second];
+      if (earlier.status == "done") {
+        warnings.push_back(fmt::format("{}: document '{}' stands twice; the later record counts", path, record.document_id));
+      }
+      earlier = std::move(record);
+    }
+  }
+  return records;
+}
+
+}  // namespace kvc

@@ -1,0 +1,268 @@
+#include "harness/sweep/self_proof.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "harness/core/json_lines.h"
+#include "harness/model/generate.h"
+
+namespace kvc {
+namespace {
+
+constexpr size_t kProofQuestions = 4;
+constexpr int64_t kProofAnswerTokens = 16;
+
+bool same_tensor(const at::Tensor& a, const at::Tensor& b) {
+  if (a.defined() != b.defined()) return false;
+  return !a.defined() || (a.scalar_type() == b.scalar_type() && at::equal(a, b));
+}
+
+struct Comparison {
+  double mean_kl = 0;
+  double agreement = 0;  // of the top token, given the same tokens before
+  bool same_answers = false;
+  int64_t n_tokens = 0;
+};
+
+class Prover {
+ public:
+  explicit Prover(const ProofJob& job) : job_(job), seed_(derive_seed(job.cells.front()->cell.seed, "proof")) {}
+
+  Json run() {
+    if (const auto failure = failure_of([&] { prepare(); })) return skipped(*failure);
+    Json methods = Json::array();
+    std::vector<Json> seen;
+    for (const PlannedCell* cell : job_.cells) {
+      const Json key = {cell->cell.method, cell->cell.queries};
+      if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
+      seen.push_back(key);
+      Json found = {{"method", cell->cell.method}, {"queries", cell->cell.queries}};
+      job_.stage(fmt::format("self-proof: {}", cell->cell.method.value("name", "")));
+      found.update(prove_method(*cell));
+      methods.push_back(std::move(found));
+    }
+    return Json{{"document", job_.document.id}, {"article_tokens", context_.article_len()}, {"methods", methods}};
+  }
+
+ private:
+  static Json skipped(const std::string& reason) { return Json{{"skipped", reason}}; }
+
+  // The cut context, and a few questions with the full cache's own greedy answers.
+  void prepare() {
+    // A third of the positions, so that a source that reads the text twice still fits.
+    const int64_t n_tokens = std::min(job_.proof_tokens, job_.model.spec().max_positions / 3);
+    context_ = make_context(job_.model, cut_text(job_.model.tokenizer(), job_.document.text, n_tokens));
+    full_.emplace(job_.model.decoder().prefill(context_.tokens));
+    for (size_t i = 0; i < std::min(kProofQuestions, job_.document.questions.size()); ++i) {
+      const Question& question = job_.document.questions[i];
+      prompts_.push_back(make_question_prompt(job_.model, question.text, question.answer_prefix));
+    }
+    if (prompts_.empty()) prompts_.push_back(make_question_prompt(job_.model, "What is this text about?"));
+    answers_ = greedy(*full_);
+    for (size_t i = 0; i < answers_.size(); ++i) {
+      if (!answers_[i].empty()) continuations_.push_back({static_cast<int64_t>(i), answers_[i]});
+    }
+    // A model that says nothing at all is still compared on the token it would say first.
+    if (continuations_.empty()) continuations_.push_back({0, {job_.model.tokenizer().end_ids().front()}});
+    full_hidden_ = continuation_hidden(job_.model, *full_, prompts_, continuations_);
+  }
+
+  std::vector<std::vector<int64_t>> greedy(const KvCache& cache) const {
+    DecodeSettings settings;
+    settings.max_new_tokens = kProofAnswerTokens;
+    std::vector<std::vector<int64_t>> list;
+    const std::vector<std::uint64_t> seeds(prompts_.size(), 0);
+    for (Generation& generation : generate(job_.model, cache, prompts_, settings, seeds)) {
+      list.push_back(std::move(generation.tokens));
+    }
+    return list;
+  }
+
+  Comparison compare(const KvCache& cache) const {
+    const std::vector<at::Tensor> hidden = continuation_hidden(job_.model, cache, prompts_, continuations_);
+    Comparison result;
+    double agreeing = 0;
+    for (size_t i = 0; i < hidden.size(); ++i) {
+      const at::Tensor p = at::log_softmax(job_.model.decoder().logits(full_hidden_[i]), -1);
+      const at::Tensor q = at::log_softmax(job_.model.decoder().logits(hidden[i]), -1);
+      result.mean_kl += (p.exp() * (p - q)).sum().item<double>();
+      agreeing += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
+      result.n_tokens += p.size(0);
+    }
+    result.mean_kl /= static_cast<double>(result.n_tokens);
+    result.agreement = agreeing / static_cast<double>(result.n_tokens);
+    result.same_answers = greedy(cache) == answers_;
+    return result;
+  }
+
+  Json prove_method(const PlannedCell& cell) {
+    std::unique_ptr<LayerQueries> queries;
+    if (cell.queries != nullptr) {
+      const auto failure = failure_of([&] {
+        queries = cell.queries->make({job_.model, context_, *full_, derive_seed(seed_, "queries")});
+      });
+      if (failure) return skipped(*failure);
+    }
+    return cell.method->needs_target() ? prove_targets(cell, queries.get()) : prove_repeat(cell, queries.get());
+  }
+
+  // Without a target there is no budget to test; the same call twice must still agree.
+  Json prove_repeat(const PlannedCell& cell, const LayerQueries* queries) const {
+    std::vector<Compaction> first;
+    if (const auto failure = failure_of([&] { first = compact(cell, queries, {}); })) return skipped(*failure);
+    const std::vector<Compaction> second = compact(cell, queries, {});
+    check_count(cell, first, 1);
+    check_count(cell, second, 1);
+    if (!bit_equal(first.front().cache, second.front().cache)) fail_repeat(cell, "the same cell twice");
+    Json found = Json{{"repeats", true}};
+    if (cell.method->compacts_cache() && first.front().cache.n_entries() == full_->n_entries()) {
+      check_reproduction(cell, compare(first.front().cache), found);
+    }
+    return found;
+  }
+
+  Json prove_targets(const PlannedCell& cell, const LayerQueries* queries) const {
+    const auto [large, small] = two_budgets(cell);
+    const HeadBudget everything = budget(context_.article_len());
+    std::vector<Compaction> first;
+    const auto failure =
+        failure_of([&] { first = compact(cell, queries, {everything, budget(large), budget(small)}); });
+    if (failure) return skipped(*failure);
+    check_count(cell, first, 3);
+    Json found = Json{{"target_len_large", large}, {"target_len_small", small}};
+    if (cell.method->compacts_cache()) {
+      check_reproduction(cell, compare(first[0].cache), found);
+      check_budget(cell, first[1].cache, large);
+      check_budget(cell, first[2].cache, small);
+      if (bit_equal(first[1].cache, first[2].cache)) fail_dead_switch(cell, large, small);
+      found["budgets_differ"] = true;
+    }
+    const std::vector<Compaction> alone = compact(cell, queries, {budget(small)});
+    check_count(cell, alone, 1);
+    if (!bit_equal(first[2].cache, alone[0].cache)) {
+      const std::vector<Compaction> again = compact(cell, queries, {everything, budget(large), budget(small)});
+      fail_repeat(cell, bit_equal(first[2].cache, again[2].cache) ? "one target alone and beside larger ones"
+                                                                  : "the same cell twice");
+    }
+    found["repeats"] = true;
+    return found;
+  }
+
+  // Two different lengths, from the sweep's own targets where they give two on this text.
+  std::pair<int64_t, int64_t> two_budgets(const PlannedCell& like) const {
+    const int64_t source_len = context_.article_len();
+    std::set<int64_t> lengths;
+    for (const PlannedCell* cell : job_.cells) {
+      if (cell->cell.method != like.cell.method || !cell->target) continue;
+      const double asked = cell->target->unit == TargetSize::Unit::kFraction
+                               ? std::floor(cell->target->fraction * static_cast<double>(source_len))
+                               : static_cast<double>(cell->target->entries);
+      if (asked >= 1 && asked < static_cast<double>(source_len)) lengths.insert(static_cast<int64_t>(asked));
+    }
+    lengths.insert(std::max<int64_t>(1, source_len / 2));
+    if (lengths.size() < 2) lengths.insert(std::max<int64_t>(1, source_len / 4));
+    return {*lengths.rbegin(), *lengths.begin()};
+  }
+
+  HeadBudget budget(int64_t target_len) const {
+    const std::vector<int64_t> heads(static_cast<size_t>(full_->n_kv_heads()), target_len);
+    return {std::vector<std::vector<int64_t>>(static_cast<size_t>(full_->n_layers()), heads)};
+  }
+
+  std::vector<Compaction> compact(const PlannedCell& cell, const LayerQueries* queries,
+                                  const std::vector<HeadBudget>& budgets) const {
+    const Compactable compactable{context_.prefix_len, context_.suffix_len};
+    return cell.method->compact({job_.model, context_, *full_, compactable, queries, budgets, derive_seed(seed_, "method")});
+  }
+
+  void check_count(const PlannedCell& cell, const std::vector<Compaction>& made, size_t expected) const {
+    if (made.size() != expected) fail(cell, fmt::format("it returned {} caches for {} budgets", made.size(), expected));
+  }
+
+  void check_reproduction(const PlannedCell& cell, const Comparison& seen, Json& found) const {
+    found["mean_kl"] = seen.mean_kl;
+    found["token_agreement"] = seen.agreement;
+    found["same_greedy_answers"] = seen.same_answers;
+    found["compared_tokens"] = seen.n_tokens;
+    const bool exact = job_.model.decoder().options().dtype() == at::kFloat;
+    const double bound = exact ? kProofKlFloat32 : kProofKlBfloat16;
+    // Not (a <= b): NaN must not pass.
+    if (!(seen.mean_kl <= bound)) {
+      fail(cell, fmt::format("a budget of everything must reproduce the untouched cache; mean KL is {:.3g} over {} tokens, "
+                             "at most {:g} is rounding",
+                             seen.mean_kl, seen.n_tokens, bound));
+    }
+    if (exact && !seen.same_answers) {
+      fail(cell, "a budget of everything must reproduce the untouched cache; greedy answers differ in float32");
+    }
+    if (!exact && seen.agreement < kProofAgreementBfloat16) {
+      fail(cell, fmt::format("a budget of everything must reproduce the untouched cache; the top token agrees at {:.1f} % of {} "
+                             "tokens, at least {:g} % must",
+                             100 * seen.agreement, seen.n_tokens, 100 * kProofAgreementBfloat16));
+    }
+  }
+
+  void check_budget(const PlannedCell& cell, const KvCache& cache, int64_t target_len) const {
+    const int64_t per_head = context_.prefix_len + context_.suffix_len + target_len;
+    const int64_t allowed = per_head * full_->n_layers() * full_->n_kv_heads();
+    if (cache.n_entries() <= allowed) return;
+    fail(cell, fmt::format("it keeps {} entries where the budget allows {}", cache.n_entries(), allowed));
+  }
+
+  [[noreturn]] void fail_dead_switch(const PlannedCell& cell, int64_t large, int64_t small) const {
+    fail(cell, fmt::format("budgets of {} and {} entries per head give the same cache: the budget does nothing", large, small));
+  }
+
+  [[noreturn]] void fail_repeat(const PlannedCell& cell, const std::string& which) const {
+    fail(cell, fmt::format("{} gives different caches", which));
+  }
+
+  [[noreturn]] void fail(const PlannedCell& cell, const std::string& fact) const {
+    const Json& queries = cell.cell.queries;
+    throw Error(ErrorKind::kData, fmt::format("self-proof failed for method '{}': {}", cell.cell.method.value("name", ""), fact),
+                fmt::format("method {}{}, first {} article tokens of document '{}'", cell.cell.method.dump(),
+                            queries.is_null() ? "" : ", queries " + queries.dump(), context_.article_len(), job_.document.id),
+                "mend the method or take it out of the sweep; --skip-proof runs without and says so in every record");
+  }
+
+  const ProofJob& job_;
+  std::uint64_t seed_;
+  Context context_;
+  std::optional<KvCache> full_;
+  std::vector<std::vector<int64_t>> prompts_;
+  std::vector<std::vector<int64_t>> answers_;
+  std::vector<Continuation> continuations_;
+  std::vector<at::Tensor> full_hidden_;
+};
+
+}  // namespace
+
+bool bit_equal(const KvCache& a, const KvCache& b) {
+  if (a.n_layers() != b.n_layers() || a.next_position() != b.next_position()) return false;
+  for (int64_t i = 0; i < a.n_layers(); ++i) {
+    const LayerKv& left = a.layer(i);
+    const LayerKv& right = b.layer(i);
+    if (left.head_offsets != right.head_offsets || !same_tensor(left.keys, right.keys) ||
+        !same_tensor(left.values, right.values) || !same_tensor(left.bias, right.bias)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::string cut_text(const Tokenizer& tokenizer, const std::string& text, int64_t n_tokens) {
+  std::vector<int64_t> ends;
+  tokenizer.encode({Segment{text, false}}, &ends);
+  if (n_tokens <= 0 || static_cast<size_t>(n_tokens) >= ends.size()) return text;
+  auto cut = static_cast<size_t>(ends[static_cast<size_t>(n_tokens) - 1]);
+  while (cut > 0 && cut < text.size() && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) --cut;  // whole UTF-8 only
+  return text.substr(0, cut);
+}
+
+Json prove(const ProofJob& job) { return Prover(job).run(); }
+
+}  // namespace kvc

@@ -1,0 +1,399 @@
+#include "harness/sweep/sweep_config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "harness/api/compaction_method.h"
+#include "harness/api/dataset.h"
+#include "harness/api/query_source.h"
+#include "harness/api/task.h"
+#include "harness/core/json_lines.h"
+
+namespace kvc {
+namespace {
+
+const std::vector<std::string> kKeys = {"sweep",   "seed", "results", "proof_tokens", "model",
+                                        "dataset", "task", "queries", "target",       "method"};
+
+// A section is a list; a single item stands for a list of one.
+Json as_list(const Json& value) { return value.is_array() ? value : Json::array({value}); }
+
+std::string item_pointer(const Json& section, const std::string& pointer, size_t index) {
+  return section.is_array() ? fmt::format("{}/{}", pointer, index) : pointer;
+}
+
+bool is_axis(const Json& value, const std::string& type) {
+  if (!value.is_array()) return false;
+  return type != "list" || (!value.empty() && value.front().is_array());
+}
+
+// {a: [1, 2], b: 3} -> {a: 1, b: 3}, {a: 2, b: 3}; options that are lists themselves stay whole.
+std::vector<Json> variants(const Json& given, const std::vector<OptionInfo>& options, const std::string& pointer,
+                           Problems& problems) {
+  std::vector<Json> list = {Json::object()};
+  for (const auto& [key, value] : given.items()) {
+    const auto info = std::find_if(options.begin(), options.end(), [&](const auto& o) { return o.name == key; });
+    if (info == options.end() || !is_axis(value, info->type)) {
+      for (Json& variant : list) variant[key] = value;
+      continue;
+    }
+    if (value.empty()) problems.add(fmt::format("'{}' is an empty list", key), pointer + "/" + key, "name a value");
+    std::vector<Json> wider;
+    for (const Json& variant : list) {
+      for (const Json& choice : value) {
+        wider.push_back(variant);
+        wider.back()[key] = choice;
+      }
+    }
+    list = std::move(wider);
+  }
+  return list;
+}
+
+Json with_name(const std::string& name, const Json& options) {
+  Json object = Json{{"name", name}};
+  for (const auto& [key, value] : options.items()) object[key] = value;
+  return object;
+}
+
+// One entry of a section, resolved.
+template <class Interface>
+struct Resolved {
+  Json value;  // {name, options...}
+  std::shared_ptr<Interface> plugin;
+};
+
+// The name and the options of an entry: "snapkv" or {method: snapkv, window: 32}. False after a problem.
+bool split_entry(const Json& entry, const std::string& key, const std::vector<std::string>& names,
+                 const std::string& pointer, Problems& problems, std::string& name, Json& options) {
+  options = Json::object();
+  if (entry.is_string()) {
+    name = entry.get<std::string>();
+  } else if (entry.is_object() && entry.contains(key) && entry.at(key).is_string()) {
+    name = entry.at(key).get<std::string>();
+    for (const auto& [k, v] : entry.items()) {
+      if (k != key) options[k] = v;
+    }
+  } else {
+    problems.add(fmt::format("an entry of '{}' has no name", key), pointer,
+                 fmt::format("write a name, or {{{}: NAME, option: value}}; known: {}", key,
+                             fmt::join(names, ", ")));
+    return false;
+  }
+  if (std::find(names.begin(), names.end(), name) != names.end()) return true;
+  problems.add(fmt::format("unknown {} '{}'", key, name), entry.is_object() ? pointer + "/" + key : pointer,
+               suggest_name(name, names));
+  return false;
+}
+
+// All variants of one entry; those with problems are left out.
+template <class Interface>
+std::vector<Resolved<Interface>> resolve(const std::string& name, const Json& options, const std::string& pointer,
+                                         Problems& problems) {
+  std::vector<Resolved<Interface>> list;
+  const auto& entry = *Registry<Interface>::instance().find(name);
+  for (const Json& variant : variants(options, entry.options, pointer, problems)) {
+    const size_t before = problems.list().size();
+    const Json complete = entry.complete(variant, pointer, problems);
+    if (problems.list().size() != before) continue;
+    try {
+      list.push_back({with_name(name, complete), entry.create(complete)});
+    } catch (const Error& e) {
+      problems.add(e.fact(), pointer, e.mend());
+    }
+  }
+  return list;
+}
+
+class Parser {
+ public:
+  explicit Parser(const ConfigText& text) : text_(text), root_(text.value()), problems_(&text) {}
+
+  SweepConfig parse() {
+    if (!root_.is_object()) {
+      problems_.add(root_.is_null() ? "the file is empty" : "the file is no list of 'key: value' pairs", "",
+                    fmt::format("a sweep has the keys {}", fmt::join(kKeys, ", ")));
+      finish();
+    }
+    for (const auto& [key, value] : root_.items()) {
+      if (std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end()) {
+        problems_.add(fmt::format("unknown key '{}'", key), "/" + key, suggest_name(key, kKeys));
+      }
+    }
+    read_head();
+    read_models();
+    config_.datasets = plain_section<Dataset>("dataset", true);
+    config_.tasks = plain_section<Task>("task", true);
+    queries_ = plain_section<QuerySource>("queries", false);
+    targets_ = read_targets("target", "/target");
+    read_methods();
+    finish();
+    return std::move(config_);
+  }
+
+ private:
+  bool has(const std::string& key) const { return root_.contains(key) && !root_.at(key).is_null(); }
+
+  void read_head() {
+    config_.path = text_.path();
+    if (!has("sweep") || !root_.at("sweep").is_string()) {
+      problems_.add("the sweep has no name", "/sweep", "write 'sweep: NAME'");
+    } else {
+      config_.name = root_.at("sweep").get<std::string>();
+      check_name();
+    }
+    config_.results = "results/" + config_.name;
+    if (has("results")) {
+      if (root_.at("results").is_string() && !root_.at("results").get<std::string>().empty()) {
+        config_.results = root_.at("results").get<std::string>();
+      } else {
+        problems_.add("'results' is no folder name", "/results", "write 'results: FOLDER', or leave it out");
+      }
+    }
+    if (has("proof_tokens")) {
+      const Json& value = root_.at("proof_tokens");
+      if (value.is_number_integer() && value.get<int64_t>() >= 0) {
+        config_.proof_tokens = value.get<int64_t>();
+      } else {
+        problems_.add(fmt::format("'proof_tokens' is {}", value.dump()), "/proof_tokens",
+                      "a number of tokens, or 0 for the whole article");
+      }
+    }
+    read_seeds();
+  }
+
+  void check_name() {
+    const std::string& name = config_.name;
+    const bool safe = !name.empty() && name.size() <= 64 && name[0] != '.' && name[0] != '-' &&
+                      std::all_of(name.begin(), name.end(), [](unsigned char c) {
+                        return c < 128 && (std::isalnum(c) || c == '_' || c == '-' || c == '.');
+                      });
+    if (!safe) {
+      problems_.add(fmt::format("the sweep's name '{}' is no safe folder name", name), "/sweep",
+                    "use 1 to 64 of the letters a-z, A-Z, 0-9, '_', '-' and '.', the first one a letter, digit or '_'");
+    }
+  }
+
+  void read_seeds() {
+    config_.seeds = {0};
+    if (!has("seed")) return;
+    config_.seeds.clear();
+    const Json& section = root_.at("seed");
+    for (const Json& value : as_list(section)) {
+      if (!value.is_number_integer() || value.get<int64_t>() < 0) {
+        problems_.add(fmt::format("the seed {} is no whole number from 0", value.dump()), "/seed", "write 'seed: 7'");
+        continue;
+      }
+      const std::uint64_t seed = static_cast<std::uint64_t>(value.get<int64_t>());
+      if (std::find(config_.seeds.begin(), config_.seeds.end(), seed) != config_.seeds.end()) {
+        problems_.add(fmt::format("the seed {} stands twice", seed), "/seed", "keep one of them");
+      }
+      config_.seeds.push_back(seed);
+    }
+    if (section.is_array() && section.empty()) problems_.add("'seed' is an empty list", "/seed", "name a seed");
+  }
+
+  // The section as given, or null after naming it as missing.
+  const Json* section(const std::string& key, bool required) {
+    if (!has(key)) {
+      if (required) problems_.add(fmt::format("section '{}' is missing", key), "/" + key, "add it: " + example(key));
+      return nullptr;
+    }
+    const Json& value = root_.at(key);
+    if (!value.is_array() || !value.empty()) return &value;
+    problems_.add(fmt::format("section '{}' is empty", key), "/" + key, "name at least one");
+    return nullptr;
+  }
+
+  static std::string example(const std::string& key) {
+    if (key == "model") return "model: [{path: models/smollm2-135m-instruct.gguf}]";
+    if (key == "dataset") return names_example(key, Registry<Dataset>::instance().names());
+    if (key == "task") return names_example(key, Registry<Task>::instance().names());
+    return names_example(key, Registry<CompactionMethod>::instance().names());
+  }
+  static std::string names_example(const std::string& key, const std::vector<std::string>& names) {
+    return fmt::format("'{}: [NAME]'; known: {}", key, fmt::join(names, ", "));
+  }
+
+  void read_models() {
+    const Json* given = section("model", true);
+    if (given == nullptr) return;
+    const Json list = as_list(*given);
+    for (size_t i = 0; i < list.size(); ++i) {
+      const std::string pointer = item_pointer(*given, "/model", i);
+      const Json entry = list[i].is_string() ? Json{{"path", list[i]}} : list[i];
+      if (!entry.is_object() || !entry.contains("path")) {
+        problems_.add("a model has no path", pointer, "write {path: FILE.gguf}");
+        continue;
+      }
+      for (const Json& variant : variants(entry, describe_options<ModelConfig>(), pointer, problems_)) {
+        const size_t before = problems_.list().size();
+        SweepModel model;
+        read_options(variant, model.config, pointer, problems_);
+        if (problems_.list().size() != before) continue;
+        model.cell = Json{{"name", std::filesystem::path(model.config.path).filename().string()},
+                          {"dtype", model.config.dtype},
+                          {"chat_template", model.config.chat_template}};
+        const auto same = [&](const SweepModel& other) { return other.cell == model.cell; };
+        if (std::any_of(config_.models.begin(), config_.models.end(), same)) {
+          problems_.add(fmt::format("two models are the same to the results: {}", model.cell.dump()), pointer,
+                        "keep one of them, or give the files different names");
+        }
+        config_.models.push_back(std::move(model));
+      }
+    }
+  }
+
+  // Entries of `given`, resolved; equal ones are a problem.
+  template <class Interface>
+  std::vector<Json> entries(const std::string& key, const Json& given, const std::string& pointer) {
+    std::vector<Json> list;
+    const Json items = as_list(given);
+    for (size_t i = 0; i < items.size(); ++i) {
+      const std::string at = item_pointer(given, pointer, i);
+      std::string name;
+      Json options;
+      if (!split_entry(items[i], key, Registry<Interface>::instance().names(), at, problems_, name, options)) continue;
+      for (auto& resolved : resolve<Interface>(name, options, at, problems_)) {
+        if (std::find(list.begin(), list.end(), resolved.value) != list.end()) {
+          problems_.add(fmt::format("{} {} stands twice", key, resolved.value.dump()), at, "keep one of them");
+        }
+        list.push_back(std::move(resolved.value));
+      }
+    }
+    return list;
+  }
+
+  template <class Interface>
+  std::vector<Json> plain_section(const std::string& key, bool required) {
+    const Json* given = section(key, required);
+    return given == nullptr ? std::vector<Json>{} : entries<Interface>(key, *given, "/" + key);
+  }
+
+  std::vector<std::optional<TargetSize>> read_targets(const std::string& key, const std::string& pointer) {
+    const Json* given = section(key, false);
+    return given == nullptr ? std::vector<std::optional<TargetSize>>{} : targets(*given, pointer);
+  }
+
+  std::vector<std::optional<TargetSize>> targets(const Json& given, const std::string& pointer) {
+    std::vector<std::optional<TargetSize>> list;
+    const Json items = as_list(given);
+    if (items.empty()) problems_.add("the list of targets is empty", pointer, "name a target, e.g. 0.1");
+    for (size_t i = 0; i < items.size(); ++i) {
+      const std::string at = item_pointer(given, pointer, i);
+      const size_t before = problems_.list().size();
+      const TargetSize target = TargetSize::from_json(items[i], at, problems_);
+      if (problems_.list().size() != before) continue;
+      if (std::find(list.begin(), list.end(), std::optional(target)) != list.end()) {
+        problems_.add(fmt::format("the target {} stands twice", target.text()), at, "keep one of them");
+      }
+      list.push_back(target);
+    }
+    return list;
+  }
+
+  void read_methods() {
+    const Json* given = section("method", true);
+    if (given == nullptr) return;
+    const Json items = as_list(*given);
+    for (size_t i = 0; i < items.size(); ++i) read_method(items[i], item_pointer(*given, "/method", i));
+  }
+
+  void read_method(const Json& entry, const std::string& pointer) {
+    std::string name;
+    Json options;
+    const auto names = Registry<CompactionMethod>::instance().names();
+    if (!split_entry(entry, "method", names, pointer, problems_, name, options)) return;
+    std::optional<std::vector<Json>> own_queries;
+    std::optional<std::vector<std::optional<TargetSize>>> own_targets;
+    if (options.contains("queries")) {
+      own_queries = entries<QuerySource>("queries", options.at("queries"), pointer + "/queries");
+      options.erase("queries");
+    }
+    if (options.contains("target")) {
+      own_targets = targets(options.at("target"), pointer + "/target");
+      options.erase("target");
+    }
+    for (const auto& resolved : resolve<CompactionMethod>(name, options, pointer, problems_)) {
+      SweepMethod method{resolved.value, {nullptr}, {std::nullopt}};
+      if (resolved.plugin->needs_queries()) {
+        method.queries = own_queries.value_or(queries_);
+        if (!own_queries && !has("queries")) {
+          problems_.add(fmt::format("method '{}' needs queries, and there are none", name), pointer,
+                        names_example("queries", Registry<QuerySource>::instance().names()));
+        }
+      } else if (own_queries) {
+        problems_.add(fmt::format("method '{}' takes no queries", name), pointer + "/queries", "delete the key");
+      }
+      if (resolved.plugin->needs_target()) {
+        method.targets = own_targets.value_or(targets_);
+        if (!own_targets && !has("target")) {
+          problems_.add(fmt::format("method '{}' needs a target, and there is none", name), pointer,
+                        "add 'target: [0.1, 0.05]'");
+        }
+      } else if (own_targets) {
+        problems_.add(fmt::format("method '{}' takes no target", name), pointer + "/target", "delete the key");
+      }
+      check_twice(method, pointer);
+      config_.methods.push_back(std::move(method));
+    }
+  }
+
+  // The same method may stand in two entries with other queries or targets, but a cell is measured once.
+  void check_twice(const SweepMethod& method, const std::string& pointer) {
+    for (const Json& queries : method.queries) {
+      for (const auto& target : method.targets) {
+        const Json cell = {method.method, queries, target ? target->to_json() : Json(nullptr)};
+        const auto [first, is_new] = method_places_.emplace(canonical_json(cell), pointer);
+        if (is_new) continue;
+        problems_.add(fmt::format("method {} stands twice", method.method.dump()), pointer,
+                      fmt::format("keep one of them; the other: {}", text_.where(first->second)));
+        return;
+      }
+    }
+  }
+
+  // A mistake beside an axis shows once for each value of the axis; it is told once.
+  void finish() const {
+    std::vector<Problem> unique;
+    std::set<std::string> seen;
+    for (const Problem& problem : problems_.list()) {
+      if (seen.insert(problem.fact + "\n" + problem.where).second) unique.push_back(problem);
+    }
+    throw_if_any(ErrorKind::kUsage, unique, text_.path());
+  }
+
+  const ConfigText& text_;
+  const Json& root_;
+  Problems problems_;
+  SweepConfig config_;
+  std::vector<Json> queries_;
+  std::vector<std::optional<TargetSize>> targets_;
+  std::map<std::string, std::string> method_places_;
+};
+
+}  // namespace
+
+SweepConfig parse_sweep(const ConfigText& text) { return Parser(text).parse(); }
+
+SweepConfig load_sweep(const std::string& path) { return parse_sweep(ConfigText::from_file(path)); }
+
+Json SweepConfig::to_json() const {
+  Json list_of_models = Json::array();
+  for (const SweepModel& model : models) list_of_models.push_back(options_to_json(model.config));
+  Json list_of_methods = Json::array();
+  for (const SweepMethod& method : methods) {
+    Json targets = Json::array();
+    for (const auto& target : method.targets) targets.push_back(target ? target->to_json() : Json(nullptr));
+    list_of_methods.push_back(Json{{"method", method.method}, {"queries", method.queries}, {"target", targets}});
+  }
+  return Json{{"sweep", name},         {"seed", seeds},  {"proof_tokens", proof_tokens}, {"model", list_of_models},
+              {"dataset", datasets}, {"task", tasks}, {"method", list_of_methods}};
+}
+
+}  // namespace kvc

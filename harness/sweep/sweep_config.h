@@ -1,0 +1,47 @@
+// A sweep file: which models, data sets, tasks, queries, methods and targets are combined. README and configs/demo.yaml show one.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/core/config_text.h"
+#include "harness/kv/head_budget.h"
+#include "harness/model/model.h"
+
+namespace kvc {
+
+struct SweepModel {
+  ModelConfig config;  // where the weights are and how they are run
+  Json cell;           // {name, dtype, chat_template}: what of it belongs to a cell; no folder, no device
+};
+
+// One method with fixed options, and what it is combined with.
+struct SweepMethod {
+  Json method;                      // {name, options...}
+  std::vector<Json> queries;        // {name, options...} each; one null where the method takes none
+  std::vector<std::optional<TargetSize>> targets;  // one nullopt where the method takes none
+};
+
+// Every plug-in is {name, options...} with all defaults written out.
+struct SweepConfig {
+  std::string name;
+  std::string path;     // of the file it was read from
+  std::string results;  // folder of the records
+  std::vector<std::uint64_t> seeds;
+  int64_t proof_tokens = 512;  // article tokens of the self-proof; 0 = the whole article
+  std::vector<SweepModel> models;
+  std::vector<Json> datasets;
+  std::vector<Json> tasks;
+  std::vector<SweepMethod> methods;
+
+  Json to_json() const;  // the sweep as understood
+};
+
+// Reads and checks a sweep file (YAML or JSON). Every name and option is looked up in the registries; all problems of the file are
+// reported in one Error(kUsage), each with line and cure. No model and no data are touched.
+SweepConfig load_sweep(const std::string& path);
+SweepConfig parse_sweep(const ConfigText& text);
+
+}  // namespace kvc
