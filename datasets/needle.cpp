@@ -1,0 +1,259 @@
+// Needles in a haystack: statements such as "The secret code of the castle is 4821." hidden between the sentences of real articles, one
+// question for each. The answer stands in the document alone, so that chance is nought, and every needle's depth is known. After
+// G. Kamradt, "Needle In A Haystack" (2023), with several needles as in RULER (arXiv:2404.06654).
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <set>
+
+#include "datasets/needle_text.h"
+#include "datasets/quality_file.h"
+#include "harness/core/json_lines.h"
+
+namespace kvc {
+namespace {
+
+constexpr int64_t kTextVersion = 1;  // raised when the same options and seed give another text
+
+struct Needle {
+  std::string subject;
+  std::string code;
+  std::string stem() const { return "The secret code of the " + subject + " is"; }
+  std::string statement() const { return stem() + " " + code + "."; }
+};
+
+// Own drawing from the standard's portable engine: the standard's distributions differ between libraries.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : engine_(seed) {}
+  size_t below(size_t n) { return static_cast<size_t>(engine_() % n); }
+  double unit() { return static_cast<double>(engine_() >> 11) * 0x1.0p-53; }  // [0, 1)
+  template <class T>
+  void shuffle(std::vector<T>& list) {
+    for (size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[below(i)]);
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+// Distinct subjects and codes of which the haystack holds nothing that could answer for them.
+std::vector<Needle> draw_needles(int64_t n, const std::string& haystack, Random& random) {
+  std::vector<std::string> subjects = needle_subjects();
+  random.shuffle(subjects);
+  std::erase_if(subjects, [&](const std::string& subject) {
+    return haystack.find("secret code of the " + subject) != std::string::npos;
+  });
+  std::set<std::string> codes;
+  std::vector<Needle> needles;
+  for (const std::string& subject : subjects) {
+    if (static_cast<int64_t>(needles.size()) == n) break;
+    std::string code;
+    do {
+      code = std::to_string(1000 + random.below(9000));
+    } while (haystack.find(code) != std::string::npos || !codes.insert(code).second);
+    needles.push_back({subject, code});
+  }
+  return needles;
+}
+
+// One needle in each n-th part of the text, somewhere in the middle 70 % of it: even depths that are still not periodic.
+std::vector<double> draw_depths(int64_t n, Random& random) {
+  std::vector<double> depths;
+  for (int64_t i = 0; i < n; ++i) {
+    depths.push_back((static_cast<double>(i) + 0.15 + 0.7 * random.unit()) / static_cast<double>(n));
+  }
+  return depths;
+}
+
+struct Composed {
+  std::string text;
+  std::vector<double> depth_fractions;  // of each needle: bytes before it, of all bytes
+};
+
+// The sentences with needle i behind the sentence that ends nearest to depths[i], none before the first or behind the last. Needs two
+// sentences; where there are fewer than needles, several needles stand side by side.
+Composed compose(const std::vector<std::string>& sentences, const std::vector<Needle>& needles,
+                 const std::vector<double>& depths) {
+  std::vector<double> ends;
+  double total = 0;
+  for (const std::string& sentence : sentences) ends.push_back(total += static_cast<double>(sentence.size()));
+  std::vector<size_t> after(needles.size());  // needle i stands behind sentence after[i]
+  for (size_t i = 0; i < needles.size(); ++i) {
+    size_t best = i == 0 ? 0 : after[i - 1];
+    while (best + 2 < sentences.size() && std::abs(ends[best + 1] - depths[i] * total) < std::abs(ends[best] - depths[i] * total)) ++best;
+    after[i] = best;
+  }
+  Composed result;
+  std::vector<size_t> starts;
+  size_t next = 0;
+  for (size_t s = 0; s < sentences.size(); ++s) {
+    result.text += sentences[s];
+    while (next < needles.size() && after[next] == s) {
+      if (result.text.back() != ' ' && result.text.back() != '\n') result.text += ' ';
+      const char space = result.text.back();
+      starts.push_back(result.text.size());
+      result.text += needles[next++].statement() + space;
+    }
+  }
+  while (!result.text.empty() && (result.text.back() == ' ' || result.text.back() == '\n')) result.text.pop_back();
+  for (const size_t start : starts) {
+    const double fraction = static_cast<double>(start) / static_cast<double>(result.text.size());
+    result.depth_fractions.push_back(std::round(fraction * 1e4) / 1e4);
+  }
+  return result;
+}
+
+class NeedleHaystack final : public Dataset {
+ public:
+  struct Options {
+    std::string path = kQualitySample;
+    int64_t documents = 2;
+    int64_t tokens = 2500;
+    int64_t needles = 6;
+
+    void fields(auto&& visit) {
+      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped) whose articles are the haystack");
+      visit("documents", documents, "documents to make, each from another article while there are enough");
+      visit("tokens", tokens, "length of a document in tokens of the model, needles included");
+      visit("needles", needles, "hidden statements in each document, with one question each");
+    }
+    void check(const OptionCheck& fail) const {
+      if (path.empty()) fail("path", "is empty", "name a QuALITY JSONL file");
+      if (documents < 1 || documents > 100000) fail("documents", fmt::format("is {}", documents), "1 to 100000");
+      if (tokens < 64) fail("tokens", fmt::format("is {}", tokens), "64 or more");
+      const auto most = static_cast<int64_t>(needle_subjects().size());
+      if (needles < 1 || needles > most) fail("needles", fmt::format("is {}", needles), fmt::format("1 to {}", most));
+    }
+  };
+
+  explicit NeedleHaystack(Options options) : options_(std::move(options)) {}
+
+  std::vector<Document> load(const DatasetRequest& request) const override {
+    if (!request.count_tokens) {
+      throw Error(ErrorKind::kInternal, "needle needs count_tokens", "", "give DatasetRequest::count_tokens");
+    }
+    const std::vector<Document> articles = read_quality_file(options_.path);
+    std::vector<Document> documents;
+    for (int64_t i = 0; i < options_.documents; ++i) documents.push_back(make(articles, i, request));
+    return documents;
+  }
+
+  Json identity() const override {
+    Json identity = quality_file_identity(options_.path);
+    identity["text_version"] = kTextVersion;
+    return identity;
+  }
+
+ private:
+  Document make(const std::vector<Document>& articles, int64_t index, const DatasetRequest& request) const {
+    const std::string id = fmt::format("needle_{}", index + 1);
+    Random random(derive_seed(request.seed, id));
+    std::vector<std::string> titles;
+    const std::string haystack = long_enough(articles, static_cast<size_t>(index), request, titles);
+    const std::vector<Needle> needles = draw_needles(options_.needles, haystack, random);
+    const std::vector<double> depths = draw_depths(options_.needles, random);
+    const Composed composed = cut_to_length(haystack, needles, depths, request);
+
+    Document document{id, fmt::format("{} needles in: {}", needles.size(), fmt::join(titles, " / ")), composed.text, {}};
+    for (size_t i = 0; i < needles.size(); ++i) {
+      Question question;
+      question.id = id + "_" + needles[i].subject;
+      question.text = "What is the secret code of the " + needles[i].subject + "?";
+      question.gold_answer = needles[i].code;
+      question.answer_prefix = needles[i].stem();
+      question.extra["depth_fraction"] = composed.depth_fractions[i];
+      document.questions.push_back(std::move(question));
+    }
+    return document;
+  }
+
+  // Whole articles from the `first` on, round the file at most once, until the length is reached.
+  std::string long_enough(const std::vector<Document>& articles, size_t first, const DatasetRequest& request,
+                          std::vector<std::string>& titles) const {
+    std::string text;
+    int64_t n_tokens = 0;
+    for (size_t i = 0; i < articles.size() && n_tokens < options_.tokens; ++i) {
+      const Document& article = articles[(first + i) % articles.size()];
+      if (!text.empty()) text += "\n\n";
+      text += article.text;
+      titles.push_back(article.title);
+      n_tokens = request.count_tokens(text);
+    }
+    if (n_tokens < options_.tokens) {
+      throw Error(ErrorKind::kData,
+                  fmt::format("all {} articles together have {} tokens, fewer than the {} asked for", articles.size(), n_tokens,
+                              options_.tokens),
+                  options_.path, fmt::format("set tokens to at most {}, or name a file with more articles", n_tokens));
+    }
+    return text;
+  }
+
+  // The haystack's first sentences with the needles in them, of the length asked for. Cut behind a sentence; where the nearest sentence
+  // end would miss the length by more than 1 %, behind a word.
+  Composed cut_to_length(const std::string& haystack, const std::vector<Needle>& needles, const std::vector<double>& depths,
+                         const DatasetRequest& request) const {
+    const auto length = [&](const std::vector<std::string>& parts) {
+      return request.count_tokens(compose(parts, needles, depths).text);
+    };
+    std::vector<std::string> parts = split_sentences(haystack);
+    constexpr size_t kLeast = 2;
+    if (parts.size() < kLeast || length({parts.begin(), parts.begin() + kLeast}) > options_.tokens) {
+      throw Error(ErrorKind::kData,
+                  fmt::format("{} needles between two sentences need more than {} tokens", needles.size(), options_.tokens),
+                  options_.path, "raise tokens or ask for fewer needles");
+    }
+    const std::vector<std::string> fitting = longest_fitting(parts, {}, kLeast, length);
+    Composed best = compose(fitting, needles, depths);
+    if (!within(request.count_tokens(best.text), 0.01) && fitting.size() < parts.size()) {
+      best = compose(longest_fitting(split_words(parts[fitting.size()]), fitting, 0, length), needles, depths);
+    }
+    if (const int64_t n = request.count_tokens(best.text); !within(n, 0.02)) {
+      throw Error(ErrorKind::kData, fmt::format("a text of {} tokens cannot be cut nearer than {}", options_.tokens, n), options_.path,
+                  "raise tokens");
+    }
+    return best;
+  }
+
+  bool within(int64_t n_tokens, double share) const {
+    const auto wanted = static_cast<double>(options_.tokens);
+    return std::abs(static_cast<double>(n_tokens) - wanted) <= std::max(share * wanted, 2.0);
+  }
+
+  // `head` and as many of `parts` as stay within the length, at least `least`. Parts behind a head are joined into one.
+  template <class Length>
+  std::vector<std::string> longest_fitting(const std::vector<std::string>& parts, const std::vector<std::string>& head, size_t least,
+                                           const Length& length) const {
+    const auto first = [&](size_t n) {
+      std::vector<std::string> list = head;
+      if (head.empty()) {
+        list.assign(parts.begin(), parts.begin() + static_cast<std::ptrdiff_t>(n));
+      } else if (n > 0) {
+        list.push_back(fmt::format("{}", fmt::join(parts.begin(), parts.begin() + static_cast<std::ptrdiff_t>(n), "")));
+      }
+      return list;
+    };
+    size_t low = least;
+    size_t high = parts.size();
+    while (low < high) {
+      const size_t middle = low + (high - low + 1) / 2;
+      if (length(first(middle)) <= options_.tokens) {
+        low = middle;
+      } else {
+        high = middle - 1;
+      }
+    }
+    return first(low);
+  }
+
+  Options options_;
+};
+
+KVC_REGISTER_DATASET(NeedleHaystack, "needle", "needle in a haystack (Kamradt 2023; RULER, arXiv:2404.06654)");
+
+}  // namespace
+}  // namespace kvc

@@ -1,0 +1,159 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <set>
+
+#include "datasets/needle_text.h"
+#include "datasets/quality_file.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// Words and punctuation marks: a plain stand-in for a tokenizer.
+int64_t count_words(std::string_view text) {
+  int64_t n = 0;
+  bool in_word = false;
+  for (const char c : text) {
+    const bool is_word = std::isalnum(static_cast<unsigned char>(c)) != 0;
+    n += is_word ? (in_word ? 0 : 1) : (std::isspace(static_cast<unsigned char>(c)) == 0 ? 1 : 0);
+    in_word = is_word;
+  }
+  return n;
+}
+
+std::vector<Document> load_needles(const Json& options, std::uint64_t seed = 7) {
+  return Registry<Dataset>::instance().create("needle", options)->load({seed, count_words});
+}
+
+std::string error_of(const Json& options) {
+  try {
+    load_needles(options);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+size_t occurrences(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+TEST(Needle, EveryQuestionHasItsStatementOnceAtItsDepth) {
+  for (const Document& document : load_needles({{"documents", 3}, {"tokens", 1500}, {"needles", 9}})) {
+    ASSERT_EQ(document.questions.size(), 9u);
+    double last = 0;
+    for (const Question& question : document.questions) {
+      const std::string statement = question.answer_prefix + " " + question.gold_answer + ".";
+      EXPECT_EQ(occurrences(document.text, statement), 1u) << statement;
+      EXPECT_EQ(occurrences(document.text, question.gold_answer), 1u);
+      EXPECT_EQ(question.gold_answer.size(), 4u);
+      EXPECT_EQ(question.text.substr(0, 28), "What is the secret code of t");
+      const double depth = question.extra.at("depth_fraction").get<double>();
+      const auto at = static_cast<double>(document.text.find(statement));
+      EXPECT_NEAR(depth, at / static_cast<double>(document.text.size()), 1e-4);
+      EXPECT_GT(depth, last);
+      last = depth;
+    }
+  }
+}
+
+TEST(Needle, DepthsAreSpreadEvenly) {
+  const Document document = load_needles({{"tokens", 2000}, {"needles", 10}}).at(0);
+  for (size_t i = 0; i < 10; ++i) {
+    const double depth = document.questions[i].extra.at("depth_fraction").get<double>();
+    EXPECT_NEAR(depth, (static_cast<double>(i) + 0.5) / 10, 0.06) << i;  // half a part, and half a sentence
+  }
+}
+
+TEST(Needle, StandsBetweenSentences) {
+  const Document document = load_needles({{"tokens", 2000}}).at(0);
+  for (const Question& question : document.questions) {
+    const size_t at = document.text.find(question.answer_prefix);
+    const size_t before = document.text.find_last_not_of(" \n", at - 1);
+    EXPECT_NE(std::string(".!?\"')").find(document.text[before]), std::string::npos)
+        << document.text.substr(before - 20, 60);
+  }
+}
+
+TEST(Needle, WithoutTheNeedlesTheTextIsTheArticle) {
+  const Document document = load_needles({{"tokens", 1500}}).at(0);
+  std::string text = document.text;
+  for (const Question& question : document.questions) {
+    const std::string statement = question.answer_prefix + " " + question.gold_answer + ".";
+    text.erase(text.find(statement), statement.size() + 1);
+  }
+  EXPECT_EQ(read_quality_file(kQualitySample)[0].text.substr(0, text.size()), text);
+}
+
+TEST(Needle, HasTheLengthAskedFor) {
+  for (const int64_t tokens : {200, 333, 1000, 2500, 4000}) {
+    for (const Document& document : load_needles({{"tokens", tokens}})) {
+      EXPECT_NEAR(static_cast<double>(count_words(document.text)), static_cast<double>(tokens), 0.02 * static_cast<double>(tokens));
+    }
+  }
+}
+
+TEST(Needle, GoesOnWithTheNextArticle) {
+  const std::vector<Document> articles = read_quality_file(kQualitySample);
+  const Document document = load_needles({{"tokens", 4000}}).at(1);
+  EXPECT_THAT(document.text, HasSubstr(articles[1].text.substr(0, 60)));
+  EXPECT_THAT(document.text, HasSubstr(articles[0].text.substr(0, 60)));
+  EXPECT_THAT(document.title, HasSubstr(articles[1].title + " / " + articles[0].title));
+}
+
+TEST(Needle, SameSeedSameText) {
+  const std::vector<Document> a = load_needles({{"tokens", 800}});
+  const std::vector<Document> b = load_needles({{"tokens", 800}});
+  const std::vector<Document> c = load_needles({{"tokens", 800}}, 8);
+  EXPECT_EQ(a[0].text, b[0].text);
+  EXPECT_EQ(a[1].text, b[1].text);
+  EXPECT_NE(a[0].text, c[0].text);
+  // A document does not depend on how many follow it.
+  EXPECT_EQ(load_needles({{"tokens", 800}, {"documents", 1}})[0].text, a[0].text);
+}
+
+TEST(Needle, HoldsTwoHundredNeedles) {
+  const Document document = load_needles({{"tokens", 5000}, {"documents", 1}, {"needles", 200}}).at(0);
+  std::set<std::string> subjects, codes;
+  for (const Question& question : document.questions) {
+    subjects.insert(question.answer_prefix);
+    codes.insert(question.gold_answer);
+  }
+  EXPECT_EQ(subjects.size(), 200u);
+  EXPECT_EQ(codes.size(), 200u);
+}
+
+TEST(Needle, RefusesWhatCannotBe) {
+  EXPECT_THAT(error_of({{"documents", 0}}), HasSubstr("'documents' is 0"));
+  EXPECT_THAT(error_of({{"tokens", 63}}), HasSubstr("'tokens' is 63"));
+  EXPECT_THAT(error_of({{"needles", 0}}), HasSubstr("'needles' is 0"));
+  EXPECT_THAT(error_of({{"needles", 227}}), HasSubstr("'needles' is 227"));
+  EXPECT_THAT(error_of({{"tokens", 100}, {"needles", 20}}),
+              HasSubstr("20 needles between two sentences need more than 100 tokens"));
+  EXPECT_THAT(error_of({{"tokens", 1000000}}), HasSubstr("all 2 articles together have "));
+}
+
+TEST(SplitSentences, CutsWhereAReaderWould) {
+  EXPECT_THAT(split_sentences("Mr. J. Smith left. \"Why?\" she said. He paid 3.50!\n(Twice.) Then\n\nnothing"),
+              ElementsAre("Mr. J. Smith left. ", "\"Why?\" she said. ", "He paid 3.50!\n", "(Twice.) ", "Then\n\n", "nothing"));
+  EXPECT_TRUE(split_sentences("").empty());
+}
+
+TEST(SplitSentences, LosesNothing) {
+  for (const Document& article : read_quality_file(kQualitySample)) {
+    EXPECT_EQ(fmt::format("{}", fmt::join(split_sentences(article.text), "")), article.text);
+    EXPECT_EQ(fmt::format("{}", fmt::join(split_words(article.text), "")), article.text);
+    EXPECT_GT(split_sentences(article.text).size(), 80u);
+  }
+}
+
+}  // namespace
+}  // namespace kvc
