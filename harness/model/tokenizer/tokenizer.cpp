@@ -1,0 +1,13 @@
+#include "harness/model/tokenizer/tokenizer.h"
+
+namespace kvc {
+
+std::string Tokenizer::decode(const std::vector<int64_t>& ids) const {
+  std::string text;
+  for (const int64_t id : ids) {
+    if (!is_special(id)) text += token_bytes(id);
+  }
+  return text;
+}
+
+}  // namespace kvc
