@@ -1,0 +1,148 @@
+#include "harness/cli/cli.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string>
+
+#include "harness/cli/list.h"
+#include "harness/report/report.h"
+#include "harness/sweep/cell.h"
+#include "harness/sweep/runner.h"
+#include "harness/sweep/sweep_config.h"
+
+namespace kvc {
+namespace {
+
+constexpr int kSomeFailed = 1;
+
+struct Arguments {
+  std::string config;
+  std::string results;
+  std::string folder;
+  std::string kind;
+  bool dry_run = false;
+  bool quiet = false;
+  bool skip_proof = false;
+  bool json = false;
+  int threads = 0;
+};
+
+std::string plural(int64_t count, const std::string& noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
+int dry_run(const SweepConfig& config) {
+  int64_t n_cells = 0;
+  for (const CellStatus& cell : sweep_status(config)) {
+    fmt::print("{}  {}  {}\n", cell.id, cell.done > 0 ? fmt::format("{:>4} done", cell.done) : "     new ", cell.label);
+    ++n_cells;
+  }
+  fmt::print("{} = {} x {} x {} x {} x methods with their queries and targets; results in {}\n", plural(n_cells, "cell"),
+             plural(static_cast<int64_t>(config.models.size()), "model"), plural(static_cast<int64_t>(config.seeds.size()), "seed"),
+             plural(static_cast<int64_t>(config.datasets.size()), "data set"),
+             plural(static_cast<int64_t>(config.tasks.size()), "task"), config.results);
+  return 0;
+}
+
+int run(const Arguments& arguments) {
+  SweepConfig config = load_sweep(arguments.config);
+  if (!arguments.results.empty()) config.results = arguments.results;
+  if (arguments.dry_run) return dry_run(config);
+  RunOptions options;
+  options.quiet = arguments.quiet;
+  options.skip_proof = arguments.skip_proof;
+  const RunSummary summary = run_sweep(config, options);
+  write_report(config.results);
+  fmt::print("{}", report_table(config.results));
+  std::fflush(stdout);
+  if (!arguments.quiet) {
+    fmt::print(stderr, "{} measured, {} found; records and report in {}\n", plural(summary.measured, "record"),
+               summary.already_done, config.results);
+  }
+  if (summary.failed == 0) return 0;
+  fmt::print(stderr, "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries them again\n",
+             plural(summary.failed, "cell and document"), config.results);
+  return kSomeFailed;
+}
+
+int report(const Arguments& arguments) {
+  write_report(arguments.folder);
+  fmt::print("{}", report_table(arguments.folder));
+  return 0;
+}
+
+int list(const Arguments& arguments) {
+  const auto plugins = list_plugins(arguments.kind);
+  fmt::print("{}", arguments.json ? list_as_json(plugins).dump(2) + "\n" : list_as_text(plugins));
+  return 0;
+}
+
+int validate(const Arguments& arguments) {
+  const SweepConfig config = load_sweep(arguments.config);
+  fmt::print("{} is right: sweep '{}', {}\n", arguments.config, config.name,
+             plural(static_cast<int64_t>(expand(config).size()), "cell"));
+  return 0;
+}
+
+int dispatch(CLI::App& app, const Arguments& arguments) {
+  if (arguments.threads > 0) at::set_num_threads(arguments.threads);
+  if (app.got_subcommand("run")) return run(arguments);
+  if (app.got_subcommand("report")) return report(arguments);
+  if (app.got_subcommand("list")) return list(arguments);
+  return validate(arguments);
+}
+
+void declare(CLI::App& app, Arguments& arguments) {
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "kvc " KVC_VERSION);
+  app.add_option("--threads", arguments.threads, "threads of the processor; default: all cores")
+      ->check(CLI::Range(1, 4096));
+  app.fallthrough();
+
+  CLI::App* run_command = app.add_subcommand("run", "measure what is missing of a sweep, then write and print its report");
+  run_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
+  run_command->add_option("--results", arguments.results, "folder of the records; default: as the file says");
+  run_command->add_flag("--dry-run", arguments.dry_run, "show the cells and how many documents are done, measure nothing");
+  run_command->add_flag("--quiet", arguments.quiet, "no progress on stderr");
+  run_command->add_flag("--skip-proof", arguments.skip_proof, "leave out the self-proof; every record says so");
+
+  CLI::App* report_command = app.add_subcommand("report", "write and print the report of a results folder");
+  report_command->add_option("folder", arguments.folder, "results folder")->required();
+
+  CLI::App* list_command = app.add_subcommand("list", "what can stand in a sweep file, with options");
+  list_command->add_option("kind", arguments.kind, "methods, queries, datasets, tasks or families")->required();
+  list_command->add_flag("--json", arguments.json, "as JSON");
+
+  CLI::App* validate_command = app.add_subcommand("validate", "check a sweep file without running it");
+  validate_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
+}
+
+}  // namespace
+
+int run_cli(int argc, const char* const* argv) {
+  CLI::App app("Compacts KV caches with many methods and measures what is left of a model's answers.", "kvc");
+  Arguments arguments;
+  declare(app, arguments);
+  try {
+    app.parse(argc, argv);
+    return dispatch(app, arguments);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    fmt::print(stderr, "error: {}\n  mend:  kvc --help, or kvc COMMAND --help\n", e.what());
+    return exit_code(ErrorKind::kUsage);
+  } catch (const Error& e) {
+    fmt::print(stderr, "error: {}\n", e.what());
+    return exit_code(e.kind());
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "error: out of memory\n  mend:  free memory, or take a smaller model or shorter documents\n");
+    return exit_code(ErrorKind::kData);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "error: {}\n  mend:  this is a mistake of kvc itself; please report it with the command you ran\n", e.what());
+    return exit_code(ErrorKind::kInternal);
+  }
+}
+
+}  // namespace kvc
