@@ -90,7 +90,8 @@ class Tails {
   // Room for `capacity` entries per sequence; copies if there is less.
   void reserve(int64_t capacity);
   // New tails whose sequence i is a copy of sequences[i]: one prompt forked into several answers, or finished ones dropped.
-  Tails select(const std::vector<int64_t>& sequences) const;
+  // Room for at least `capacity` entries, never less than before.
+  Tails select(const std::vector<int64_t>& sequences, int64_t capacity = 0) const;
   // Entries of sequence `index` from the first `n_entries` on are forgotten.
   void truncate(int64_t index, int64_t n_entries);
   // The cache of what sequence 0 has read; batch() must be 1. Shares storage where the capacity is used up, else copies.

@@ -11,6 +11,7 @@
 
 #include "harness/kv/kv_cache.h"
 #include "harness/model/decoder_spec.h"
+#include "harness/model/elementwise.h"
 
 namespace kvc {
 
@@ -77,11 +78,13 @@ class Decoder {
   KvCache prefill(const std::vector<int64_t>& tokens, int64_t chunk_tokens = 1024, const ChunkTap& tap = {}) const;
 
  private:
-  at::Tensor rotary(const std::vector<int64_t>& positions) const;
+  at::Tensor attend(const LayerWeights& weights, int64_t layer, const at::Tensor& normed,
+                    const std::vector<int64_t>& positions, const std::vector<int64_t>& sequence_offsets,
+                    const LayerKv& prefix, Tails& tails, const QueryTap& tap) const;
 
   DecoderSpec spec_;
   DecoderWeights weights_;
-  at::Tensor rotary_cos_, rotary_sin_;  // (max_positions, d / 2) float32
+  RotaryTables rotary_;  // (max_positions, d / 2)
 };
 
 }  // namespace kvc

@@ -1,0 +1,282 @@
+#include "harness/model/decoder.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "harness/core/error.h"
+#include "harness/kv/ragged_attention.h"
+#include "harness/math/attention.h"
+#include "harness/model/linear.h"
+
+namespace kvc {
+
+namespace {
+
+// --- what the constructor refuses -------------------------------------------------------------------------------------------
+
+[[noreturn]] void refuse(const std::string& fact) {
+  throw Error(ErrorKind::kData, fact, "model weights", "the file is damaged, or its architecture is not the one it names");
+}
+
+void check_sizes(const DecoderSpec& spec) {
+  const std::pair<const char*, int64_t> sizes[] = {
+      {"layers", spec.n_layers},          {"hidden size", spec.hidden_size},
+      {"query heads", spec.n_query_heads}, {"KV heads", spec.n_kv_heads},
+      {"head dimension", spec.head_dim},  {"feed-forward size", spec.feed_forward_size},
+      {"vocabulary", spec.vocab_size},    {"positions", spec.max_positions}};
+  for (const auto& [name, size] : sizes) {
+    if (size < 1) refuse(fmt::format("the model's number for '{}' is {}", name, size));
+  }
+  if (spec.n_query_heads % spec.n_kv_heads != 0) {
+    refuse(fmt::format("{} query heads cannot share {} KV heads evenly", spec.n_query_heads, spec.n_kv_heads));
+  }
+  if (spec.head_dim % 2 != 0) refuse(fmt::format("head dimension {} is odd; rotation needs pairs", spec.head_dim));
+  if (!(spec.rope_base > 0) || !(spec.rope_scaling_factor > 0)) {
+    refuse(fmt::format("rotary base {} and scaling factor {} must be positive", spec.rope_base, spec.rope_scaling_factor));
+  }
+  const std::vector<double>& divisors = spec.rope_frequency_divisors;
+  if (!divisors.empty() && static_cast<int64_t>(divisors.size()) != spec.head_dim / 2) {
+    refuse(fmt::format("{} rotary frequency divisors for {} frequencies", divisors.size(), spec.head_dim / 2));
+  }
+  if (std::any_of(divisors.begin(), divisors.end(), [](double x) { return !(x > 0); })) {
+    refuse("a rotary frequency divisor is not positive");
+  }
+  if (spec.rope_scaling == RopeScaling::kLlama3 && divisors.empty()) {
+    refuse("llama3 rotary scaling comes without its frequency divisors");
+  }
+}
+
+class ShapeCheck {
+ public:
+  ShapeCheck(const at::Tensor& reference, std::string prefix) : reference_(reference), prefix_(std::move(prefix)) {}
+
+  void has(const std::string& name, const at::Tensor& weight, const std::vector<int64_t>& shape) const {
+    if (!weight.defined()) refuse(fmt::format("weight '{}{}' is missing", prefix_, name));
+    if (weight.sizes() != at::IntArrayRef(shape)) {
+      refuse(fmt::format("weight '{}{}' has shape ({}); the model's numbers ask for ({})", prefix_, name,
+                         fmt::join(weight.sizes(), ", "), fmt::join(shape, ", ")));
+    }
+    if (weight.scalar_type() != reference_.scalar_type() || weight.device() != reference_.device()) {
+      refuse(fmt::format("weight '{}{}' is {} on {}; the embedding is {} on {}", prefix_, name,
+                         toString(weight.scalar_type()), weight.device().str(), toString(reference_.scalar_type()),
+                         reference_.device().str()));
+    }
+  }
+  // Wanted exactly when the spec says so.
+  void has_if(bool wanted, const std::string& name, const at::Tensor& weight, const std::vector<int64_t>& shape) const {
+    if (wanted) return has(name, weight, shape);
+    if (weight.defined()) refuse(fmt::format("weight '{}{}' is there, but the model's numbers know of none", prefix_, name));
+  }
+
+ private:
+  const at::Tensor& reference_;
+  std::string prefix_;
+};
+
+void check_weights(const DecoderSpec& spec, const DecoderWeights& weights) {
+  const int64_t query_width = spec.n_query_heads * spec.head_dim;
+  const int64_t qkv_width = query_width + 2 * spec.n_kv_heads * spec.head_dim;
+  const ShapeCheck whole(weights.embedding, "");
+  if (!weights.embedding.defined()) refuse("weight 'embedding' is missing");
+  if (!weights.embedding.is_floating_point()) refuse("weight 'embedding' is not of a floating-point type");
+  whole.has("embedding", weights.embedding, {spec.vocab_size, spec.hidden_size});
+  whole.has("final_norm", weights.final_norm, {spec.hidden_size});
+  whole.has("head", weights.head, {spec.vocab_size, spec.hidden_size});
+  if (static_cast<int64_t>(weights.layers.size()) != spec.n_layers) {
+    refuse(fmt::format("weights of {} layers for a model of {}", weights.layers.size(), spec.n_layers));
+  }
+  for (size_t l = 0; l < weights.layers.size(); ++l) {
+    const LayerWeights& layer = weights.layers[l];
+    const ShapeCheck check(weights.embedding, fmt::format("layer {}, ", l));
+    check.has("attention_norm", layer.attention_norm, {spec.hidden_size});
+    check.has("qkv", layer.qkv, {qkv_width, spec.hidden_size});
+    check.has_if(spec.attention_bias, "qkv_bias", layer.qkv_bias, {qkv_width});
+    check.has_if(spec.qk_norm, "q_norm", layer.q_norm, {spec.head_dim});
+    check.has_if(spec.qk_norm, "k_norm", layer.k_norm, {spec.head_dim});
+    check.has("attention_output", layer.attention_output, {spec.hidden_size, query_width});
+    check.has("feed_forward_norm", layer.feed_forward_norm, {spec.hidden_size});
+    check.has("gate_up", layer.gate_up, {2 * spec.feed_forward_size, spec.hidden_size});
+    check.has("down", layer.down, {spec.hidden_size, spec.feed_forward_size});
+  }
+}
+
+// Frequencies and angles are rounded to float32 on the way, as they were when the public models were trained; only cosine and sine
+// of the angle are exact. At position 8,000 an unrounded angle would differ by some 1e-4.
+RotaryTables make_rotary_tables(const DecoderSpec& spec, const at::Device& device) {
+  const int64_t half = spec.head_dim / 2;
+  std::vector<float> frequencies;
+  for (int64_t i = 0; i < half; ++i) {
+    double frequency = std::pow(spec.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(spec.head_dim));
+    if (!spec.rope_frequency_divisors.empty()) frequency /= spec.rope_frequency_divisors[static_cast<size_t>(i)];
+    if (spec.rope_scaling == RopeScaling::kLinear) frequency /= spec.rope_scaling_factor;
+    frequencies.push_back(static_cast<float>(frequency));
+  }
+  at::Tensor cos = at::empty({spec.max_positions, half}, at::kFloat);
+  at::Tensor sin = at::empty_like(cos);
+  auto* c = cos.mutable_data_ptr<float>();
+  auto* s = sin.mutable_data_ptr<float>();
+  for (int64_t p = 0; p < spec.max_positions; ++p) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(p) * frequencies[static_cast<size_t>(i)];
+      c[p * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+      s[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+    }
+  }
+  return {cos.to(device), sin.to(device)};
+}
+
+void check_positions(const std::vector<int64_t>& positions, int64_t max_positions) {
+  if (positions.empty()) return;
+  const auto [least, most] = std::minmax_element(positions.begin(), positions.end());
+  if (*least >= 0 && *most < max_positions) return;
+  throw Error(ErrorKind::kData,
+              fmt::format("the text reaches position {}, the model was trained on {} positions",
+                          *least < 0 ? *least : *most + 1, max_positions),
+              "", "use a shorter text, or a model with a longer context");
+}
+
+}  // namespace
+
+PackedTokens PackedTokens::pack(const std::vector<std::vector<int64_t>>& sequences) {
+  PackedTokens packed;
+  packed.sequence_offsets.push_back(0);
+  for (const std::vector<int64_t>& sequence : sequences) {
+    packed.tokens.insert(packed.tokens.end(), sequence.begin(), sequence.end());
+    packed.sequence_offsets.push_back(static_cast<int64_t>(packed.tokens.size()));
+  }
+  return packed;
+}
+
+PackedTokens PackedTokens::single(const std::vector<int64_t>& tokens) { return pack({tokens}); }
+
+Decoder::Decoder(DecoderSpec spec, DecoderWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {
+  check_sizes(spec_);
+  check_weights(spec_, weights_);
+  rotary_ = make_rotary_tables(spec_, weights_.embedding.device());
+}
+
+at::TensorOptions Decoder::options() const { return weights_.embedding.options(); }
+
+std::vector<int64_t> Decoder::positions(const PackedTokens& input, const KvCache& prefix, const Tails& tails) const {
+  std::vector<int64_t> result;
+  result.reserve(input.tokens.size());
+  for (size_t b = 0; b + 1 < input.sequence_offsets.size(); ++b) {
+    const int64_t first = prefix.next_position() + tails.lengths().at(b);
+    for (int64_t i = 0; i < input.sequence_offsets[b + 1] - input.sequence_offsets[b]; ++i) result.push_back(first + i);
+  }
+  return result;
+}
+
+at::Tensor Decoder::embed(const std::vector<int64_t>& tokens) const {
+  const c10::InferenceMode inference;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= spec_.vocab_size) {
+      throw Error(ErrorKind::kData,
+                  fmt::format("token {} at place {} is outside the vocabulary of {}", tokens[i], i, spec_.vocab_size), "",
+                  "tokenizer and weights are not of the same model");
+    }
+  }
+  const at::Tensor ids = at::tensor(tokens, at::kLong).to(weights_.embedding.device());
+  return weights_.embedding.index_select(0, ids);
+}
+
+// Attention of the new tokens over prefix and tails, (N, Hq d) model dtype. Writes the tails.
+at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at::Tensor& normed,
+                           const std::vector<int64_t>& positions, const std::vector<int64_t>& sequence_offsets,
+                           const LayerKv& prefix, Tails& tails, const QueryTap& tap) const {
+  const at::Tensor qkv = project(normed, weights.qkv, weights.qkv_bias);
+  const RotatedHeads heads = rotate_heads(qkv, spec_.n_query_heads, spec_.n_kv_heads, weights.q_norm, weights.k_norm,
+                                          spec_.rms_norm_eps, rotary_, positions);
+  const int64_t kv_width = spec_.n_kv_heads * spec_.head_dim;
+  const at::Tensor values = qkv.narrow(1, qkv.size(1) - kv_width, kv_width)
+                                .unflatten(1, {spec_.n_kv_heads, spec_.head_dim});
+  if (tap) tap(layer, heads.queries);
+  tails.write(layer, heads.keys, values, sequence_offsets);
+  PartialAttention attention =
+      tail_attention(heads.queries, tails.keys(layer), tails.values(layer), tails.lengths(), sequence_offsets);
+  if (prefix.n_entries() > 0) attention = merge(prefix_attention(heads.queries, prefix), attention);
+  return attention.output.to(normed.scalar_type()).view({normed.size(0), spec_.n_query_heads * spec_.head_dim});
+}
+
+at::Tensor Decoder::run_layer(int64_t layer, const at::Tensor& hidden, const std::vector<int64_t>& positions,
+                              const std::vector<int64_t>& sequence_offsets, const LayerKv& prefix, Tails& tails,
+                              const QueryTap& tap) const {
+  const c10::InferenceMode inference;
+  check_positions(positions, spec_.max_positions);
+  if (static_cast<int64_t>(positions.size()) != hidden.size(0) || sequence_offsets.back() != hidden.size(0)) {
+    throw Error(ErrorKind::kInternal,
+                fmt::format("{} positions and offsets up to {} for {} hidden states", positions.size(),
+                            sequence_offsets.back(), hidden.size(0)),
+                fmt::format("run_layer, layer {}", layer), "");
+  }
+  const LayerWeights& weights = weights_.layers.at(static_cast<size_t>(layer));
+  const at::Tensor normed = rms_norm(hidden, weights.attention_norm, spec_.rms_norm_eps);
+  const at::Tensor attention = attend(weights, layer, normed, positions, sequence_offsets, prefix, tails, tap);
+  const auto [middle, middle_normed] = add_rms_norm(hidden, project(attention, weights.attention_output),
+                                                    weights.feed_forward_norm, spec_.rms_norm_eps);
+  at::Tensor update = project(silu_mul(project(middle_normed, weights.gate_up)), weights.down);
+  return update.add_(middle);
+}
+
+at::Tensor Decoder::final_norm(const at::Tensor& hidden) const {
+  const c10::InferenceMode inference;
+  return rms_norm(hidden, weights_.final_norm, spec_.rms_norm_eps);
+}
+
+at::Tensor Decoder::forward(const PackedTokens& input, const KvCache& prefix, Tails& tails, const QueryTap& tap) const {
+  const c10::InferenceMode inference;
+  if (prefix.n_layers() != spec_.n_layers || prefix.n_kv_heads() != spec_.n_kv_heads ||
+      prefix.head_dim() != spec_.head_dim || tails.n_layers() != spec_.n_layers ||
+      tails.batch() + 1 != static_cast<int64_t>(input.sequence_offsets.size())) {
+    throw Error(ErrorKind::kInternal,
+                fmt::format("a prefix of {} layers, {} KV heads, dimension {} and tails of {} layers, {} sequences do not fit "
+                            "a model of {} layers, {} KV heads, dimension {} and an input of {} sequences",
+                            prefix.n_layers(), prefix.n_kv_heads(), prefix.head_dim(), tails.n_layers(), tails.batch(),
+                            spec_.n_layers, spec_.n_kv_heads, spec_.head_dim, input.sequence_offsets.size() - 1),
+                "Decoder::forward", "");
+  }
+  const std::vector<int64_t> places = positions(input, prefix, tails);
+  check_positions(places, spec_.max_positions);  // before anything is written
+  at::Tensor hidden = embed(input.tokens);
+  for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
+    hidden = run_layer(layer, hidden, places, input.sequence_offsets, prefix.layer(layer), tails, tap);
+  }
+  tails.advance(input.sequence_offsets);
+  return final_norm(hidden);
+}
+
+at::Tensor Decoder::logits(const at::Tensor& hidden) const {
+  const c10::InferenceMode inference;
+  return project_float(hidden, weights_.head);
+}
+
+KvCache Decoder::prefill(const std::vector<int64_t>& tokens, int64_t chunk_tokens, const ChunkTap& tap) const {
+  const c10::InferenceMode inference;
+  const auto total = static_cast<int64_t>(tokens.size());
+  if (total > spec_.max_positions) check_positions({total - 1}, spec_.max_positions);  // before any work
+  const KvCache prefix = KvCache::empty(spec_.n_layers, spec_.n_kv_heads, spec_.head_dim, options());
+  Tails tails = Tails::behind(prefix, 1, total);
+  for (int64_t first = 0; first < total; first += chunk_tokens) {
+    const int64_t last = std::min(first + chunk_tokens, total);
+    QueryTap chunk_tap;
+    if (tap) chunk_tap = [&](int64_t layer, const at::Tensor& queries) { tap(layer, first, queries); };
+    // Head and final norm are left out: nobody asks for the last hidden states of a document.
+    const PackedTokens chunk = PackedTokens::single({tokens.begin() + first, tokens.begin() + last});
+    const std::vector<int64_t> places = positions(chunk, prefix, tails);
+    at::Tensor hidden = embed(chunk.tokens);
+    for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
+      hidden = run_layer(layer, hidden, places, chunk.sequence_offsets, prefix.layer(layer), tails, chunk_tap);
+    }
+    tails.advance(chunk.sequence_offsets);
+  }
+  return std::move(tails).into_cache(0);
+}
+
+}  // namespace kvc

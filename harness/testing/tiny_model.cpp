@@ -1,0 +1,126 @@
+#include "harness/testing/tiny_model.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "harness/core/error.h"
+
+namespace kvc {
+
+namespace {
+
+constexpr int64_t kBytes = 256;
+constexpr int64_t kVocab = 300;
+constexpr std::array<const char*, 3> kSpecials = {"<|im_start|>", "<|im_end|>", "<|endoftext|>"};
+
+class ByteTokenizer final : public Tokenizer {
+ public:
+  using Tokenizer::encode;
+  std::vector<int64_t> encode(const std::vector<Segment>& segments, std::vector<int64_t>* ends) const override {
+    std::vector<int64_t> ids;
+    int64_t offset = 0;
+    if (ends != nullptr) ends->clear();
+    for (const Segment& segment : segments) {
+      for (size_t at = 0; at < segment.text.size();) {
+        const auto [id, length] = next(segment, at);
+        ids.push_back(id);
+        at += length;
+        offset += static_cast<int64_t>(length);
+        if (ends != nullptr) ends->push_back(offset);
+      }
+    }
+    return ids;
+  }
+
+  std::string token_bytes(int64_t id) const override {
+    if (id < 0 || id >= kVocab) {
+      throw Error(ErrorKind::kData, fmt::format("token {} is outside the vocabulary of {}", id, kVocab), "tiny model", "");
+    }
+    if (id < kBytes) return {static_cast<char>(static_cast<unsigned char>(id))};
+    return is_special(id) ? kSpecials.at(static_cast<size_t>(id - kBytes)) : "";
+  }
+  bool is_special(int64_t id) const override {
+    return id >= kBytes && id < kBytes + static_cast<int64_t>(kSpecials.size());
+  }
+  int64_t vocab_size() const override { return kVocab; }
+  std::optional<int64_t> bos() const override { return kBytes + 2; }
+  std::vector<int64_t> end_ids() const override { return {kBytes + 1, kBytes + 2}; }
+
+ private:
+  static std::pair<int64_t, size_t> next(const Segment& segment, size_t at) {
+    if (segment.control) {
+      for (size_t s = 0; s < kSpecials.size(); ++s) {
+        const std::string_view spelling = kSpecials.at(s);
+        if (segment.text.compare(at, spelling.size(), spelling) == 0) {
+          return {kBytes + static_cast<int64_t>(s), spelling.size()};
+        }
+      }
+    }
+    return {static_cast<unsigned char>(segment.text[at]), 1};
+  }
+};
+
+}  // namespace
+
+DecoderSpec tiny_spec(int64_t max_positions) {
+  DecoderSpec spec;
+  spec.n_layers = 2;
+  spec.hidden_size = 48;
+  spec.n_query_heads = 4;
+  spec.n_kv_heads = 2;
+  spec.head_dim = 16;
+  spec.feed_forward_size = 96;
+  spec.vocab_size = kVocab;
+  spec.max_positions = max_positions;
+  spec.tied_embeddings = true;
+  return spec;
+}
+
+DecoderWeights random_weights(const DecoderSpec& spec, std::uint64_t seed, at::ScalarType dtype) {
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  // Scaled so that hidden states keep about unit size and attention has a shape (neither flat nor one-hot).
+  const auto normal = [&](std::vector<int64_t> shape, double scale, double mean = 0) {
+    return (at::randn(shape, generator, at::kFloat) * scale + mean).to(dtype);
+  };
+  const int64_t qkv_rows = (spec.n_query_heads + 2 * spec.n_kv_heads) * spec.head_dim;
+  const double from_hidden = 1.5 / std::sqrt(static_cast<double>(spec.hidden_size));
+  DecoderWeights weights;
+  weights.embedding = normal({spec.vocab_size, spec.hidden_size}, 0.5);
+  for (int64_t l = 0; l < spec.n_layers; ++l) {
+    LayerWeights layer;
+    layer.attention_norm = normal({spec.hidden_size}, 0.1, 1);
+    layer.qkv = normal({qkv_rows, spec.hidden_size}, from_hidden);
+    if (spec.attention_bias) layer.qkv_bias = normal({qkv_rows}, 0.3);
+    if (spec.qk_norm) layer.q_norm = normal({spec.head_dim}, 0.1, 1);
+    if (spec.qk_norm) layer.k_norm = normal({spec.head_dim}, 0.1, 1);
+    layer.attention_output = normal({spec.hidden_size, spec.n_query_heads * spec.head_dim},
+                                    1 / std::sqrt(static_cast<double>(spec.n_query_heads * spec.head_dim)));
+    layer.feed_forward_norm = normal({spec.hidden_size}, 0.1, 1);
+    layer.gate_up = normal({2 * spec.feed_forward_size, spec.hidden_size}, from_hidden);
+    layer.down = normal({spec.hidden_size, spec.feed_forward_size},
+                        1 / std::sqrt(static_cast<double>(spec.feed_forward_size)));
+    weights.layers.push_back(std::move(layer));
+  }
+  weights.final_norm = normal({spec.hidden_size}, 0.1, 1);
+  weights.head = spec.tied_embeddings ? weights.embedding : normal({spec.vocab_size, spec.hidden_size}, 0.5);
+  return weights;
+}
+
+Model tiny_model(std::uint64_t seed, at::ScalarType dtype, int64_t max_positions) {
+  const DecoderSpec spec = tiny_spec(max_positions);
+  Json identity = {{"file", "tiny model"},
+                   {"content_hash", fmt::format("tiny-{}-{}", seed, toString(dtype))},
+                   {"architecture", "llama"},
+                   {"dtype", dtype == at::kFloat ? "float32" : "bfloat16"},
+                   {"device", "cpu"}};
+  return {Decoder(spec, random_weights(spec, seed, dtype)), std::make_unique<ByteTokenizer>(),
+          make_chat_template("chatml"), std::move(identity)};
+}
+
+}  // namespace kvc

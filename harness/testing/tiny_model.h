@@ -1,0 +1,21 @@
+// A seeded random model small enough for naive loops: 2 layers, 4 query heads over 2 KV heads of dimension 16.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "harness/model/model.h"
+
+namespace kvc {
+
+// Its tokenizer maps bytes to ids 0..255; 256 = "<|im_start|>", 257 = "<|im_end|>" (an end), 258 = "<|endoftext|>" (BOS and an end).
+// Chat format chatml. Equal seeds give equal weights; hidden size 48, feed-forward 96, vocabulary 300 (259.. are unused ids
+// with empty bytes).
+Model tiny_model(std::uint64_t seed, at::ScalarType dtype = at::kFloat, int64_t max_positions = 512);
+
+// The same decoder's parts, for tests that change the architecture: `spec` decides which weights exist.
+DecoderSpec tiny_spec(int64_t max_positions = 512);
+DecoderWeights random_weights(const DecoderSpec& spec, std::uint64_t seed, at::ScalarType dtype = at::kFloat);
+
+}  // namespace kvc
