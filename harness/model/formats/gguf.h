@@ -24,6 +24,14 @@ struct GgufTensor {
   std::span<const std::byte> bytes;  // inside the mapping: valid as long as the GgufFile
 };
 
+// Where a metadata value lies; read through GgufFile's getters.
+struct GgufValue {
+  std::uint32_t type = 0;  // GGUF value type; of the elements if is_array
+  bool is_array = false;
+  std::uint64_t count = 1;          // elements
+  const std::byte* data = nullptr;  // first value, inside the mapping
+};
+
 class GgufFile {
  public:
   // Reads and checks the whole header; tensor data is only mapped. Throws Error(kData) naming the file, the key or
@@ -61,26 +69,15 @@ class GgufFile {
   const GgufTensor* find_tensor(const std::string& name) const;        // null when there is none
 
  private:
-  struct Entry {
-    std::uint32_t type = 0;  // GGUF value type; of the elements if is_array
-    bool is_array = false;
-    std::uint64_t count = 1;          // elements
-    const std::byte* data = nullptr;  // first value
-  };
-  class Parser;
-  class Values;
-
-  const Entry& entry(const std::string& key) const;
-  std::string describe(const Entry& entry) const;
-  [[noreturn]] void wrong_type(const std::string& key, const Entry& entry, std::string_view wanted) const;
-  const Entry& typed(const std::string& key, bool is_array, bool (*accepts)(std::uint32_t),
-                     std::string_view wanted) const;
+  const GgufValue& typed(const std::string& key, bool is_array, bool (*accepts)(std::uint32_t),
+                         std::string_view wanted) const;
+  std::int64_t checked_integer(const std::string& key, const std::byte* at, std::uint32_t type) const;
 
   std::string path_;
   std::shared_ptr<const void> mapping_;
   std::span<const std::byte> bytes_;
   std::int64_t version_ = 0;
-  std::map<std::string, Entry> entries_;
+  std::map<std::string, GgufValue> entries_;
   std::vector<GgufTensor> tensors_;
   std::map<std::string, std::size_t> tensor_index_;
 };
