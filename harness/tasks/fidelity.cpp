@@ -1,0 +1,154 @@
+// How far a cache moves the model from what it would have said with the full cache: the full cache's own greedy answers are read on both
+// caches, and the two distributions over each of their tokens are compared. No gold is needed.
+//
+// Fields of an answer: prompt (the user turn), reference_text (the full cache's answer), n_tokens (tokens compared), kl_sum (sum of
+// KL(full || this) over the tokens, nats), kl_max (the largest), log_likelihood_sum (of the reference tokens on this cache, natural log),
+// top_agreement (tokens at which both caches' likeliest token is the same).
+//
+// An answer that ends at once is compared at the end token. KL and likelihood are computed in float32 (ATen's log_softmax), a few rows
+// at a time: never tokens x vocabulary.
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "harness/tasks/written_answers.h"
+
+namespace kvc {
+namespace {
+
+constexpr int64_t kRowsAtATime = 128;
+
+struct FidelityReference final : TaskReference {
+  std::vector<std::string> question_ids;
+  std::vector<std::vector<int64_t>> prompts;
+  std::vector<Continuation> answers;  // answer i to prompt i
+  std::vector<std::string> texts;
+  std::vector<at::Tensor> hidden;     // (tokens of answer i, hidden), model dtype
+};
+
+// Of N tokens, each (N) on the CPU.
+struct Comparison {
+  at::Tensor kl;              // float64
+  at::Tensor log_likelihood;  // float64
+  at::Tensor agreement;       // bool
+};
+
+// full, compact: (N, hidden); tokens: (N) int64.
+Comparison compare(const Decoder& decoder, const at::Tensor& full, const at::Tensor& compact, const at::Tensor& tokens) {
+  std::vector<at::Tensor> kl, log_likelihood, agreement;
+  for (int64_t begin = 0; begin < full.size(0); begin += kRowsAtATime) {
+    const int64_t n = std::min(kRowsAtATime, full.size(0) - begin);
+    const at::Tensor p = at::log_softmax(decoder.logits(full.narrow(0, begin, n)), -1);
+    at::Tensor q = at::log_softmax(decoder.logits(compact.narrow(0, begin, n)), -1);
+    const at::Tensor ids = tokens.narrow(0, begin, n).to(q.device()).unsqueeze(1);
+    log_likelihood.push_back(q.gather(1, ids).squeeze(1).to(at::kCPU, at::kDouble));
+    agreement.push_back(p.argmax(-1).eq(q.argmax(-1)).cpu());
+    q.neg_().add_(p).mul_(p.exp());  // p (log p - log q), in place of q: a vocabulary-wide tensor less
+    kl.push_back(q.sum(-1, false, at::kDouble).cpu());
+  }
+  return {at::cat(kl), at::cat(log_likelihood), at::cat(agreement)};
+}
+
+class Fidelity final : public Task {
+ public:
+  struct Options {
+    int64_t max_new_tokens = 16;
+    void fields(auto&& visit) { visit("max_new_tokens", max_new_tokens, "longest reference answer"); }
+    void check(const OptionCheck& fail) const {
+      if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
+    }
+  };
+
+  explicit Fidelity(Options options) : options_(options) {}
+
+  bool accepts(const Question& /*question*/) const override { return true; }
+
+  std::unique_ptr<TaskReference> reference(const AskRequest& on_full_cache) const override {
+    const Model& model = on_full_cache.model;
+    auto reference = std::make_unique<FidelityReference>();
+    std::vector<Ask> asks;
+    for (const Question& question : on_full_cache.questions) {
+      asks.push_back({question.text, question.answer_prefix});
+      reference->question_ids.push_back(question.id);
+    }
+    reference->prompts = make_prompts(model, asks);
+    DecodeSettings settings;
+    settings.max_new_tokens = options_.max_new_tokens;
+    const std::vector<Generation> generations = generate(model, on_full_cache.cache, reference->prompts, settings,
+                                                         question_seeds(on_full_cache.questions, on_full_cache.seed));
+    for (const Generation& generation : generations) {
+      const auto prompt = static_cast<int64_t>(reference->answers.size());
+      const bool is_empty = generation.tokens.empty();
+      reference->texts.push_back(model.tokenizer().decode(generation.tokens));
+      reference->answers.push_back({prompt, is_empty ? std::vector<int64_t>{end_token(model)} : generation.tokens});
+    }
+    reference->hidden = continuation_hidden(model, on_full_cache.cache, reference->prompts, reference->answers);
+    return reference;
+  }
+
+  std::vector<Json> ask(const AskRequest& request) const override {
+    const FidelityReference& reference = checked_reference(request);
+    if (reference.answers.empty()) return {};
+    const std::vector<at::Tensor> hidden =
+        continuation_hidden(request.model, request.cache, reference.prompts, reference.answers);
+    std::vector<int64_t> tokens;
+    for (const Continuation& answer : reference.answers) tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
+    const Comparison all =
+        compare(request.model.decoder(), at::cat(reference.hidden), at::cat(hidden), at::tensor(tokens, at::kLong));
+
+    std::vector<Json> answers;
+    int64_t begin = 0;
+    for (size_t i = 0; i < reference.answers.size(); ++i) {
+      const auto n = static_cast<int64_t>(reference.answers[i].tokens.size());
+      Json answer = summarise(request.questions[i], all, begin, n);
+      answer["reference_text"] = reference.texts[i];
+      answers.push_back(std::move(answer));
+      begin += n;
+    }
+    return answers;
+  }
+
+ private:
+  static int64_t end_token(const Model& model) {
+    const std::vector<int64_t> ends = model.tokenizer().end_ids();
+    if (ends.empty()) throw Error(ErrorKind::kInternal, "an answer ended, but the tokenizer has no end token", "", "");
+    return ends.front();
+  }
+
+  static const FidelityReference& checked_reference(const AskRequest& request) {
+    const auto* reference = dynamic_cast<const FidelityReference*>(request.reference);
+    bool fits = reference != nullptr && reference->question_ids.size() == request.questions.size();
+    for (size_t i = 0; fits && i < request.questions.size(); ++i) fits = reference->question_ids[i] == request.questions[i].id;
+    if (!fits) {
+      throw Error(ErrorKind::kInternal, "fidelity was asked without the reference of these questions", "",
+                  "pass what reference() returned for the same document");
+    }
+    return *reference;
+  }
+
+  static Json summarise(const Question& question, const Comparison& all, int64_t begin, int64_t n) {
+    const at::Tensor kl = all.kl.narrow(0, begin, n);
+    const auto kl_sum = kl.sum().item<double>();
+    const auto log_likelihood_sum = all.log_likelihood.narrow(0, begin, n).sum().item<double>();
+    if (!std::isfinite(kl_sum) || !std::isfinite(log_likelihood_sum)) {
+      throw Error(ErrorKind::kData, fmt::format("KL is {} and log-likelihood {}", kl_sum, log_likelihood_sum), "question " + question.id,
+                  "the cache holds numbers that are not finite; try dtype float32");
+    }
+    return {{"question_id", question.id},
+            {"prompt", question.text},
+            {"n_tokens", n},
+            {"kl_sum", kl_sum},
+            {"kl_max", kl.max().item<double>()},
+            {"log_likelihood_sum", log_likelihood_sum},
+            {"top_agreement", all.agreement.narrow(0, begin, n).sum().item<int64_t>()}};
+  }
+
+  Options options_;
+};
+
+KVC_REGISTER_TASK(Fidelity, "fidelity", "KL against the uncompacted cache");
+
+}  // namespace
+}  // namespace kvc

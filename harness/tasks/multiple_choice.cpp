@@ -1,0 +1,53 @@
+// Multiple choice by letter: the options are listed, the model thinks aloud and names one (prompts: choice_prompt.h).
+//
+// Fields of an answer: prompt (the user turn), text (all that the model wrote, thoughts included), stop_reason ("end", "length"),
+// n_tokens. Which option the text names is for the report to judge.
+
+#include "harness/tasks/choice_prompt.h"
+#include "harness/tasks/written_answers.h"
+
+namespace kvc {
+namespace {
+
+class MultipleChoice final : public Task {
+ public:
+  struct Options {
+    int64_t max_new_tokens = 256;
+    double temperature = 0;
+    int64_t top_k = 0;
+    double top_p = 1;
+
+    void fields(auto&& visit) {
+      visit("max_new_tokens", max_new_tokens, "longest answer; a cut one often names no option");
+      visit("temperature", temperature, "0: greedy; above: sampled, each question from its own seed");
+      visit("top_k", top_k, "sample from the k likeliest tokens; 0: from all");
+      visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
+    }
+    void check(const OptionCheck& fail) const {
+      if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
+      if (!(temperature >= 0 && temperature <= 100)) fail("temperature", "is out of range", "0 (greedy) to 100");
+      if (top_k < 0) fail("top_k", "is negative", "0 for all, or 1 and more");
+      if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
+    }
+  };
+
+  explicit MultipleChoice(Options options) : options_(options) {}
+
+  bool accepts(const Question& question) const override { return question.options.size() >= 2 && question.options.size() <= 26; }
+
+  std::vector<Json> ask(const AskRequest& request) const override {
+    const std::string architecture = request.model.identity().value("architecture", "");
+    const std::string name = request.model.identity().value("name", "");
+    std::vector<Ask> asks;
+    for (const Question& question : request.questions) asks.push_back({choice_prompt(question, architecture, name), ""});
+    return write_answers(request, asks, {options_.max_new_tokens, options_.temperature, options_.top_k, options_.top_p});
+  }
+
+ private:
+  Options options_;
+};
+
+KVC_REGISTER_TASK(MultipleChoice, "multiple_choice", "arXiv:2602.16284");
+
+}  // namespace
+}  // namespace kvc

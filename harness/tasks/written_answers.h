@@ -1,0 +1,27 @@
+// Asking questions in words and letting the model write: what the tasks that store a text share.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "harness/api/task.h"
+#include "harness/model/generate.h"
+
+namespace kvc {
+
+// A user turn, and the first words of the answer, given to the model.
+struct Ask {
+  std::string user_text;
+  std::string answer_prefix;
+};
+
+std::vector<std::vector<int64_t>> make_prompts(const Model& model, const std::vector<Ask>& asks);
+
+// A seed for each question, by its id: a question's answer does not depend on which others are asked.
+std::vector<std::uint64_t> question_seeds(const std::vector<Question>& questions, std::uint64_t seed);
+
+// All questions decoded together. One object per question: {question_id, prompt (user turn), text, stop_reason ("end" or "length"),
+// n_tokens (written, without the end token)}.
+std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask>& asks, const DecodeSettings& settings);
+
+}  // namespace kvc
