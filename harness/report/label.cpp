@@ -1,0 +1,64 @@
+#include "harness/report/label.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "harness/core/json_lines.h"
+
+namespace kvc {
+namespace {
+
+std::string name_of(const Json& plugin) {
+  if (!plugin.is_object() || !plugin.contains("name") || !plugin.at("name").is_string()) return "?";
+  return plugin.at("name").get<std::string>();
+}
+
+// A plug-in inside a plug-in (a stacked method) is shown by its name.
+std::string value_text(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_object() && value.contains("name")) return name_of(value);
+  return value.dump();
+}
+
+}  // namespace
+
+Labels::Labels(const std::vector<Record>& records, const Json& defaults) : defaults_(defaults) {
+  std::map<std::pair<std::string, std::string>, std::map<std::string, Json>> seen;  // plug-ins of one name by canonical text
+  for (const Record& record : records) {
+    for (const char* kind : {"model", "dataset", "task", "queries", "method"}) {
+      if (!record.cell.contains(kind) || !record.cell.at(kind).is_object()) continue;
+      const Json& plugin = record.cell.at(kind);
+      seen[{kind, name_of(plugin)}].emplace(canonical_json(plugin), plugin);
+    }
+  }
+  for (const auto& [key, plugins] : seen) {
+    for (const auto& [text, plugin] : plugins) {
+      for (const auto& [option, value] : plugin.items()) {
+        for (const auto& [other_text, other] : plugins) {
+          if (!other.contains(option) || other.at(option) != value) varying_[key].insert(option);
+        }
+      }
+    }
+  }
+}
+
+bool Labels::shown(const std::string& kind, const Json& plugin, const std::string& option) const {
+  const std::string name = name_of(plugin);
+  const auto found = varying_.find({kind, name});
+  if (found != varying_.end() && found->second.count(option) > 0) return true;
+  if (!defaults_.is_object() || !defaults_.contains(kind) || !defaults_.at(kind).contains(name)) return false;
+  const Json& known = defaults_.at(kind).at(name);
+  return !known.contains(option) || known.at(option) != plugin.at(option);
+}
+
+std::string Labels::of(const std::string& kind, const Json& plugin) const {
+  if (!plugin.is_object()) return "";
+  std::vector<std::string> options;
+  for (const auto& [option, value] : plugin.items()) {
+    if (option != "name" && shown(kind, plugin, option)) options.push_back(option + "=" + value_text(value));
+  }
+  const std::string name = name_of(plugin);
+  return options.empty() ? name : fmt::format("{} ({})", name, fmt::join(options, ", "));
+}
+
+}  // namespace kvc

@@ -1,0 +1,28 @@
+// Short names of plug-ins with options: "attention_matching (bias=none)".
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "harness/sweep/record.h"
+
+namespace kvc {
+
+class Labels {
+ public:
+  // Looks at the cells of all records to find which options vary. `defaults` as in tabulate.h.
+  Labels(const std::vector<Record>& records, const Json& defaults);
+
+  // `kind` is "method", "queries", "dataset", "task" or "model"; null gives "".
+  std::string of(const std::string& kind, const Json& plugin) const;
+
+ private:
+  bool shown(const std::string& kind, const Json& plugin, const std::string& option) const;
+
+  std::map<std::pair<std::string, std::string>, std::set<std::string>> varying_;  // (kind, name) -> options
+  Json defaults_;
+};
+
+}  // namespace kvc

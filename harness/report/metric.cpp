@@ -1,0 +1,165 @@
+#include "harness/report/metric.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "harness/report/answer_parser.h"
+
+namespace kvc {
+namespace {
+
+// Checked access to the fields of one answer.
+class Fields {
+ public:
+  Fields(const Record& record, size_t index) : record_(record), index_(index), answer_(record.answers[index]) {}
+
+  std::string text(const char* name) const {
+    const Json& value = at(name);
+    if (!value.is_string()) fail(name, "is no text");
+    return value.get<std::string>();
+  }
+  double number(const char* name) const { return as_number(at(name), name); }
+  int64_t integer(const char* name, int64_t least) const {
+    const Json& value = at(name);
+    if (!value.is_number_integer()) fail(name, "is no integer");
+    if (value.get<int64_t>() < least) fail(name, fmt::format("is {}, less than {}", value.dump(), least));
+    return value.get<int64_t>();
+  }
+  std::vector<double> numbers(const char* name) const {
+    const Json& value = at(name);
+    if (!value.is_array() || value.empty()) fail(name, "is no list of numbers");
+    std::vector<double> list;
+    for (const Json& item : value) list.push_back(as_number(item, name));
+    return list;
+  }
+  int64_t gold_option(size_t n_options) const {
+    const int64_t gold = integer("gold_option", 0);
+    if (gold >= static_cast<int64_t>(n_options)) fail("gold_option", fmt::format("is {} of {} options", gold, n_options));
+    return gold;
+  }
+
+  [[noreturn]] void fail(const char* name, const std::string& fact) const {
+    throw Error(ErrorKind::kData, fmt::format("field '{}' of answer {} {}", name, index_, fact),
+                fmt::format("record of cell {}, document '{}'", record_.cell_id, record_.document_id),
+                "delete the record's line and run the sweep again; if it comes back, the task writes wrong answers");
+  }
+
+ private:
+  const Json& at(const char* name) const {
+    if (!answer_.is_object() || !answer_.contains(name)) fail(name, "is missing");
+    return answer_.at(name);
+  }
+  double as_number(const Json& value, const char* name) const {
+    if (!value.is_number() || !std::isfinite(value.get<double>())) fail(name, "holds " + value.dump() + ", no finite number");
+    return value.get<double>();
+  }
+
+  const Record& record_;
+  size_t index_;
+  const Json& answer_;
+};
+
+double is_true(bool value) { return value ? 1.0 : 0.0; }
+
+int64_t best_of(const std::vector<double>& scores) {
+  return std::max_element(scores.begin(), scores.end()) - scores.begin();
+}
+
+std::vector<double> likelihood(const Fields& fields) {
+  const std::vector<double> raw = fields.numbers("option_log_likelihood");
+  const std::vector<double> tokens = fields.numbers("option_tokens");
+  if (tokens.size() != raw.size()) fields.fail("option_tokens", fmt::format("has {} entries for {} options", tokens.size(), raw.size()));
+  std::vector<double> per_token;
+  for (size_t i = 0; i < raw.size(); ++i) {
+    if (tokens[i] < 1) fields.fail("option_tokens", fmt::format("counts {} tokens", tokens[i]));
+    per_token.push_back(raw[i] / tokens[i]);
+  }
+  const int64_t gold = fields.gold_option(raw.size());
+  return {is_true(best_of(per_token) == gold), is_true(best_of(raw) == gold)};
+}
+
+std::vector<double> exact(const Fields& fields) {
+  return {is_true(exact_match(fields.text("text"), fields.text("gold_answer")))};
+}
+
+std::vector<double> multiple_choice(const Fields& fields) {
+  const int64_t n_options = fields.integer("n_options", 1);
+  const auto choice = parse_choice(fields.text("text"), n_options);
+  const std::string stop = fields.text("stop_reason");
+  if (stop != "end" && stop != "length") fields.fail("stop_reason", "is '" + stop + "', neither 'end' nor 'length'");
+  const int64_t gold = fields.gold_option(static_cast<size_t>(n_options));
+  return {is_true(choice && *choice == gold), is_true(choice.has_value()), is_true(stop == "length")};
+}
+
+std::vector<double> fidelity(const Fields& fields) {
+  const auto n = static_cast<double>(fields.integer("n_tokens", 0));
+  const double kl = fields.number("kl_sum");
+  const double log_likelihood = fields.number("log_likelihood_sum");
+  const double agreement = fields.number("top_agreement");
+  if (agreement < 0 || agreement > n) fields.fail("top_agreement", fmt::format("is {} of {} tokens", agreement, n));
+  if (n == 0) return {};
+  return {kl / n, -log_likelihood / n, agreement / n};
+}
+
+struct TaskMetrics {
+  const char* task;
+  std::vector<MetricInfo> metrics;
+  std::vector<double> (*values)(const Fields&);
+};
+
+const std::vector<TaskMetrics>& all_tasks() {
+  static const std::vector<TaskMetrics> list = {
+      {"likelihood",
+       {{"accuracy", "accuracy, options ranked by mean log-likelihood per token", true, true},
+        {"accuracy_raw", "accuracy, options ranked by raw log-likelihood", true, true}},
+       likelihood},
+      {"exact_match", {{"accuracy", "accuracy, exact match", true, true}}, exact},
+      {"multiple_choice",
+       {{"accuracy", "accuracy, unreadable answers counted wrong", true, true},
+        {"parse_rate", "share of answers that could be read", true, true},
+        {"length_limit_rate", "share of answers cut off by the length limit", true, false}},
+       multiple_choice},
+      {"fidelity",
+       {{"kl", "KL(full || compacted), nats per token", false, false},
+        {"log_perplexity", "log-perplexity of the full cache's answers, nats per token", false, false},
+        {"top_agreement", "share of tokens with the full cache's top token", false, true}},
+       fidelity},
+  };
+  return list;
+}
+
+const TaskMetrics* find_task(const std::string& task) {
+  for (const TaskMetrics& entry : all_tasks()) {
+    if (task == entry.task) return &entry;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const std::vector<MetricInfo>& metrics_of_task(const std::string& task) {
+  static const std::vector<MetricInfo> none;
+  const TaskMetrics* entry = find_task(task);
+  return entry == nullptr ? none : entry->metrics;
+}
+
+std::vector<QuestionValues> question_values(const Record& record) {
+  std::vector<QuestionValues> list;
+  const std::string where = fmt::format("record of cell {}, document '{}'", record.cell_id, record.document_id);
+  const Json task = record.cell.is_object() ? record.cell.value("task", Json()) : Json();
+  if (!task.is_object() || !task.contains("name") || !task.at("name").is_string()) {
+    throw Error(ErrorKind::kData, "field 'cell.task.name' is missing", where, "delete the record's line and run the sweep again");
+  }
+  const TaskMetrics* metrics = find_task(task.at("name").get<std::string>());
+  if (metrics == nullptr) return list;
+  for (size_t i = 0; i < record.answers.size(); ++i) {
+    const Fields fields(record, i);
+    QuestionValues values{fields.text("question_id"), metrics->values(fields)};
+    if (!values.values.empty()) list.push_back(std::move(values));
+  }
+  return list;
+}
+
+}  // namespace kvc

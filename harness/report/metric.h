@@ -1,0 +1,40 @@
+// What the raw answers of a record are worth: one value per question, then (statistics.h) a mean. Nothing here needs a model, so a new
+// metric or a mended answer parser is a new report over old records.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/sweep/record.h"
+
+namespace kvc {
+
+struct MetricInfo {
+  std::string name;   // "accuracy"
+  std::string title;  // "accuracy (mean log-likelihood per token)"
+  bool share;         // every value is 0 or 1
+  bool higher_is_better;
+};
+
+// The metrics of a task, the primary one first; empty for a task that has none.
+//   likelihood       accuracy, accuracy_raw
+//   exact_match      accuracy
+//   multiple_choice  accuracy, parse_rate, length_limit_rate
+//   fidelity         kl, log_perplexity, top_agreement
+const std::vector<MetricInfo>& metrics_of_task(const std::string& task);
+
+struct QuestionValues {
+  std::string question_id;
+  std::vector<double> values;  // in the order of metrics_of_task
+};
+
+// One entry per answer of a "done" record, except fidelity answers of no reference token, which have no value per token.
+//   accuracy (likelihood)  1 if argmax_o log_likelihood[o] / tokens[o] is gold_option (the first of equals is taken); _raw without division
+//   accuracy (exact_match) 1 if exact_match(text, gold_answer); (multiple_choice) 1 if parse_choice(text, n_options) is gold_option
+//   parse_rate             1 if a choice could be read;  length_limit_rate  1 if stop_reason is "length"
+//   kl                     kl_sum / n_tokens, nats;  log_perplexity  -log_likelihood_sum / n_tokens;  top_agreement  count / n_tokens
+// Throws Error(kData) naming record and field when a field is missing, of a wrong type, not finite or out of range.
+std::vector<QuestionValues> question_values(const Record& record);
+
+}  // namespace kvc

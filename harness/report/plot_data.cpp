@@ -1,0 +1,139 @@
+// From tables to what is drawn.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "harness/report/plot.h"
+
+namespace kvc {
+namespace {
+
+// What the notes below a plot must say.
+struct Seen {
+  std::set<std::string> bars;
+  std::set<std::string> queries;
+  bool partial = false;
+};
+
+void set_bar(const Estimate& estimate, PlotPoint& point, Seen& seen) {
+  const bool few = estimate.n_documents < kFewDocuments;
+  const Interval& interval = few ? estimate.questions : estimate.interval;
+  if (!interval.exists()) return;
+  point.low = interval.low;
+  point.high = interval.high;
+  if (interval.kind == IntervalKind::kDocuments) {
+    seen.bars.insert("Bars: 95 % intervals, clustered by document.");
+  } else {
+    seen.bars.insert(fmt::format("Bars: 95 % intervals over the questions of {} document{}; they say nothing about other documents.",
+                                 estimate.n_documents, estimate.n_documents == 1 ? "" : "s"));
+  }
+}
+
+std::optional<PlotPoint> point_of(const CellSummary& cell, Seen& seen) {
+  const Estimate& estimate = cell.metrics.front().estimate;
+  if (estimate.n_questions == 0 || !cell.sizes.kept_fraction || *cell.sizes.kept_fraction <= 0) return std::nullopt;
+  PlotPoint point;
+  point.x = *cell.sizes.kept_fraction;
+  point.y = estimate.mean;
+  point.partial = cell.n_failed + cell.n_missing > 0;
+  seen.partial = seen.partial || point.partial;
+  set_bar(estimate, point, seen);
+  return point;
+}
+
+std::optional<double> mean_of(const Row& row) {
+  if (!row.untargeted || row.untargeted->metrics.front().estimate.n_questions == 0) return std::nullopt;
+  return row.untargeted->metrics.front().estimate.mean;
+}
+
+// Where the targets stand on the axis: a fraction at itself, a number of entries at what was kept on average.
+std::vector<double> ticks_of(const Table& table) {
+  std::vector<double> ticks;
+  for (size_t i = 0; i < table.targets.size(); ++i) {
+    if (table.targets[i].is_number() && table.targets[i].get<double>() > 0) {
+      ticks.push_back(table.targets[i].get<double>());
+      continue;
+    }
+    double total = 0, count = 0;
+    for (const Row& row : table.rows) {
+      if (!row.cells[i] || row.cells[i]->sizes.kept_fraction.value_or(0) <= 0) continue;
+      total += *row.cells[i]->sizes.kept_fraction;
+      count += 1;
+    }
+    if (count > 0) ticks.push_back(total / count);
+  }
+  return ticks;
+}
+
+size_t series_index(const std::string& label, std::vector<std::string>& series) {
+  const auto found = std::find(series.begin(), series.end(), label);
+  if (found != series.end()) return static_cast<size_t>(found - series.begin());
+  series.push_back(label);
+  return series.size() - 1;
+}
+
+PlotPanel panel_of(const Table& table, bool name_queries, std::vector<std::string>& series, Seen& seen) {
+  const MetricInfo& metric = metrics_of_task(table.task.value("name", "")).front();
+  PlotPanel panel;
+  panel.title = table.dataset_label + ", " + table.task_label;
+  panel.share = metric.share;
+  panel.y_label = metric.share ? "accuracy (%)" : "KL divergence (nats per token)";
+  panel.ticks = ticks_of(table);
+  for (const Row& row : table.rows) {
+    if (row.role == Role::kCeiling) panel.ceiling = mean_of(row);
+    if (row.role == Role::kFloor) panel.floor = mean_of(row);
+    PlotLine line;
+    for (const auto& cell : row.cells) {
+      if (!cell) continue;
+      if (const auto point = point_of(*cell, seen)) line.points.push_back(*point);
+    }
+    if (row.role != Role::kMethod || line.points.empty()) continue;
+    std::sort(line.points.begin(), line.points.end(), [](const PlotPoint& a, const PlotPoint& b) { return a.x > b.x; });
+    if (!row.queries_label.empty()) seen.queries.insert(row.queries_label);
+    line.series = series_index(name_queries ? row.label() : row.method_label, series);
+    panel.lines.push_back(std::move(line));
+  }
+  return panel;
+}
+
+bool several_queries(const Tabulated& tabulated) {
+  std::set<std::string> labels;
+  for (const Table& table : tabulated.tables) {
+    for (const Row& row : table.rows) {
+      if (!row.queries_label.empty()) labels.insert(row.queries_label);
+    }
+  }
+  return labels.size() > 1;
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated) {
+  const bool name_queries = several_queries(tabulated);
+  std::vector<std::string> models;
+  std::map<std::string, std::pair<Plot, Seen>> by_model;
+  for (const Table& table : tabulated.tables) {
+    if (metrics_of_task(table.task.value("name", "")).empty()) continue;
+    if (by_model.count(table.model_label) == 0) models.push_back(table.model_label);
+    auto& [plot, seen] = by_model[table.model_label];
+    plot.title = table.model_label;
+    PlotPanel panel = panel_of(table, name_queries, plot.series, seen);
+    if (!panel.lines.empty()) plot.panels.push_back(std::move(panel));
+  }
+  std::vector<std::pair<std::string, Plot>> plots;
+  for (const std::string& model : models) {
+    auto& [plot, seen] = by_model[model];
+    if (plot.panels.empty()) continue;
+    plot.notes.assign(seen.bars.begin(), seen.bars.end());
+    if (seen.queries.size() == 1) plot.notes.push_back("Reference queries, where a method takes some: " + *seen.queries.begin() + ".");
+    if (seen.partial) plot.notes.push_back("Hollow markers: some documents failed or are missing.");
+    plots.emplace_back(model, std::move(plot));
+  }
+  return plots;
+}
+
+}  // namespace kvc

@@ -1,0 +1,198 @@
+#include "harness/report/report.h"
+
+#include <fmt/format.h>
+
+#include <cctype>
+#include <filesystem>
+#include <set>
+
+#include "harness/core/json_lines.h"
+#include "harness/report/plot.h"
+#include "harness/report/text_table.h"
+
+namespace kvc {
+namespace {
+
+Tabulated load(const std::string& folder, const Json& defaults) {
+  std::vector<std::string> warnings;
+  std::vector<Record> records = load_records(folder, warnings);
+  if (records.empty()) {
+    throw Error(ErrorKind::kData, "there are no records in the results folder", folder, "run the sweep first: kvc run CONFIG");
+  }
+  Tabulated tabulated = tabulate(std::move(records), defaults);
+  for (std::string& warning : warnings) {  // a report does not depend on where its folder lies
+    for (const std::string& prefix : {folder + "/", folder}) {
+      if (warning.rfind(prefix, 0) == 0) warning.erase(0, prefix.size());
+    }
+  }
+  tabulated.warnings.insert(tabulated.warnings.begin(), warnings.begin(), warnings.end());
+  return tabulated;
+}
+
+// Letters, digits, dots, dashes and underscores stay.
+std::string file_part(const std::string& label) {
+  std::string text;
+  for (const char c : label) text += std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '_' ? c : '_';
+  return text;
+}
+
+std::vector<std::pair<std::string, std::string>> plot_files(const Tabulated& tabulated) {
+  const auto plots = plots_of(tabulated);
+  std::vector<std::pair<std::string, std::string>> files;
+  for (const auto& [model, plot] : plots) {
+    files.emplace_back(plots.size() == 1 ? "report.svg" : "report_" + file_part(model) + ".svg", render_svg(plot));
+  }
+  return files;
+}
+
+std::string heading(const Table& table, bool with_model) {
+  return fmt::format("{}{}, {}", with_model ? table.model_label + ": " : "", table.dataset_label, table.task_label);
+}
+
+bool several_models(const Tabulated& tabulated) {
+  std::set<std::string> models;
+  for (const Table& table : tabulated.tables) models.insert(table.model_label);
+  return models.size() > 1;
+}
+
+int64_t most_questions(const Table& table) {
+  int64_t most = 0;
+  const auto look = [&](const std::optional<CellSummary>& cell) {
+    if (cell && !cell->metrics.empty()) most = std::max(most, cell->metrics.front().estimate.n_questions);
+  };
+  for (const Row& row : table.rows) {
+    look(row.untargeted);
+    for (const auto& cell : row.cells) look(cell);
+  }
+  return most;
+}
+
+// Tables of one model and data set, in order.
+std::vector<std::vector<const Table*>> by_dataset(const Tabulated& tabulated) {
+  std::vector<std::vector<const Table*>> groups;
+  for (const Table& table : tabulated.tables) {
+    const bool same = !groups.empty() && groups.back().front()->model == table.model && groups.back().front()->dataset == table.dataset;
+    if (!same) groups.emplace_back();
+    groups.back().push_back(&table);
+  }
+  return groups;
+}
+
+std::vector<std::vector<StageCost>> stages_by_model(const Tabulated& tabulated) {
+  std::vector<std::vector<StageCost>> groups;
+  for (const StageCost& cost : tabulated.stages) {
+    if (groups.empty() || groups.back().front().model_label != cost.model_label) groups.emplace_back();
+    groups.back().push_back(cost);
+  }
+  return groups;
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+std::string counts_text(const Tabulated& t) {
+  std::string text = fmt::format("{} records: {} done", t.n_records, t.n_done);
+  if (t.n_failed > 0) text += fmt::format(", {} failed", t.n_failed);
+  if (t.n_missing > 0) text += fmt::format(", {} missing", t.n_missing);
+  return text + ".";
+}
+
+// Both forms have the same parts; they differ in how a heading and a table are written.
+struct Form {
+  bool markdown;
+  std::string heading(int level, const std::string& text) const {
+    if (markdown) return fmt::format("\n{} {}\n\n", std::string(static_cast<size_t>(level), '#'), text);
+    return fmt::format("\n{}\n", text);
+  }
+  std::string table(const TextTable& text, size_t n_left) const {
+    return markdown ? markdown_table(text, n_left) : terminal_table(text, n_left);
+  }
+  std::string paragraph(const std::string& text) const {
+    if (text.empty()) return "";
+    return markdown ? "\n" + text + "\n" : text + "\n";
+  }
+};
+
+std::string metric_part(const Table& table, bool with_model, const Form& form) {
+  const auto& metrics = metrics_of_task(table.task.value("name", ""));
+  std::string text;
+  for (size_t i = 0; i < metrics.size(); ++i) {
+    if (i > 0 && !form.markdown) break;  // a terminal gets the primary metric
+    const std::string what = fmt::format("{}{}", metrics[i].title, metrics[i].higher_is_better ? "" : " (lower is better)");
+    if (i == 0) {
+      text += form.heading(2, fmt::format("{}: {}", heading(table, with_model), what));
+      text += form.paragraph(fmt::format("{} documents, {} questions; columns: the target asked, as kept fraction or entries per head.",
+                                         table.documents.size(), most_questions(table)));
+      if (form.markdown) text += "\n";
+    } else {
+      text += form.heading(3, what);
+    }
+    text += form.table(metric_table(table, i), 2) + form.paragraph(interval_note(table, i));
+    const TextTable retained = retained_table(table, i);
+    if (i == 0 && !retained.rows.empty()) {
+      text += form.heading(3, "retained: (method - no_context) / (full_cache - no_context)") + form.table(retained, 2);
+    }
+  }
+  return text;
+}
+
+std::string failures_part(const Tabulated& tabulated, const Form& form) {
+  std::string text;
+  if (!tabulated.failures.empty()) {
+    constexpr size_t kShown = 20;
+    TextTable table{{"cell", "document", "error"}, {}};
+    for (const Failure& failure : tabulated.failures) {
+      if (table.rows.size() < kShown) table.rows.push_back({failure.label, failure.document_id, first_line(failure.error)});
+    }
+    text += form.heading(2, fmt::format("{} failed", tabulated.failures.size())) + form.table(table, 3);
+    if (tabulated.failures.size() > kShown) text += form.paragraph(fmt::format("The first {}; all are in report.json.", kShown));
+  }
+  for (const std::string& warning : tabulated.warnings) text += form.paragraph("Warning: " + warning);
+  return text;
+}
+
+std::string compose(const Tabulated& tabulated, const Form& form) {
+  const bool with_model = several_models(tabulated);
+  std::string text;
+  for (const Table& table : tabulated.tables) text += metric_part(table, with_model, form);
+  for (const auto& tables : by_dataset(tabulated)) {
+    const std::string title = fmt::format("{}{}: size and seconds of compaction, per document",
+                                          with_model ? tables.front()->model_label + ": " : "", tables.front()->dataset_label);
+    text += form.heading(2, title) + form.table(size_table(tables), 2);
+  }
+  for (const auto& stages : stages_by_model(tabulated)) {
+    const std::string title = fmt::format("{}seconds per document, whole grid (shared stages once)",
+                                          with_model ? stages.front().model_label + ": " : "");
+    text += form.heading(2, title) + form.table(stage_table(stages), 1);
+  }
+  return text + failures_part(tabulated, form);
+}
+
+}  // namespace
+
+std::string report_markdown(const Tabulated& tabulated, const std::string& name) {
+  std::string text = fmt::format("# {}\n\n{}\n", name, counts_text(tabulated));
+  if (!several_models(tabulated) && !tabulated.tables.empty()) text += fmt::format("Model: {}.\n", tabulated.tables.front().model_label);
+  for (const auto& [file, svg] : plot_files(tabulated)) text += fmt::format("\n![accuracy against kept cache]({})\n", file);
+  return text + compose(tabulated, Form{true});
+}
+
+std::string report_terminal(const Tabulated& tabulated) {
+  const std::string text = compose(tabulated, Form{false});
+  return text.substr(text.find_first_not_of('\n')) + "\n" + counts_text(tabulated) + "\n";
+}
+
+void write_report(const std::string& results_folder, const Json& defaults) {
+  const std::filesystem::path folder = std::filesystem::path(results_folder).lexically_normal();
+  const Tabulated tabulated = load(folder.string(), defaults);
+  const std::string name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+  for (const auto& [file, svg] : plot_files(tabulated)) write_file_atomically((folder / file).string(), svg);
+  write_file_atomically((folder / "report.csv").string(), report_csv(tabulated));
+  write_file_atomically((folder / "report.md").string(), report_markdown(tabulated, name));
+  write_file_atomically((folder / "report.json").string(), report_json(tabulated).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+std::string report_table(const std::string& results_folder, const Json& defaults) {
+  return report_terminal(load(std::filesystem::path(results_folder).lexically_normal().string(), defaults));
+}
+
+}  // namespace kvc

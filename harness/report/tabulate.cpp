@@ -1,0 +1,305 @@
+#include "harness/report/tabulate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "harness/core/json_lines.h"
+#include "harness/report/label.h"
+#include "harness/report/stage_cost.h"
+
+namespace kvc {
+namespace {
+
+using Question = std::tuple<std::string, std::string, std::string>;  // document, seed, question
+
+struct Judged {
+  const Record* record = nullptr;
+  bool failed = false;
+  std::string error;
+  std::vector<QuestionValues> values;
+};
+
+// All records of one (row, target).
+struct CellData {
+  Json target;
+  std::set<std::string> cell_ids;
+  std::vector<Judged> records;
+  std::map<Question, std::vector<double>> values;
+};
+
+struct RowData {
+  Json method, queries;
+  std::map<std::string, CellData> cells;  // by canonical target
+};
+
+struct TableData {
+  Json model, dataset, task;
+  std::map<std::string, RowData> rows;                        // by canonical (method, queries)
+  std::set<std::pair<std::string, std::string>> documents;  // with seed
+  std::map<std::string, Json> targets;
+};
+
+Json part(const Record& record, const char* name) {
+  return record.cell.contains(name) ? record.cell.at(name) : Json(nullptr);
+}
+
+std::string seed_of(const Record& record) { return part(record, "seed").dump(); }
+
+std::string name_of(const Json& plugin) {
+  return plugin.is_object() && plugin.contains("name") && plugin.at("name").is_string() ? plugin.at("name").get<std::string>() : "?";
+}
+
+Judged judge(const Record& record) {
+  Judged judged{&record, record.status != "done", record.error, {}};
+  if (judged.failed) return judged;
+  try {
+    judged.values = question_values(record);
+  } catch (const Error& e) {  // one record that cannot be read must not cost the others their report
+    judged.failed = true;
+    judged.error = e.what();
+  }
+  return judged;
+}
+
+void add(TableData& table, const Record& record) {
+  const Json target = part(record, "target");
+  RowData& row = table.rows[canonical_json(Json{part(record, "method"), part(record, "queries")})];
+  row.method = part(record, "method");
+  row.queries = part(record, "queries");
+  CellData& cell = row.cells[canonical_json(target)];
+  cell.target = target;
+  cell.cell_ids.insert(record.cell_id);
+  cell.records.push_back(judge(record));
+  const std::string seed = seed_of(record);
+  for (const QuestionValues& question : cell.records.back().values) {
+    cell.values[{record.document_id, seed, question.question_id}] = question.values;
+  }
+  table.documents.insert({record.document_id, seed});
+  if (!target.is_null()) table.targets[canonical_json(target)] = target;
+}
+
+std::optional<double> number(const Json& object, const char* name) {
+  if (!object.is_object() || !object.contains(name) || !object.at(name).is_number()) return std::nullopt;
+  return object.at(name).get<double>();
+}
+
+// Sums `name` over the done records that have it.
+struct Sum {
+  double total = 0;
+  int64_t count = 0;
+  double least = 0, most = 0;
+  std::optional<double> mean() const { return count == 0 ? std::nullopt : std::optional(total / static_cast<double>(count)); }
+};
+
+Sum sum(const CellData& cell, const Json Record::*object, const char* name) {
+  Sum result;
+  for (const Judged& judged : cell.records) {
+    const auto value = number(judged.record->*object, name);
+    if (judged.failed || !value) continue;
+    result.least = result.count == 0 ? *value : std::min(result.least, *value);
+    result.most = result.count == 0 ? *value : std::max(result.most, *value);
+    result.total += *value;
+    ++result.count;
+  }
+  return result;
+}
+
+SizeSummary sizes_of(const CellData& cell) {
+  SizeSummary sizes;
+  double kept = 0;
+  double span = 0;
+  for (const Judged& judged : cell.records) {
+    const auto fraction = number(judged.record->sizes, "kept_fraction");
+    const auto tokens = number(judged.record->sizes, "compactable_tokens");
+    if (judged.failed || !fraction || !tokens) continue;
+    kept += *fraction * *tokens;
+    span += *tokens;
+  }
+  if (span > 0) sizes.kept_fraction = kept / span;
+  if (kept > 0) sizes.compaction_ratio = span / kept;
+  const Sum before = sum(cell, &Record::sizes, "bytes_before");
+  const Sum after = sum(cell, &Record::sizes, "bytes_after");
+  sizes.bytes_before = before.mean();
+  sizes.bytes_after = after.mean();
+  if (after.total > 0) sizes.bytes_ratio = before.total / after.total;
+  sizes.allocated_bytes_after = sum(cell, &Record::sizes, "allocated_bytes_after").mean();
+  const Sum least = sum(cell, &Record::sizes, "head_len_min");
+  const Sum most = sum(cell, &Record::sizes, "head_len_max");
+  if (least.count > 0) sizes.head_len_min = least.least;
+  if (most.count > 0) sizes.head_len_max = most.most;
+  sizes.head_len_mean = sum(cell, &Record::sizes, "head_len_mean").mean();
+  return sizes;
+}
+
+std::vector<Observation> column(const CellData& cell, size_t metric) {
+  std::vector<Observation> list;
+  for (const auto& [question, values] : cell.values) list.push_back({std::get<0>(question), values[metric]});
+  return list;
+}
+
+double mean_of(const std::vector<double>& values) {
+  double total = 0;
+  for (const double value : values) total += value;
+  return total / static_cast<double>(values.size());
+}
+
+// What full cache and floor have on the questions of this cell.
+void compare(const CellData& cell, const CellData* full, const CellData* floor, size_t metric, MetricSummary& summary) {
+  std::vector<Observation> differences;
+  std::vector<double> own, ceilings, floors;
+  for (const auto& [question, values] : cell.values) {
+    if (full == nullptr || full->values.count(question) == 0) continue;
+    const double ceiling = full->values.at(question)[metric];
+    differences.push_back({std::get<0>(question), values[metric] - ceiling});
+    if (floor == nullptr || floor->values.count(question) == 0) continue;
+    own.push_back(values[metric]);
+    ceilings.push_back(ceiling);
+    floors.push_back(floor->values.at(question)[metric]);
+  }
+  if (!differences.empty()) summary.difference_to_full = estimate(differences, false);
+  if (own.empty() || !summary.info.share || !summary.info.higher_is_better) return;
+  const double low = mean_of(floors);
+  const double high = mean_of(ceilings);
+  if (high > low) summary.retained = (mean_of(own) - low) / (high - low);
+}
+
+const CellData* untargeted_of(const TableData& table, const std::string& method) {
+  for (const auto& [key, row] : table.rows) {
+    if (name_of(row.method) == method && row.cells.count("null") > 0) return &row.cells.at("null");
+  }
+  return nullptr;
+}
+
+CellSummary summarize(const CellData& cell, const TableData& table) {
+  CellSummary summary;
+  summary.target = cell.target;
+  summary.cell_ids.assign(cell.cell_ids.begin(), cell.cell_ids.end());
+  for (const Judged& judged : cell.records) {
+    ++(judged.failed ? summary.n_failed : summary.n_done);
+    if (judged.failed && summary.first_error.empty()) summary.first_error = judged.error;
+  }
+  summary.n_missing = static_cast<int64_t>(table.documents.size()) - summary.n_done - summary.n_failed;
+  const CellData* full = untargeted_of(table, "full_cache");
+  const CellData* floor = untargeted_of(table, "no_context");
+  const std::vector<MetricInfo>& metrics = metrics_of_task(name_of(table.task));
+  for (size_t i = 0; i < metrics.size(); ++i) {
+    MetricSummary metric{metrics[i], estimate(column(cell, i), metrics[i].share), std::nullopt, std::nullopt};
+    if (&cell != full) compare(cell, full, floor, i, metric);
+    summary.metrics.push_back(std::move(metric));
+  }
+  summary.sizes = sizes_of(cell);
+  summary.compaction_shared_s = sum(cell, &Record::seconds, "compaction_shared_s").mean();
+  summary.compaction_s = sum(cell, &Record::seconds, "compaction_s").mean();
+  return summary;
+}
+
+// Fractions from large to small, then numbers of entries from large to small.
+bool before(const Json& a, const Json& b) {
+  const auto key = [](const Json& target) {
+    const double size = target.is_number() ? target.get<double>() : std::strtod(target.is_string() ? target.get<std::string>().c_str() : "0", nullptr);
+    return std::tuple(target.is_number() ? 0 : 1, -size, target.dump());
+  };
+  return key(a) < key(b);
+}
+
+Row finish_row(const RowData& data, const TableData& table, const std::vector<Json>& targets, const Labels& labels) {
+  Row row;
+  row.method = data.method;
+  row.queries = data.queries;
+  row.method_label = labels.of("method", data.method);
+  row.queries_label = labels.of("queries", data.queries);
+  const std::string name = name_of(data.method);
+  row.role = name == "full_cache" ? Role::kCeiling : name == "no_context" ? Role::kFloor : Role::kMethod;
+  for (const Json& target : targets) {
+    const auto found = data.cells.find(canonical_json(target));
+    row.cells.push_back(found == data.cells.end() ? std::nullopt : std::optional(summarize(found->second, table)));
+  }
+  if (const auto found = data.cells.find("null"); found != data.cells.end()) row.untargeted = summarize(found->second, table);
+  return row;
+}
+
+Table finish(const TableData& data, const Labels& labels) {
+  Table table{data.model, data.dataset, data.task, labels.of("model", data.model), labels.of("dataset", data.dataset),
+              labels.of("task", data.task), {}, {}, {}};
+  for (const auto& [document, seed] : data.documents) {
+    if (table.documents.empty() || table.documents.back() != document) table.documents.push_back(document);
+  }
+  for (const auto& [key, target] : data.targets) table.targets.push_back(target);
+  std::sort(table.targets.begin(), table.targets.end(), before);
+  for (const auto& [key, row] : data.rows) table.rows.push_back(finish_row(row, data, table.targets, labels));
+  std::stable_sort(table.rows.begin(), table.rows.end(), [](const Row& a, const Row& b) {
+    return std::tuple(a.role, a.method_label, a.queries_label) < std::tuple(b.role, b.method_label, b.queries_label);
+  });
+  return table;
+}
+
+std::vector<Json> distinct_provenance(const std::vector<Record>& records) {
+  std::map<std::string, Json> seen;
+  for (const Record& record : records) {
+    Json provenance = record.provenance;
+    if (!provenance.is_object()) continue;
+    provenance.erase("started_at");
+    seen.emplace(canonical_json(provenance), provenance);
+  }
+  std::vector<Json> list;
+  for (const auto& [text, provenance] : seen) list.push_back(provenance);
+  return list;
+}
+
+void count(const TableData& table, const Labels& labels, Tabulated& result) {
+  for (const auto& [key, row] : table.rows) {
+    for (const auto& [target, cell] : row.cells) {
+      int64_t missing = static_cast<int64_t>(table.documents.size());
+      for (const Judged& judged : cell.records) {
+        --missing;
+        ++(judged.failed ? result.n_failed : result.n_done);
+        if (!judged.failed) continue;
+        std::string label = fmt::format("{}, {} on {}", labels.of("method", row.method), name_of(table.task), name_of(table.dataset));
+        if (!cell.target.is_null()) label += " at " + target_text(cell.target);
+        result.failures.push_back({judged.record->cell_id, label, judged.record->document_id, judged.error});
+      }
+      result.n_missing += missing;
+    }
+  }
+}
+
+}  // namespace
+
+std::string target_text(const Json& target) {
+  if (target.is_null()) return "";
+  return target.is_string() ? target.get<std::string>() : target.dump();
+}
+
+Tabulated tabulate(std::vector<Record> records, const Json& defaults) {
+  std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
+    return std::tie(a.cell_id, a.document_id) < std::tie(b.cell_id, b.document_id);
+  });
+  Tabulated result;
+  const Labels labels(records, defaults);
+  std::map<std::tuple<std::string, std::string, std::string>, TableData> tables;
+  for (const Record& record : records) {
+    const Json model = part(record, "model"), dataset = part(record, "dataset"), task = part(record, "task");
+    TableData& table = tables[{canonical_json(model), canonical_json(dataset), canonical_json(task)}];
+    table.model = model;
+    table.dataset = dataset;
+    table.task = task;
+    add(table, record);
+  }
+  for (const auto& [key, table] : tables) {
+    if (metrics_of_task(name_of(table.task)).empty()) {
+      result.warnings.push_back(fmt::format("task '{}' has no metric in this program: sizes and seconds only", name_of(table.task)));
+    }
+    result.tables.push_back(finish(table, labels));
+    count(table, labels, result);
+  }
+  result.stages = stage_costs(records, labels);
+  result.provenance = distinct_provenance(records);
+  result.n_records = static_cast<int64_t>(records.size());
+  return result;
+}
+
+}  // namespace kvc
