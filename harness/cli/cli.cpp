@@ -34,6 +34,13 @@ std::string plural(int64_t count, const std::string& noun) {
   return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }
 
+void show_report(const std::string& folder) {
+  const Json defaults = option_defaults();
+  write_report(folder, defaults);
+  fmt::print("{}", report_table(folder, defaults));
+  std::fflush(stdout);
+}
+
 int dry_run(const SweepConfig& config) {
   int64_t n_cells = 0;
   for (const CellStatus& cell : sweep_status(config)) {
@@ -55,9 +62,7 @@ int run(const Arguments& arguments) {
   options.quiet = arguments.quiet;
   options.skip_proof = arguments.skip_proof;
   const RunSummary summary = run_sweep(config, options);
-  write_report(config.results);
-  fmt::print("{}", report_table(config.results));
-  std::fflush(stdout);
+  show_report(config.results);
   if (!arguments.quiet) {
     fmt::print(stderr, "{} measured, {} found; records and report in {}\n", plural(summary.measured, "record"),
                summary.already_done, config.results);
@@ -69,8 +74,7 @@ int run(const Arguments& arguments) {
 }
 
 int report(const Arguments& arguments) {
-  write_report(arguments.folder);
-  fmt::print("{}", report_table(arguments.folder));
+  show_report(arguments.folder);
   return 0;
 }
 

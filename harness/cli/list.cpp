@@ -21,6 +21,15 @@ std::vector<ListedPlugin> registered() {
   return list;
 }
 
+Json defaults_of(const std::vector<ListedPlugin>& plugins) {
+  Json defaults = Json::object();
+  for (const ListedPlugin& plugin : plugins) {
+    defaults[plugin.name] = Json::object();
+    for (const OptionInfo& option : plugin.options) defaults[plugin.name][option.name] = option.default_value;
+  }
+  return defaults;
+}
+
 }  // namespace
 
 const std::vector<std::string>& list_kinds() {
@@ -66,6 +75,13 @@ Json list_as_json(const std::vector<ListedPlugin>& plugins) {
     list.push_back(Json{{"name", plugin.name}, {"source", plugin.source}, {"options", std::move(options)}});
   }
   return list;
+}
+
+Json option_defaults() {
+  return Json{{"method", defaults_of(list_plugins("methods"))},
+              {"queries", defaults_of(list_plugins("queries"))},
+              {"dataset", defaults_of(list_plugins("datasets"))},
+              {"task", defaults_of(list_plugins("tasks"))}};
 }
 
 }  // namespace kvc

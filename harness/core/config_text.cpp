@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <sstream>
@@ -40,7 +41,7 @@ struct Converter {
 
   Json convert(const YAML::Node& node, const std::string& pointer, int depth) const {
     if (depth > kMaxDepth) fail("nested too deeply", node.Mark(), fmt::format("at most {} levels", kMaxDepth));
-    lines->emplace(pointer, node.Mark().line + 1);
+    lines->emplace(pointer, std::max(1, node.Mark().line + 1));  // an empty file has no mark
     switch (node.Type()) {
       case YAML::NodeType::Scalar:
         return scalar_to_json(node);

@@ -262,6 +262,7 @@ class Parser {
       for (auto& resolved : resolve<Interface>(name, options, at, problems_)) {
         if (std::find(list.begin(), list.end(), resolved.value) != list.end()) {
           problems_.add(fmt::format("{} {} stands twice", key, resolved.value.dump()), at, "keep one of them");
+          continue;
         }
         list.push_back(std::move(resolved.value));
       }
@@ -291,6 +292,7 @@ class Parser {
       if (problems_.list().size() != before) continue;
       if (std::find(list.begin(), list.end(), std::optional(target)) != list.end()) {
         problems_.add(fmt::format("the target {} stands twice", target.text()), at, "keep one of them");
+        continue;
       }
       list.push_back(target);
     }

@@ -98,7 +98,7 @@ TEST(Cell, IdsAreStable) {
             R"({"dataset":{"documents":2,"name":"notes"},"method":{"begin":0,"name":"first"},)"
             R"("model":{"chat_template":"","dtype":"float32","name":"tiny.gguf"},"queries":null,"seed":7,"target":0.05,)"
             R"("task":{"name":"probe"}})");
-  EXPECT_EQ(cell.id(), "GOLDEN_1");
+  EXPECT_EQ(cell.id(), "b0a31c09216a10c2");
   Cell reordered = cell;
   reordered.model = Json{{"chat_template", ""}, {"name", "tiny.gguf"}, {"dtype", "float32"}};
   EXPECT_EQ(reordered.id(), cell.id());
