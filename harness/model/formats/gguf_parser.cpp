@@ -1,6 +1,7 @@
 #include "harness/model/formats/gguf_parser.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <bit>

@@ -1,0 +1,57 @@
+// Takes a family's tensors out of a GGUF file by name and shape, fuses and reorders rows, and keeps account of what was
+// taken.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "harness/core/error.h"
+#include "harness/model/formats/dequantize.h"
+#include "harness/model/formats/gguf.h"
+
+namespace kvc {
+
+class WeightReader {
+ public:
+  // kCheck only looks at names and shapes and returns undefined tensors, so that a wrong file is refused before
+  // gigabytes are decoded.
+  enum class Mode : std::uint8_t { kCheck, kRead };
+
+  WeightReader(const GgufFile& file, Mode mode, at::ScalarType dtype, at::Device device)
+      : file_(file), mode_(mode), dtype_(dtype), device_(device) {}
+
+  struct Part {
+    std::string name;
+    std::int64_t rows;
+    RowMap source_row;  // empty = as stored
+  };
+
+  at::Tensor vector(const std::string& name, std::int64_t size);
+  at::Tensor matrix(const std::string& name, std::int64_t rows, std::int64_t columns);
+  // The parts' rows one after the other, (sum of rows, columns).
+  at::Tensor stacked(const std::vector<Part>& parts, std::int64_t columns);
+  // The same for biases: each part is a tensor of one dimension, (sum of rows).
+  at::Tensor stacked_vectors(const std::vector<Part>& parts);
+  // Counts a tensor that is read elsewhere as taken.
+  void mark(const std::string& name) { taken_.insert(name); }
+
+  // Throws Error(kData) with everything that was missing, misshapen, or in the file and never taken.
+  void finish();
+
+ private:
+  const GgufTensor* take(const std::string& name, const std::vector<std::int64_t>& shape);
+  at::Tensor upload(const at::Tensor& tensor) const;
+
+  const GgufFile& file_;
+  Mode mode_;
+  at::ScalarType dtype_;
+  at::Device device_;
+  std::set<std::string> taken_;
+  std::vector<Problem> problems_;
+};
+
+}  // namespace kvc
