@@ -24,11 +24,16 @@ struct Context {
 // prompt (spec E.1). A token that spans template and article belongs to the template. Throws Error(kData) if the article is empty or
 // the context is longer than the model's positions, with the numbers.
 Context make_context(const Model& model, const std::string& article);
+// The same from a model's parts.
+Context make_context(const Tokenizer& tokenizer, const ChatTemplate& chat_template, int64_t max_positions,
+                     const std::string& article);
 
 // Tokens of a user turn placed behind a context, with the assistant's header, then `answer_prefix` as the first words of
 // the answer.
 std::vector<int64_t> make_question_prompt(const Model& model, const std::string& user_text,
                                           const std::string& answer_prefix = "");
+std::vector<int64_t> make_question_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                                          const std::string& user_text, const std::string& answer_prefix = "");
 
 // Which entries of a head may be compacted: all but the first prefix_len and the last suffix_len. The same for every head,
 // whatever its length.
