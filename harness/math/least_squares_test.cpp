@@ -1,0 +1,219 @@
+#include "harness/math/least_squares.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "harness/core/error.h"
+
+namespace kvc {
+namespace {
+
+at::Tensor normal(std::vector<int64_t> shape, std::uint64_t seed) {
+  return at::randn(shape, at::detail::createCPUGenerator(seed), at::TensorOptions(at::kDouble));
+}
+
+// Columns with singular values from 1 down to 1/condition, float32.
+at::Tensor matrix_of_condition(int64_t n, int64_t t, double condition, std::uint64_t seed) {
+  const int64_t rank = std::min(n, t);
+  const at::Tensor left = std::get<0>(at::linalg_qr(normal({n, rank}, seed)));
+  const at::Tensor right = std::get<0>(at::linalg_qr(normal({t, rank}, seed + 1)));
+  const at::Tensor values = at::pow(condition, at::linspace(0, -1, rank, at::TensorOptions(at::kDouble)));
+  return at::mm(left * values, right.t()).to(at::kFloat);
+}
+
+// The judge: float64 SVD, minimum norm.
+at::Tensor svd_solution(const at::Tensor& a, const at::Tensor& b) {
+  const auto [u, s, vh] = at::linalg_svd(a.to(at::kDouble), /*full_matrices=*/false);
+  const at::Tensor inverse = at::where(s > kRankCutoff * s[0], s.reciprocal(), at::zeros_like(s)).unsqueeze(1);
+  return at::mm(vh.t(), inverse * at::mm(u.t(), b.to(at::kDouble)));
+}
+
+double relative_error(const at::Tensor& found, const at::Tensor& judge) {
+  return ((found.to(at::kDouble) - judge).norm() / judge.norm()).item<double>();
+}
+
+struct Case {
+  int64_t n, t;
+  double condition;
+};
+
+class AgainstSvd : public testing::TestWithParam<Case> {};
+
+TEST_P(AgainstSvd, SameSolutionAndResidual) {
+  const auto [n, t, condition] = GetParam();
+  const at::Tensor a = matrix_of_condition(n, t, condition, 3);
+  const at::Tensor b = normal({n, 5}, 9).to(at::kFloat);
+  const LeastSquares found = least_squares(a, b);
+  const at::Tensor judge = svd_solution(a, b);
+  // float32 storage alone gives 6e-8; the normal equations add condition^2 * 1e-16, reduced by one refinement.
+  EXPECT_LT(relative_error(found.solution, judge), condition <= 1e4 ? 3e-7 : 3e-5) << "condition " << condition;
+  const double judge_residual = (at::mm(a.to(at::kDouble), judge) - b.to(at::kDouble)).norm().item<double>();
+  EXPECT_NEAR(found.residual_norm, judge_residual, 1e-7 * b.norm().item<double>());
+  EXPECT_EQ(found.rank, std::min(n, t));
+  EXPECT_EQ(found.solver, LeastSquaresSolver::kCholesky);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AgainstSvd,
+                         testing::Values(Case{200, 1, 1}, Case{200, 50, 10}, Case{300, 130, 1e3}, Case{300, 300, 1e2},
+                                         Case{900, 257, 1e4}, Case{400, 60, 1e5}, Case{40, 90, 10}, Case{100, 300, 1e3}));
+
+TEST(LeastSquares, DependentColumnsGiveTheMinimumNormSolution) {
+  const at::Tensor part = normal({80, 10}, 1).to(at::kFloat);
+  const at::Tensor a = at::cat({part, part, part.narrow(1, 0, 3)}, 1);
+  const at::Tensor b = normal({80, 4}, 2).to(at::kFloat);
+  const LeastSquares found = least_squares(a, b);
+  EXPECT_EQ(found.solver, LeastSquaresSolver::kEigenvectors);
+  EXPECT_EQ(found.rank, 10);
+  EXPECT_LT(relative_error(found.solution, svd_solution(a, b)), 1e-6);
+}
+
+TEST(LeastSquares, DependentRowsOfAWideMatrixToo) {
+  const at::Tensor part = normal({10, 60}, 1).to(at::kFloat);
+  const at::Tensor a = at::cat({part, part}, 0);
+  const at::Tensor b = normal({20, 2}, 2).to(at::kFloat);
+  const LeastSquares found = least_squares(a, b);
+  EXPECT_EQ(found.solver, LeastSquaresSolver::kEigenvectors);
+  EXPECT_EQ(found.rank, 10);
+  EXPECT_LT(relative_error(found.solution, svd_solution(a, b)), 1e-6);
+}
+
+TEST(LeastSquares, AWideSystemIsSolvedExactly) {
+  const at::Tensor a = normal({30, 70}, 1).to(at::kFloat);
+  const at::Tensor b = normal({30, 3}, 2).to(at::kFloat);
+  EXPECT_LT(least_squares(a, b).residual_norm, 1e-9);
+}
+
+TEST(LeastSquares, ResidualIsOrthogonalToTheColumns) {
+  const at::Tensor a = at::softmax(normal({500, 40}, 5) * 3, 1).to(at::kFloat);
+  const at::Tensor b = normal({500, 8}, 6).to(at::kFloat);
+  const LeastSquares found = least_squares(a, b);
+  const at::Tensor residual = at::mm(a.to(at::kDouble), found.solution.to(at::kDouble)) - b.to(at::kDouble);
+  EXPECT_LT(at::mm(a.to(at::kDouble).t(), residual).abs().max().item<double>(), 1e-5);
+}
+
+TEST(LeastSquares, ZeroMatrixAndEmptyMatrix) {
+  const at::Tensor b = at::ones({5, 2});
+  const LeastSquares zero = least_squares(at::zeros({5, 3}), b);
+  EXPECT_EQ(zero.rank, 0);
+  EXPECT_EQ(zero.solution.abs().sum().item<float>(), 0);
+  const LeastSquares empty = least_squares(at::zeros({5, 0}), b);
+  EXPECT_EQ(empty.solution.size(0), 0);
+  EXPECT_NEAR(empty.residual_norm, std::sqrt(10.0), 1e-12);
+}
+
+TEST(LeastSquares, RefusesWhatIsNotFinite) {
+  at::Tensor a = at::ones({5, 2});
+  a[1][1] = std::nan("");
+  EXPECT_THROW(least_squares(a, at::ones({5})), Error);
+  EXPECT_THROW(least_squares(at::ones({5, 2}), at::ones({4})), Error);
+}
+
+// --- box constraints
+
+double objective(const at::Tensor& a, const at::Tensor& y, const at::Tensor& w) {
+  return 0.5 * std::pow((at::mv(a.to(at::kDouble), w.to(at::kDouble)) - y.to(at::kDouble)).norm().item<double>(), 2);
+}
+
+struct NonNegativeProblem {
+  at::Tensor a = normal({120, 20}, 11).abs().to(at::kFloat);
+  at::Tensor y = (at::mv(normal({120, 20}, 11).abs(), normal({20}, 12)) + normal({120}, 13)).to(at::kFloat);
+};
+
+TEST(BoxFit, InsideTheBoxItIsPlainLeastSquares) {
+  const at::Tensor a = normal({60, 7}, 1).abs().to(at::kFloat);
+  const at::Tensor y = at::mv(a, at::ones({7}));
+  const NormalEquations equations(a, y);
+  const BoxedFit fit = equations.fit_box(7, {.lower = 0.05, .upper = 20.0, .iterations = 2});
+  EXPECT_LT((fit.solution - 1).abs().max().item<float>(), 1e-5);
+  EXPECT_EQ(fit.n_at_lower + fit.n_at_upper, 0);
+  EXPECT_EQ(fit.rank, 7);
+}
+
+TEST(BoxFit, ZeroIterationsIsClampedLeastSquares) {
+  const NonNegativeProblem p;
+  const BoxedFit fit = NormalEquations(p.a, p.y).fit_box(20, {.lower = 0.05, .upper = 1.0});
+  const at::Tensor judge = svd_solution(p.a, p.y.unsqueeze(1)).squeeze(1).clamp(0.05, 1.0);
+  EXPECT_LT(relative_error(fit.solution, judge), 1e-6);
+  EXPECT_EQ(fit.n_at_lower, (judge <= 0.05).sum().item<int64_t>());
+  EXPECT_EQ(fit.n_at_upper, (judge >= 1.0).sum().item<int64_t>());
+  EXPECT_GT(fit.n_at_lower, 0);
+  EXPECT_GT(fit.n_at_upper, 0);
+}
+
+// The published procedure as plain loops; only the start of the power iteration is shared.
+TEST(BoxFit, StepsAreTheProjectedGradientOfTheWholeMatrix) {
+  const NonNegativeProblem p;
+  const std::uint64_t seed = 5;
+  const BoxedFit fit = NormalEquations(p.a, p.y).fit_box(20, {.lower = 1e-12, .iterations = 3, .seed = seed});
+  const at::Tensor a = p.a.to(at::kDouble), y = p.y.to(at::kDouble);
+  at::Tensor u = at::randn({20, 1}, at::detail::createCPUGenerator(seed), at::TensorOptions(at::kDouble)).squeeze(1);
+  u = u / u.norm();
+  for (int i = 0; i < 3; ++i) {
+    at::Tensor v = at::mv(a, u);
+    v = v / v.norm();
+    u = at::mv(a.t(), v);
+    u = u / u.norm();
+  }
+  const double lipschitz = std::pow(at::mv(a, u).norm().item<double>(), 2);
+  at::Tensor w = svd_solution(p.a, p.y.unsqueeze(1)).squeeze(1).clamp_min(1e-12);
+  for (int i = 0; i < 3; ++i) w = (w - at::mv(a.t(), at::mv(a, w) - y) / lipschitz).clamp_min(1e-12);
+  EXPECT_LT(relative_error(fit.solution, w), 1e-6);
+  EXPECT_NEAR(fit.residual_norm, (at::mv(a, w) - y).norm().item<double>(), 1e-6);
+}
+
+TEST(BoxFit, MoreIterationsNeverHurtAndReachTheOptimum) {
+  const NonNegativeProblem p;
+  const NormalEquations equations(p.a, p.y);
+  double last = INFINITY;
+  for (const int64_t iterations : {0, 1, 2, 10, 100, 20000}) {
+    const BoxedFit fit = equations.fit_box(20, {.lower = 0.0, .iterations = iterations});
+    const double now = objective(p.a, p.y, fit.solution);
+    EXPECT_LE(now, last * (1 + 1e-9)) << iterations;
+    last = now;
+  }
+  // At the optimum the gradient is zero inside and points outwards on the bound.
+  const at::Tensor w = equations.fit_box(20, {.lower = 0.0, .iterations = 20000}).solution.to(at::kDouble);
+  const at::Tensor a = p.a.to(at::kDouble);
+  const at::Tensor gradient = at::mv(a.t(), at::mv(a, w) - p.y.to(at::kDouble));
+  const double scale = at::mv(a.t(), p.y.to(at::kDouble)).abs().max().item<double>();
+  for (int64_t j = 0; j < 20; ++j) {
+    const double g = gradient[j].item<double>() / scale;
+    if (w[j].item<double>() > 0) {
+      EXPECT_NEAR(g, 0, 1e-4) << j;
+    } else {
+      EXPECT_GT(g, -1e-4) << j;
+    }
+  }
+}
+
+TEST(BoxFit, LeadingColumnsEqualASeparateFit) {
+  const at::Tensor a = at::exp(normal({400, 150}, 21)).to(at::kFloat);
+  const at::Tensor y = at::exp(normal({400}, 22)).to(at::kFloat);
+  const NormalEquations whole(a, y);
+  for (const int64_t k : {0, 1, 63, 64, 100, 150}) {
+    const BoxSettings box{.lower = 0.05, .upper = 20.0, .iterations = 2, .seed = 4};
+    const BoxedFit nested = whole.fit_box(k, box);
+    const BoxedFit separate = NormalEquations(a.narrow(1, 0, k), y).fit_box(k, box);
+    ASSERT_EQ(nested.solution.size(0), k);
+    if (k > 0) {
+      EXPECT_LT((nested.solution - separate.solution).abs().max().item<float>(), 1e-5) << k;
+    }
+    EXPECT_NEAR(nested.residual_norm, separate.residual_norm, 1e-6);
+  }
+}
+
+TEST(BoxFit, FewerEquationsThanColumns) {
+  const at::Tensor a = at::ones({6, 40});
+  const at::Tensor y = at::full({6}, 100.0F);
+  const BoxedFit fit = NormalEquations(a, y).fit_box(40, {.lower = 0.05, .upper = 20.0, .iterations = 2});
+  EXPECT_LT((fit.solution - 2.5).abs().max().item<float>(), 1e-5);  // minimum norm: all equal
+  EXPECT_EQ(fit.solver, LeastSquaresSolver::kEigenvectors);
+  EXPECT_EQ(fit.rank, 1);
+}
+
+}  // namespace
+}  // namespace kvc
