@@ -44,7 +44,8 @@ TEST_P(EveryDataset, EveryQuestionHasItsGold) {
         EXPECT_GE(*question.gold_option, 0);
         EXPECT_LT(*question.gold_option, static_cast<int64_t>(question.options.size()));
       }
-      EXPECT_EQ(std::set<std::string>(question.options.begin(), question.options.end()).size(), question.options.size());
+      EXPECT_EQ(std::set<std::string>(question.options.begin(), question.options.end()).size(),
+                question.options.size());
       EXPECT_TRUE(question.extra.is_object());
     }
   }

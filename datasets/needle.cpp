@@ -1,6 +1,7 @@
-// Needles in a haystack: statements such as "The secret code of the castle is 4821." hidden between the sentences of real articles, one
-// question for each. The answer stands in the document alone, so that chance is nought, and every needle's depth is known. After
-// G. Kamradt, "Needle In A Haystack" (2023), with several needles as in RULER (arXiv:2404.06654).
+// Needles in a haystack: statements such as "The secret code of the castle is 4821." hidden between the sentences of
+// real articles, one question for each. The answer stands in the document alone, so that chance is nought, and every
+// needle's depth is known. After G. Kamradt, "Needle In A Haystack" (2023), with several needles as in RULER
+// (arXiv:2404.06654).
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -61,7 +62,8 @@ std::vector<Needle> draw_needles(int64_t n, const std::string& haystack, Random&
   return needles;
 }
 
-// One needle in each n-th part of the text, somewhere in the middle 70 % of it: even depths that are still not periodic.
+// One needle in each n-th part of the text, somewhere in the middle 70 % of it: even depths that are still not
+// periodic.
 std::vector<double> draw_depths(int64_t n, Random& random) {
   std::vector<double> depths;
   for (int64_t i = 0; i < n; ++i) {
@@ -75,8 +77,8 @@ struct Composed {
   std::vector<double> depth_fractions;  // of each needle: bytes before it, of all bytes
 };
 
-// The sentences with needle i behind the sentence that ends nearest to depths[i], none before the first or behind the last. Needs two
-// sentences; where there are fewer than needles, several needles stand side by side.
+// The sentences with needle i behind the sentence that ends nearest to depths[i], none before the first or behind the
+// last. Needs two sentences; where there are fewer than needles, several needles stand side by side.
 Composed compose(const std::vector<std::string>& sentences, const std::vector<Needle>& needles,
                  const std::vector<double>& depths) {
   std::vector<double> ends;
@@ -85,7 +87,9 @@ Composed compose(const std::vector<std::string>& sentences, const std::vector<Ne
   std::vector<size_t> after(needles.size());  // needle i stands behind sentence after[i]
   for (size_t i = 0; i < needles.size(); ++i) {
     size_t best = i == 0 ? 0 : after[i - 1];
-    while (best + 2 < sentences.size() && std::abs(ends[best + 1] - depths[i] * total) < std::abs(ends[best] - depths[i] * total)) ++best;
+    while (best + 2 < sentences.size() &&
+           std::abs(ends[best + 1] - depths[i] * total) < std::abs(ends[best] - depths[i] * total))
+      ++best;
     after[i] = best;
   }
   Composed result;
@@ -159,7 +163,8 @@ class NeedleHaystack final : public Dataset {
     const std::vector<double> depths = draw_depths(options_.needles, random);
     const Composed composed = cut_to_length(haystack, needles, depths, request);
 
-    Document document{id, fmt::format("{} needles in: {}", needles.size(), fmt::join(titles, " / ")), composed.text, {}};
+    Document document{
+        id, fmt::format("{} needles in: {}", needles.size(), fmt::join(titles, " / ")), composed.text, {}};
     for (size_t i = 0; i < needles.size(); ++i) {
       Question question;
       question.id = id + "_" + needles[i].subject;
@@ -186,26 +191,27 @@ class NeedleHaystack final : public Dataset {
     }
     if (n_tokens < options_.tokens) {
       throw Error(ErrorKind::kData,
-                  fmt::format("all {} articles together have {} tokens, fewer than the {} asked for", articles.size(), n_tokens,
-                              options_.tokens),
+                  fmt::format("all {} articles together have {} tokens, fewer than the {} asked for", articles.size(),
+                              n_tokens, options_.tokens),
                   options_.path, fmt::format("set tokens to at most {}, or name a file with more articles", n_tokens));
     }
     return text;
   }
 
-  // The haystack's first sentences with the needles in them, of the length asked for. Cut behind a sentence; where the nearest sentence
-  // end would miss the length by more than 1 %, behind a word.
-  Composed cut_to_length(const std::string& haystack, const std::vector<Needle>& needles, const std::vector<double>& depths,
-                         const DatasetRequest& request) const {
+  // The haystack's first sentences with the needles in them, of the length asked for. Cut behind a sentence; where the
+  // nearest sentence end would miss the length by more than 1 %, behind a word.
+  Composed cut_to_length(const std::string& haystack, const std::vector<Needle>& needles,
+                         const std::vector<double>& depths, const DatasetRequest& request) const {
     const auto length = [&](const std::vector<std::string>& parts) {
       return request.count_tokens(compose(parts, needles, depths).text);
     };
     std::vector<std::string> parts = split_sentences(haystack);
     constexpr size_t kLeast = 2;
     if (parts.size() < kLeast || length({parts.begin(), parts.begin() + kLeast}) > options_.tokens) {
-      throw Error(ErrorKind::kData,
-                  fmt::format("{} needles between two sentences need more than {} tokens", needles.size(), options_.tokens),
-                  options_.path, "raise tokens or ask for fewer needles");
+      throw Error(
+          ErrorKind::kData,
+          fmt::format("{} needles between two sentences need more than {} tokens", needles.size(), options_.tokens),
+          options_.path, "raise tokens or ask for fewer needles");
     }
     const std::vector<std::string> fitting = longest_fitting(parts, {}, kLeast, length);
     Composed best = compose(fitting, needles, depths);
@@ -213,8 +219,8 @@ class NeedleHaystack final : public Dataset {
       best = compose(longest_fitting(split_words(parts[fitting.size()]), fitting, 0, length), needles, depths);
     }
     if (const int64_t n = request.count_tokens(best.text); !within(n, 0.02)) {
-      throw Error(ErrorKind::kData, fmt::format("a text of {} tokens cannot be cut nearer than {}", options_.tokens, n), options_.path,
-                  "raise tokens");
+      throw Error(ErrorKind::kData, fmt::format("a text of {} tokens cannot be cut nearer than {}", options_.tokens, n),
+                  options_.path, "raise tokens");
     }
     return best;
   }
@@ -226,8 +232,8 @@ class NeedleHaystack final : public Dataset {
 
   // `head` and as many of `parts` as stay within the length, at least `least`. Parts behind a head are joined into one.
   template <class Length>
-  std::vector<std::string> longest_fitting(const std::vector<std::string>& parts, const std::vector<std::string>& head, size_t least,
-                                           const Length& length) const {
+  std::vector<std::string> longest_fitting(const std::vector<std::string>& parts, const std::vector<std::string>& head,
+                                           size_t least, const Length& length) const {
     const auto first = [&](size_t n) {
       std::vector<std::string> list = head;
       if (head.empty()) {

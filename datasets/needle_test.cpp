@@ -1,8 +1,7 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include <set>
 
@@ -96,7 +95,8 @@ TEST(Needle, WithoutTheNeedlesTheTextIsTheArticle) {
 TEST(Needle, HasTheLengthAskedFor) {
   for (const int64_t tokens : {200, 333, 1000, 2500, 4000}) {
     for (const Document& document : load_needles({{"tokens", tokens}})) {
-      EXPECT_NEAR(static_cast<double>(count_words(document.text)), static_cast<double>(tokens), 0.02 * static_cast<double>(tokens));
+      EXPECT_NEAR(static_cast<double>(count_words(document.text)), static_cast<double>(tokens),
+                  0.02 * static_cast<double>(tokens));
     }
   }
 }
@@ -142,8 +142,9 @@ TEST(Needle, RefusesWhatCannotBe) {
 }
 
 TEST(SplitSentences, CutsWhereAReaderWould) {
-  EXPECT_THAT(split_sentences("Mr. J. Smith left. \"Why?\" she said. He paid 3.50!\n(Twice.) Then\n\nnothing"),
-              ElementsAre("Mr. J. Smith left. ", "\"Why?\" she said. ", "He paid 3.50!\n", "(Twice.) ", "Then\n\n", "nothing"));
+  EXPECT_THAT(
+      split_sentences("Mr. J. Smith left. \"Why?\" she said. He paid 3.50!\n(Twice.) Then\n\nnothing"),
+      ElementsAre("Mr. J. Smith left. ", "\"Why?\" she said. ", "He paid 3.50!\n", "(Twice.) ", "Then\n\n", "nothing"));
   EXPECT_TRUE(split_sentences("").empty());
 }
 

@@ -8,14 +8,21 @@
 namespace kvc {
 namespace {
 
-bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-bool is_lower(char c) { return c >= 'a' && c <= 'z'; }
-bool is_letter(char c) { return is_lower(c) || (c >= 'A' && c <= 'Z'); }
+bool is_space(char c) {
+  return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+bool is_lower(char c) {
+  return c >= 'a' && c <= 'z';
+}
+bool is_letter(char c) {
+  return is_lower(c) || (c >= 'A' && c <= 'Z');
+}
 
 // "Mr", "J", "U.S" before a full stop at `stop`.
 bool is_abbreviation(const std::string& text, size_t stop) {
-  constexpr std::array<std::string_view, 19> kTitles = {"Mr",  "Mrs", "Ms", "Dr", "Prof", "Capt", "Lt", "Col", "Gen", "Sgt",
-                                                        "Gov", "Sen", "Rep", "St", "Jr",   "Sr",   "vs", "No",  "Rev"};
+  constexpr std::array<std::string_view, 19> kTitles = {"Mr",  "Mrs", "Ms",  "Dr",  "Prof", "Capt", "Lt",
+                                                        "Col", "Gen", "Sgt", "Gov", "Sen",  "Rep",  "St",
+                                                        "Jr",  "Sr",  "vs",  "No",  "Rev"};
   size_t begin = stop;
   while (begin > 0 && is_letter(text[begin - 1])) --begin;
   const std::string_view word(text.data() + begin, stop - begin);
@@ -86,20 +93,34 @@ std::vector<std::string> split_words(const std::string& text) {
 const std::vector<std::string>& needle_subjects() {
   static const std::vector<std::string> subjects = [] {
     std::istringstream words(
-        "castle garden lighthouse violin museum harbor library bakery tower bridge forest temple orchard stable attic cellar "
-        "chapel palace cottage mansion barn windmill fountain courtyard balcony corridor kitchen pantry workshop studio theater "
-        "gallery market pharmacy hospital academy school college stadium arena gymnasium factory refinery warehouse depot station "
-        "airport hangar runway tunnel canal dam reservoir island lagoon glacier volcano canyon desert oasis meadow valley prairie "
-        "swamp cavern cliff beach reef waterfall river lake pond spring mountain summit ridge plateau village town city capital "
-        "province kingdom empire embassy consulate parliament ministry treasury bank vault mint archive monastery abbey cathedral "
-        "mosque pagoda shrine pyramid obelisk statue monument pavilion gazebo greenhouse vineyard brewery distillery winery tavern inn "
-        "hotel hostel resort casino carousel circus zoo aquarium observatory planetarium laboratory clinic dormitory barracks fortress "
-        "citadel bunker trench watchtower gatehouse drawbridge dungeon armory stockade prison courthouse firehouse lodge cabin igloo "
-        "tent wagon carriage bicycle motorcycle tractor truck trolley locomotive submarine ferry yacht canoe kayak raft schooner frigate "
-        "galleon airship balloon glider helicopter rocket satellite shuttle telescope microscope compass sextant barometer "
-        "thermometer clock watch calendar diary notebook ledger atlas globe map scroll tablet lantern candle chandelier mirror "
-        "portrait tapestry carpet curtain cushion sofa armchair bench ladder staircase elevator piano guitar trumpet flute drum harp "
-        "cello clarinet accordion banjo trombone oboe bassoon xylophone painter baker gardener farmer fisherman carpenter blacksmith "
+        "castle garden lighthouse violin museum harbor library bakery tower bridge forest temple orchard stable attic "
+        "cellar "
+        "chapel palace cottage mansion barn windmill fountain courtyard balcony corridor kitchen pantry workshop "
+        "studio theater "
+        "gallery market pharmacy hospital academy school college stadium arena gymnasium factory refinery warehouse "
+        "depot station "
+        "airport hangar runway tunnel canal dam reservoir island lagoon glacier volcano canyon desert oasis meadow "
+        "valley prairie "
+        "swamp cavern cliff beach reef waterfall river lake pond spring mountain summit ridge plateau village town "
+        "city capital "
+        "province kingdom empire embassy consulate parliament ministry treasury bank vault mint archive monastery "
+        "abbey cathedral "
+        "mosque pagoda shrine pyramid obelisk statue monument pavilion gazebo greenhouse vineyard brewery distillery "
+        "winery tavern inn "
+        "hotel hostel resort casino carousel circus zoo aquarium observatory planetarium laboratory clinic dormitory "
+        "barracks fortress "
+        "citadel bunker trench watchtower gatehouse drawbridge dungeon armory stockade prison courthouse firehouse "
+        "lodge cabin igloo "
+        "tent wagon carriage bicycle motorcycle tractor truck trolley locomotive submarine ferry yacht canoe kayak "
+        "raft schooner frigate "
+        "galleon airship balloon glider helicopter rocket satellite shuttle telescope microscope compass sextant "
+        "barometer "
+        "thermometer clock watch calendar diary notebook ledger atlas globe map scroll tablet lantern candle "
+        "chandelier mirror "
+        "portrait tapestry carpet curtain cushion sofa armchair bench ladder staircase elevator piano guitar trumpet "
+        "flute drum harp "
+        "cello clarinet accordion banjo trombone oboe bassoon xylophone painter baker gardener farmer fisherman "
+        "carpenter blacksmith "
         "tailor cobbler potter weaver miller butcher");
     std::vector<std::string> list;
     for (std::string word; words >> word;) list.push_back(word);

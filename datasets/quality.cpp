@@ -1,5 +1,5 @@
-// QuALITY: multiple-choice questions about whole articles. Pang et al., "QuALITY: Question Answering with Long Input Texts,
-// Yes!", NAACL 2022 (arXiv:2112.08608). Reads the released JSON lines, v1.0.1, html-stripped.
+// QuALITY: multiple-choice questions about whole articles. Pang et al., "QuALITY: Question Answering with Long Input
+// Texts, Yes!", NAACL 2022 (arXiv:2112.08608). Reads the released JSON lines, v1.0.1, html-stripped.
 
 #include <set>
 
@@ -31,7 +31,8 @@ class Quality final : public Dataset {
   explicit Quality(Options options) : options_(std::move(options)) {}
 
   std::vector<Document> load(const DatasetRequest& /*request*/) const override {
-    std::vector<Document> documents = select_documents(read_quality_file(options_.path), options_.articles, options_.path);
+    std::vector<Document> documents =
+        select_documents(read_quality_file(options_.path), options_.articles, options_.path);
     if (options_.max_questions > 0) {
       const auto limit = static_cast<size_t>(options_.max_questions);
       for (Document& document : documents) {

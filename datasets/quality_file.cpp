@@ -27,11 +27,13 @@ std::string strip(const std::string& text) {
 std::string shortened(const std::string& text) {
   size_t end = 60;
   if (text.size() <= end) return text;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;  // never cut inside a UTF-8 character
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
+    --end;  // never cut inside a UTF-8 character
   return text.substr(0, end) + "...";
 }
 
-// A value as it stands in an error message. Lists and objects are not printed: a hostile one may be nested a million deep.
+// A value as it stands in an error message. Lists and objects are not printed: a hostile one may be nested a million
+// deep.
 std::string shown(const Json& value) {
   return value.is_structured() ? fmt::format("an {}", value.is_array() ? "array" : "object") : shortened(value.dump());
 }
@@ -67,7 +69,8 @@ class Reader {
       if (!strip(line).empty()) read_line(line);
     }
     if (problems_.empty() && n_more_ == 0 && documents_.empty()) {
-      throw Error(ErrorKind::kData, "the file has no line of data", path_, "each line is one article with its questions");
+      throw Error(ErrorKind::kData, "the file has no line of data", path_,
+                  "each line is one article with its questions");
     }
     fail_if_needed();
     return std::move(documents_);
@@ -159,7 +162,8 @@ class Reader {
     if (!question.id.empty()) {
       const auto [known, is_new] = question_lines_.emplace(question.id, line_);
       if (!is_new) {
-        add(parent + "question_unique_id", fmt::format("question id '{}' stands in line {} already", question.id, known->second),
+        add(parent + "question_unique_id",
+            fmt::format("question id '{}' stands in line {} already", question.id, known->second),
             "remove one of the two questions");
       }
     }
@@ -211,7 +215,8 @@ class Reader {
     if (!options_are_good) return;
     const auto n_options = static_cast<int64_t>(question.options.size());
     // Unsigned numbers beyond int64 would wrap around: compare before they are narrowed.
-    const bool too_large = gold.is_number_unsigned() && gold.get<std::uint64_t>() > static_cast<std::uint64_t>(n_options);
+    const bool too_large =
+        gold.is_number_unsigned() && gold.get<std::uint64_t>() > static_cast<std::uint64_t>(n_options);
     if (too_large || gold.get<int64_t>() < 1) {
       add(field, fmt::format("gold label {} of {} options", gold.dump(), n_options), fmt::format("1 to {}", n_options));
       return;
@@ -240,7 +245,9 @@ class Reader {
 
 }  // namespace
 
-std::vector<Document> read_quality_file(const std::string& path) { return Reader(path).read(read_text(path)); }
+std::vector<Document> read_quality_file(const std::string& path) {
+  return Reader(path).read(read_text(path));
+}
 
 Json quality_file_identity(const std::string& path) {
   return {{"file", path}, {"content_hash", stable_hash(read_text(path))}};

@@ -16,7 +16,9 @@ std::vector<Document> load_quality(const Json& options) {
   return Registry<Dataset>::instance().create("quality", options)->load({});
 }
 
-std::string broken(const std::string& name) { return "datasets/samples/broken/" + name + ".jsonl"; }
+std::string broken(const std::string& name) {
+  return "datasets/samples/broken/" + name + ".jsonl";
+}
 
 std::string error_of(const Json& options) {
   try {
@@ -49,7 +51,8 @@ TEST(Quality, ReadsTheRealArticles) {
   EXPECT_THAT(documents[1].text, HasSubstr("could hardly contain its excitement"));
   const Question& first = documents[1].questions[0];
   EXPECT_EQ(first.id, "20007_RZDMZJYW_1");
-  EXPECT_EQ(first.text, "Why did people say the story about Clinton hiding under a blanket to meet a woman was untrue?");
+  EXPECT_EQ(first.text,
+            "Why did people say the story about Clinton hiding under a blanket to meet a woman was untrue?");
   EXPECT_EQ(first.gold_option, 2);  // the label in the file is 3
   EXPECT_EQ(first.options[2], "He could not have gotten back home without being found out");
   EXPECT_EQ(first.extra, Json::object());
@@ -85,11 +88,12 @@ TEST(Quality, ChoosesArticlesAndQuestions) {
 }
 
 TEST(Quality, NamesWrongArticles) {
-  EXPECT_EQ(error_of({{"articles", Json::array({"20003", "x"})}}),
-            "2 problems in datasets/samples/quality.jsonl\n"
-            "1. no article '20003'\n  where: datasets/samples/quality.jsonl, option 'articles'\n"
-            "  mend:  did you mean '20002'? Known: 20002, 20007\n"
-            "2. no article 'x'\n  where: datasets/samples/quality.jsonl, option 'articles'\n  mend:  known: 20002, 20007");
+  EXPECT_EQ(
+      error_of({{"articles", Json::array({"20003", "x"})}}),
+      "2 problems in datasets/samples/quality.jsonl\n"
+      "1. no article '20003'\n  where: datasets/samples/quality.jsonl, option 'articles'\n"
+      "  mend:  did you mean '20002'? Known: 20002, 20007\n"
+      "2. no article 'x'\n  where: datasets/samples/quality.jsonl, option 'articles'\n  mend:  known: 20002, 20007");
 }
 
 TEST(Quality, ChecksOptions) {
@@ -116,13 +120,15 @@ TEST_P(BrokenQuality, IsExplained) {
 INSTANTIATE_TEST_SUITE_P(
     Samples, BrokenQuality,
     ::testing::Values(
-        Broken{"bad_json", "the line is not valid JSON", ":2"}, Broken{"not_an_object", "the line is no JSON object", ":1"},
+        Broken{"bad_json", "the line is not valid JSON", ":2"},
+        Broken{"not_an_object", "the line is no JSON object", ":1"},
         Broken{"gold_out_of_range", "gold label 5 of 4 options", ":1, questions[0].gold_label"},
         Broken{"gold_zero", "gold label 0 of 4 options", ":1, questions[0].gold_label"},
         Broken{"gold_is_text", "'gold_label' is \"2\", which is no integer", ":1, questions[0].gold_label"},
         Broken{"gold_huge", "gold label 18446744073709551615 of 4 options", ":1, questions[0].gold_label"},
         Broken{"gold_missing", "'gold_label' is missing", ":1, questions[0].gold_label"},
-        Broken{"duplicate_question", "question id '1_A_1' stands in line 1 already", ":2, questions[0].question_unique_id"},
+        Broken{"duplicate_question", "question id '1_A_1' stands in line 1 already",
+               ":2, questions[0].question_unique_id"},
         Broken{"empty_article", "'article' is empty", ":1, article"},
         Broken{"options_missing", "'options' is missing or no list", ":1, questions[0].options"},
         Broken{"option_repeated", "option 'a' stands twice", ":1, questions[0].options[2]"},
@@ -138,13 +144,17 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Quality, ReportsAllProblemsAtOnce) {
   const std::string path = broken("several");
   EXPECT_EQ(error_of_sample("several"),
-            "4 problems in " + path +
-                "\n1. gold label 9 of 4 options\n  where: " + path + ":1, questions[0].gold_label\n  mend:  1 to 4"
-                "\n2. the line is not valid JSON\n  where: " + path + ":2\n  mend:  each line is one whole object "
+            "4 problems in " + path + "\n1. gold label 9 of 4 options\n  where: " + path +
+                ":1, questions[0].gold_label\n  mend:  1 to 4"
+                "\n2. the line is not valid JSON\n  where: " +
+                path +
+                ":2\n  mend:  each line is one whole object "
                 "{\"article_id\": ..., \"article\": ..., \"questions\": [...]}"
-                "\n3. 'article' is empty\n  where: " + path + ":3, article\n  mend:  give its text or remove the line"
-                "\n4. option 'a' stands twice\n  where: " + path +
-                ":3, questions[0].options[1]\n  mend:  options of one question must differ");
+                "\n3. 'article' is empty\n  where: " +
+                path +
+                ":3, article\n  mend:  give its text or remove the line"
+                "\n4. option 'a' stands twice\n  where: " +
+                path + ":3, questions[0].options[1]\n  mend:  options of one question must differ");
 }
 
 TEST(Quality, ListsNoMoreThanTwentyProblems) {

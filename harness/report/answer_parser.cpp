@@ -29,11 +29,15 @@ std::string without_asterisks(std::string_view text) {
   return result;
 }
 
-bool is_ascii_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_ascii_letter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
-// Accented Latin letters (U+00C0 to U+024F without the multiplication and division signs) in UTF-8: "Cézanne" holds no letter C, while
-// a C in curly quotes is one.
+// Accented Latin letters (U+00C0 to U+024F without the multiplication and division signs) in UTF-8: "Cézanne" holds no
+// letter C, while a C in curly quotes is one.
 bool is_accented_letter(std::string_view text, size_t at) {
   if (at + 1 >= text.size()) return false;
   const auto lead = static_cast<unsigned char>(text[at]);
@@ -86,7 +90,8 @@ bool ends_in_no(std::string_view text) {
   return lower(text.substr(begin)) == "no" && !letter_precedes(text, begin);
 }
 
-// The first sentence of the first line that is not empty. A sentence ends where white space and no lower-case letter follows.
+// The first sentence of the first line that is not empty. A sentence ends where white space and no lower-case letter
+// follows.
 std::string_view first_sentence(std::string_view text) {
   text = strip(text);
   text = strip(text.substr(0, text.find('\n')));
@@ -103,7 +108,8 @@ std::string_view first_sentence(std::string_view text) {
 // Whether text[begin, end) is cut out of a longer word or number.
 bool is_part_of_longer(std::string_view text, size_t begin, size_t end) {
   const auto digit_at = [&](size_t i) { return i < text.size() && is_digit(text[i]); };
-  if (letter_precedes(text, begin) || letter_follows(text, end) || digit_at(end) || (begin > 0 && digit_at(begin - 1))) {
+  if (letter_precedes(text, begin) || letter_follows(text, end) || digit_at(end) ||
+      (begin > 0 && digit_at(begin - 1))) {
     return true;
   }
   constexpr std::string_view kJoiners = ".,-";

@@ -1,4 +1,5 @@
-// From what a model wrote to what it meant. Raw answers are stored, so that these rules can be mended without asking again.
+// From what a model wrote to what it meant. Raw answers are stored, so that these rules can be mended without asking
+// again.
 #pragma once
 
 #include <cstdint>
@@ -7,18 +8,19 @@
 
 namespace kvc {
 
-// The option a multiple-choice answer names, from 0; nothing when it names none. n_options in [2, 26] is what counts as a letter.
-// The rules of Attention Matching's evaluation (arXiv:2602.16284), in this order:
+// The option a multiple-choice answer names, from 0; nothing when it names none. n_options in [2, 26] is what counts as
+// a letter. The rules of Attention Matching's evaluation (arXiv:2602.16284), in this order:
 //  1. "<think>" without "</think>": none.
 //  2. Only the text behind the last "</think>" counts; without one, only the last line that is not empty.
-//  3. Ignoring case, for "answer:", "answer is", "correct option is": a letter that starts the text behind the pattern's last place
+//  3. Ignoring case, for "answer:", "answer is", "correct option is": a letter that starts the text behind the
+//  pattern's last place
 //     (leading colons, asterisks and white space left out).
 //  4. The text before the first full stop, if it is one letter (either case, asterisks left out).
 //  5. The last capital letter that stands next to no other letter.
 std::optional<int64_t> parse_choice(const std::string& text, int64_t n_options);
 
-// True when `gold` stands as a whole word or number in the first sentence of the answer's first line that is not empty. Case counts not.
-// "4821" is not found in "14821", "4821.5", "4,821,000" or "-4821".
+// True when `gold` stands as a whole word or number in the first sentence of the answer's first line that is not empty.
+// Case counts not. "4821" is not found in "14821", "4821.5", "4,821,000" or "-4821".
 bool exact_match(const std::string& answer, const std::string& gold);
 
 }  // namespace kvc

@@ -18,14 +18,16 @@ std::string choice_instruction(const std::string& architecture, const std::strin
   const std::string letters = option_letters(n_options);
   constexpr const char* kEnd = "of the correct option. If you are not sure, still make a guess.";
   if (architecture == "qwen3" && model_name.find("Instruct-2507") != std::string::npos) {
-    return fmt::format("Please think step by step very briefly and then, on a new line, respond with the letter ({}) {}", letters, kEnd);
+    return fmt::format(
+        "Please think step by step very briefly and then, on a new line, respond with the letter ({}) {}", letters,
+        kEnd);
   }
   if (architecture == "qwen3") {
     return fmt::format("Please think very briefly and then respond with **only** the letter ({}) {}", letters, kEnd);
   }
   const char* briefly = architecture.rfind("gemma", 0) == 0 ? "" : "briefly ";
-  return fmt::format("Please think step by step {}and then, on a new line, respond with **only** the letter ({}) {}", briefly, letters,
-                     kEnd);
+  return fmt::format("Please think step by step {}and then, on a new line, respond with **only** the letter ({}) {}",
+                     briefly, letters, kEnd);
 }
 
 std::string choice_prompt(const Question& question, const std::string& architecture, const std::string& model_name) {

@@ -1,12 +1,12 @@
-// How far a cache moves the model from what it would have said with the full cache: the full cache's own greedy answers are read on both
-// caches, and the two distributions over each of their tokens are compared. No gold is needed.
+// How far a cache moves the model from what it would have said with the full cache: the full cache's own greedy answers
+// are read on both caches, and the two distributions over each of their tokens are compared. No gold is needed.
 //
-// Fields of an answer: prompt (the user turn), reference_text (the full cache's answer), n_tokens (tokens compared), kl_sum (sum of
-// KL(full || this) over the tokens, nats), kl_max (the largest), log_likelihood_sum (of the reference tokens on this cache, natural log),
-// top_agreement (tokens at which both caches' likeliest token is the same).
+// Fields of an answer: prompt (the user turn), reference_text (the full cache's answer), n_tokens (tokens compared),
+// kl_sum (sum of KL(full || this) over the tokens, nats), kl_max (the largest), log_likelihood_sum (of the reference
+// tokens on this cache, natural log), top_agreement (tokens at which both caches' likeliest token is the same).
 //
-// An answer that ends at once is compared at the end token. KL and likelihood are computed in float32 (ATen's log_softmax), a few rows
-// at a time: never tokens x vocabulary.
+// An answer that ends at once is compared at the end token. KL and likelihood are computed in float32 (ATen's
+// log_softmax), a few rows at a time: never tokens x vocabulary.
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -25,7 +25,7 @@ struct FidelityReference final : TaskReference {
   std::vector<std::vector<int64_t>> prompts;
   std::vector<Continuation> answers;  // answer i to prompt i
   std::vector<std::string> texts;
-  std::vector<at::Tensor> hidden;     // (tokens of answer i, hidden), model dtype
+  std::vector<at::Tensor> hidden;  // (tokens of answer i, hidden), model dtype
 };
 
 // Of N tokens, each (N) on the CPU.
@@ -36,7 +36,8 @@ struct Comparison {
 };
 
 // full, compact: (N, hidden); tokens: (N) int64.
-Comparison compare(const Decoder& decoder, const at::Tensor& full, const at::Tensor& compact, const at::Tensor& tokens) {
+Comparison compare(const Decoder& decoder, const at::Tensor& full, const at::Tensor& compact,
+                   const at::Tensor& tokens) {
   std::vector<at::Tensor> kl, log_likelihood, agreement;
   for (int64_t begin = 0; begin < full.size(0); begin += kRowsAtATime) {
     const int64_t n = std::min(kRowsAtATime, full.size(0) - begin);
@@ -94,7 +95,8 @@ class Fidelity final : public Task {
     const std::vector<at::Tensor> hidden =
         continuation_hidden(request.model, request.cache, reference.prompts, reference.answers);
     std::vector<int64_t> tokens;
-    for (const Continuation& answer : reference.answers) tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
+    for (const Continuation& answer : reference.answers)
+      tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
     const Comparison all =
         compare(request.model.decoder(), at::cat(reference.hidden), at::cat(hidden), at::tensor(tokens, at::kLong));
 
@@ -120,7 +122,8 @@ class Fidelity final : public Task {
   static const FidelityReference& checked_reference(const AskRequest& request) {
     const auto* reference = dynamic_cast<const FidelityReference*>(request.reference);
     bool fits = reference != nullptr && reference->question_ids.size() == request.questions.size();
-    for (size_t i = 0; fits && i < request.questions.size(); ++i) fits = reference->question_ids[i] == request.questions[i].id;
+    for (size_t i = 0; fits && i < request.questions.size(); ++i)
+      fits = reference->question_ids[i] == request.questions[i].id;
     if (!fits) {
       throw Error(ErrorKind::kInternal, "fidelity was asked without the reference of these questions", "",
                   "pass what reference() returned for the same document");
@@ -133,8 +136,8 @@ class Fidelity final : public Task {
     const auto kl_sum = kl.sum().item<double>();
     const auto log_likelihood_sum = all.log_likelihood.narrow(0, begin, n).sum().item<double>();
     if (!std::isfinite(kl_sum) || !std::isfinite(log_likelihood_sum)) {
-      throw Error(ErrorKind::kData, fmt::format("KL is {} and log-likelihood {}", kl_sum, log_likelihood_sum), "question " + question.id,
-                  "the cache holds numbers that are not finite; try dtype float32");
+      throw Error(ErrorKind::kData, fmt::format("KL is {} and log-likelihood {}", kl_sum, log_likelihood_sum),
+                  "question " + question.id, "the cache holds numbers that are not finite; try dtype float32");
     }
     return {{"question_id", question.id},
             {"prompt", question.text},

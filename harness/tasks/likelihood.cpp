@@ -1,8 +1,9 @@
-// Multiple choice without letters, for models too small to follow an instruction: the question is the user turn, and each option is
-// scored as the assistant's answer. The options are not listed, so that an option's score does not depend on the others.
+// Multiple choice without letters, for models too small to follow an instruction: the question is the user turn, and
+// each option is scored as the assistant's answer. The options are not listed, so that an option's score does not
+// depend on the others.
 //
-// Fields of an answer: prompt (the user turn), option_log_likelihood (of each option's text, natural log, summed over its tokens; the end of
-// the turn is not scored), option_tokens, option_bytes (lengths, for ranking by mean).
+// Fields of an answer: prompt (the user turn), option_log_likelihood (of each option's text, natural log, summed over
+// its tokens; the end of the turn is not scored), option_tokens, option_bytes (lengths, for ranking by mean).
 
 #include <fmt/format.h>
 
@@ -40,8 +41,8 @@ class Likelihood final : public Task {
   }
 
  private:
-  static std::vector<Json> collect(const std::vector<Question>& questions, const std::vector<Continuation>& continuations,
-                                   const std::vector<double>& scores) {
+  static std::vector<Json> collect(const std::vector<Question>& questions,
+                                   const std::vector<Continuation>& continuations, const std::vector<double>& scores) {
     std::vector<Json> answers;
     size_t next = 0;
     for (const Question& question : questions) {

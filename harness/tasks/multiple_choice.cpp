@@ -1,7 +1,7 @@
 // Multiple choice by letter: the options are listed, the model thinks aloud and names one (prompts: choice_prompt.h).
 //
-// Fields of an answer: prompt (the user turn), text (all that the model wrote, thoughts included), stop_reason ("end", "length"),
-// n_tokens. Which option the text names is for the report to judge.
+// Fields of an answer: prompt (the user turn), text (all that the model wrote, thoughts included), stop_reason ("end",
+// "length"), n_tokens. Which option the text names is for the report to judge.
 
 #include "harness/tasks/choice_prompt.h"
 #include "harness/tasks/written_answers.h"
@@ -33,14 +33,18 @@ class MultipleChoice final : public Task {
 
   explicit MultipleChoice(Options options) : options_(options) {}
 
-  bool accepts(const Question& question) const override { return question.options.size() >= 2 && question.options.size() <= 26; }
+  bool accepts(const Question& question) const override {
+    return question.options.size() >= 2 && question.options.size() <= 26;
+  }
 
   std::vector<Json> ask(const AskRequest& request) const override {
     const std::string architecture = request.model.identity().value("architecture", "");
     const std::string name = request.model.identity().value("name", "");
     std::vector<Ask> asks;
-    for (const Question& question : request.questions) asks.push_back({choice_prompt(question, architecture, name), ""});
-    return write_answers(request, asks, {options_.max_new_tokens, options_.temperature, options_.top_k, options_.top_p});
+    for (const Question& question : request.questions)
+      asks.push_back({choice_prompt(question, architecture, name), ""});
+    return write_answers(request, asks,
+                         {options_.max_new_tokens, options_.temperature, options_.top_k, options_.top_p});
   }
 
  private:

@@ -17,7 +17,8 @@ std::vector<std::uint64_t> question_seeds(const std::vector<Question>& questions
   return seeds;
 }
 
-std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask>& asks, const DecodeSettings& settings) {
+std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask>& asks,
+                                const DecodeSettings& settings) {
   const std::vector<Generation> generations = generate(request.model, request.cache, make_prompts(request.model, asks),
                                                        settings, question_seeds(request.questions, request.seed));
   std::vector<Json> answers;

@@ -20,8 +20,9 @@ std::vector<std::vector<int64_t>> make_prompts(const Model& model, const std::ve
 // A seed for each question, by its id: a question's answer does not depend on which others are asked.
 std::vector<std::uint64_t> question_seeds(const std::vector<Question>& questions, std::uint64_t seed);
 
-// All questions decoded together. One object per question: {question_id, prompt (user turn), text, stop_reason ("end" or "length"),
-// n_tokens (written, without the end token)}.
-std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask>& asks, const DecodeSettings& settings);
+// All questions decoded together. One object per question: {question_id, prompt (user turn), text, stop_reason ("end"
+// or "length"), n_tokens (written, without the end token)}.
+std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask>& asks,
+                                const DecodeSettings& settings);
 
 }  // namespace kvc

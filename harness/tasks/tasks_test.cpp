@@ -1,0 +1,405 @@
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "harness/api/context.h"
+#include "harness/api/task.h"
+#include "harness/core/json_lines.h"
+#include "harness/tasks/choice_prompt.h"
+#include "harness/testing/tiny_model.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::unique_ptr<Task> make_task(const std::string& name, const Json& options = {}) {
+  return Registry<Task>::instance().create(name, options);
+}
+
+std::string error_of(const std::function<void()>& function) {
+  try {
+    function();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+Question choice(const std::string& id, const std::string& text, const std::vector<std::string>& options) {
+  Question question;
+  question.id = id;
+  question.text = text;
+  question.options = options;
+  question.gold_option = 0;
+  return question;
+}
+
+Question needle(const std::string& id, const std::string& subject) {
+  Question question;
+  question.id = id;
+  question.text = "What is the secret code of the " + subject + "?";
+  question.gold_answer = "4821";
+  question.answer_prefix = "The secret code of the " + subject + " is";
+  return question;
+}
+
+// The distributions over what follows each of `tokens` but the last, one text at a time, all logits at once, in
+// float64.
+at::Tensor naive_log_probabilities(const Model& model, const KvCache& cache, const std::vector<int64_t>& tokens) {
+  Tails tails = Tails::behind(cache, 1, static_cast<int64_t>(tokens.size()));
+  const at::Tensor hidden = model.decoder().forward(PackedTokens::single(tokens), cache, tails);
+  return at::log_softmax(model.decoder().logits(hidden).to(at::kDouble), -1);
+}
+
+std::vector<int64_t> joined(std::vector<int64_t> a, const std::vector<int64_t>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// Every second entry of the cache: something that answers otherwise.
+KvCache thinned(const KvCache& cache) {
+  std::vector<LayerKv> layers;
+  for (int64_t l = 0; l < cache.n_layers(); ++l) {
+    std::vector<at::Tensor> keys, values, bias;
+    for (int64_t h = 0; h < cache.n_kv_heads(); ++h) {
+      const int64_t len = cache.layer(l).head_len(h);
+      keys.push_back(cache.layer(l).head_keys(h).slice(0, 0, len, 2));
+      values.push_back(cache.layer(l).head_values(h).slice(0, 0, len, 2));
+      bias.emplace_back();
+    }
+    layers.push_back(pack_heads(keys, values, bias));
+  }
+  return {std::move(layers), cache.next_position()};
+}
+
+class Tasks : public ::testing::Test {
+ protected:
+  Tasks()
+      : model_(tiny_model(11)),
+        full_(model_.decoder().prefill(model_.tokenizer().encode_text(kText))),
+        compact_(thinned(full_)) {}
+
+  std::vector<Json> ask(const Task& task, const KvCache& cache, const std::vector<Question>& questions,
+                        std::uint64_t seed = 5) const {
+    const auto reference = task.reference({model_, full_, questions, seed, nullptr});
+    return task.ask({model_, cache, questions, seed, reference.get()});
+  }
+
+  static constexpr const char* kText =
+      "A lighthouse stands on the northern cliff. Its keeper counts the ships that pass, and writes their names into a "
+      "green book.";
+  Model model_;
+  KvCache full_;
+  KvCache compact_;
+  std::vector<Question> choices_ = {
+      choice("q1", "Where does the lighthouse stand?", {"On the northern cliff", "In a town", "At sea", "Nowhere"}),
+      choice("q2", "Who counts?", {"The keeper", "A ship"}),
+      choice("q3", "What colour has the book?", {"green", "blue", "red"})};
+  std::vector<Question> needles_ = {needle("n1", "castle"), needle("n2", "garden"), needle("n3", "violin")};
+};
+
+TEST_F(Tasks, AcceptWhatTheyCanAsk) {
+  const Question free = needle("n", "castle");
+  const Question listed = choices_[0];
+  EXPECT_FALSE(make_task("multiple_choice")->accepts(free));
+  EXPECT_TRUE(make_task("multiple_choice")->accepts(listed));
+  EXPECT_FALSE(make_task("likelihood")->accepts(free));
+  EXPECT_TRUE(make_task("likelihood")->accepts(listed));
+  EXPECT_TRUE(make_task("exact_match")->accepts(free));
+  EXPECT_FALSE(make_task("exact_match")->accepts(listed));
+  EXPECT_TRUE(make_task("fidelity")->accepts(free));
+  EXPECT_TRUE(make_task("fidelity")->accepts(listed));
+}
+
+TEST_F(Tasks, RefuseWrongOptions) {
+  EXPECT_THAT(error_of([] {
+                make_task("multiple_choice", {{"top_p", 0}, {"temperature", -1}});
+              }),
+              HasSubstr("2 problems"));
+  EXPECT_THAT(error_of([] {
+                make_task("multiple_choice", {{"max_new_tokens", 0}});
+              }),
+              HasSubstr("'max_new_tokens' is below 1"));
+  EXPECT_THAT(error_of([] {
+                make_task("exact_match", {{"max_new_tokens", 0}});
+              }),
+              HasSubstr("'max_new_tokens' is below 1"));
+  EXPECT_THAT(error_of([] {
+                make_task("fidelity", {{"max_new_tokens", 0}});
+              }),
+              HasSubstr("'max_new_tokens' is below 1"));
+  EXPECT_THAT(error_of([] {
+                make_task("likelihood", {{"normalise", true}});
+              }),
+              HasSubstr("unknown option 'normalise'"));
+}
+
+// --- multiple choice ---
+
+TEST(ChoicePrompt, IsWordForWord) {
+  EXPECT_EQ(choice_prompt(choice("q", "Why?", {"a dog", "two", "x", "none"}), "llama", ""),
+            "Why?\n\nA. a dog\nB. two\nC. x\nD. none\n\nPlease think step by step briefly and then, on a new line, "
+            "respond with **only** "
+            "the letter (A, B, C, or D) of the correct option. If you are not sure, still make a guess.");
+  EXPECT_EQ(choice_instruction("qwen3", "Qwen3 4B", 5),
+            "Please think very briefly and then respond with **only** the letter (A, B, C, D, or E) of the correct "
+            "option. If you are not "
+            "sure, still make a guess.");
+  EXPECT_EQ(choice_instruction("qwen3", "Qwen3-4B-Instruct-2507", 4),
+            "Please think step by step very briefly and then, on a new line, respond with the letter (A, B, C, or D) "
+            "of the correct option. If "
+            "you are not sure, still make a guess.");
+  EXPECT_EQ(choice_instruction("gemma3", "", 4),
+            "Please think step by step and then, on a new line, respond with **only** the letter (A, B, C, or D) of "
+            "the correct option. If you "
+            "are not sure, still make a guess.");
+  EXPECT_EQ(choice_instruction("something", "", 4), choice_instruction("llama", "", 4));
+  EXPECT_EQ(option_letters(2), "A or B");
+  EXPECT_EQ(option_letters(3), "A, B, or C");
+}
+
+TEST_F(Tasks, MultipleChoiceStoresWhatWasAskedAndWritten) {
+  const std::vector<Json> answers = ask(*make_task("multiple_choice", {{"max_new_tokens", 4}}), full_, choices_);
+  ASSERT_EQ(answers.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(answers[i].at("question_id"), choices_[i].id);
+    EXPECT_EQ(answers[i].at("prompt"), choice_prompt(choices_[i], "llama", ""));
+    EXPECT_TRUE(answers[i].at("stop_reason") == "end" || answers[i].at("n_tokens") == 4);
+    EXPECT_TRUE(answers[i].at("text").is_string());
+  }
+}
+
+TEST_F(Tasks, SamplingDependsOnSeedAndQuestionAlone) {
+  const auto task = make_task("multiple_choice", {{"max_new_tokens", 12}, {"temperature", 1.0}, {"top_p", 0.95}});
+  const std::vector<Json> together = ask(*task, full_, choices_);
+  EXPECT_EQ(together, ask(*task, full_, choices_));
+  EXPECT_NE(together, ask(*task, full_, choices_, 6));
+  const std::vector<Json> reversed = ask(*task, full_, {choices_.rbegin(), choices_.rend()});
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(together[i].at("text"), reversed[2 - i].at("text"));
+    EXPECT_EQ(together[i].at("text"), ask(*task, full_, {choices_[i]})[0].at("text"));
+  }
+}
+
+// --- exact match ---
+
+TEST_F(Tasks, ExactMatchIsGreedyBehindThePrefix) {
+  const std::vector<Json> answers = ask(*make_task("exact_match", {{"max_new_tokens", 5}}), compact_, needles_);
+  for (size_t i = 0; i < needles_.size(); ++i) {
+    const std::vector<int64_t> prompt = make_question_prompt(model_, needles_[i].text, needles_[i].answer_prefix);
+    std::vector<int64_t> written;
+    std::string stop_reason = "length";
+    const std::vector<int64_t> ends = model_.tokenizer().end_ids();
+    while (written.size() < 5) {
+      const int64_t next =
+          naive_log_probabilities(model_, compact_, joined(prompt, written)).select(0, -1).argmax().item<int64_t>();
+      if (std::find(ends.begin(), ends.end(), next) != ends.end()) {
+        stop_reason = "end";
+        break;
+      }
+      written.push_back(next);
+    }
+    EXPECT_EQ(answers[i].at("text"), model_.tokenizer().decode(written));
+    EXPECT_EQ(answers[i].at("n_tokens"), written.size());
+    EXPECT_EQ(answers[i].at("stop_reason"), stop_reason);
+    EXPECT_EQ(answers[i].at("answer_prefix"), needles_[i].answer_prefix);
+    EXPECT_EQ(answers[i].at("prompt"), needles_[i].text);
+  }
+}
+
+// --- likelihood ---
+
+TEST_F(Tasks, LikelihoodIsTheNaiveSum) {
+  const std::vector<Json> answers = ask(*make_task("likelihood"), compact_, choices_);
+  ASSERT_EQ(answers.size(), choices_.size());
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    EXPECT_EQ(answers[i].at("prompt"), choices_[i].text);
+    const std::vector<int64_t> prompt = make_question_prompt(model_, choices_[i].text);
+    ASSERT_EQ(answers[i].at("option_log_likelihood").size(), choices_[i].options.size());
+    for (size_t o = 0; o < choices_[i].options.size(); ++o) {
+      const std::vector<int64_t> option = model_.tokenizer().encode_text(choices_[i].options[o]);
+      const at::Tensor log_p = naive_log_probabilities(model_, compact_, joined(prompt, option));
+      double sum = 0;
+      for (size_t t = 0; t < option.size(); ++t) {
+        sum += log_p[static_cast<int64_t>(prompt.size() + t) - 1][option[t]].item<double>();
+      }
+      EXPECT_NEAR(answers[i].at("option_log_likelihood")[o].get<double>(), sum,
+                  1e-3);  // float32 over at most 21 tokens
+      EXPECT_EQ(answers[i].at("option_tokens")[o], option.size());
+      EXPECT_EQ(answers[i].at("option_bytes")[o], choices_[i].options[o].size());
+    }
+  }
+}
+
+TEST_F(Tasks, LikelihoodRefusesAnOptionWithoutTokens) {
+  const std::vector<Question> questions = {choice("q", "Why?", {"a", ""})};
+  EXPECT_THAT(error_of([&] { ask(*make_task("likelihood"), full_, questions); }),
+              HasSubstr("option '' has no tokens\n  where: question q"));
+}
+
+// --- fidelity ---
+
+TEST_F(Tasks, FidelityOfTheFullCacheToItselfIsPerfect) {
+  for (const Json& answer : ask(*make_task("fidelity"), full_, choices_)) {
+    EXPECT_NEAR(answer.at("kl_sum").get<double>(), 0, 1e-6);
+    EXPECT_NEAR(answer.at("kl_max").get<double>(), 0, 1e-6);
+    EXPECT_EQ(answer.at("top_agreement"), answer.at("n_tokens"));
+  }
+}
+
+TEST_F(Tasks, FidelityIsTheNaiveDivergence) {
+  const std::vector<Json> answers = ask(*make_task("fidelity", {{"max_new_tokens", 7}}), compact_, needles_);
+  const std::vector<Json> written = ask(*make_task("exact_match", {{"max_new_tokens", 7}}), full_, needles_);
+  for (size_t i = 0; i < needles_.size(); ++i) {
+    EXPECT_EQ(answers[i].at("reference_text"), written[i].at("text"));
+    const std::vector<int64_t> prompt = make_question_prompt(model_, needles_[i].text, needles_[i].answer_prefix);
+    // The reference again, by hand: greedy on the full cache.
+    std::vector<int64_t> tokens = prompt;
+    const auto n = answers[i].at("n_tokens").get<int64_t>();
+    double kl_sum = 0, kl_max = 0, log_likelihood = 0;
+    int64_t agreement = 0;
+    for (int64_t t = 0; t < n; ++t) {
+      const at::Tensor p = naive_log_probabilities(model_, full_, tokens).select(0, -1);
+      const at::Tensor q = naive_log_probabilities(model_, compact_, tokens).select(0, -1);
+      double kl = 0;
+      for (int64_t v = 0; v < p.size(0); ++v) {
+        kl += std::exp(p[v].item<double>()) * (p[v].item<double>() - q[v].item<double>());
+      }
+      kl_sum += kl;
+      kl_max = std::max(kl_max, kl);
+      tokens.push_back(p.argmax().item<int64_t>());
+      log_likelihood += q[tokens.back()].item<double>();
+      agreement += q.argmax().item<int64_t>() == tokens.back() ? 1 : 0;
+    }
+    EXPECT_GT(kl_sum, 1e-4);  // the thinned cache does answer otherwise
+    EXPECT_NEAR(answers[i].at("kl_sum").get<double>(), kl_sum, 1e-5 + 1e-3 * kl_sum);
+    EXPECT_NEAR(answers[i].at("kl_max").get<double>(), kl_max, 1e-5 + 1e-3 * kl_max);
+    EXPECT_NEAR(answers[i].at("log_likelihood_sum").get<double>(), log_likelihood, 1e-3);
+    EXPECT_EQ(answers[i].at("top_agreement"), agreement);
+  }
+}
+
+TEST_F(Tasks, FidelityComparesManyRowsInBlocks) {
+  std::vector<Question> questions;
+  for (int i = 0; i < 5; ++i) questions.push_back(needle("m" + std::to_string(i), "room " + std::to_string(i)));
+  const auto task = make_task("fidelity", {{"max_new_tokens", 60}});  // up to 300 rows, more than one block
+  const std::vector<Json> together = ask(*task, compact_, questions);
+  for (size_t i = 0; i < questions.size(); ++i) {
+    const Json alone = ask(*task, compact_, {questions[i]})[0];
+    EXPECT_EQ(together[i].at("n_tokens"), alone.at("n_tokens"));
+    EXPECT_NEAR(together[i].at("kl_sum").get<double>(), alone.at("kl_sum").get<double>(), 1e-3);
+  }
+}
+
+TEST_F(Tasks, FidelityWantsItsReference) {
+  const auto task = make_task("fidelity");
+  EXPECT_THAT(error_of([&] {
+                task->ask({model_, full_, choices_, 5, nullptr});
+              }),
+              HasSubstr("without the reference of these questions"));
+  const auto other = task->reference({model_, full_, needles_, 5, nullptr});
+  EXPECT_THAT(error_of([&] {
+                task->ask({model_, full_, choices_, 5, other.get()});
+              }),
+              HasSubstr("without the reference of these questions"));
+}
+
+// A tokenizer for which one more token ends a generation.
+class EndingTokenizer final : public Tokenizer {
+ public:
+  EndingTokenizer(Model inner, int64_t end) : inner_(std::move(inner)), end_(end) {}
+  std::vector<int64_t> encode(const std::vector<Segment>& segments, std::vector<int64_t>* ends) const override {
+    return inner_.tokenizer().encode(segments, ends);
+  }
+  std::string token_bytes(int64_t id) const override { return inner_.tokenizer().token_bytes(id); }
+  bool is_special(int64_t id) const override { return inner_.tokenizer().is_special(id); }
+  int64_t vocab_size() const override { return inner_.tokenizer().vocab_size(); }
+  std::optional<int64_t> bos() const override { return inner_.tokenizer().bos(); }
+  std::vector<int64_t> end_ids() const override { return {end_}; }
+
+ private:
+  Model inner_;
+  int64_t end_;
+};
+
+TEST_F(Tasks, FidelityKeepsAnAnswerThatEndsAtOnce) {
+  const std::vector<int64_t> prompt = make_question_prompt(model_, needles_[0].text, needles_[0].answer_prefix);
+  const int64_t first = naive_log_probabilities(model_, full_, prompt).select(0, -1).argmax().item<int64_t>();
+  const Model ending(Decoder(tiny_spec(), random_weights(tiny_spec(), 11)),
+                     std::make_unique<EndingTokenizer>(tiny_model(11), first), make_chat_template("chatml"),
+                     Json::object());
+  const std::vector<Question> questions = {needles_[0]};
+  const auto task = make_task("fidelity");
+  const auto reference = task->reference({ending, full_, questions, 5, nullptr});
+  const Json answer = task->ask({ending, full_, questions, 5, reference.get()})[0];
+  EXPECT_EQ(answer.at("n_tokens"), 1);
+  EXPECT_EQ(answer.at("reference_text"), "");
+  EXPECT_EQ(answer.at("top_agreement"), 1);
+  EXPECT_NEAR(answer.at("log_likelihood_sum").get<double>(),
+              naive_log_probabilities(model_, full_, prompt).select(0, -1)[first].item<double>(), 1e-4);
+}
+
+TEST_F(Tasks, NotNumbersAreAnError) {
+  std::vector<LayerKv> layers;
+  for (int64_t l = 0; l < full_.n_layers(); ++l) {
+    LayerKv layer = full_.layer(l);
+    layer.values = at::full_like(layer.values, NAN);
+    layers.push_back(layer);
+  }
+  const KvCache broken(std::move(layers), full_.next_position());
+  EXPECT_THAT(error_of([&] { ask(*make_task("likelihood"), broken, choices_); }), HasSubstr("not finite"));
+  EXPECT_THAT(error_of([&] { ask(*make_task("fidelity"), broken, choices_); }), HasSubstr("not finite"));
+}
+
+// --- every registered task ---
+
+class EveryTask : public Tasks, public ::testing::WithParamInterface<std::string> {};
+
+TEST_P(EveryTask, AnswersEachQuestionInItsOrderWhateverTheBatch) {
+  const auto task = make_task(GetParam());
+  std::vector<Question> questions;
+  for (const auto& list : {choices_, needles_}) {
+    for (const Question& question : list) {
+      if (task->accepts(question)) questions.push_back(question);
+    }
+  }
+  ASSERT_FALSE(questions.empty());
+  const std::vector<Json> answers = ask(*task, compact_, questions);
+  const std::vector<Json> reversed = ask(*task, compact_, {questions.rbegin(), questions.rend()});
+  ASSERT_EQ(answers.size(), questions.size());
+  for (size_t i = 0; i < questions.size(); ++i) {
+    EXPECT_EQ(answers[i].at("question_id"), questions[i].id);
+    const Json& other = reversed[questions.size() - 1 - i];
+    for (const auto& [name, value] : answers[i].items()) {
+      const Json left = value.is_array() ? value : Json::array({value});
+      const Json right = value.is_array() ? other.at(name) : Json::array({other.at(name)});
+      for (size_t k = 0; k < left.size(); ++k) {
+        if (left[k].is_number_float()) {
+          EXPECT_NEAR(left[k].get<double>(), right[k].get<double>(), 1e-3) << name;
+        } else {
+          EXPECT_EQ(left[k], right[k]) << name;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(EveryTask, LeavesTheCacheUntouched) {
+  const auto task = make_task(GetParam());
+  const KvCache before = compact_.clone();
+  std::vector<Question> questions = task->accepts(choices_[0]) ? choices_ : needles_;
+  ask(*task, compact_, questions);
+  for (int64_t l = 0; l < before.n_layers(); ++l) {
+    EXPECT_TRUE(at::equal(before.layer(l).keys, compact_.layer(l).keys));
+    EXPECT_TRUE(at::equal(before.layer(l).values, compact_.layer(l).values));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Registered, EveryTask, ::testing::ValuesIn(Registry<Task>::instance().names()),
+                         [](const auto& test) { return test.param; });
+
+}  // namespace
+}  // namespace kvc
