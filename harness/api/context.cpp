@@ -33,7 +33,8 @@ ByteRange article_bytes(const std::vector<Segment>& segments, const std::string&
     offset += size;
   }
   if (last == nullptr || last->text != article) {
-    throw Error(ErrorKind::kInternal, "the chat template does not give the user's text as its last piece of data", "", "");
+    throw Error(ErrorKind::kInternal, "the chat template does not give the user's text as its last piece of data", "",
+                "");
   }
   return range;
 }
@@ -43,7 +44,8 @@ void set_template_lengths(Context& context, const std::vector<int64_t>& ends, co
   const auto n = static_cast<int64_t>(ends.size());
   const auto begin_of = [&](int64_t i) { return i == 0 ? 0 : ends[static_cast<size_t>(i - 1)]; };
   while (context.prefix_len < n && begin_of(context.prefix_len) < article.begin) ++context.prefix_len;
-  while (context.suffix_len < n - context.prefix_len && ends[static_cast<size_t>(n - 1 - context.suffix_len)] > article.end) {
+  while (context.suffix_len < n - context.prefix_len &&
+         ends[static_cast<size_t>(n - 1 - context.suffix_len)] > article.end) {
     ++context.suffix_len;
   }
 }
@@ -59,8 +61,8 @@ Context make_context(const Tokenizer& tokenizer, const ChatTemplate& chat_templa
   context.tokens = tokenizer.encode(segments, &ends);
   set_template_lengths(context, ends, article_bytes(segments, article));
   if (context.article_len() <= 0) {
-    throw Error(ErrorKind::kData, article.empty() ? "the document is empty" : "the document has no token of its own", "",
-                "give it some text");
+    throw Error(ErrorKind::kData, article.empty() ? "the document is empty" : "the document has no token of its own",
+                "", "give it some text");
   }
   const auto n_tokens = static_cast<int64_t>(context.tokens.size());
   if (n_tokens > max_positions) {

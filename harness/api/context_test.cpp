@@ -15,7 +15,6 @@
 namespace kvc {
 namespace {
 
-
 using ::testing::HasSubstr;
 
 const std::string kRoot = KVC_SOURCE_DIR;
@@ -100,7 +99,8 @@ TEST(Context, RefusesEmptyAndTooLong) {
   for (int i = 0; i < 9120; ++i) article += " a";
   const int64_t n = 9120 + make_context(demo(), *chat, 8192, " a").prefix_len + 2;
   const std::string message = error_of([&] { make_context(demo(), *chat, 8192, article); });
-  EXPECT_THAT(message, HasSubstr("document of 9," + std::to_string(n - 9000) + " tokens is longer than the model's 8,192 positions"));
+  EXPECT_THAT(message, HasSubstr("document of 9," + std::to_string(n - 9000) +
+                                 " tokens is longer than the model's 8,192 positions"));
   EXPECT_THAT(message, HasSubstr("take a shorter document, or a model with more positions"));
   EXPECT_EQ(static_cast<int64_t>(make_context(demo(), *chat, n, article).tokens.size()), n);  // exactly full is allowed
   EXPECT_THAT(error_of([&] { make_context(demo(), *chat, n - 1, article); }), HasSubstr("is longer than"));
@@ -118,7 +118,8 @@ TEST(QuestionPrompt, StandsBehindAContext) {
   const std::vector<int64_t> question = make_question_prompt(demo(), *chat, "Why?", "The");
   both.insert(both.end(), question.begin(), question.end());
   const std::string system = "You are a helpful assistant. Answer a question based on the provided context.";
-  std::vector<Segment> whole = chat->render({{"system", system}, {"user", "The lake is deep."}, {"user", "Why?"}}, true, true);
+  std::vector<Segment> whole =
+      chat->render({{"system", system}, {"user", "The lake is deep."}, {"user", "Why?"}}, true, true);
   whole.push_back({"The", false});
   EXPECT_EQ(both, demo().encode(whole));
   EXPECT_EQ(std::count(question.begin(), question.end(), 2), 1);
@@ -130,7 +131,9 @@ TEST(QuestionPrompt, OfLlama3HasNoSecondBeginning) {
   const auto chat = make_chat_template("llama3");
   std::string text;
   for (const Segment& s : chat->render({{"user", "Why?"}}, false, true)) text += s.text;
-  EXPECT_EQ(text, "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+  EXPECT_EQ(
+      text,
+      "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
 }
 
 TEST(Compactable, IsWhatTheTemplateLeaves) {

@@ -23,7 +23,8 @@ class ChatMl final : public ChatTemplate {
  public:
   std::string name() const override { return "chatml"; }
 
-  std::vector<Segment> render(const std::vector<ChatTurn>& turns, bool /*start*/, bool generation_prompt) const override {
+  std::vector<Segment> render(const std::vector<ChatTurn>& turns, bool /*start*/,
+                              bool generation_prompt) const override {
     std::vector<Segment> segments;
     for (const ChatTurn& turn : turns) {
       check_role(turn.role);
@@ -36,8 +37,8 @@ class ChatMl final : public ChatTemplate {
   }
 };
 
-// Llama 3: "<|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|>" a turn. Contents are taken as they are (the published
-// template strips blanks around them), so that an article keeps its bytes.
+// Llama 3: "<|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|>" a turn. Contents are taken as they are (the
+// published template strips blanks around them), so that an article keeps its bytes.
 class Llama3 final : public ChatTemplate {
  public:
   std::string name() const override { return "llama3"; }
@@ -63,7 +64,9 @@ class Llama3 final : public ChatTemplate {
 
 }  // namespace
 
-std::vector<std::string> chat_template_names() { return {"chatml", "llama3"}; }
+std::vector<std::string> chat_template_names() {
+  return {"chatml", "llama3"};
+}
 
 std::unique_ptr<ChatTemplate> make_chat_template(const std::string& name) {
   if (name == "chatml") return std::make_unique<ChatMl>();
@@ -80,7 +83,8 @@ std::unique_ptr<ChatTemplate> recognise_chat_template(const std::string& stored_
   const char* fact = stored_template.empty() ? "the model file holds no chat template"
                      : chatml                ? "the stored chat template has the control tokens of chatml and of llama3"
                                              : "the stored chat template has the control tokens of no known one";
-  throw Error(ErrorKind::kData, fact, where, "write 'chat_template: chatml' or 'chat_template: llama3' in the model's config");
+  throw Error(ErrorKind::kData, fact, where,
+              "write 'chat_template: chatml' or 'chat_template: llama3' in the model's config");
 }
 
 }  // namespace kvc

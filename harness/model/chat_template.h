@@ -19,9 +19,9 @@ class ChatTemplate {
   virtual ~ChatTemplate() = default;
   virtual std::string name() const = 0;
 
-  // The turns as the model was trained on them. `start`: this is the beginning of the text (BOS where the format has one); false for a
-  // turn placed behind a context that is already read. `generation_prompt`: the header of the assistant's turn follows.
-  // No default system prompt is ever added: what is not in `turns` is not in the text.
+  // The turns as the model was trained on them. `start`: this is the beginning of the text (BOS where the format has
+  // one); false for a turn placed behind a context that is already read. `generation_prompt`: the header of the
+  // assistant's turn follows. No default system prompt is ever added: what is not in `turns` is not in the text.
   virtual std::vector<Segment> render(const std::vector<ChatTurn>& turns, bool start, bool generation_prompt) const = 0;
 };
 
@@ -29,8 +29,8 @@ class ChatTemplate {
 std::unique_ptr<ChatTemplate> make_chat_template(const std::string& name);
 std::vector<std::string> chat_template_names();
 
-// The renderer for a template as stored in the model file, recognised by its control tokens. Throws Error(kData) when it is none of
-// them; the way out is `chat_template:` in the model's config.
+// The renderer for a template as stored in the model file, recognised by its control tokens. Throws Error(kData) when
+// it is none of them; the way out is `chat_template:` in the model's config.
 std::unique_ptr<ChatTemplate> recognise_chat_template(const std::string& stored_template, const std::string& where);
 
 }  // namespace kvc

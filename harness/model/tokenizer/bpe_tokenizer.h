@@ -1,5 +1,6 @@
-// Byte-level byte-pair encoding (GPT-2, Llama 3, Qwen, SmolLM): text is cut into words by an expression, each word's bytes are merged
-// pair by pair, lowest rank first, leftmost first among equals (Sennrich et al. 2016; Radford et al. 2019).
+// Byte-level byte-pair encoding (GPT-2, Llama 3, Qwen, SmolLM): text is cut into words by an expression, each word's
+// bytes are merged pair by pair, lowest rank first, leftmost first among equals (Sennrich et al. 2016; Radford et al.
+// 2019).
 #pragma once
 
 #include <array>
@@ -32,17 +33,18 @@ struct BpeVocabulary {
   std::string pre_tokenizer;        // name, see PreTokenizer
   std::optional<int64_t> bos;
   std::vector<int64_t> end_ids;
-  std::string where;                                // file, for messages
+  std::string where;                                         // file, for messages
   std::string tokens_key = "tokens", merges_key = "merges";  // how the file calls them, for messages
 };
 
-// Thread-safe. A byte for which the vocabulary has no token is left out, as the models' own tokenizers do (SmolLM2 has none for 21
-// bytes that ordinary text does not hold: six control characters and lead bytes of unassigned planes); lost_bytes() names them.
+// Thread-safe. A byte for which the vocabulary has no token is left out, as the models' own tokenizers do (SmolLM2 has
+// none for 21 bytes that ordinary text does not hold: six control characters and lead bytes of unassigned planes);
+// lost_bytes() names them.
 class BpeTokenizer final : public Tokenizer {
  public:
-  // Throws Error(kData) naming key and index: counts that differ, empty or duplicate token, merge that is no pair, of unknown
-  // pieces, to an unknown or a control token, or given twice; a byte spelled by a control token; id out of range; unknown
-  // pre-tokenizer.
+  // Throws Error(kData) naming key and index: counts that differ, empty or duplicate token, merge that is no pair, of
+  // unknown pieces, to an unknown or a control token, or given twice; a byte spelled by a control token; id out of
+  // range; unknown pre-tokenizer.
   explicit BpeTokenizer(BpeVocabulary vocabulary);
   ~BpeTokenizer() override;
 
@@ -81,10 +83,10 @@ class BpeTokenizer final : public Tokenizer {
 
   std::vector<std::string> bytes_;  // by id
   std::vector<TokenKind> kinds_;
-  std::unordered_map<std::string, int64_t> ids_;     // spelling in the file -> id
-  std::unordered_map<std::string, int64_t> words_;   // bytes of normal tokens -> id; filled when whole words come first
-  std::array<std::int32_t, 256> byte_ids_{};         // -1: the vocabulary has no such byte
-  std::array<std::vector<Special>, 256> specials_;   // by first byte, longest first
+  std::unordered_map<std::string, int64_t> ids_;    // spelling in the file -> id
+  std::unordered_map<std::string, int64_t> words_;  // bytes of normal tokens -> id; filled when whole words come first
+  std::array<std::int32_t, 256> byte_ids_{};        // -1: the vocabulary has no such byte
+  std::array<std::vector<Special>, 256> specials_;  // by first byte, longest first
   MergeTable merges_;
   PreTokenizer pre_tokenizer_;
   std::optional<int64_t> bos_;

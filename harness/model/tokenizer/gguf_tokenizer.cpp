@@ -27,7 +27,8 @@ TokenKind kind_of(const GgufFile& file, std::int64_t type, size_t index) {
   if (type == 1 || type == 2 || type == 5) return TokenKind::kNormal;
   if (type == 3) return TokenKind::kControl;
   if (type == 4) return TokenKind::kUserDefined;
-  if (type == 6) bad(file, fmt::format("{}[{}] is a byte token, which a byte-level vocabulary does not have", kTypes, index));
+  if (type == 6)
+    bad(file, fmt::format("{}[{}] is a byte token, which a byte-level vocabulary does not have", kTypes, index));
   bad(file, fmt::format("{}[{}] is {}, known are 1 to 6", kTypes, index, type));
 }
 

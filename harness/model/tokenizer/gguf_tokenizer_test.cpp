@@ -1,4 +1,5 @@
-// The demo model's tokenizer against ids made by `tokenizers` (scripts/golden/tokens.py), and broken tokenizer metadata.
+// The demo model's tokenizer against ids made by `tokenizers` (scripts/golden/tokens.py), and broken tokenizer
+// metadata.
 #include "harness/model/tokenizer/gguf_tokenizer.h"
 
 #include <fmt/format.h>
@@ -46,7 +47,9 @@ const Json& golden() {
   return json;
 }
 
-std::string hashed(const std::vector<int64_t>& ids) { return stable_hash(fmt::format("{}", fmt::join(ids, ","))); }
+std::string hashed(const std::vector<int64_t>& ids) {
+  return stable_hash(fmt::format("{}", fmt::join(ids, ",")));
+}
 
 void expect_ids(const std::vector<int64_t>& ids, const Json& stored, const std::string& text) {
   if (stored.is_array()) {
@@ -153,7 +156,8 @@ TEST(GgufTokenizer, KnowsItsEndsAndSize) {
   EXPECT_THAT(demo().end_ids(), ElementsAre(2, 0));
   EXPECT_EQ(demo().token_bytes(1), "<|im_start|>");
   EXPECT_TRUE(demo().is_special(1));
-  EXPECT_EQ(demo().decode(demo().encode({{"<|im_start|>user\n", true}, {"hi", false}, {"<|im_end|>\n", true}})), "user\nhi\n");
+  EXPECT_EQ(demo().decode(demo().encode({{"<|im_start|>user\n", true}, {"hi", false}, {"<|im_end|>\n", true}})),
+            "user\nhi\n");
 }
 
 // A user who writes control tokens must not be heard as the template.
@@ -286,13 +290,16 @@ TEST(BrokenTokenizer, NamesKeyAndIndex) {
     std::string message;
   };
   const std::vector<Case> cases = {
-      {[](SmallFile& f) { f.writer.values["tokenizer.ggml.model"] = std::string("llama"); }, "tokenizer.ggml.model is 'llama'"},
+      {[](SmallFile& f) { f.writer.values["tokenizer.ggml.model"] = std::string("llama"); },
+       "tokenizer.ggml.model is 'llama'"},
       {[](SmallFile& f) { f.writer.values.erase("tokenizer.ggml.pre"); }, "tokenizer.ggml.pre"},
-      {[](SmallFile& f) { f.writer.values["tokenizer.ggml.pre"] = std::string("qwen3"); }, "did you mean 'qwen2'? Known: default, "},
+      {[](SmallFile& f) { f.writer.values["tokenizer.ggml.pre"] = std::string("qwen3"); },
+       "did you mean 'qwen2'? Known: default, "},
       {[](SmallFile& f) { f.tokens[200] = f.tokens[7]; }, "tokenizer.ggml.tokens[200] '"},
       {[](SmallFile& f) { f.tokens[200].clear(); }, "tokenizer.ggml.tokens[200] is empty"},
       {[](SmallFile& f) { f.tokens.clear(), f.types.clear(); }, "outside the vocabulary of 0"},
-      {[](SmallFile& f) { f.types.pop_back(); }, "tokenizer.ggml.token_type has 259 entries, but tokenizer.ggml.tokens has 260"},
+      {[](SmallFile& f) { f.types.pop_back(); },
+       "tokenizer.ggml.token_type has 259 entries, but tokenizer.ggml.tokens has 260"},
       {[](SmallFile& f) { f.types[5] = 9; }, "tokenizer.ggml.token_type[5] is 9"},
       {[](SmallFile& f) { f.types[5] = 6; }, "tokenizer.ggml.token_type[5] is a byte token"},
       {[](SmallFile& f) { f.types['a'] = 3; }, "tokenizer.ggml.tokens[97] is a control token, but also the byte 0x61"},
@@ -307,7 +314,8 @@ TEST(BrokenTokenizer, NamesKeyAndIndex) {
        "tokenizer.ggml.eos_token_id is 260, outside the vocabulary of 260"},
       {[](SmallFile& f) { f.writer.values["tokenizer.ggml.bos_token_id"] = std::uint32_t{4000000000U}; },
        "tokenizer.ggml.bos_token_id is 4000000000"},
-      {[](SmallFile& f) { f.writer.values.erase("tokenizer.ggml.eos_token_id"), f.tokens[258] = "<end>"; }, "no token ends a text"},
+      {[](SmallFile& f) { f.writer.values.erase("tokenizer.ggml.eos_token_id"), f.tokens[258] = "<end>"; },
+       "no token ends a text"},
       {[](SmallFile& f) { f.tokens['q'] = "qqq"; }, "tokenizer.ggml.tokens has no token for the byte 0x71"},
       {[](SmallFile& f) { f.writer.values["tokenizer.ggml.merges"] = std::string("a b"); }, "tokenizer.ggml.merges"},
   };

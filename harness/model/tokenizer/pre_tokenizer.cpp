@@ -12,21 +12,23 @@
 namespace kvc {
 namespace {
 
-// Unicode's White_Space written out: PCRE2's \s also takes U+180E, which the engines that the vocabularies were made with do not.
+// Unicode's White_Space written out: PCRE2's \s also takes U+180E, which the engines that the vocabularies were made
+// with do not.
 #define KVC_SPACE R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})"
 #define KVC_S "[" KVC_SPACE "]"
 #define KVC_NOT_S "[^" KVC_SPACE "]"
 
 constexpr const char* kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{L}\p{N})" KVC_SPACE R"(]+|)" KVC_S
-    "+(?!" KVC_NOT_S ")|" KVC_S "+";
+                              "+(?!" KVC_NOT_S ")|" KVC_S "+";
 
-// Every digit alone first, then GPT-2's expression on what lies between, in one pass: blanks before a digit are blanks at the end
-// of their piece, so they stay together.
+// Every digit alone first, then GPT-2's expression on what lies between, in one pass: blanks before a digit are blanks
+// at the end of their piece, so they stay together.
 constexpr const char* kSmollm = R"(\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\p{L}\p{N})" KVC_SPACE R"(]+|)" KVC_S
                                 R"(+(?![^\p{N})" KVC_SPACE "])|" KVC_S "+";
 
-constexpr const char* kLlama3 = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\p{L}\p{N})" KVC_SPACE
-                                R"(]+[\r\n]*|)" KVC_S R"(*[\r\n]+|)" KVC_S "+(?!" KVC_NOT_S ")|" KVC_S "+";
+constexpr const char* kLlama3 =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\p{L}\p{N})" KVC_SPACE R"(]+[\r\n]*|)" KVC_S
+    R"(*[\r\n]+|)" KVC_S "+(?!" KVC_NOT_S ")|" KVC_S "+";
 
 constexpr const char* kQwen2 = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\p{L}\p{N})" KVC_SPACE
                                R"(]+[\r\n]*|)" KVC_S R"(*[\r\n]+|)" KVC_S "+(?!" KVC_NOT_S ")|" KVC_S "+";
@@ -37,7 +39,7 @@ struct Known {
   bool whole_words_first;
 };
 constexpr Known kKnown[] = {
-    {"default", kGpt2, false}, {"gpt2", kGpt2, false},      {"gpt-2", kGpt2, false},
+    {"default", kGpt2, false},    {"gpt2", kGpt2, false},   {"gpt-2", kGpt2, false},
     {"llama-bpe", kLlama3, true}, {"qwen2", kQwen2, false}, {"smollm", kSmollm, false},
 };
 
@@ -63,7 +65,9 @@ class PreTokenizer::Scratch {
   std::vector<size_t> replaced;  // offsets in `mended` of those U+FFFD
 };
 
-void PreTokenizer::ScratchDeleter::operator()(Scratch* scratch) const { delete scratch; }
+void PreTokenizer::ScratchDeleter::operator()(Scratch* scratch) const {
+  delete scratch;
+}
 
 struct PreTokenizer::Impl {
   Known known;
@@ -81,11 +85,11 @@ PreTokenizer::PreTokenizer(const std::string& name, const std::string& where) : 
   impl_->known = *found;
   int error = 0;
   PCRE2_SIZE offset = 0;
-  impl_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(found->pattern), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
-                                  &error, &offset, nullptr));
+  impl_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(found->pattern), PCRE2_ZERO_TERMINATED,
+                                  PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr));
   if (!impl_->code) {
-    throw Error(ErrorKind::kInternal, fmt::format("expression of '{}': {} at {}", name, pcre_message(error), offset), where,
-                "");
+    throw Error(ErrorKind::kInternal, fmt::format("expression of '{}': {} at {}", name, pcre_message(error), offset),
+                where, "");
   }
   // Where the system allows no generated code, PCRE2's interpreter gives the same words, only slower.
   pcre2_jit_compile(impl_->code.get(), PCRE2_JIT_COMPLETE);
@@ -101,7 +105,9 @@ std::vector<std::string> PreTokenizer::names() {
   return list;
 }
 
-bool PreTokenizer::whole_words_first() const { return impl_->known.whole_words_first; }
+bool PreTokenizer::whole_words_first() const {
+  return impl_->known.whole_words_first;
+}
 
 PreTokenizer::ScratchPtr PreTokenizer::make_scratch() const {
   ScratchPtr scratch(new Scratch);

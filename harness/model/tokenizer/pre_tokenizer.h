@@ -18,8 +18,8 @@ class PreTokenizer {
   };
   using ScratchPtr = std::unique_ptr<Scratch, ScratchDeleter>;
 
-  // Names as in the GGUF key tokenizer.ggml.pre: "default", "gpt2", "llama-bpe", "qwen2", "smollm". Throws Error(kData) for
-  // another one, listing these.
+  // Names as in the GGUF key tokenizer.ggml.pre: "default", "gpt2", "llama-bpe", "qwen2", "smollm". Throws Error(kData)
+  // for another one, listing these.
   PreTokenizer(const std::string& name, const std::string& where);
   ~PreTokenizer();
   PreTokenizer(PreTokenizer&&) noexcept;
@@ -31,8 +31,8 @@ class PreTokenizer {
 
   ScratchPtr make_scratch() const;
 
-  // Byte offsets at which the words of `text` end, ascending, the last one text.size(); empty for empty text. A byte that is no
-  // UTF-8 is cut as if U+FFFD stood there. Linear in the text.
+  // Byte offsets at which the words of `text` end, ascending, the last one text.size(); empty for empty text. A byte
+  // that is no UTF-8 is cut as if U+FFFD stood there. Linear in the text.
   void split(std::string_view text, Scratch& scratch, std::vector<size_t>& ends) const;
 
  private:

@@ -9,8 +9,8 @@
 
 namespace kvc {
 
-// A piece of a prompt. Only in control pieces does the spelling of a special token ("<|im_start|>") mean that token; in data it is
-// plain text. Neighbouring text is tokenized together, as if it were one string.
+// A piece of a prompt. Only in control pieces does the spelling of a special token ("<|im_start|>") mean that token; in
+// data it is plain text. Neighbouring text is tokenized together, as if it were one string.
 struct Segment {
   std::string text;
   bool control = false;
@@ -20,8 +20,8 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Ids of the segments read as one text. `ends`, if given, receives for each id the byte offset in the concatenated text at which
-  // the token ends. Adds nothing (no BOS). Bytes that are no UTF-8 are data like others.
+  // Ids of the segments read as one text. `ends`, if given, receives for each id the byte offset in the concatenated
+  // text at which the token ends. Adds nothing (no BOS). Bytes that are no UTF-8 are data like others.
   virtual std::vector<int64_t> encode(const std::vector<Segment>& segments, std::vector<int64_t>* ends) const = 0;
   std::vector<int64_t> encode(const std::vector<Segment>& segments) const { return encode(segments, nullptr); }
   // The text as data: no special tokens.

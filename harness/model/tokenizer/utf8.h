@@ -26,8 +26,8 @@ inline size_t utf8_length(std::string_view text, size_t offset) {
   return outside ? 0 : length;
 }
 
-// Byte-level vocabularies spell each byte as one printable character (Radford et al. 2019, GPT-2's bytes_to_unicode): printable
-// Latin-1 stands for itself, the other 68 bytes are U+0100 and up in order.
+// Byte-level vocabularies spell each byte as one printable character (Radford et al. 2019, GPT-2's bytes_to_unicode):
+// printable Latin-1 stands for itself, the other 68 bytes are U+0100 and up in order.
 inline const std::array<char32_t, 256>& byte_alphabet() {
   static const std::array<char32_t, 256> alphabet = [] {
     std::array<char32_t, 256> table{};
