@@ -117,11 +117,13 @@ YAxis y_axis(const PlotPanel& panel) {
     }
   }
   YAxis axis;
-  if (high - low < 1e-9) high = panel.share ? low + 0.1 : low + 0.001;
+  if (panel.share) high = std::max(high, low + 0.1);
+  else high = std::max(high, 0.005);  // less than that is nothing to zoom into
   axis.step = nice_step(high - low, 5);
   axis.low = std::floor(low / axis.step + 1e-9) * axis.step;
   axis.high = std::ceil(high / axis.step - 1e-9) * axis.step;
-  if (axis.high - high < 0.04 * (axis.high - axis.low) && !(panel.share && high > 0.999)) axis.high += axis.step / 2;
+  if (axis.high - high < 0.04 * (axis.high - axis.low)) axis.high += axis.step / 2;
+  if (panel.share) axis.high = std::min(axis.high, 1.0);
   return axis;
 }
 
@@ -148,11 +150,12 @@ class PanelDrawing {
     std::string svg = text_at(x_, y_ - 11, panel_.title, {13, "start", kInk, "bold"});
     svg += grid() + x_labels() + references();
     svg += fmt::format("<g clip-path=\"url(#{})\">\n", clip_id());
-    for (size_t i = 0; i < panel_.lines.size(); ++i) svg += bars(panel_.lines[i], i);
-    for (const PlotLine& line : panel_.lines) svg += path(line);
+    for (size_t i = 0; i < panel_.lines.size(); ++i) svg += bars(panel_.lines[i], shift(i));
+    for (size_t i = 0; i < panel_.lines.size(); ++i) svg += path(panel_.lines[i], shift(i));
     svg += "</g>\n";
-    for (const PlotLine& line : panel_.lines) {
-      for (const PlotPoint& point : line.points) svg += marker(line.series, at_x(point.x), at_y(point.y), point.partial);
+    for (size_t i = 0; i < panel_.lines.size(); ++i) {
+      const PlotLine& line = panel_.lines[i];
+      for (const PlotPoint& point : line.points) svg += marker(line.series, at_x(point.x) + shift(i), at_y(point.y), point.partial);
     }
     return svg;
   }
@@ -223,13 +226,17 @@ class PanelDrawing {
     return svg;
   }
 
-  // Shifted a little apart, so that bars of several methods at one target can be told.
-  std::string bars(const PlotLine& line, size_t place) const {
+  // Lines stand a little apart, so that the bars of several methods at one target can be told.
+  double shift(size_t place) const {
+    const double n = static_cast<double>(panel_.lines.size());
+    return std::min(2.6, 18 / n) * (static_cast<double>(place) - (n - 1) / 2);
+  }
+
+  std::string bars(const PlotLine& line, double by) const {
     std::string svg;
-    const double shift = 2.2 * (static_cast<double>(place) - (static_cast<double>(panel_.lines.size()) - 1) / 2);
     for (const PlotPoint& point : line.points) {
       if (!point.low || !point.high) continue;
-      const double x = at_x(point.x) + shift;
+      const double x = at_x(point.x) + by;
       const double low = std::clamp(*point.low, axis_.low, axis_.high), high = std::clamp(*point.high, axis_.low, axis_.high);
       if (high <= low) continue;
       svg += line_at(x, at_y(low), x, at_y(high), colour_of(line.series), 1.1, " stroke-opacity=\"0.5\"");
@@ -237,10 +244,11 @@ class PanelDrawing {
     return svg;
   }
 
-  std::string path(const PlotLine& line) const {
+  std::string path(const PlotLine& line, double by) const {
     if (line.points.size() < 2) return "";
     std::string points;
-    for (const PlotPoint& point : line.points) points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", at_x(point.x), at_y(point.y));
+    for (const PlotPoint& point : line.points) points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", at_x(point.x) + by,
+                                                                             at_y(point.y));
     return fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"{}/>\n", points,
                        colour_of(line.series), dash_of(line.series));
   }

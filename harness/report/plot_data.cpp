@@ -14,7 +14,8 @@ namespace {
 
 // What the notes below a plot must say.
 struct Seen {
-  std::set<std::string> bars;
+  bool by_document = false;
+  std::set<int64_t> by_question;  // of how many documents
   std::set<std::string> queries;
   bool partial = false;
 };
@@ -26,10 +27,9 @@ void set_bar(const Estimate& estimate, PlotPoint& point, Seen& seen) {
   point.low = interval.low;
   point.high = interval.high;
   if (interval.kind == IntervalKind::kDocuments) {
-    seen.bars.insert("Bars: 95 % intervals, clustered by document.");
+    seen.by_document = true;
   } else {
-    seen.bars.insert(fmt::format("Bars: 95 % intervals over the questions of {} document{}; they say nothing about other documents.",
-                                 estimate.n_documents, estimate.n_documents == 1 ? "" : "s"));
+    seen.by_question.insert(estimate.n_documents);
   }
 }
 
@@ -100,6 +100,18 @@ PlotPanel panel_of(const Table& table, bool name_queries, std::vector<std::strin
   return panel;
 }
 
+std::vector<std::string> bar_notes(const Seen& seen) {
+  std::vector<std::string> notes;
+  if (seen.by_document) notes.push_back("Bars: 95 % intervals, clustered by document.");
+  if (!seen.by_question.empty()) {
+    const int64_t least = *seen.by_question.begin(), most = *seen.by_question.rbegin();
+    const std::string range = least == most ? std::to_string(most) : fmt::format("{} to {}", least, most);
+    notes.push_back(fmt::format("{}: 95 % intervals over the questions of {} document{}; they say nothing about other documents.",
+                                seen.by_document ? "Some bars" : "Bars", range, most == 1 ? "" : "s"));
+  }
+  return notes;
+}
+
 bool several_queries(const Tabulated& tabulated) {
   std::set<std::string> labels;
   for (const Table& table : tabulated.tables) {
@@ -128,7 +140,7 @@ std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated) {
   for (const std::string& model : models) {
     auto& [plot, seen] = by_model[model];
     if (plot.panels.empty()) continue;
-    plot.notes.assign(seen.bars.begin(), seen.bars.end());
+    plot.notes = bar_notes(seen);
     if (seen.queries.size() == 1) plot.notes.push_back("Reference queries, where a method takes some: " + *seen.queries.begin() + ".");
     if (seen.partial) plot.notes.push_back("Hollow markers: some documents failed or are missing.");
     plots.emplace_back(model, std::move(plot));

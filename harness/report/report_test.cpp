@@ -1,0 +1,256 @@
+#include "harness/report/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "harness/report/plot.h"
+#include "harness/report/test_records.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using test_records::Shape;
+
+class Folder {
+ public:
+  explicit Folder(const std::vector<Record>& records) {
+    std::string pattern = (std::filesystem::temp_directory_path() / "kvc_report_XXXXXX").string();
+    path_ = ::mkdtemp(pattern.data());
+    for (const Record& r : records) append_json_line(path_ + "/" + r.cell_id + ".jsonl", r.to_json());
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  const std::string& path() const { return path_; }
+  std::string read(const std::string& name) const {
+    std::ifstream file(path_ + "/" + name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+ private:
+  std::string path_;
+};
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+Record one(const std::string& task, const std::string& method, const Json& target, std::vector<Json> answers, const std::string& document = "d") {
+  Record r;
+  r.cell = Json{{"model", {{"name", "m"}}}, {"dataset", {{"name", "s"}}}, {"task", {{"name", task}}}, {"queries", nullptr},
+                {"method", {{"name", method}}}, {"target", target}, {"seed", 7}};
+  r.cell_id = stable_hash(canonical_json(r.cell));
+  r.document_id = document;
+  r.status = "done";
+  r.answers = std::move(answers);
+  return r;
+}
+
+std::string error_of(const Record& record) {
+  try {
+    question_values(record);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(Metric, LikelihoodByTokenAndRaw) {
+  const Json answer = {{"question_id", "q"}, {"gold_option", 1}, {"option_log_likelihood", {-4.0, -6.0}}, {"option_tokens", {2, 6}}};
+  EXPECT_EQ(question_values(one("likelihood", "x", nullptr, {answer}))[0].values, (std::vector<double>{1, 0}));
+}
+
+TEST(Metric, MultipleChoiceCountsUnreadableAnswersAsWrong) {
+  const Json right = {{"question_id", "a"}, {"gold_option", 1}, {"n_options", 4}, {"text", "The answer is: B"}, {"stop_reason", "end"}};
+  const Json unreadable = {{"question_id", "b"}, {"gold_option", 1}, {"n_options", 4}, {"text", "hmm"}, {"stop_reason", "length"}};
+  const auto values = question_values(one("multiple_choice", "x", nullptr, {right, unreadable}));
+  EXPECT_EQ(values[0].values, (std::vector<double>{1, 1, 0}));
+  EXPECT_EQ(values[1].values, (std::vector<double>{0, 0, 1}));
+}
+
+TEST(Metric, ExactMatchAndFidelity) {
+  EXPECT_EQ(question_values(one("exact_match", "x", nullptr, {{{"question_id", "q"}, {"gold_answer", "4821"}, {"text", " 4821."}}}))[0].values[0], 1);
+  const Json answer = {{"question_id", "q"}, {"n_tokens", 4}, {"kl_sum", 2.0}, {"log_likelihood_sum", -6.0}, {"top_agreement", 3}};
+  Json empty = answer;
+  empty["n_tokens"] = 0;
+  empty["top_agreement"] = 0;
+  const auto values = question_values(one("fidelity", "x", nullptr, {answer, empty}));
+  ASSERT_EQ(values.size(), 1u);
+  EXPECT_EQ(values[0].values, (std::vector<double>{0.5, 1.5, 0.75}));
+}
+
+TEST(Metric, BrokenAnswersNameRecordAndField) {
+  Record record = one("likelihood", "x", 0.5, {{{"question_id", "q"}, {"gold_option", 0}, {"option_log_likelihood", {-1.0}}}});
+  EXPECT_THAT(error_of(record), HasSubstr("field 'option_tokens' of answer 0 is missing"));
+  EXPECT_THAT(error_of(record), HasSubstr("record of cell " + record.cell_id + ", document 'd'"));
+  record.answers[0]["option_tokens"] = {0};
+  EXPECT_THAT(error_of(record), HasSubstr("counts 0 tokens"));
+  record.answers[0]["option_tokens"] = {1};
+  record.answers[0]["gold_option"] = 1;
+  EXPECT_THAT(error_of(record), HasSubstr("'gold_option' of answer 0 is 1 of 1 options"));
+  record.answers[0]["option_log_likelihood"] = {nullptr};
+  EXPECT_THAT(error_of(record), HasSubstr("holds null, no finite number"));
+  record.answers[0].erase("question_id");
+  EXPECT_THAT(error_of(record), HasSubstr("'question_id'"));
+}
+
+Json match(const std::string& id, bool right) {
+  return {{"question_id", id}, {"gold_answer", "7"}, {"text", right ? "7" : "8"}};
+}
+
+TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
+  const auto ask = [](const char* method, const Json& target, std::vector<bool> right) {
+    std::vector<Json> answers;
+    for (size_t i = 0; i < right.size(); ++i) answers.push_back(match("q" + std::to_string(i), right[i]));
+    return one("exact_match", method, target, answers);
+  };
+  const Tabulated t = tabulate({ask("full_cache", nullptr, {true, true, true, false}), ask("no_context", nullptr, {true, false, false, false}),
+                                ask("h2o", 0.1, {true, true, false, false})});
+  const Table& table = t.tables.at(0);
+  ASSERT_EQ(table.rows.size(), 3u);
+  EXPECT_EQ(table.rows[0].role, Role::kCeiling);
+  EXPECT_EQ(table.rows[2].role, Role::kFloor);
+  const MetricSummary& metric = table.rows[1].cells[0]->metrics[0];
+  EXPECT_DOUBLE_EQ(metric.estimate.mean, 0.5);
+  EXPECT_DOUBLE_EQ(*metric.retained, 0.5);
+  EXPECT_DOUBLE_EQ(metric.difference_to_full->mean, -0.25);
+  EXPECT_EQ(metric.estimate.interval.kind, IntervalKind::kWilson);  // one document
+  // No share is retained of a full cache that is no better than nothing.
+  const Tabulated flat = tabulate({ask("full_cache", nullptr, {true}), ask("no_context", nullptr, {true}), ask("h2o", 0.1, {true})});
+  EXPECT_FALSE(flat.tables[0].rows[1].cells[0]->metrics[0].retained.has_value());
+}
+
+TEST(Tabulate, SharedStagesAreCountedOncePerDocument) {
+  const Tabulated t = tabulate(test_records::make({}));
+  const StageCost& quality = t.stages.at(0);
+  EXPECT_EQ(quality.n_documents, 2);
+  EXPECT_DOUBLE_EQ(quality.prefill_s, 2.5);  // of 2 and 3
+  EXPECT_DOUBLE_EQ(quality.queries_s, 3.0);
+  EXPECT_DOUBLE_EQ(quality.compaction_s, 8 * 0.5 + (6 * 5 + 2) * 0.25);  // methods once, targets once, tasks never
+  EXPECT_DOUBLE_EQ(quality.ask_s, 2 * (6 * 5 + 2) * 0.75);
+  EXPECT_DOUBLE_EQ(quality.reference_s, 2.0);
+}
+
+TEST(Tabulate, ShowsOnlyOptionsThatVaryOrDifferFromDefaults) {
+  const auto labels = [](const Json& defaults) {
+    std::string text;
+    const Tabulated t = tabulate(test_records::make({}), defaults);
+    for (const Row& row : t.tables[0].rows) text += row.method_label + ";";
+    return text;
+  };
+  EXPECT_EQ(labels(nullptr), "full_cache;attention_matching (bias=nnls);attention_matching (bias=none);h2o;random_keys;snapkv;streaming_llm;no_context;");
+  EXPECT_THAT(labels(Json{{"method", {{"snapkv", {{"window", 32}, {"kernel", 7}}}}}}), HasSubstr("snapkv (window=64);"));
+}
+
+TEST(Tabulate, CountsFailedAndMissing) {
+  std::vector<Record> records = test_records::make({});
+  test_records::fail(records[30], "numbers are not finite\n  where: layer 3");
+  records[31].answers[0].erase("question_id");
+  records.erase(records.begin() + 60);
+  const Tabulated t = tabulate(records);
+  EXPECT_EQ(t.n_failed, 2);
+  EXPECT_EQ(t.n_missing, 1);
+  ASSERT_EQ(t.failures.size(), 2u);
+  const std::string text = report_terminal(t);
+  EXPECT_THAT(text, HasSubstr("(2 failed)"));
+  EXPECT_THAT(text, HasSubstr("(1 missing)"));
+  EXPECT_THAT(text, HasSubstr("numbers are not finite"));
+  EXPECT_THAT(text, HasSubstr("253 done, 2 failed, 1 missing"));
+}
+
+TEST(Report, WritesTheSameBytesWhateverTheOrder) {
+  std::vector<Record> records = test_records::make({});
+  const Folder folder(records);
+  std::reverse(records.begin(), records.end());
+  const Folder other(records);
+  write_report(folder.path());
+  write_report(other.path());
+  for (const char* name : {"report.json", "report.csv", "report.svg"}) {
+    EXPECT_GT(folder.read(name).size(), 1000u) << name;
+    EXPECT_EQ(folder.read(name), other.read(name)) << name;
+  }
+  const Json json = Json::parse(folder.read("report.json"));
+  EXPECT_EQ(json.at("schema"), "kvcompact.report");
+  EXPECT_EQ(json.at("version"), 1);
+  EXPECT_EQ(json.at("tables").size(), 4u);
+  EXPECT_FALSE(json.at("provenance")[0].contains("started_at"));
+  EXPECT_EQ(count(folder.read("report.csv"), "\n"), 1u + 32 * (3 + 2 + 1 + 3));
+  EXPECT_THAT(folder.read("report.md"), HasSubstr("![accuracy against kept cache](report.svg)"));
+  const std::string before = folder.read("report.md");
+  write_report(folder.path() + "/");
+  EXPECT_EQ(folder.read("report.md"), before);
+}
+
+TEST(Report, TheNewestRecordCounts) {
+  Record record = one("exact_match", "h2o", 0.1, {match("q", false)});
+  Record again = one("exact_match", "h2o", 0.1, {match("q", true)});
+  const Folder folder({record, again});
+  write_report(folder.path());
+  const Json json = Json::parse(folder.read("report.json"));
+  EXPECT_EQ(json.at("tables")[0].at("rows")[0].at("cells")[0].at("metrics").at("accuracy").at("mean"), 1.0);
+  EXPECT_EQ(json.at("warnings").size(), 1u);
+  EXPECT_THAT(json.at("warnings")[0].get<std::string>(), Not(HasSubstr(folder.path())));
+}
+
+TEST(Report, AnEmptyFolderIsAnError) {
+  const Folder folder({});
+  EXPECT_THROW(write_report(folder.path()), Error);
+  EXPECT_THROW(report_table(folder.path() + "/none"), Error);
+}
+
+TEST(Plot, HasAPanelPerDatasetAndTaskAndAMarkerPerPoint) {
+  const auto plots = plots_of(tabulate(test_records::make({})));
+  ASSERT_EQ(plots.size(), 1u);
+  EXPECT_EQ(plots[0].second.panels.size(), 4u);
+  EXPECT_EQ(plots[0].second.series.size(), 6u);
+  const std::string svg = render_svg(plots[0].second);
+  EXPECT_EQ(count(svg, "<polyline"), 4u * 6);
+  EXPECT_EQ(count(svg, "<circle"), 4u * 5 + 1);  // the first series, and its legend
+  EXPECT_EQ(count(svg, ">full cache<"), 4u);
+  EXPECT_EQ(count(svg, ">50x<"), 4u);
+  EXPECT_THAT(svg, HasSubstr("over the questions of 2 documents"));
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+}
+
+TEST(Plot, SpeaksOfDocumentsWhenThereAreEnough) {
+  Shape shape;
+  shape.n_documents = 6;
+  const auto plots = plots_of(tabulate(test_records::make(shape)));
+  EXPECT_THAT(plots.at(0).second.notes.at(0), HasSubstr("clustered by document"));
+}
+
+TEST(Plot, OneMethodOneDocumentOneTargetAndZeroKl) {
+  Shape shape;
+  shape.methods.resize(1);
+  shape.targets = {0.1};
+  shape.n_documents = 1;
+  shape.references = false;
+  shape.kl_is_zero = true;
+  const auto plots = plots_of(tabulate(test_records::make(shape)));
+  const std::string svg = render_svg(plots.at(0).second);
+  EXPECT_EQ(count(svg, "<polyline"), 0u);
+  EXPECT_EQ(count(svg, "<circle"), 4u + 1);
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+  EXPECT_THAT(svg, Not(HasSubstr("inf")));
+  EXPECT_THAT(svg, Not(HasSubstr(">full cache<")));
+}
+
+TEST(Plot, EscapesText) {
+  Plot plot;
+  plot.title = "a<b & \"c\"";
+  plot.series = {"x"};
+  plot.panels.push_back({"t", "y", true, {{0, {{0.5, 0.5, {}, {}, true}}}}, {0.5}, {}, {}});
+  EXPECT_THAT(render_svg(plot), HasSubstr("a&lt;b &amp; &quot;c&quot;"));
+  EXPECT_THAT(render_svg(plot), HasSubstr("fill=\"#FFFFFF\" stroke=\"#0072B2\""));  // hollow: documents are missing
+}
+
+}  // namespace
+}  // namespace kvc
