@@ -37,7 +37,8 @@ if(KVC_CUDA STREQUAL "ON" AND NOT torch_has_cuda)
 endif()
 
 add_library(kvc_torch INTERFACE)
-target_include_directories(kvc_torch SYSTEM INTERFACE ${torch_root}/include)
+# Behind the system's own headers: LibTorch ships a copy of fmt whose functions it does not export.
+target_compile_options(kvc_torch INTERFACE "SHELL:-idirafter ${torch_root}/include")
 target_link_directories(kvc_torch INTERFACE ${torch_lib})
 target_link_options(kvc_torch INTERFACE -Wl,-rpath,${torch_lib})
 if(torch_has_cuda AND NOT KVC_CUDA STREQUAL "OFF")
