@@ -67,7 +67,6 @@ class AttentionMatching final : public PerHeadMethod {
     const int64_t source_len = problem.keys.size(0);
     const AttentionTable table = attend(problem.queries, problem.keys, problem.bias);
     const at::Tensor order = select(table, largest_target_len);
-    // The fit shares one Gram matrix over the largest target; T itself needs no fit, and its matrix would be the dearest.
     const auto fitted = std::make_shared<const OrderedFit>(problem, table, order, fit_);
     return [problem, fitted, source_len](int64_t target_len) {
       if (target_len < source_len) return fitted->fit(target_len);
