@@ -23,7 +23,8 @@ std::string value_text(const Json& value) {
 }  // namespace
 
 Labels::Labels(const std::vector<Record>& records, const Json& defaults) : defaults_(defaults) {
-  std::map<std::pair<std::string, std::string>, std::map<std::string, Json>> seen;  // plug-ins of one name by canonical text
+  std::map<std::pair<std::string, std::string>, std::map<std::string, Json>>
+      seen;  // plug-ins of one name by canonical text
   for (const Record& record : records) {
     for (const char* kind : {"model", "dataset", "task", "queries", "method"}) {
       if (!record.cell.contains(kind) || !record.cell.at(kind).is_object()) continue;

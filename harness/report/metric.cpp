@@ -36,7 +36,8 @@ class Fields {
   }
   int64_t gold_option(size_t n_options) const {
     const int64_t gold = integer("gold_option", 0);
-    if (gold >= static_cast<int64_t>(n_options)) fail("gold_option", fmt::format("is {} of {} options", gold, n_options));
+    if (gold >= static_cast<int64_t>(n_options))
+      fail("gold_option", fmt::format("is {} of {} options", gold, n_options));
     return gold;
   }
 
@@ -52,7 +53,8 @@ class Fields {
     return answer_.at(name);
   }
   double as_number(const Json& value, const char* name) const {
-    if (!value.is_number() || !std::isfinite(value.get<double>())) fail(name, "holds " + value.dump() + ", no finite number");
+    if (!value.is_number() || !std::isfinite(value.get<double>()))
+      fail(name, "holds " + value.dump() + ", no finite number");
     return value.get<double>();
   }
 
@@ -61,7 +63,9 @@ class Fields {
   const Json& answer_;
 };
 
-double is_true(bool value) { return value ? 1.0 : 0.0; }
+double is_true(bool value) {
+  return value ? 1.0 : 0.0;
+}
 
 int64_t best_of(const std::vector<double>& scores) {
   return std::max_element(scores.begin(), scores.end()) - scores.begin();
@@ -70,7 +74,8 @@ int64_t best_of(const std::vector<double>& scores) {
 std::vector<double> likelihood(const Fields& fields) {
   const std::vector<double> raw = fields.numbers("option_log_likelihood");
   const std::vector<double> tokens = fields.numbers("option_tokens");
-  if (tokens.size() != raw.size()) fields.fail("option_tokens", fmt::format("has {} entries for {} options", tokens.size(), raw.size()));
+  if (tokens.size() != raw.size())
+    fields.fail("option_tokens", fmt::format("has {} entries for {} options", tokens.size(), raw.size()));
   std::vector<double> per_token;
   for (size_t i = 0; i < raw.size(); ++i) {
     if (tokens[i] < 1) fields.fail("option_tokens", fmt::format("counts {} tokens", tokens[i]));
@@ -150,7 +155,8 @@ std::vector<QuestionValues> question_values(const Record& record) {
   const std::string where = fmt::format("record of cell {}, document '{}'", record.cell_id, record.document_id);
   const Json task = record.cell.is_object() ? record.cell.value("task", Json()) : Json();
   if (!task.is_object() || !task.contains("name") || !task.at("name").is_string()) {
-    throw Error(ErrorKind::kData, "field 'cell.task.name' is missing", where, "delete the record's line and run the sweep again");
+    throw Error(ErrorKind::kData, "field 'cell.task.name' is missing", where,
+                "delete the record's line and run the sweep again");
   }
   const TaskMetrics* metrics = find_task(task.at("name").get<std::string>());
   if (metrics == nullptr) return list;

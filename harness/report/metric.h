@@ -1,5 +1,5 @@
-// What the raw answers of a record are worth: one value per question, then (statistics.h) a mean. Nothing here needs a model, so a new
-// metric or a mended answer parser is a new report over old records.
+// What the raw answers of a record are worth: one value per question, then (statistics.h) a mean. Nothing here needs a
+// model, so a new metric or a mended answer parser is a new report over old records.
 #pragma once
 
 #include <optional>
@@ -29,11 +29,13 @@ struct QuestionValues {
   std::vector<double> values;  // in the order of metrics_of_task
 };
 
-// One entry per answer of a "done" record, except fidelity answers of no reference token, which have no value per token.
-//   accuracy (likelihood)  1 if argmax_o log_likelihood[o] / tokens[o] is gold_option (the first of equals is taken); _raw without division
-//   accuracy (exact_match) 1 if exact_match(text, gold_answer); (multiple_choice) 1 if parse_choice(text, n_options) is gold_option
-//   parse_rate             1 if a choice could be read;  length_limit_rate  1 if stop_reason is "length"
-//   kl                     kl_sum / n_tokens, nats;  log_perplexity  -log_likelihood_sum / n_tokens;  top_agreement  count / n_tokens
+// One entry per answer of a "done" record, except fidelity answers of no reference token, which have no value per
+// token.
+//   accuracy (likelihood)  1 if argmax_o log_likelihood[o] / tokens[o] is gold_option (the first of equals is taken);
+//   _raw without division accuracy (exact_match) 1 if exact_match(text, gold_answer); (multiple_choice) 1 if
+//   parse_choice(text, n_options) is gold_option parse_rate             1 if a choice could be read;  length_limit_rate
+//   1 if stop_reason is "length" kl                     kl_sum / n_tokens, nats;  log_perplexity  -log_likelihood_sum /
+//   n_tokens;  top_agreement  count / n_tokens
 // Throws Error(kData) naming record and field when a field is missing, of a wrong type, not finite or out of range.
 std::vector<QuestionValues> question_values(const Record& record);
 

@@ -22,11 +22,20 @@ std::string escaped(const std::string& text) {
   std::string result;
   for (const char c : text) {
     switch (c) {
-      case '&': result += "&amp;"; break;
-      case '<': result += "&lt;"; break;
-      case '>': result += "&gt;"; break;
-      case '"': result += "&quot;"; break;
-      default: result += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&quot;";
+        break;
+      default:
+        result += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
     }
   }
   return result;
@@ -45,16 +54,21 @@ struct Style {
 };
 
 std::string text_at(double x, double y, const std::string& text, const Style& style) {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{}\" text-anchor=\"{}\" fill=\"{}\" font-weight=\"{}\">{}</text>\n", x, y,
-                     style.size, style.anchor, style.colour, style.weight, escaped(text));
+  return fmt::format(
+      "<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{}\" text-anchor=\"{}\" fill=\"{}\" font-weight=\"{}\">{}</text>\n",
+      x, y, style.size, style.anchor, style.colour, style.weight, escaped(text));
 }
 
-std::string line_at(double x1, double y1, double x2, double y2, const std::string& colour, double width, const std::string& more = "") {
-  return fmt::format("<line x1=\"{:.2f}\" y1=\"{:.2f}\" x2=\"{:.2f}\" y2=\"{:.2f}\" stroke=\"{}\" stroke-width=\"{}\"{}/>\n", x1, y1, x2, y2,
-                     colour, width, more);
+std::string line_at(double x1, double y1, double x2, double y2, const std::string& colour, double width,
+                    const std::string& more = "") {
+  return fmt::format(
+      "<line x1=\"{:.2f}\" y1=\"{:.2f}\" x2=\"{:.2f}\" y2=\"{:.2f}\" stroke=\"{}\" stroke-width=\"{}\"{}/>\n", x1, y1,
+      x2, y2, colour, width, more);
 }
 
-std::string colour_of(size_t series) { return kColours[series % kColours.size()]; }
+std::string colour_of(size_t series) {
+  return kColours[series % kColours.size()];
+}
 
 std::string dash_of(size_t series) {
   const std::string dash = kDashes[series / kColours.size() % kDashes.size()];
@@ -67,19 +81,38 @@ std::string marker(size_t series, double x, double y, bool hollow) {
                                         hollow ? "#FFFFFF" : colour_of(series), colour_of(series));
   const auto polygon = [&](const std::vector<std::pair<double, double>>& corners) {
     std::string points;
-    for (const auto& [dx, dy] : corners) points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", x + dx, y + dy);
+    for (const auto& [dx, dy] : corners)
+      points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", x + dx, y + dy);
     return fmt::format("<polygon points=\"{}\" {}/>\n", points, paint);
   };
   switch (series % 8) {
-    case 0: return fmt::format("<circle cx=\"{:.2f}\" cy=\"{:.2f}\" r=\"3.7\" {}/>\n", x, y, paint);
-    case 1: return polygon({{-3.4, -3.4}, {3.4, -3.4}, {3.4, 3.4}, {-3.4, 3.4}});
-    case 2: return polygon({{0, -4.7}, {4.4, 3.1}, {-4.4, 3.1}});
-    case 3: return polygon({{0, -4.9}, {4.9, 0}, {0, 4.9}, {-4.9, 0}});
-    case 4: return polygon({{0, 4.7}, {4.4, -3.1}, {-4.4, -3.1}});
-    case 5: return polygon({{-1.5, -4.4}, {1.5, -4.4}, {1.5, -1.5}, {4.4, -1.5}, {4.4, 1.5}, {1.5, 1.5}, {1.5, 4.4}, {-1.5, 4.4},
-                            {-1.5, 1.5}, {-4.4, 1.5}, {-4.4, -1.5}, {-1.5, -1.5}});
-    case 6: return polygon({{0, -4.6}, {4.4, -1.4}, {2.7, 3.7}, {-2.7, 3.7}, {-4.4, -1.4}});
-    default: return polygon({{-4.7, 0}, {3.1, -4.4}, {3.1, 4.4}});
+    case 0:
+      return fmt::format("<circle cx=\"{:.2f}\" cy=\"{:.2f}\" r=\"3.7\" {}/>\n", x, y, paint);
+    case 1:
+      return polygon({{-3.4, -3.4}, {3.4, -3.4}, {3.4, 3.4}, {-3.4, 3.4}});
+    case 2:
+      return polygon({{0, -4.7}, {4.4, 3.1}, {-4.4, 3.1}});
+    case 3:
+      return polygon({{0, -4.9}, {4.9, 0}, {0, 4.9}, {-4.9, 0}});
+    case 4:
+      return polygon({{0, 4.7}, {4.4, -3.1}, {-4.4, -3.1}});
+    case 5:
+      return polygon({{-1.5, -4.4},
+                      {1.5, -4.4},
+                      {1.5, -1.5},
+                      {4.4, -1.5},
+                      {4.4, 1.5},
+                      {1.5, 1.5},
+                      {1.5, 4.4},
+                      {-1.5, 4.4},
+                      {-1.5, 1.5},
+                      {-4.4, 1.5},
+                      {-4.4, -1.5},
+                      {-1.5, -1.5}});
+    case 6:
+      return polygon({{0, -4.6}, {4.4, -1.4}, {2.7, 3.7}, {-2.7, 3.7}, {-4.4, -1.4}});
+    default:
+      return polygon({{-4.7, 0}, {3.1, -4.4}, {3.1, 4.4}});
   }
 }
 
@@ -117,8 +150,10 @@ YAxis y_axis(const PlotPanel& panel) {
     }
   }
   YAxis axis;
-  if (panel.share) high = std::max(high, low + 0.1);
-  else high = std::max(high, 0.005);  // less than that is nothing to zoom into
+  if (panel.share)
+    high = std::max(high, low + 0.1);
+  else
+    high = std::max(high, 0.005);  // less than that is nothing to zoom into
   axis.step = nice_step(high - low, 5);
   axis.low = std::floor(low / axis.step + 1e-9) * axis.step;
   axis.high = std::ceil(high / axis.step - 1e-9) * axis.step;
@@ -155,19 +190,23 @@ class PanelDrawing {
     svg += "</g>\n";
     for (size_t i = 0; i < panel_.lines.size(); ++i) {
       const PlotLine& line = panel_.lines[i];
-      for (const PlotPoint& point : line.points) svg += marker(line.series, at_x(point.x) + shift(i), at_y(point.y), point.partial);
+      for (const PlotPoint& point : line.points)
+        svg += marker(line.series, at_x(point.x) + shift(i), at_y(point.y), point.partial);
     }
     return svg;
   }
 
   std::string clip() const {
-    return fmt::format("<clipPath id=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/></clipPath>\n", clip_id(), x_, y_,
-                       width_, height_);
+    return fmt::format(
+        "<clipPath id=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/></clipPath>\n",
+        clip_id(), x_, y_, width_, height_);
   }
 
  private:
   std::string clip_id() const { return fmt::format("axes-{:.0f}-{:.0f}", x_, y_); }
-  double at_x(double fraction) const { return x_ + width_ * (left_log_ - std::log(fraction)) / (left_log_ - right_log_); }
+  double at_x(double fraction) const {
+    return x_ + width_ * (left_log_ - std::log(fraction)) / (left_log_ - right_log_);
+  }
   double at_y(double value) const { return y_ + height_ * (axis_.high - value) / (axis_.high - axis_.low); }
 
   std::string grid() const {
@@ -182,8 +221,10 @@ class PanelDrawing {
     for (const double tick : panel_.ticks) svg += line_at(at_x(tick), y_, at_x(tick), y_ + height_, kGrid, 0.8);
     svg += line_at(x_, y_, x_, y_ + height_, kInk, 1) + line_at(x_, y_ + height_, x_ + width_, y_ + height_, kInk, 1);
     const double middle = y_ + height_ / 2;
-    svg += fmt::format("<text x=\"{0:.1f}\" y=\"{1:.1f}\" font-size=\"12\" text-anchor=\"middle\" fill=\"{2}\" transform=\"rotate(-90 {0:.1f} {1:.1f})\">{3}</text>\n",
-                       x_ - 46, middle, kInk, escaped(panel_.y_label));
+    svg += fmt::format(
+        "<text x=\"{0:.1f}\" y=\"{1:.1f}\" font-size=\"12\" text-anchor=\"middle\" fill=\"{2}\" transform=\"rotate(-90 "
+        "{0:.1f} {1:.1f})\">{3}</text>\n",
+        x_ - 46, middle, kInk, escaped(panel_.y_label));
     return svg;
   }
 
@@ -237,7 +278,8 @@ class PanelDrawing {
     for (const PlotPoint& point : line.points) {
       if (!point.low || !point.high) continue;
       const double x = at_x(point.x) + by;
-      const double low = std::clamp(*point.low, axis_.low, axis_.high), high = std::clamp(*point.high, axis_.low, axis_.high);
+      const double low = std::clamp(*point.low, axis_.low, axis_.high),
+                   high = std::clamp(*point.high, axis_.low, axis_.high);
       if (high <= low) continue;
       svg += line_at(x, at_y(low), x, at_y(high), colour_of(line.series), 1.1, " stroke-opacity=\"0.5\"");
     }
@@ -247,10 +289,11 @@ class PanelDrawing {
   std::string path(const PlotLine& line, double by) const {
     if (line.points.size() < 2) return "";
     std::string points;
-    for (const PlotPoint& point : line.points) points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", at_x(point.x) + by,
-                                                                             at_y(point.y));
-    return fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"{}/>\n", points,
-                       colour_of(line.series), dash_of(line.series));
+    for (const PlotPoint& point : line.points)
+      points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", at_x(point.x) + by, at_y(point.y));
+    return fmt::format(
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"{}/>\n",
+        points, colour_of(line.series), dash_of(line.series));
   }
 
   const PlotPanel& panel_;

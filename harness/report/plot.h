@@ -1,4 +1,5 @@
-// Accuracy (or KL) against what is kept of the cache, as SVG for a paper: one panel per data set and task, one line and marker per method.
+// Accuracy (or KL) against what is kept of the cache, as SVG for a paper: one panel per data set and task, one line and
+// marker per method.
 #pragma once
 
 #include <optional>
@@ -11,10 +12,10 @@
 namespace kvc {
 
 struct PlotPoint {
-  double x = 0;                           // measured kept fraction, > 0
+  double x = 0;  // measured kept fraction, > 0
   double y = 0;
-  std::optional<double> low, high;        // of the bar; drawn as far as the axes reach
-  bool partial = false;                   // some documents failed or are missing: drawn hollow
+  std::optional<double> low, high;  // of the bar; drawn as far as the axes reach
+  bool partial = false;             // some documents failed or are missing: drawn hollow
 };
 
 struct PlotLine {
@@ -41,8 +42,8 @@ struct Plot {
 // A whole SVG file; text stays text. Colours: Okabe & Ito, "Color Universal Design", 2008.
 std::string render_svg(const Plot& plot);
 
-// One plot per model that has a point to show, as (model label, plot). With fewer than kFewDocuments documents an interval by document
-// is wider than the plot, so the bars are intervals over questions, and a note says so.
+// One plot per model that has a point to show, as (model label, plot). With fewer than kFewDocuments documents an
+// interval by document is wider than the plot, so the bars are intervals over questions, and a note says so.
 constexpr int64_t kFewDocuments = 5;
 std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated);
 

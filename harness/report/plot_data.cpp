@@ -106,8 +106,9 @@ std::vector<std::string> bar_notes(const Seen& seen) {
   if (!seen.by_question.empty()) {
     const int64_t least = *seen.by_question.begin(), most = *seen.by_question.rbegin();
     const std::string range = least == most ? std::to_string(most) : fmt::format("{} to {}", least, most);
-    notes.push_back(fmt::format("{}: 95 % intervals over the questions of {} document{}; they say nothing about other documents.",
-                                seen.by_document ? "Some bars" : "Bars", range, most == 1 ? "" : "s"));
+    notes.push_back(
+        fmt::format("{}: 95 % intervals over the questions of {} document{}; they say nothing about other documents.",
+                    seen.by_document ? "Some bars" : "Bars", range, most == 1 ? "" : "s"));
   }
   return notes;
 }
@@ -141,7 +142,8 @@ std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated) {
     auto& [plot, seen] = by_model[model];
     if (plot.panels.empty()) continue;
     plot.notes = bar_notes(seen);
-    if (seen.queries.size() == 1) plot.notes.push_back("Reference queries, where a method takes some: " + *seen.queries.begin() + ".");
+    if (seen.queries.size() == 1)
+      plot.notes.push_back("Reference queries, where a method takes some: " + *seen.queries.begin() + ".");
     if (seen.partial) plot.notes.push_back("Hollow markers: some documents failed or are missing.");
     plots.emplace_back(model, std::move(plot));
   }

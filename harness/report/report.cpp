@@ -17,7 +17,8 @@ Tabulated load(const std::string& folder, const Json& defaults) {
   std::vector<std::string> warnings;
   std::vector<Record> records = load_records(folder, warnings);
   if (records.empty()) {
-    throw Error(ErrorKind::kData, "there are no records in the results folder", folder, "run the sweep first: kvc run CONFIG");
+    throw Error(ErrorKind::kData, "there are no records in the results folder", folder,
+                "run the sweep first: kvc run CONFIG");
   }
   Tabulated tabulated = tabulate(std::move(records), defaults);
   for (std::string& warning : warnings) {  // a report does not depend on where its folder lies
@@ -32,7 +33,8 @@ Tabulated load(const std::string& folder, const Json& defaults) {
 // Letters, digits, dots, dashes and underscores stay.
 std::string file_part(const std::string& label) {
   std::string text;
-  for (const char c : label) text += std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '_' ? c : '_';
+  for (const char c : label)
+    text += std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '_' ? c : '_';
   return text;
 }
 
@@ -71,7 +73,8 @@ int64_t most_questions(const Table& table) {
 std::vector<std::vector<const Table*>> by_dataset(const Tabulated& tabulated) {
   std::vector<std::vector<const Table*>> groups;
   for (const Table& table : tabulated.tables) {
-    const bool same = !groups.empty() && groups.back().front()->model == table.model && groups.back().front()->dataset == table.dataset;
+    const bool same = !groups.empty() && groups.back().front()->model == table.model &&
+                      groups.back().front()->dataset == table.dataset;
     if (!same) groups.emplace_back();
     groups.back().push_back(&table);
   }
@@ -87,7 +90,9 @@ std::vector<std::vector<StageCost>> stages_by_model(const Tabulated& tabulated) 
   return groups;
 }
 
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
 
 std::string counts_text(const Tabulated& t) {
   std::string text = fmt::format("{} records: {} done", t.n_records, t.n_done);
@@ -117,11 +122,13 @@ std::string metric_part(const Table& table, bool with_model, const Form& form) {
   std::string text;
   for (size_t i = 0; i < metrics.size(); ++i) {
     if (i > 0 && !form.markdown) break;  // a terminal gets the primary metric
-    const std::string what = fmt::format("{}{}", metrics[i].title, metrics[i].higher_is_better ? "" : " (lower is better)");
+    const std::string what =
+        fmt::format("{}{}", metrics[i].title, metrics[i].higher_is_better ? "" : " (lower is better)");
     if (i == 0) {
       text += form.heading(2, fmt::format("{}: {}", heading(table, with_model), what));
-      text += form.paragraph(fmt::format("{} documents, {} questions; columns: the target asked, as kept fraction or entries per head.",
-                                         table.documents.size(), most_questions(table)));
+      text += form.paragraph(
+          fmt::format("{} documents, {} questions; columns: the target asked, as kept fraction or entries per head.",
+                      table.documents.size(), most_questions(table)));
       if (form.markdown) text += "\n";
     } else {
       text += form.heading(3, what);
@@ -141,10 +148,12 @@ std::string failures_part(const Tabulated& tabulated, const Form& form) {
     constexpr size_t kShown = 20;
     TextTable table{{"cell", "document", "error"}, {}};
     for (const Failure& failure : tabulated.failures) {
-      if (table.rows.size() < kShown) table.rows.push_back({failure.label, failure.document_id, first_line(failure.error)});
+      if (table.rows.size() < kShown)
+        table.rows.push_back({failure.label, failure.document_id, first_line(failure.error)});
     }
     text += form.heading(2, fmt::format("{} failed", tabulated.failures.size())) + form.table(table, 3);
-    if (tabulated.failures.size() > kShown) text += form.paragraph(fmt::format("The first {}; all are in report.json.", kShown));
+    if (tabulated.failures.size() > kShown)
+      text += form.paragraph(fmt::format("The first {}; all are in report.json.", kShown));
   }
   for (const std::string& warning : tabulated.warnings) text += form.paragraph("Warning: " + warning);
   return text;
@@ -155,8 +164,9 @@ std::string compose(const Tabulated& tabulated, const Form& form) {
   std::string text;
   for (const Table& table : tabulated.tables) text += metric_part(table, with_model, form);
   for (const auto& tables : by_dataset(tabulated)) {
-    const std::string title = fmt::format("{}{}: size and seconds of compaction, per document",
-                                          with_model ? tables.front()->model_label + ": " : "", tables.front()->dataset_label);
+    const std::string title =
+        fmt::format("{}{}: size and seconds of compaction, per document",
+                    with_model ? tables.front()->model_label + ": " : "", tables.front()->dataset_label);
     text += form.heading(2, title) + form.table(size_table(tables), 2);
   }
   for (const auto& stages : stages_by_model(tabulated)) {
@@ -171,8 +181,10 @@ std::string compose(const Tabulated& tabulated, const Form& form) {
 
 std::string report_markdown(const Tabulated& tabulated, const std::string& name) {
   std::string text = fmt::format("# {}\n\n{}\n", name, counts_text(tabulated));
-  if (!several_models(tabulated) && !tabulated.tables.empty()) text += fmt::format("Model: {}.\n", tabulated.tables.front().model_label);
-  for (const auto& [file, svg] : plot_files(tabulated)) text += fmt::format("\n![accuracy against kept cache]({})\n", file);
+  if (!several_models(tabulated) && !tabulated.tables.empty())
+    text += fmt::format("Model: {}.\n", tabulated.tables.front().model_label);
+  for (const auto& [file, svg] : plot_files(tabulated))
+    text += fmt::format("\n![accuracy against kept cache]({})\n", file);
   return text + compose(tabulated, Form{true});
 }
 
@@ -188,7 +200,8 @@ void write_report(const std::string& results_folder, const Json& defaults) {
   for (const auto& [file, svg] : plot_files(tabulated)) write_file_atomically((folder / file).string(), svg);
   write_file_atomically((folder / "report.csv").string(), report_csv(tabulated));
   write_file_atomically((folder / "report.md").string(), report_markdown(tabulated, name));
-  write_file_atomically((folder / "report.json").string(), report_json(tabulated).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  write_file_atomically((folder / "report.json").string(),
+                        report_json(tabulated).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 std::string report_table(const std::string& results_folder, const Json& defaults) {

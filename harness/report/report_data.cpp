@@ -15,7 +15,10 @@ Json or_null(const std::optional<T>& value) {
 
 Json interval_json(const Interval& interval) {
   if (!interval.exists()) return nullptr;
-  Json json = Json{{"kind", interval_name(interval.kind)}, {"level", kLevel}, {"low", interval.low}, {"high", interval.high},
+  Json json = Json{{"kind", interval_name(interval.kind)},
+                   {"level", kLevel},
+                   {"low", interval.low},
+                   {"high", interval.high},
                    {"half_width", interval.half_width()}};
   if (interval.degrees > 0) {
     json["standard_error"] = interval.standard_error;
@@ -46,14 +49,10 @@ Json metrics_json(const CellSummary& cell) {
 }
 
 Json sizes_json(const SizeSummary& s) {
-  return Json{{"kept_fraction", or_null(s.kept_fraction)},
-              {"compaction_ratio", or_null(s.compaction_ratio)},
-              {"bytes_before", or_null(s.bytes_before)},
-              {"bytes_after", or_null(s.bytes_after)},
-              {"bytes_ratio", or_null(s.bytes_ratio)},
-              {"allocated_bytes_after", or_null(s.allocated_bytes_after)},
-              {"head_len_min", or_null(s.head_len_min)},
-              {"head_len_mean", or_null(s.head_len_mean)},
+  return Json{{"kept_fraction", or_null(s.kept_fraction)}, {"compaction_ratio", or_null(s.compaction_ratio)},
+              {"bytes_before", or_null(s.bytes_before)},   {"bytes_after", or_null(s.bytes_after)},
+              {"bytes_ratio", or_null(s.bytes_ratio)},     {"allocated_bytes_after", or_null(s.allocated_bytes_after)},
+              {"head_len_min", or_null(s.head_len_min)},   {"head_len_mean", or_null(s.head_len_mean)},
               {"head_len_max", or_null(s.head_len_max)}};
 }
 
@@ -66,7 +65,8 @@ Json cell_json(const CellSummary& cell) {
               {"first_error", cell.first_error.empty() ? Json(nullptr) : Json(cell.first_error)},
               {"metrics", metrics_json(cell)},
               {"sizes", sizes_json(cell.sizes)},
-              {"seconds", Json{{"compaction_shared_s", or_null(cell.compaction_shared_s)}, {"compaction_s", or_null(cell.compaction_s)}}}};
+              {"seconds", Json{{"compaction_shared_s", or_null(cell.compaction_shared_s)},
+                               {"compaction_s", or_null(cell.compaction_s)}}}};
 }
 
 const char* role_name(Role role) {
@@ -85,19 +85,25 @@ Json table_json(const Table& table) {
     for (const auto& cell : row.cells) {
       if (cell) cells.push_back(cell_json(*cell));
     }
-    rows.push_back(Json{{"label", row.label()}, {"role", role_name(row.role)}, {"method", row.method}, {"queries", row.queries},
+    rows.push_back(Json{{"label", row.label()},
+                        {"role", role_name(row.role)},
+                        {"method", row.method},
+                        {"queries", row.queries},
                         {"cells", std::move(cells)}});
   }
-  return Json{{"model", table.model},     {"dataset", table.dataset}, {"task", table.task}, {"documents", table.documents},
-              {"targets", table.targets}, {"metrics", metrics},       {"rows", rows}};
+  return Json{
+      {"model", table.model},     {"dataset", table.dataset}, {"task", table.task}, {"documents", table.documents},
+      {"targets", table.targets}, {"metrics", metrics},       {"rows", rows}};
 }
 
 Json stage_json(const StageCost& cost) {
   Json parts = Json::object();
   for (const auto& [name, seconds] : cost.parts) parts[name] = seconds;
-  return Json{{"model", cost.model_label},   {"dataset", cost.dataset_label},   {"n_documents", cost.n_documents},
-              {"prefill_s", cost.prefill_s}, {"queries_s", cost.queries_s},     {"compaction_s", cost.compaction_s},
-              {"reference_s", cost.reference_s}, {"ask_s", cost.ask_s},         {"total_s", cost.total_s()}, {"parts", parts}};
+  return Json{{"model", cost.model_label},       {"dataset", cost.dataset_label},
+              {"n_documents", cost.n_documents}, {"prefill_s", cost.prefill_s},
+              {"queries_s", cost.queries_s},     {"compaction_s", cost.compaction_s},
+              {"reference_s", cost.reference_s}, {"ask_s", cost.ask_s},
+              {"total_s", cost.total_s()},       {"parts", parts}};
 }
 
 std::string quoted(const std::string& text) {
@@ -113,13 +119,21 @@ std::string csv_line(const std::vector<std::string>& fields) {
   return fmt::format("{}\n", fmt::join(list, ","));
 }
 
-std::string text(const std::optional<double>& value) { return value ? fmt::format("{}", *value) : ""; }
+std::string text(const std::optional<double>& value) {
+  return value ? fmt::format("{}", *value) : "";
+}
 
 void csv_cell(const Table& table, const Row& row, const CellSummary& cell, std::string& csv) {
   const SizeSummary& s = cell.sizes;
   const auto line = [&](const MetricSummary* metric) {
-    std::vector<std::string> fields = {table.model_label, table.dataset_label, table.task_label, row.method_label, row.queries_label,
-                                       target_text(cell.target), fmt::format("{}", cell.n_done), fmt::format("{}", cell.n_failed),
+    std::vector<std::string> fields = {table.model_label,
+                                       table.dataset_label,
+                                       table.task_label,
+                                       row.method_label,
+                                       row.queries_label,
+                                       target_text(cell.target),
+                                       fmt::format("{}", cell.n_done),
+                                       fmt::format("{}", cell.n_failed),
                                        fmt::format("{}", cell.n_missing)};
     if (metric != nullptr && metric->estimate.n_questions > 0) {
       const Estimate& e = metric->estimate;
@@ -127,17 +141,19 @@ void csv_cell(const Table& table, const Row& row, const CellSummary& cell, std::
       const auto& difference = metric->difference_to_full;
       const bool paired = difference && difference->interval.exists();
       for (const std::string& value :
-           {metric->info.name, fmt::format("{}", e.n_questions), fmt::format("{}", e.mean), interval ? fmt::format("{}", e.interval.low) : "",
-            interval ? fmt::format("{}", e.interval.high) : "", std::string(interval_name(e.interval.kind)), text(metric->retained),
-            difference ? fmt::format("{}", difference->mean) : "", paired ? fmt::format("{}", difference->interval.low) : "",
+           {metric->info.name, fmt::format("{}", e.n_questions), fmt::format("{}", e.mean),
+            interval ? fmt::format("{}", e.interval.low) : "", interval ? fmt::format("{}", e.interval.high) : "",
+            std::string(interval_name(e.interval.kind)), text(metric->retained),
+            difference ? fmt::format("{}", difference->mean) : "",
+            paired ? fmt::format("{}", difference->interval.low) : "",
             paired ? fmt::format("{}", difference->interval.high) : ""}) {
         fields.push_back(value);
       }
     } else {
       fields.insert(fields.end(), 10, "");
     }
-    for (const auto& value : {s.kept_fraction, s.compaction_ratio, s.bytes_before, s.bytes_after, s.bytes_ratio, cell.compaction_shared_s,
-                              cell.compaction_s}) {
+    for (const auto& value : {s.kept_fraction, s.compaction_ratio, s.bytes_before, s.bytes_after, s.bytes_ratio,
+                              cell.compaction_shared_s, cell.compaction_s}) {
       fields.push_back(text(value));
     }
     csv += csv_line(fields);
@@ -153,11 +169,14 @@ Json report_json(const Tabulated& tabulated) {
   for (const Table& table : tabulated.tables) tables.push_back(table_json(table));
   for (const StageCost& cost : tabulated.stages) stages.push_back(stage_json(cost));
   for (const Failure& f : tabulated.failures) {
-    failures.push_back(Json{{"cell_id", f.cell_id}, {"label", f.label}, {"document_id", f.document_id}, {"error", f.error}});
+    failures.push_back(
+        Json{{"cell_id", f.cell_id}, {"label", f.label}, {"document_id", f.document_id}, {"error", f.error}});
   }
   return Json{{"schema", "kvcompact.report"},
               {"version", 1},
-              {"records", Json{{"total", tabulated.n_records}, {"done", tabulated.n_done}, {"failed", tabulated.n_failed},
+              {"records", Json{{"total", tabulated.n_records},
+                               {"done", tabulated.n_done},
+                               {"failed", tabulated.n_failed},
                                {"missing", tabulated.n_missing}}},
               {"provenance", tabulated.provenance},
               {"tables", tables},
@@ -168,8 +187,10 @@ Json report_json(const Tabulated& tabulated) {
 
 std::string report_csv(const Tabulated& tabulated) {
   std::string csv =
-      "model,dataset,task,method,queries,target,n_done,n_failed,n_missing,metric,n_questions,mean,low,high,interval,retained,"
-      "difference_to_full,difference_low,difference_high,kept_fraction,compaction_ratio,bytes_before,bytes_after,bytes_ratio,"
+      "model,dataset,task,method,queries,target,n_done,n_failed,n_missing,metric,n_questions,mean,low,high,interval,"
+      "retained,"
+      "difference_to_full,difference_low,difference_high,kept_fraction,compaction_ratio,bytes_before,bytes_after,bytes_"
+      "ratio,"
       "compaction_shared_s,compaction_s\n";
   for (const Table& table : tabulated.tables) {
     for (const Row& row : table.rows) {

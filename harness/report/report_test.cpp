@@ -15,9 +15,9 @@
 namespace kvc {
 namespace {
 
+using test_records::Shape;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using test_records::Shape;
 
 class Folder {
  public:
@@ -43,10 +43,16 @@ size_t count(const std::string& text, const std::string& part) {
   return n;
 }
 
-Record one(const std::string& task, const std::string& method, const Json& target, std::vector<Json> answers, const std::string& document = "d") {
+Record one(const std::string& task, const std::string& method, const Json& target, std::vector<Json> answers,
+           const std::string& document = "d") {
   Record r;
-  r.cell = Json{{"model", {{"name", "m"}}}, {"dataset", {{"name", "s"}}}, {"task", {{"name", task}}}, {"queries", nullptr},
-                {"method", {{"name", method}}}, {"target", target}, {"seed", 7}};
+  r.cell = Json{{"model", {{"name", "m"}}},
+                {"dataset", {{"name", "s"}}},
+                {"task", {{"name", task}}},
+                {"queries", nullptr},
+                {"method", {{"name", method}}},
+                {"target", target},
+                {"seed", 7}};
   r.cell_id = stable_hash(canonical_json(r.cell));
   r.document_id = document;
   r.status = "done";
@@ -64,21 +70,28 @@ std::string error_of(const Record& record) {
 }
 
 TEST(Metric, LikelihoodByTokenAndRaw) {
-  const Json answer = {{"question_id", "q"}, {"gold_option", 1}, {"option_log_likelihood", {-4.0, -6.0}}, {"option_tokens", {2, 6}}};
+  const Json answer = {
+      {"question_id", "q"}, {"gold_option", 1}, {"option_log_likelihood", {-4.0, -6.0}}, {"option_tokens", {2, 6}}};
   EXPECT_EQ(question_values(one("likelihood", "x", nullptr, {answer}))[0].values, (std::vector<double>{1, 0}));
 }
 
 TEST(Metric, MultipleChoiceCountsUnreadableAnswersAsWrong) {
-  const Json right = {{"question_id", "a"}, {"gold_option", 1}, {"n_options", 4}, {"text", "The answer is: B"}, {"stop_reason", "end"}};
-  const Json unreadable = {{"question_id", "b"}, {"gold_option", 1}, {"n_options", 4}, {"text", "hmm"}, {"stop_reason", "length"}};
+  const Json right = {
+      {"question_id", "a"}, {"gold_option", 1}, {"n_options", 4}, {"text", "The answer is: B"}, {"stop_reason", "end"}};
+  const Json unreadable = {
+      {"question_id", "b"}, {"gold_option", 1}, {"n_options", 4}, {"text", "hmm"}, {"stop_reason", "length"}};
   const auto values = question_values(one("multiple_choice", "x", nullptr, {right, unreadable}));
   EXPECT_EQ(values[0].values, (std::vector<double>{1, 1, 0}));
   EXPECT_EQ(values[1].values, (std::vector<double>{0, 0, 1}));
 }
 
 TEST(Metric, ExactMatchAndFidelity) {
-  EXPECT_EQ(question_values(one("exact_match", "x", nullptr, {{{"question_id", "q"}, {"gold_answer", "4821"}, {"text", " 4821."}}}))[0].values[0], 1);
-  const Json answer = {{"question_id", "q"}, {"n_tokens", 4}, {"kl_sum", 2.0}, {"log_likelihood_sum", -6.0}, {"top_agreement", 3}};
+  EXPECT_EQ(question_values(one("exact_match", "x", nullptr,
+                                {{{"question_id", "q"}, {"gold_answer", "4821"}, {"text", " 4821."}}}))[0]
+                .values[0],
+            1);
+  const Json answer = {
+      {"question_id", "q"}, {"n_tokens", 4}, {"kl_sum", 2.0}, {"log_likelihood_sum", -6.0}, {"top_agreement", 3}};
   Json empty = answer;
   empty["n_tokens"] = 0;
   empty["top_agreement"] = 0;
@@ -88,7 +101,8 @@ TEST(Metric, ExactMatchAndFidelity) {
 }
 
 TEST(Metric, BrokenAnswersNameRecordAndField) {
-  Record record = one("likelihood", "x", 0.5, {{{"question_id", "q"}, {"gold_option", 0}, {"option_log_likelihood", {-1.0}}}});
+  Record record =
+      one("likelihood", "x", 0.5, {{{"question_id", "q"}, {"gold_option", 0}, {"option_log_likelihood", {-1.0}}}});
   EXPECT_THAT(error_of(record), HasSubstr("field 'option_tokens' of answer 0 is missing"));
   EXPECT_THAT(error_of(record), HasSubstr("record of cell " + record.cell_id + ", document 'd'"));
   record.answers[0]["option_tokens"] = {0};
@@ -112,8 +126,9 @@ TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
     for (size_t i = 0; i < right.size(); ++i) answers.push_back(match("q" + std::to_string(i), right[i]));
     return one("exact_match", method, target, answers);
   };
-  const Tabulated t = tabulate({ask("full_cache", nullptr, {true, true, true, false}), ask("no_context", nullptr, {true, false, false, false}),
-                                ask("h2o", 0.1, {true, true, false, false})});
+  const Tabulated t =
+      tabulate({ask("full_cache", nullptr, {true, true, true, false}),
+                ask("no_context", nullptr, {true, false, false, false}), ask("h2o", 0.1, {true, true, false, false})});
   const Table& table = t.tables.at(0);
   ASSERT_EQ(table.rows.size(), 3u);
   EXPECT_EQ(table.rows[0].role, Role::kCeiling);
@@ -124,7 +139,8 @@ TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
   EXPECT_DOUBLE_EQ(metric.difference_to_full->mean, -0.25);
   EXPECT_EQ(metric.estimate.interval.kind, IntervalKind::kWilson);  // one document
   // No share is retained of a full cache that is no better than nothing.
-  const Tabulated flat = tabulate({ask("full_cache", nullptr, {true}), ask("no_context", nullptr, {true}), ask("h2o", 0.1, {true})});
+  const Tabulated flat =
+      tabulate({ask("full_cache", nullptr, {true}), ask("no_context", nullptr, {true}), ask("h2o", 0.1, {true})});
   EXPECT_FALSE(flat.tables[0].rows[1].cells[0]->metrics[0].retained.has_value());
 }
 
@@ -146,8 +162,11 @@ TEST(Tabulate, ShowsOnlyOptionsThatVaryOrDifferFromDefaults) {
     for (const Row& row : t.tables[0].rows) text += row.method_label + ";";
     return text;
   };
-  EXPECT_EQ(labels(nullptr), "full_cache;attention_matching (bias=nnls);attention_matching (bias=none);h2o;random_keys;snapkv;streaming_llm;no_context;");
-  EXPECT_THAT(labels(Json{{"method", {{"snapkv", {{"window", 32}, {"kernel", 7}}}}}}), HasSubstr("snapkv (window=64);"));
+  EXPECT_EQ(labels(nullptr),
+            "full_cache;attention_matching (bias=nnls);attention_matching "
+            "(bias=none);h2o;random_keys;snapkv;streaming_llm;no_context;");
+  EXPECT_THAT(labels(Json{{"method", {{"snapkv", {{"window", 32}, {"kernel", 7}}}}}}),
+              HasSubstr("snapkv (window=64);"));
 }
 
 TEST(Tabulate, CountsFailedAndMissing) {

@@ -15,7 +15,8 @@ struct Mean {
   double count = 0;
 };
 
-// A stage is named by what a reader sees ("compaction snapkv, repeat_prefill"); its parts, each paid once, by what they depend on.
+// A stage is named by what a reader sees ("compaction snapkv, repeat_prefill"); its parts, each paid once, by what they
+// depend on.
 struct Stage {
   std::string kind;
   std::map<std::string, Mean> paid;
@@ -32,7 +33,8 @@ class Collector {
   Collector(const Record& record, Group& group) : record_(record), group_(group) {}
 
   // `depends` names the parts of the cell that the stage depends on besides document and seed.
-  void pay(const char* seconds, const std::string& kind, const std::string& shown, const std::vector<const char*>& depends) {
+  void pay(const char* seconds, const std::string& kind, const std::string& shown,
+           const std::vector<const char*>& depends) {
     if (!record_.seconds.contains(seconds) || !record_.seconds.at(seconds).is_number()) return;
     Json key = Json::array({seconds, record_.document_id, record_.cell.value("seed", Json())});
     for (const char* part : depends) key.push_back(record_.cell.value(part, Json()));
@@ -52,7 +54,8 @@ void collect(const Record& record, const Labels& labels, Group& group) {
   const Json queries = record.cell.value("queries", Json());
   const std::string source = labels.of("queries", queries);
   const std::string task = labels.of("task", record.cell.value("task", Json()));
-  const std::string method = labels.of("method", record.cell.value("method", Json())) + (source.empty() ? "" : ", " + source);
+  const std::string method =
+      labels.of("method", record.cell.value("method", Json())) + (source.empty() ? "" : ", " + source);
   group.documents.insert(canonical_json(Json::array({record.document_id, record.cell.value("seed", Json())})));
   Collector collector(record, group);
   collector.pay("prefill_s", "prefill", "prefill", {});

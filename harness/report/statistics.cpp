@@ -76,7 +76,8 @@ double beta_fraction(double a, double b, double x) {
 double incomplete_beta(double a, double b, double x, double x_complement) {
   if (x <= 0) return 0;
   if (x_complement <= 0) return 1;
-  const double front = std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log(x_complement));
+  const double front =
+      std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log(x_complement));
   if (x < (a + 1) / (a + b + 2)) return front * beta_fraction(a, b, x) / a;
   return 1 - front * beta_fraction(b, a, x_complement) / b;
 }
@@ -97,7 +98,9 @@ double percentile(const std::vector<double>& sorted, double p) {
 class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed) {}
-  size_t below(size_t n) { return static_cast<size_t>(static_cast<double>(next() >> 11) * 0x1p-53 * static_cast<double>(n)); }
+  size_t below(size_t n) {
+    return static_cast<size_t>(static_cast<double>(next() >> 11) * 0x1p-53 * static_cast<double>(n));
+  }
 
  private:
   std::uint64_t next() {
@@ -113,11 +116,16 @@ class Random {
 
 std::string_view interval_name(IntervalKind kind) {
   switch (kind) {
-    case IntervalKind::kDocuments: return "documents_t";
-    case IntervalKind::kBootstrap: return "documents_bootstrap";
-    case IntervalKind::kWilson: return "questions_wilson";
-    case IntervalKind::kQuestionsT: return "questions_t";
-    case IntervalKind::kNone: break;
+    case IntervalKind::kDocuments:
+      return "documents_t";
+    case IntervalKind::kBootstrap:
+      return "documents_bootstrap";
+    case IntervalKind::kWilson:
+      return "questions_wilson";
+    case IntervalKind::kQuestionsT:
+      return "questions_t";
+    case IntervalKind::kNone:
+      break;
   }
   return "none";
 }
@@ -198,7 +206,8 @@ Estimate estimate(const std::vector<Observation>& observations, bool share) {
   result.bootstrap = bootstrap_interval(observations);
   // Equal shares in all documents leave no spread to estimate from; a width of 0 would claim certainty.
   constexpr double kNoSpread = 1e-12;
-  if (!result.interval.exists() || (share && result.interval.standard_error < kNoSpread)) result.interval = result.questions;
+  if (!result.interval.exists() || (share && result.interval.standard_error < kNoSpread))
+    result.interval = result.questions;
   return result;
 }
 

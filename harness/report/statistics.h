@@ -1,5 +1,5 @@
-// Means with intervals. Questions of one document share its text and its cache, so they are not independent: intervals are
-// clustered by document wherever there are at least two.
+// Means with intervals. Questions of one document share its text and its cache, so they are not independent: intervals
+// are clustered by document wherever there are at least two.
 //   y_i value of question i, N questions, G documents, m mean, e_g = sum over document g of (y_i - m)
 #pragma once
 
@@ -51,15 +51,18 @@ constexpr double kLevel = 0.95;
 constexpr int64_t kBootstrapDraws = 2000;
 constexpr std::uint64_t kBootstrapSeed = 20240229;
 
-// All of the above; an empty list gives an Estimate of no questions. `share`: every value is 0 or 1. An interval by document is not
-// possible with one document, nor, for a share, when all e_g are 0 (e.g. everything right): then `interval` is `questions`.
+// All of the above; an empty list gives an Estimate of no questions. `share`: every value is 0 or 1. An interval by
+// document is not possible with one document, nor, for a share, when all e_g are 0 (e.g. everything right): then
+// `interval` is `questions`.
 Estimate estimate(const std::vector<Observation>& observations, bool share);
 
 // m = sum y / N (a ratio of sums over documents, which may have different numbers of questions);
-// se^2 = G/(G-1) sum_g e_g^2 / N^2; m +- t_{G-1} se. Cameron & Miller, "A practitioner's guide to cluster-robust inference", 2015.
+// se^2 = G/(G-1) sum_g e_g^2 / N^2; m +- t_{G-1} se. Cameron & Miller, "A practitioner's guide to cluster-robust
+// inference", 2015.
 Interval clustered_interval(const std::vector<Observation>& observations);
 
-// Whole documents drawn with replacement; percentiles of the ratio of sums, linearly interpolated. The same on every machine.
+// Whole documents drawn with replacement; percentiles of the ratio of sums, linearly interpolated. The same on every
+// machine.
 Interval bootstrap_interval(const std::vector<Observation>& observations, int64_t draws = kBootstrapDraws,
                             std::uint64_t seed = kBootstrapSeed);
 

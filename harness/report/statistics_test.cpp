@@ -23,7 +23,8 @@ const Json& golden() {
 std::vector<Observation> observations_of(const Json& clusters) {
   std::vector<Observation> list;
   for (size_t g = 0; g < clusters.size(); ++g) {
-    for (const Json& value : clusters[g]) list.push_back({std::string(1, static_cast<char>('A' + g)), value.get<double>()});
+    for (const Json& value : clusters[g])
+      list.push_back({std::string(1, static_cast<char>('A' + g)), value.get<double>()});
   }
   return list;
 }
@@ -36,7 +37,8 @@ TEST(Statistics, StudentsTAgreesWithScipy) {
   ASSERT_GT(golden().at("t_cdf").size(), 40u);
   for (const Json& row : golden().at("t_cdf")) {
     SCOPED_TRACE(row.dump());
-    EXPECT_NEAR(student_t_cdf(row[0].get<double>(), row[1].get<double>()), row[2].get<double>(), 5e-11);  // scipy's own error at t = -1e-6
+    EXPECT_NEAR(student_t_cdf(row[0].get<double>(), row[1].get<double>()), row[2].get<double>(),
+                5e-11);  // scipy's own error at t = -1e-6
   }
   for (const Json& row : golden().at("t_quantile")) {
     SCOPED_TRACE(row.dump());
@@ -73,7 +75,8 @@ TEST(Statistics, BootstrapDrawsAsWrittenAndTendsToAllResamples) {
   for (const Json& row : golden().at("clustered")) {
     SCOPED_TRACE(row.at("name").get<std::string>());
     const auto observations = observations_of(row.at("clusters"));
-    const Interval interval = bootstrap_interval(observations, row.at("bootstrap_draws").get<int64_t>(), row.at("bootstrap_seed").get<std::uint64_t>());
+    const Interval interval = bootstrap_interval(observations, row.at("bootstrap_draws").get<int64_t>(),
+                                                 row.at("bootstrap_seed").get<std::uint64_t>());
     EXPECT_NEAR(interval.low, row.at("bootstrap")[0].get<double>(), 1e-12);
     EXPECT_NEAR(interval.high, row.at("bootstrap")[1].get<double>(), 1e-12);
     if (row.at("bootstrap_exhaustive").is_null()) continue;
@@ -111,8 +114,8 @@ TEST(Statistics, DoesNotDependOnTheOrder) {
   EXPECT_EQ(one.bootstrap.high, other.bootstrap.high);
 }
 
-// Questions of a document share its difficulty. The clustered interval must hold the truth about 95 % of the time, the one that
-// takes questions as independent clearly less often.
+// Questions of a document share its difficulty. The clustered interval must hold the truth about 95 % of the time, the
+// one that takes questions as independent clearly less often.
 TEST(Statistics, ClusteredIntervalCoversTheTruth) {
   std::mt19937_64 random(5);
   std::uniform_real_distribution<double> uniform;

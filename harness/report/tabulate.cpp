@@ -38,7 +38,7 @@ struct RowData {
 
 struct TableData {
   Json model, dataset, task;
-  std::map<std::string, RowData> rows;                        // by canonical (method, queries)
+  std::map<std::string, RowData> rows;                      // by canonical (method, queries)
   std::set<std::pair<std::string, std::string>> documents;  // with seed
   std::map<std::string, Json> targets;
 };
@@ -47,10 +47,14 @@ Json part(const Record& record, const char* name) {
   return record.cell.contains(name) ? record.cell.at(name) : Json(nullptr);
 }
 
-std::string seed_of(const Record& record) { return part(record, "seed").dump(); }
+std::string seed_of(const Record& record) {
+  return part(record, "seed").dump();
+}
 
 std::string name_of(const Json& plugin) {
-  return plugin.is_object() && plugin.contains("name") && plugin.at("name").is_string() ? plugin.at("name").get<std::string>() : "?";
+  return plugin.is_object() && plugin.contains("name") && plugin.at("name").is_string()
+             ? plugin.at("name").get<std::string>()
+             : "?";
 }
 
 Judged judge(const Record& record) {
@@ -92,7 +96,9 @@ struct Sum {
   double total = 0;
   int64_t count = 0;
   double least = 0, most = 0;
-  std::optional<double> mean() const { return count == 0 ? std::nullopt : std::optional(total / static_cast<double>(count)); }
+  std::optional<double> mean() const {
+    return count == 0 ? std::nullopt : std::optional(total / static_cast<double>(count));
+  }
 };
 
 Sum sum(const CellData& cell, const Json Record::*object, const char* name) {
@@ -200,7 +206,9 @@ CellSummary summarize(const CellData& cell, const TableData& table) {
 // Fractions from large to small, then numbers of entries from large to small.
 bool before(const Json& a, const Json& b) {
   const auto key = [](const Json& target) {
-    const double size = target.is_number() ? target.get<double>() : std::strtod(target.is_string() ? target.get<std::string>().c_str() : "0", nullptr);
+    const double size = target.is_number()
+                            ? target.get<double>()
+                            : std::strtod(target.is_string() ? target.get<std::string>().c_str() : "0", nullptr);
     return std::tuple(target.is_number() ? 0 : 1, -size, target.dump());
   };
   return key(a) < key(b);
@@ -218,13 +226,21 @@ Row finish_row(const RowData& data, const TableData& table, const std::vector<Js
     const auto found = data.cells.find(canonical_json(target));
     row.cells.push_back(found == data.cells.end() ? std::nullopt : std::optional(summarize(found->second, table)));
   }
-  if (const auto found = data.cells.find("null"); found != data.cells.end()) row.untargeted = summarize(found->second, table);
+  if (const auto found = data.cells.find("null"); found != data.cells.end())
+    row.untargeted = summarize(found->second, table);
   return row;
 }
 
 Table finish(const TableData& data, const Labels& labels) {
-  Table table{data.model, data.dataset, data.task, labels.of("model", data.model), labels.of("dataset", data.dataset),
-              labels.of("task", data.task), {}, {}, {}};
+  Table table{data.model,
+              data.dataset,
+              data.task,
+              labels.of("model", data.model),
+              labels.of("dataset", data.dataset),
+              labels.of("task", data.task),
+              {},
+              {},
+              {}};
   for (const auto& [document, seed] : data.documents) {
     if (table.documents.empty() || table.documents.back() != document) table.documents.push_back(document);
   }
@@ -258,7 +274,8 @@ void count(const TableData& table, const Labels& labels, Tabulated& result) {
         --missing;
         ++(judged.failed ? result.n_failed : result.n_done);
         if (!judged.failed) continue;
-        std::string label = fmt::format("{}, {} on {}", labels.of("method", row.method), name_of(table.task), name_of(table.dataset));
+        std::string label =
+            fmt::format("{}, {} on {}", labels.of("method", row.method), name_of(table.task), name_of(table.dataset));
         if (!cell.target.is_null()) label += " at " + target_text(cell.target);
         result.failures.push_back({judged.record->cell_id, label, judged.record->document_id, judged.error});
       }
@@ -291,7 +308,8 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults) {
   }
   for (const auto& [key, table] : tables) {
     if (metrics_of_task(name_of(table.task)).empty()) {
-      result.warnings.push_back(fmt::format("task '{}' has no metric in this program: sizes and seconds only", name_of(table.task)));
+      result.warnings.push_back(
+          fmt::format("task '{}' has no metric in this program: sizes and seconds only", name_of(table.task)));
     }
     result.tables.push_back(finish(table, labels));
     count(table, labels, result);

@@ -18,13 +18,14 @@ struct MetricSummary {
   MetricInfo info;
   Estimate estimate;
   std::optional<Estimate> difference_to_full;  // of each question to the same question of full_cache
-  std::optional<double> retained;  // (m - floor) / (full - floor) on the same questions; only for shares, only if full > floor
+  std::optional<double>
+      retained;  // (m - floor) / (full - floor) on the same questions; only for shares, only if full > floor
 };
 
 // Sums or means over documents; a size that no record has is not there.
 struct SizeSummary {
-  std::optional<double> kept_fraction;     // sum of kept / sum of compactable entries
-  std::optional<double> compaction_ratio;  // its inverse
+  std::optional<double> kept_fraction;                                     // sum of kept / sum of compactable entries
+  std::optional<double> compaction_ratio;                                  // its inverse
   std::optional<double> bytes_before, bytes_after, allocated_bytes_after;  // mean per document
   std::optional<double> bytes_ratio;                                       // sum before / sum after
   std::optional<double> head_len_min, head_len_mean, head_len_max;         // least, mean, largest
@@ -62,12 +63,14 @@ struct Table {
   std::vector<Row> rows;      // ceiling, methods by label, floor
 };
 
-// Seconds per document of one model and data set for its whole grid; what several cells share is counted once per document.
+// Seconds per document of one model and data set for its whole grid; what several cells share is counted once per
+// document.
 struct StageCost {
   std::string model_label, dataset_label;
-  int64_t n_documents = 0;  // documents times seeds
+  int64_t n_documents = 0;                                                            // documents times seeds
   double prefill_s = 0, queries_s = 0, compaction_s = 0, reference_s = 0, ask_s = 0;  // mean per document
-  std::vector<std::pair<std::string, double>> parts;  // "queries repeat_prefill", "compaction snapkv", "ask likelihood": the same, split
+  std::vector<std::pair<std::string, double>>
+      parts;  // "queries repeat_prefill", "compaction snapkv", "ask likelihood": the same, split
   double total_s() const { return prefill_s + queries_s + compaction_s + reference_s + ask_s; }
 };
 
@@ -84,8 +87,9 @@ struct Tabulated {
   int64_t n_records = 0, n_done = 0, n_failed = 0, n_missing = 0;
 };
 
-// `defaults` is {"method": {NAME: {OPTION: VALUE}}, "queries": ..., "dataset": ..., "task": ...}, or null: a label shows the options that
-// differ from them, and those that vary between plug-ins of one name. The order of `records` does not matter.
+// `defaults` is {"method": {NAME: {OPTION: VALUE}}, "queries": ..., "dataset": ..., "task": ...}, or null: a label
+// shows the options that differ from them, and those that vary between plug-ins of one name. The order of `records`
+// does not matter.
 Tabulated tabulate(std::vector<Record> records, const Json& defaults = nullptr);
 
 // 0.05 -> "0.05", "512 entries" as it is.

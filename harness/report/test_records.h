@@ -1,4 +1,5 @@
-// Synthetic records of realistic shape for the tests of the report: a small sweep whose accuracies fall and whose KL rises with the ratio.
+// Synthetic records of realistic shape for the tests of the report: a small sweep whose accuracies fall and whose KL
+// rises with the ratio.
 #pragma once
 
 #include <cmath>
@@ -65,12 +66,17 @@ inline Record record(const Json& cell, int document, const Level& level, const S
   r.status = "done";
   r.provenance = Json{{"kvc_version", "0.1.0"}, {"threads", 2}, {"started_at", "2026-01-01T00:00:00Z"}};
   const double tokens = 2900 + 30 * document, before = 30 * 3 * (tokens + 40) * 256;
-  r.sizes = Json{{"context_tokens", tokens + 40}, {"compactable_tokens", tokens}, {"kept_fraction", level.kept},
-                 {"bytes_before", before}, {"bytes_after", 30 * 3 * (level.kept * tokens + 40) * 260},
-                 {"head_len_min", std::floor(level.kept * tokens) + 40}, {"head_len_mean", level.kept * tokens + 40},
+  r.sizes = Json{{"context_tokens", tokens + 40},
+                 {"compactable_tokens", tokens},
+                 {"kept_fraction", level.kept},
+                 {"bytes_before", before},
+                 {"bytes_after", 30 * 3 * (level.kept * tokens + 40) * 260},
+                 {"head_len_min", std::floor(level.kept * tokens) + 40},
+                 {"head_len_mean", level.kept * tokens + 40},
                  {"head_len_max", std::floor(level.kept * tokens) + 41}};
-  r.seconds = Json{{"prefill_s", 2.0 + document}, {"queries_s", cell.at("queries").is_null() ? 0.0 : 3.0}, {"compaction_shared_s", 0.5},
-                   {"compaction_s", 0.25}, {"reference_s", 1.0}, {"ask_s", 0.75}};
+  r.seconds = Json{{"prefill_s", 2.0 + document}, {"queries_s", cell.at("queries").is_null() ? 0.0 : 3.0},
+                   {"compaction_shared_s", 0.5},  {"compaction_s", 0.25},
+                   {"reference_s", 1.0},          {"ask_s", 0.75}};
   const std::string task = cell.at("task").at("name");
   const int n = needle ? 6 : document % 2 == 0 ? 17 : 10;
   for (int i = 0; i < n; ++i) r.answers.push_back(answer(task, i, level, shape.kl_is_zero, random));
@@ -80,16 +86,23 @@ inline Record record(const Json& cell, int document, const Level& level, const S
 inline std::vector<Record> make(const Shape& shape) {
   std::mt19937_64 random(7);
   std::vector<Record> records;
-  const auto add = [&](const Json& dataset, const char* task, const Json& method, const Json& target, const Level& level) {
+  const auto add = [&](const Json& dataset, const char* task, const Json& method, const Json& target,
+                       const Level& level) {
     const std::string name = method.at("name");
     const bool plain = name == "full_cache" || name == "no_context" || name == "random_keys" || name == "streaming_llm";
-    const Json cell = Json{{"model", {{"name", "smollm2-135m-instruct.gguf"}, {"dtype", "bfloat16"}, {"chat_template", "auto"}}},
-                           {"dataset", dataset}, {"task", {{"name", task}}},
-                           {"queries", plain ? Json(nullptr) : Json{{"name", "repeat_prefill"}, {"max_queries", 4096}}},
-                           {"method", method}, {"target", target}, {"seed", 7}};
-    for (int document = 0; document < shape.n_documents; ++document) records.push_back(record(cell, document, level, shape, random));
+    const Json cell =
+        Json{{"model", {{"name", "smollm2-135m-instruct.gguf"}, {"dtype", "bfloat16"}, {"chat_template", "auto"}}},
+             {"dataset", dataset},
+             {"task", {{"name", task}}},
+             {"queries", plain ? Json(nullptr) : Json{{"name", "repeat_prefill"}, {"max_queries", 4096}}},
+             {"method", method},
+             {"target", target},
+             {"seed", 7}};
+    for (int document = 0; document < shape.n_documents; ++document)
+      records.push_back(record(cell, document, level, shape, random));
   };
-  std::vector<std::pair<Json, std::vector<const char*>>> asked = {{Json{{"name", "quality"}, {"articles", "all"}}, {"likelihood", "fidelity"}}};
+  std::vector<std::pair<Json, std::vector<const char*>>> asked = {
+      {Json{{"name", "quality"}, {"articles", "all"}}, {"likelihood", "fidelity"}}};
   if (shape.needle) asked.push_back({Json{{"name", "needle"}, {"tokens", 2500}}, {"exact_match", "fidelity"}});
   for (const auto& [dataset, tasks] : asked) {
     for (const char* task : tasks) {

@@ -157,19 +157,23 @@ TextTable retained_table(const Table& table, size_t metric) {
 }
 
 TextTable size_table(const std::vector<const Table*>& tables) {
-  TextTable text{{"method", "queries", "target", "kept", "ratio", "cache", "of", "bytes ratio", "head length", "shared s", "own s"}, {}};
+  TextTable text{{"method", "queries", "target", "kept", "ratio", "cache", "of", "bytes ratio", "head length",
+                  "shared s", "own s"},
+                 {}};
   std::set<std::string> seen;  // the tasks of a data set share their caches: the first that has the cell is shown
   for (const Table* table : tables) {
     for (const Row& row : table->rows) {
       for (const CellSummary* cell : cells_of(row)) {
-        if (cell->n_done == 0 || !seen.insert(canonical_json(Json{row.method, row.queries, cell->target})).second) continue;
+        if (cell->n_done == 0 || !seen.insert(canonical_json(Json{row.method, row.queries, cell->target})).second)
+          continue;
         const SizeSummary& s = cell->sizes;
-        text.rows.push_back({row.method_label, row.queries_label.empty() ? kNone : row.queries_label,
-                             cell->target.is_null() ? kNone : target_text(cell->target), number_text(s.kept_fraction, "{:.4f}"),
-                             ratio_text(s.compaction_ratio), s.bytes_after ? bytes_text(*s.bytes_after) : kNone,
-                             s.bytes_before ? bytes_text(*s.bytes_before) : kNone, ratio_text(s.bytes_ratio),
-                             fmt::format("{}..{}", number_text(s.head_len_min, "{:.0f}"), number_text(s.head_len_max, "{:.0f}")),
-                             seconds_text(cell->compaction_shared_s), seconds_text(cell->compaction_s)});
+        text.rows.push_back(
+            {row.method_label, row.queries_label.empty() ? kNone : row.queries_label,
+             cell->target.is_null() ? kNone : target_text(cell->target), number_text(s.kept_fraction, "{:.4f}"),
+             ratio_text(s.compaction_ratio), s.bytes_after ? bytes_text(*s.bytes_after) : kNone,
+             s.bytes_before ? bytes_text(*s.bytes_before) : kNone, ratio_text(s.bytes_ratio),
+             fmt::format("{}..{}", number_text(s.head_len_min, "{:.0f}"), number_text(s.head_len_max, "{:.0f}")),
+             seconds_text(cell->compaction_shared_s), seconds_text(cell->compaction_s)});
       }
     }
   }
@@ -216,14 +220,17 @@ std::string interval_note(const Table& table, size_t metric) {
   }
   std::string note;
   if (kinds.count(IntervalKind::kDocuments) > 0) {
-    note += fmt::format("± is half of a 95 % interval clustered by document ({} documents, t with {} degree{} of freedom).", fewest,
-                        fewest - 1, fewest == 2 ? "" : "s");
-    if (fewest < 5) note += " So few documents say little about others: the intervals are wide because they have to be.";
+    note +=
+        fmt::format("± is half of a 95 % interval clustered by document ({} documents, t with {} degree{} of freedom).",
+                    fewest, fewest - 1, fewest == 2 ? "" : "s");
+    if (fewest < 5)
+      note += " So few documents say little about others: the intervals are wide because they have to be.";
   }
   const char* why = table.documents.size() < 2 ? "one document allows no interval by document"
-                                              : "the documents do not differ, or only one has answers";
+                                               : "the documents do not differ, or only one has answers";
   const auto by_question = [&](const char* form) {
-    note += fmt::format("{}{} is a 95 % interval over questions ({}); it says nothing about other documents.", note.empty() ? "" : " ", form, why);
+    note += fmt::format("{}{} is a 95 % interval over questions ({}); it says nothing about other documents.",
+                        note.empty() ? "" : " ", form, why);
   };
   if (kinds.count(IntervalKind::kWilson) > 0) by_question("[low, high]");
   if (kinds.count(IntervalKind::kQuestionsT) > 0) by_question("± q");
