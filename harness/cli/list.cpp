@@ -8,6 +8,7 @@
 #include "harness/api/dataset.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
+#include "harness/model/families/family.h"
 
 namespace kvc {
 namespace {
@@ -18,6 +19,12 @@ std::vector<ListedPlugin> registered() {
   for (const auto& [name, entry] : Registry<Interface>::instance().entries()) {
     list.push_back({name, entry.source, entry.options});
   }
+  return list;
+}
+
+std::vector<ListedPlugin> families() {
+  std::vector<ListedPlugin> list;
+  for (const ModelFamily& family : model_families()) list.push_back({family.name, family.description, {}});
   return list;
 }
 

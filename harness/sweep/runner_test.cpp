@@ -1,0 +1,417 @@
+#include "harness/sweep/runner.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "harness/core/json_lines.h"
+#include "harness/sweep/cell.h"
+#include "harness/sweep/interrupt.h"
+#include "harness/sweep/results_folder.h"
+#include "harness/sweep/sweep_plugins_test.h"
+#include "harness/testing/tiny_model.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string sweep_text(const std::string& methods, const std::string& dataset = "test_notes", const std::string& more = "") {
+  return "sweep: t\nseed: 7\nmodel: tiny.gguf\ndataset: [" + dataset +
+         "]\ntask: [test_probe, test_choice]\nqueries: test_queries\n"
+         "target: [0.5, 0.25, 0.1]\nmethod: [" +
+         methods + "]\n" + more;
+}
+
+constexpr const char* kMethods = "test_full, test_keep_first, {method: test_keep_first, begin: 2}, test_queried";
+constexpr int64_t kRecords = 2 * (1 + 3 + 3 + 3);  // documents x (method, target); test_choice can ask nothing
+
+class Sweep : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { at::set_num_threads(1); }  // a forked child has no pool of threads
+  void SetUp() override {
+    calls() = Calls();
+    flaky_fails() = false;
+    options_.quiet = true;
+    options_.skip_proof = true;
+    options_.load_model = [this](const ModelConfig&) {
+      ++calls().loads;
+      return tiny_model(model_seed_);
+    };
+  }
+
+  SweepConfig config(const std::string& text) const {
+    SweepConfig config = parse_sweep(ConfigText::from_string(text, "s.yaml"));
+    config.results = folder_.file("results");
+    return config;
+  }
+  RunSummary run(const std::string& text) const { return run_sweep(config(text), options_); }
+  std::vector<Record> records() const {
+    std::vector<std::string> warnings;
+    auto list = load_records(folder_.file("results"), warnings);
+    warnings_ = warnings;
+    return list;
+  }
+  // What two runs must agree on: all but times and memory.
+  std::vector<Json> comparable() const {
+    std::vector<Json> list;
+    for (Record& record : records()) {
+      Json json = record.to_json();
+      json.erase("seconds");
+      json["provenance"].erase("started_at");
+      json["sizes"].erase("peak_bytes");
+      list.push_back(json);
+    }
+    return list;
+  }
+  // Runs in a child process that `work` ends; returns the raw wait status.
+  template <class Work>
+  int in_child(Work&& work) const {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(99);
+      try {
+        work();
+      } catch (...) {
+        ::_exit(98);
+      }
+      ::_exit(0);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return status;
+  }
+
+  TemporaryFolder folder_;
+  RunOptions options_;
+  std::uint64_t model_seed_ = 1;
+  mutable std::vector<std::string> warnings_;
+};
+
+TEST_F(Sweep, MeasuresEveryCellAndSharesTheWork) {
+  const RunSummary summary = run(sweep_text(kMethods));
+  EXPECT_EQ(summary.measured, kRecords);
+  EXPECT_EQ(summary.failed, 0);
+  EXPECT_EQ(calls().loads, 1);
+  EXPECT_EQ(calls().queries, 2);       // once per document
+  EXPECT_EQ(calls().compacts, 2 * 4);  // once per document and method, for all targets
+  EXPECT_EQ(calls().budgets, 2 * 9);
+  EXPECT_EQ(calls().references, 2);
+  const auto list = records();
+  ASSERT_EQ(list.size(), static_cast<size_t>(kRecords));
+  EXPECT_TRUE(warnings_.empty());
+  for (const Record& record : list) {
+    EXPECT_EQ(record.status, "done");
+    EXPECT_EQ(record.cell_id, stable_hash(canonical_json(record.cell)));
+    EXPECT_EQ(record.provenance["self_proof"], "left out");
+    EXPECT_EQ(record.provenance["model"]["content_hash"], tiny_model(1).identity()["content_hash"]);
+    EXPECT_EQ(record.provenance["dataset"]["content_hash"], "notes-a");
+    ASSERT_EQ(record.answers.size(), 2u);
+    EXPECT_EQ(record.answers[1]["question_id"], record.document_id + "/q1");
+    EXPECT_EQ(record.answers[1]["gold_answer"], "x");
+    EXPECT_EQ(record.answers[1]["n_options"], 0);
+    EXPECT_EQ(record.answers[1]["extra"]["number"], 1);
+  }
+}
+
+TEST_F(Sweep, MeasuresSizesOverTheCompactableSpan) {
+  run(sweep_text("test_full, test_queried"));
+  for (const Record& record : records()) {
+    const Json& sizes = record.sizes;
+    const double target = record.cell["target"].is_null() ? 1.0 : record.cell["target"].get<double>();
+    const int64_t article = sizes["compactable_tokens"];
+    const auto kept = static_cast<int64_t>(target * static_cast<double>(article));
+    const int64_t context = sizes["context_tokens"];
+    EXPECT_EQ(article, 60);
+    EXPECT_EQ(sizes["entries_before"], 4 * context);
+    EXPECT_EQ(sizes["entries_after"], 4 * (context - article + kept));
+    EXPECT_DOUBLE_EQ(sizes["kept_fraction"], static_cast<double>(kept) / 60);
+    EXPECT_DOUBLE_EQ(sizes["compaction_ratio"], 60.0 / static_cast<double>(kept));
+    EXPECT_EQ(sizes["head_len_min"], context - article + kept);
+    EXPECT_EQ(sizes["head_len_max"], context - article + kept);
+    EXPECT_EQ(sizes["n_queries"], record.cell["queries"].is_null() ? 0 : 4);
+    EXPECT_DOUBLE_EQ(sizes["bytes_ratio"], sizes["bytes_before"].get<double>() / sizes["bytes_after"].get<double>());
+    EXPECT_GE(sizes["allocated_bytes_after"], sizes["bytes_after"]);
+    EXPECT_GT(sizes["peak_bytes"], 1 << 20);
+    EXPECT_EQ(record.seconds["compaction_shared_s"], 0.25);
+    EXPECT_EQ(record.seconds["compaction_s"], 0.5);
+    for (const char* stage : {"prefill_s", "queries_s", "reference_s", "ask_s"}) EXPECT_GE(record.seconds[stage], 0.0) << stage;
+  }
+}
+
+TEST_F(Sweep, MeasuresNothingTheSecondTime) {
+  run(sweep_text(kMethods));
+  const auto before = comparable();
+  calls() = Calls();
+  const RunSummary again = run(sweep_text(kMethods));
+  EXPECT_EQ(again.measured, 0);
+  EXPECT_EQ(again.already_done, kRecords);
+  EXPECT_EQ(calls().loads, 0);  // not even the model
+  EXPECT_EQ(calls().asks, 0);
+  EXPECT_EQ(comparable(), before);
+}
+
+TEST_F(Sweep, MeasuresOnlyWhatIsNew) {
+  run(sweep_text("test_keep_first"));
+  calls() = Calls();
+  std::string wider = sweep_text("test_keep_first");
+  wider.replace(wider.find("0.25, 0.1"), 9, "0.25, 0.1, 0.8");
+  EXPECT_EQ(run(wider).measured, 2);
+  EXPECT_EQ(calls().budgets, 2);
+  EXPECT_EQ(calls().queries, 0);
+}
+
+TEST_F(Sweep, GoesOnAfterAKill) {
+  run(sweep_text(kMethods));
+  const auto expected = comparable();
+  for (const int64_t survivors : {1, 7, 13}) {
+    std::filesystem::remove_all(folder_.file("results"));
+    const int status = in_child([&] {
+      RunOptions options = options_;
+      int64_t count = 0;
+      options.after_record = [&](const Record&) {
+        if (++count == survivors) ::raise(SIGKILL);
+      };
+      run_sweep(config(sweep_text(kMethods)), options);
+    });
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    EXPECT_EQ(static_cast<int64_t>(records().size()), survivors);
+    EXPECT_EQ(run(sweep_text(kMethods)).measured, kRecords - survivors);
+    EXPECT_EQ(comparable(), expected);
+  }
+}
+
+TEST_F(Sweep, ATornLineIsMeasuredAgain) {
+  run(sweep_text(kMethods));
+  const auto expected = comparable();
+  const std::string path = folder_.file("results/" + records().front().cell_id + ".jsonl");
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 9);
+  EXPECT_EQ(run(sweep_text(kMethods)).measured, 1);
+  EXPECT_EQ(comparable(), expected);
+  EXPECT_THAT(warnings_, ::testing::ElementsAre(HasSubstr("is no JSON and was left out")));
+}
+
+TEST_F(Sweep, EndsWithAMessageOnSignals) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    std::filesystem::remove_all(folder_.file("results"));
+    const int status = in_child([&] {
+      RunOptions options = options_;
+      int64_t count = 0;
+      options.after_record = [&](const Record&) {
+        if (++count == 5) ::raise(signal);
+      };
+      run_sweep(config(sweep_text(kMethods)), options);
+    });
+    ASSERT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), kInterruptedExitCode);
+    EXPECT_EQ(records().size(), 5u);
+    EXPECT_EQ(run(sweep_text(kMethods)).measured, kRecords - 5);
+  }
+}
+
+TEST_F(Sweep, ASignalWaitsForAWrite) {
+  const std::string path = folder_.file("after_write");
+  const int status = in_child([&] {
+    const InterruptGuard guard("interrupted");
+    {
+      const UninterruptedWrite write;
+      ::raise(SIGINT);
+      std::ofstream(path) << "whole";
+    }
+    std::ofstream(path) << "too late";
+  });
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), kInterruptedExitCode);
+  std::ifstream file(path);
+  EXPECT_EQ((std::string{std::istreambuf_iterator<char>(file), {}}), "whole");
+}
+
+TEST_F(Sweep, FailedCellsAreRecordedAndTriedAgain) {
+  flaky_fails() = true;
+  const std::string text = sweep_text("test_full, test_flaky");
+  const RunSummary first = run(text);
+  EXPECT_EQ(first.measured, 2);
+  EXPECT_EQ(first.failed, 6);
+  int64_t failed = 0;
+  for (const Record& record : records()) {
+    if (record.status != "failed") continue;
+    ++failed;
+    EXPECT_EQ(record.error, fmt::format("the weather is bad\n  mend:  wait\n  cell:  test_flaky at {}, test_probe on test_notes ({}), "
+                                        "document '{}'",
+                                        record.cell["target"].dump(), record.cell_id, record.document_id));
+  }
+  EXPECT_EQ(failed, 6);
+  flaky_fails() = false;
+  const RunSummary second = run(text);
+  EXPECT_EQ(second.measured, 6);
+  EXPECT_EQ(second.failed, 0);
+  for (const Record& record : records()) EXPECT_EQ(record.status, "done");
+  EXPECT_EQ(run(text).measured, 0);
+}
+
+TEST_F(Sweep, AFailureStaysWithItsOwnCell) {
+  struct {
+    std::string text;
+    int64_t measured, failed;
+    std::string message;
+  } cases[] = {
+      // 60 letters: 30, 15 and 6 entries; fewer than 10 are refused
+      {sweep_text("{method: test_broken, how: small}"), 4, 2, "6 entries are too few"},
+      {sweep_text("test_full, {method: test_broken, how: torch}"), 2, 6, "LibTorch: "},
+      {sweep_text("test_full, {method: test_broken, how: memory}"), 2, 6, "out of memory"},
+      {sweep_text("test_full, {method: test_queried, queries: {queries: test_queries, refuse: true}}"), 2, 6,
+       "too few positions for the text twice"},
+      {sweep_text("test_full, test_keep_first", "{dataset: test_notes, long_document: true}"), 8, 4, "'long'"},
+      // half an entry
+      {sweep_text("{method: test_keep_first, target: [0.5, 0.008]}"), 2, 2, "test_keep_first at 0.008"},
+  };
+  for (const auto& c : cases) {
+    std::filesystem::remove_all(folder_.file("results"));
+    const RunSummary summary = run(c.text);
+    EXPECT_EQ(summary.measured, c.measured) << c.text;
+    EXPECT_EQ(summary.failed, c.failed) << c.text;
+    for (const Record& record : records()) {
+      if (record.status == "failed") EXPECT_THAT(record.error, HasSubstr(c.message));
+    }
+  }
+}
+
+TEST_F(Sweep, ATaskThatThrowsFailsItsDocumentOnly) {
+  std::string text = sweep_text("test_full");
+  text.replace(text.find("task: [test_probe"), 17, "task: [{task: test_probe, refuse: note-1}");
+  const RunSummary summary = run(text);
+  EXPECT_EQ(summary.measured, 1);
+  EXPECT_EQ(summary.failed, 1);
+}
+
+TEST_F(Sweep, RefusesRecordsOfOtherWeightsOrData) {
+  const std::string text = sweep_text("test_full");
+  run(text);
+  const std::string path = folder_.file("results/" + records().front().cell_id + ".jsonl");
+  model_seed_ = 2;
+  const std::string more = sweep_text("test_full, test_keep_first");
+  EXPECT_THAT(error_of([&] { run(more); }),
+              HasSubstr("the model's content_hash is \"tiny-2-Float\" now, but was \"tiny-1-Float\" when document 'note-0' was "
+                        "measured\n  where: " + path));
+  model_seed_ = 1;
+  EXPECT_EQ(run(more).measured, 6);
+  // The same cell, other data.
+  Record changed = records().front();
+  changed.provenance["dataset"]["content_hash"] = "notes-old";
+  append_json_line(folder_.file("results/" + changed.cell_id + ".jsonl"), changed.to_json());
+  EXPECT_THAT(error_of([&] { run(sweep_text("test_full, test_keep_first, test_queried")); }), HasSubstr("the data set's identity is"));
+}
+
+TEST_F(Sweep, OneWriterAtATime) {
+  const ResultsFolder other(folder_.file("results"));
+  EXPECT_EQ(error_of([&] { run(sweep_text("test_full")); }),
+            fmt::format("process {} is writing to this results folder\n  where: {}\n  mend:  wait until it is done, or choose another "
+                        "folder with --results",
+                        ::getpid(), folder_.file("results")));
+}
+
+TEST_F(Sweep, AnUnwritableFolderIsAClearError) {
+  std::ofstream(folder_.file("results")) << "a file, no folder";
+  EXPECT_THAT(error_of([&] { run(sweep_text("test_full")); }), HasSubstr("cannot create the results folder"));
+  SweepConfig config = this->config(sweep_text("test_full"));
+  config.results = "/proc/kvc";
+  EXPECT_THAT(error_of([&] { run_sweep(config, options_); }), HasSubstr("where: /proc/kvc\n  mend:  choose a folder you may write to"));
+  EXPECT_EQ(calls().loads, 0);
+}
+
+TEST_F(Sweep, WritesTheConfigAsUnderstood) {
+  const std::string text = sweep_text(kMethods);
+  run(text);
+  std::ifstream file(folder_.file("results/config.json"));
+  EXPECT_EQ(Json::parse(file), config(text).to_json());
+}
+
+TEST_F(Sweep, StatusCountsWithoutModel) {
+  const auto sum = [&] {
+    int64_t done = 0;
+    for (const CellStatus& cell : sweep_status(config(sweep_text(kMethods)))) done += cell.done;
+    return done;
+  };
+  EXPECT_EQ(sum(), 0);
+  run(sweep_text("test_full"));
+  EXPECT_EQ(sum(), 2);
+  EXPECT_EQ(calls().loads, 1);
+}
+
+class SelfProof : public Sweep {
+ protected:
+  void SetUp() override {
+    Sweep::SetUp();
+    options_.skip_proof = false;
+  }
+};
+
+TEST_F(SelfProof, PassesAndIsNotRepeated) {
+  run(sweep_text(kMethods));
+  for (const Record& record : records()) EXPECT_EQ(record.provenance["self_proof"], "passed");
+  std::ifstream file(folder_.file("results/self_proof.json"));
+  const Json proofs = Json::parse(file);
+  ASSERT_EQ(proofs.size(), 1u);
+  const Json proof = proofs.front();
+  EXPECT_EQ(proof["document"], "note-0");
+  ASSERT_EQ(proof["methods"].size(), 4u);
+  for (const Json& method : proof["methods"]) {
+    EXPECT_TRUE(method["repeats"].get<bool>());
+    EXPECT_LE(method["mean_kl"].get<double>(), 1e-6);
+    EXPECT_TRUE(method["same_greedy_answers"].get<bool>());
+  }
+  EXPECT_TRUE(proof["methods"][1]["budgets_differ"].get<bool>());
+  // One more record to measure with the same methods: no second proof.
+  std::filesystem::remove(folder_.file("results/" + records().back().cell_id + ".jsonl"));
+  calls() = Calls();
+  EXPECT_EQ(run(sweep_text(kMethods)).measured, 2);
+  EXPECT_EQ(calls().compacts, 2);
+}
+
+TEST_F(SelfProof, CutsTheDocument) {
+  run(sweep_text("test_keep_first", "{dataset: test_notes, letters: 150}", "proof_tokens: 40\n"));
+  std::ifstream file(folder_.file("results/self_proof.json"));
+  EXPECT_EQ(Json::parse(file).front()["article_tokens"], 40);
+}
+
+TEST_F(SelfProof, CatchesBrokenMethods) {
+  struct {
+    std::string how, message;
+  } cases[] = {
+      {"dead_switch", "budgets of 30 and 6 entries per head give the same cache: the budget does nothing"},
+      {"random", "the same cell twice gives different caches"},
+      {"beside", "one target alone and beside larger ones gives different caches"},
+      {"lossy", "a budget of everything must reproduce the untouched cache; mean KL is"},
+      {"greedy", "entries where the budget allows"},
+  };
+  for (const auto& c : cases) {
+    std::filesystem::remove_all(folder_.file("results"));
+    std::string text = sweep_text("test_full, {method: test_broken, how: " + c.how + "}");
+    if (c.how == "dead_switch") text.replace(text.find("0.5, 0.25, 0.1"), 14, "0.5, 0.4, 0.1");
+    const std::string error = error_of([&] { run(text); });
+    EXPECT_THAT(error, HasSubstr("self-proof failed for method 'test_broken': "));
+    EXPECT_THAT(error, HasSubstr(c.message));
+    EXPECT_THAT(error, HasSubstr("first 60 article tokens of document 'note-0'"));
+    EXPECT_TRUE(records().empty());
+  }
+}
+
+TEST_F(SelfProof, SaysWhereItIsNotPossible) {
+  run(sweep_text("test_full, {method: test_queried, queries: {queries: test_queries, refuse: true}}"));
+  for (const Record& record : records()) EXPECT_EQ(record.provenance["self_proof"], "passed in part");
+}
+
+TEST_F(SelfProof, HoldsInBfloat16) {
+  options_.load_model = [](const ModelConfig&) { return tiny_model(1, at::kBFloat16); };
+  EXPECT_EQ(run(sweep_text(kMethods)).measured, kRecords);
+}
+
+}  // namespace
+}  // namespace kvc
