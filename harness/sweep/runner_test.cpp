@@ -278,7 +278,9 @@ TEST_F(Sweep, AFailureStaysWithItsOwnCell) {
     EXPECT_EQ(summary.measured, c.measured) << c.text;
     EXPECT_EQ(summary.failed, c.failed) << c.text;
     for (const Record& record : records()) {
-      if (record.status == "failed") EXPECT_THAT(record.error, HasSubstr(c.message));
+      if (record.status == "failed") {
+        EXPECT_THAT(record.error, HasSubstr(c.message));
+      }
     }
   }
 }
