@@ -1,10 +1,13 @@
-// The generic path in plain ATen, for any device and dtype.
+// Chooses between the CPU's own kernels (float32 and bfloat16, rows contiguous, head dimension a multiple of 8) and a path in plain
+// ATen for any device, dtype and layout.
 #include "harness/kv/ragged_attention.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <limits>
+
+#include "harness/kv/ragged_attention_cpu_run.h"
 
 namespace kvc {
 namespace {
@@ -60,10 +63,81 @@ at::Tensor group_of(const at::Tensor& heads, int64_t kv_head, int64_t group, int
   return heads.slice(0, begin, end).slice(1, kv_head * group, (kv_head + 1) * group);
 }
 
+// --- the CPU's own kernels ---
+
+bool has_own_kernel(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values) {
+  const auto same = [&](const at::Tensor& tensor) {
+    return tensor.is_cpu() && tensor.scalar_type() == queries.scalar_type() && tensor.is_contiguous();
+  };
+  const bool known_type = queries.scalar_type() == at::kFloat || queries.scalar_type() == at::kBFloat16;
+  return known_type && queries.is_cpu() && same(keys) && same(values) && queries.size(2) % 8 == 0 && queries.size(2) > 0;
+}
+
+// Collects tasks whose rows are tokens from `begin` on.
+class CpuTasks {
+ public:
+  CpuTasks(const at::Tensor& queries, const PartialAttention& out, int64_t n_kv_heads)
+      : queries_(queries.contiguous()), out_(out), shape_{queries.size(2), queries.size(1) / n_kv_heads, queries.size(1)} {}
+
+  void add(int64_t kv_head, int64_t begin, int64_t end, const at::Tensor& keys, const at::Tensor& values,
+           int64_t first_entry, const float* bias, int64_t n_keys, int64_t first_visible) {
+    const int64_t head = begin * shape_.n_query_heads + kv_head * shape_.group;
+    const int64_t row_bytes = shape_.head_dim * queries_.element_size();
+    tasks_.push_back({.queries = static_cast<const char*>(queries_.const_data_ptr()) + head * row_bytes,
+                      .output = out_.output.mutable_data_ptr<float>() + head * shape_.head_dim,
+                      .log_sum_exp = out_.log_sum_exp.mutable_data_ptr<float>() + head,
+                      .n_rows = (end - begin) * shape_.group,
+                      .keys = static_cast<const char*>(keys.const_data_ptr()) + first_entry * row_bytes,
+                      .values = static_cast<const char*>(values.const_data_ptr()) + first_entry * row_bytes,
+                      .bias = bias,
+                      .n_keys = n_keys,
+                      .first_visible = first_visible});
+  }
+  void run() const {
+    run_cpu_attention(cpu_attention_kernel(queries_.scalar_type() == at::kBFloat16), shape_, tasks_);
+  }
+
+ private:
+  const at::Tensor queries_;
+  const PartialAttention& out_;
+  CpuAttentionShape shape_;
+  std::vector<CpuAttentionTask> tasks_;
+};
+
+void prefix_on_cpu(const at::Tensor& queries, const LayerKv& prefix, const PartialAttention& out) {
+  const at::Tensor bias = prefix.bias.defined() ? prefix.bias.contiguous() : at::Tensor();
+  CpuTasks tasks(queries, out, prefix.n_kv_heads());
+  for (int64_t h = 0; h < prefix.n_kv_heads(); ++h) {
+    const int64_t first = prefix.head_offsets[static_cast<size_t>(h)];
+    tasks.add(h, 0, queries.size(0), prefix.keys, prefix.values, first,
+              bias.defined() ? bias.const_data_ptr<float>() + first : nullptr, prefix.head_len(h), 0);
+  }
+  tasks.run();
+}
+
+void tail_on_cpu(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                 const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets,
+                 const PartialAttention& out) {
+  const int64_t n_kv_heads = keys.size(1), capacity = keys.size(2);
+  CpuTasks tasks(queries, out, n_kv_heads);
+  for (size_t b = 0; b < lengths.size(); ++b) {
+    const int64_t begin = sequence_offsets[b], end = sequence_offsets[b + 1];
+    for (int64_t h = 0; begin < end && h < n_kv_heads; ++h) {
+      tasks.add(h, begin, end, keys, values, (static_cast<int64_t>(b) * n_kv_heads + h) * capacity, nullptr,
+                lengths[b] + end - begin, lengths[b] + 1);
+    }
+  }
+  tasks.run();
+}
+
 }  // namespace
 
 PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix) {
   const PartialAttention out = nothing_seen(queries);
+  if (has_own_kernel(queries, prefix.keys, prefix.values)) {
+    prefix_on_cpu(queries, prefix, out);
+    return out;
+  }
   const int64_t n = queries.size(0), n_kv_heads = prefix.n_kv_heads(), group = queries.size(1) / n_kv_heads;
   for (int64_t h = 0; h < n_kv_heads; ++h) {
     attend_blocks(group_of(queries, h, group, 0, n), prefix.head_keys(h), prefix.head_values(h), prefix.head_bias(h), 0,
@@ -75,6 +149,10 @@ PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& pref
 PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                                 const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets) {
   const PartialAttention out = nothing_seen(queries);
+  if (has_own_kernel(queries, keys, values)) {
+    tail_on_cpu(queries, keys, values, lengths, sequence_offsets, out);
+    return out;
+  }
   const int64_t n_kv_heads = keys.size(1), group = queries.size(1) / n_kv_heads;
   for (size_t b = 0; b < lengths.size(); ++b) {
     const int64_t begin = sequence_offsets[b], end = sequence_offsets[b + 1], seen = lengths[b] + end - begin;

@@ -2,6 +2,12 @@
 //
 // Letters: N packed new tokens of B sequences, Hq query heads, Hkv KV heads, g = Hq / Hkv, d head dimension.
 // Query head h reads KV head h / g (integer division).
+//
+// On the CPU, float32 and bfloat16 with a head dimension that is a multiple of 8 run in fused kernels of this project's own (float32
+// softmax and sums; AVX512_BF16 also rounds the weights to bfloat16), everything else in plain ATen, in float32. In the fused kernels a
+// row's result does not depend, not even in its last bit, on the batch, on the threads or on how the rows were split over calls.
+// The environment variable KVC_CPU_KERNELS = portable, avx2, avx512 or avx512bf16 lowers the instruction set; Error(kUsage)
+// when the processor does not have it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
