@@ -303,6 +303,7 @@ KvCache Tails::into_cache(int64_t first_position) && {
     // reshape is a view exactly where the capacity is used up.
     layers[l].keys = keys_[l][0].narrow(1, 0, length).reshape({n_heads * length, head_dim});
     layers[l].values = values_[l][0].narrow(1, 0, length).reshape({n_heads * length, head_dim});
+    layers[l].head_offsets.reserve(static_cast<size_t>(n_heads) + 1);
     for (int64_t h = 0; h <= n_heads; ++h) layers[l].head_offsets.push_back(h * length);
     keys_[l].reset();
     values_[l].reset();

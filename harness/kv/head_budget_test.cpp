@@ -1,0 +1,86 @@
+#include "harness/kv/head_budget.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+namespace kvc {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+std::string problem_of(const Json& value) {
+  Problems problems;
+  (void)TargetSize::from_json(value, "/target/0", problems);
+  return problems.empty() ? "none" : problems.list()[0].fact + " | " + problems.list()[0].mend;
+}
+
+TargetSize target_of(const Json& value) {
+  Problems problems;
+  TargetSize target = TargetSize::from_json(value, "/target/0", problems);
+  EXPECT_TRUE(problems.empty()) << value.dump();
+  return target;
+}
+
+TEST(TargetSize, ReadsFractionsAndEntries) {
+  for (const Json& value : {Json(0.05), Json(1.0), Json(1e-3), Json("512 entries"), Json("1 entries")}) {
+    const TargetSize target = target_of(value);
+    EXPECT_EQ(target.to_json(), value);
+    EXPECT_EQ(target_of(target.to_json()), target);
+  }
+  EXPECT_EQ(target_of(0.05).text(), "0.05");
+  EXPECT_EQ(target_of("512 entries").entries, 512);
+  EXPECT_EQ(target_of("512 entries").text(), "512 entries");
+}
+
+TEST(TargetSize, RefusesWithAReason) {
+  const std::string mend = " | write a fraction as 0.05, in (0, 1], or a number of entries as '512 entries'";
+  EXPECT_EQ(problem_of(5), "target 5 is ambiguous: a fraction or a number of entries? | write 5.0 for the fraction or '5 entries'");
+  EXPECT_EQ(problem_of(0), "target 0 is out of range: nothing would be kept" + mend);
+  EXPECT_EQ(problem_of(-3), "target -3 is out of range: nothing would be kept" + mend);
+  EXPECT_EQ(problem_of(0.0), "target 0 is out of range: a kept fraction is above 0 and at most 1" + mend);
+  EXPECT_EQ(problem_of(-0.5), "target -0.5 is out of range: a kept fraction is above 0 and at most 1" + mend);
+  EXPECT_EQ(problem_of(1.5), "target 1.5 is out of range: a kept fraction is above 0 and at most 1" + mend);
+  EXPECT_THAT(problem_of(std::numeric_limits<double>::quiet_NaN()), HasSubstr("out of range"));
+  EXPECT_EQ(problem_of("0 entries"), "target \"0 entries\" is out of range: nothing would be kept" + mend);
+  EXPECT_EQ(problem_of("-2 entries"), "target \"-2 entries\" is out of range: nothing would be kept" + mend);
+  for (const char* text : {"entries", " entries", "5", "5entries", "0x5 entries", "5.5 entries", "5 entries ", "a lot",
+                           "99999999999999999999 entries"}) {
+    EXPECT_THAT(problem_of(text), HasSubstr("is no size")) << text;
+  }
+  EXPECT_THAT(problem_of(true), HasSubstr("target true is no size"));
+  EXPECT_THAT(problem_of(Json::array({0.1})), HasSubstr("is no size"));
+  EXPECT_THAT(problem_of(nullptr), HasSubstr("target null is no size"));
+}
+
+TEST(TargetSize, NamesTheKey) {
+  Problems problems;
+  (void)TargetSize::from_json(0, "/target/3", problems);
+  EXPECT_THAT(problems.list().at(0).where, HasSubstr("target[3]"));
+}
+
+TEST(HeadBudget, RoundsFractionsDown) {
+  const HeadBudget budget = uniform_budget(target_of(0.05), 2957, 2, 3);
+  ASSERT_EQ(budget.target_len.size(), 2U);
+  ASSERT_EQ(budget.target_len[0].size(), 3U);
+  EXPECT_EQ(budget.at(1, 2), 147);  // 147.85
+  EXPECT_EQ(uniform_budget(target_of(0.29), 100, 1, 1).at(0, 0), 29);  // 28.999999999999996 in float64
+  EXPECT_EQ(uniform_budget(target_of(1.0), 2957, 1, 1).at(0, 0), 2957);
+}
+
+TEST(HeadBudget, TakesEntriesAsTheyAre) {
+  EXPECT_EQ(uniform_budget(target_of("512 entries"), 512, 1, 1).at(0, 0), 512);
+  EXPECT_THAT([] { (void)uniform_budget(target_of("513 entries"), 512, 1, 1); },
+              ThrowsMessage<Error>(HasSubstr("a target of 513 entries is more than the 512 compactable entries")));
+}
+
+TEST(HeadBudget, RefusesLessThanOneEntry) {
+  EXPECT_THAT([] { (void)uniform_budget(target_of(0.01), 99, 1, 1); },
+              ThrowsMessage<Error>(HasSubstr("a target of 0.01 of 99 compactable entries is 0.99 entries, less than one")));
+  EXPECT_EQ(uniform_budget(target_of(0.01), 100, 1, 1).at(0, 0), 1);
+}
+
+}  // namespace
+}  // namespace kvc
