@@ -1,5 +1,5 @@
-// Chooses between the CPU's own kernels (float32 and bfloat16, rows contiguous, head dimension a multiple of 8) and a path in plain
-// ATen for any device, dtype and layout.
+// Chooses between the CPU's own kernels (float32 and bfloat16, rows contiguous, head dimension a multiple of 8) and a
+// path in plain ATen for any device, dtype and layout.
 #include "harness/kv/ragged_attention.h"
 
 #include <ATen/ATen.h>
@@ -15,10 +15,10 @@ namespace {
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
 constexpr int64_t kMaxLogits = int64_t{1} << 24;  // 64 MiB of logits at a time
 
-// queries (n, d), keys and values (T, d), bias (T) or undefined. visible (n) int64 on the device, or undefined: query i sees the
-// first visible[i] entries.
-PartialAttention attend(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& bias,
-                        const at::Tensor& visible) {
+// queries (n, d), keys and values (T, d), bias (T) or undefined. visible (n) int64 on the device, or undefined: query i
+// sees the first visible[i] entries.
+PartialAttention attend(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                        const at::Tensor& bias, const at::Tensor& visible) {
   at::Tensor logits = attention_logits(queries, keys, bias);
   if (visible.defined()) {
     const at::Tensor index = at::arange(keys.size(0), visible.options());
@@ -30,7 +30,8 @@ PartialAttention attend(const at::Tensor& queries, const at::Tensor& keys, const
   return {at::mm(weights, values.to(at::kFloat)), log_sum_exp};
 }
 
-// As attend() with queries (n, g, d), a block of tokens at a time, written into out's output (n, g, d), log_sum_exp (n, g).
+// As attend() with queries (n, g, d), a block of tokens at a time, written into out's output (n, g, d), log_sum_exp (n,
+// g).
 void attend_blocks(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& bias,
                    int64_t first_visible, const PartialAttention& out) {
   const int64_t n = queries.size(0), group = queries.size(1), d = queries.size(2), n_keys = keys.size(0);
@@ -70,14 +71,17 @@ bool has_own_kernel(const at::Tensor& queries, const at::Tensor& keys, const at:
     return tensor.is_cpu() && tensor.scalar_type() == queries.scalar_type() && tensor.is_contiguous();
   };
   const bool known_type = queries.scalar_type() == at::kFloat || queries.scalar_type() == at::kBFloat16;
-  return known_type && queries.is_cpu() && same(keys) && same(values) && queries.size(2) % 8 == 0 && queries.size(2) > 0;
+  return known_type && queries.is_cpu() && same(keys) && same(values) && queries.size(2) % 8 == 0 &&
+         queries.size(2) > 0;
 }
 
 // Collects tasks whose rows are tokens from `begin` on.
 class CpuTasks {
  public:
   CpuTasks(const at::Tensor& queries, const PartialAttention& out, int64_t n_kv_heads)
-      : queries_(queries.contiguous()), out_(out), shape_{queries.size(2), queries.size(1) / n_kv_heads, queries.size(1)} {}
+      : queries_(queries.contiguous()),
+        out_(out),
+        shape_{queries.size(2), queries.size(1) / n_kv_heads, queries.size(1)} {}
 
   void add(int64_t kv_head, int64_t begin, int64_t end, const at::Tensor& keys, const at::Tensor& values,
            int64_t first_entry, const float* bias, int64_t n_keys, int64_t first_visible) {
@@ -93,9 +97,7 @@ class CpuTasks {
                       .n_keys = n_keys,
                       .first_visible = first_visible});
   }
-  void run() const {
-    run_cpu_attention(cpu_attention_kernel(queries_.scalar_type() == at::kBFloat16), shape_, tasks_);
-  }
+  void run() const { run_cpu_attention(cpu_attention_kernel(queries_.scalar_type() == at::kBFloat16), shape_, tasks_); }
 
  private:
   const at::Tensor queries_;

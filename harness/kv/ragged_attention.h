@@ -3,11 +3,11 @@
 // Letters: N packed new tokens of B sequences, Hq query heads, Hkv KV heads, g = Hq / Hkv, d head dimension.
 // Query head h reads KV head h / g (integer division).
 //
-// On the CPU, float32 and bfloat16 with a head dimension that is a multiple of 8 run in fused kernels of this project's own (float32
-// softmax and sums; AVX512_BF16 also rounds the weights to bfloat16), everything else in plain ATen, in float32. In the fused kernels a
-// row's result does not depend, not even in its last bit, on the batch, on the threads or on how the rows were split over calls.
-// The environment variable KVC_CPU_KERNELS = portable, avx2, avx512 or avx512bf16 lowers the instruction set; Error(kUsage)
-// when the processor does not have it.
+// On the CPU, float32 and bfloat16 with a head dimension that is a multiple of 8 run in fused kernels of this project's
+// own (float32 softmax and sums; AVX512_BF16 and portable round bfloat16 weights to bfloat16), everything else in plain
+// ATen, in float32. In the fused kernels a row's result does not depend, not even in its last bit, on the batch, on the
+// threads or on how the rows were split over calls. The environment variable KVC_CPU_KERNELS = portable, avx2, avx512
+// or avx512bf16 lowers the instruction set; Error(kUsage) when the processor does not have it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,13 +20,13 @@
 
 namespace kvc {
 
-// queries (N, Hq, d) model dtype, rotated. Every query sees every entry of the prefix, bias added. Entries are read once for the
-// whole batch. Returns output (N, Hq, d), log_sum_exp (N, Hq). Cost 4 N g d sum_h len_h flops.
+// queries (N, Hq, d) model dtype, rotated. Every query sees every entry of the prefix, bias added. Entries are read
+// once for the whole batch. Returns output (N, Hq, d), log_sum_exp (N, Hq). Cost 4 N g d sum_h len_h flops.
 PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix);
 
-// Causal attention of each sequence's new tokens over its own tail, the new tokens included. keys, values: (B, Hkv, capacity, d)
-// already holding the new rows behind lengths[b] older ones; rows [sequence_offsets[b], sequence_offsets[b+1]) of `queries`
-// are sequence b's: token i of them sees lengths[b] + i + 1 entries.
+// Causal attention of each sequence's new tokens over its own tail, the new tokens included. keys, values: (B, Hkv,
+// capacity, d) already holding the new rows behind lengths[b] older ones; rows [sequence_offsets[b],
+// sequence_offsets[b+1]) of `queries` are sequence b's: token i of them sees lengths[b] + i + 1 entries.
 PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                                 const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets);
 

@@ -1,4 +1,5 @@
 // Attention against LibTorch's own and against the matrix product, in one run: read ratios, not absolutes.
+// The CPU column is the time of all threads together, which holds on a busy machine too.
 // Counters: flops as a rate (causal flops only), bytes of keys and values as a rate.
 #include <ATen/ATen.h>
 #include <benchmark/benchmark.h>
@@ -12,7 +13,9 @@ namespace {
 
 constexpr int64_t kKvHeads = 3, kGroup = 3, kHeads = kKvHeads * kGroup, kDim = 64;
 
-at::ScalarType dtype_of(const benchmark::State& state) { return state.range(0) == 0 ? at::kFloat : at::kBFloat16; }
+at::ScalarType dtype_of(const benchmark::State& state) {
+  return state.range(0) == 0 ? at::kFloat : at::kBFloat16;
+}
 
 void report_flops(benchmark::State& state, double flops) {
   state.SetLabel(dtype_of(state) == at::kFloat ? "float32" : "bfloat16");
@@ -20,7 +23,9 @@ void report_flops(benchmark::State& state, double flops) {
       benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
-double causal_flops(int64_t n) { return 4.0 * kHeads * kDim * static_cast<double>(n) * (static_cast<double>(n) + 1) / 2; }
+double causal_flops(int64_t n) {
+  return 4.0 * kHeads * kDim * static_cast<double>(n) * (static_cast<double>(n) + 1) / 2;
+}
 
 void matrix_product(benchmark::State& state) {
   const at::Tensor a = at::randn({2048, 1536}).to(dtype_of(state)), b = at::randn({1536, 1536}).to(dtype_of(state));
@@ -50,7 +55,9 @@ void causal_prefill_libtorch(benchmark::State& state) {
 void decode_over_prefix(benchmark::State& state) {
   const int64_t batch = state.range(1), entries = state.range(2);
   const at::TensorOptions options = at::TensorOptions().dtype(dtype_of(state));
-  const LayerKv prefix{at::randn({entries, kDim}).to(options), at::randn({entries, kDim}).to(options), at::randn({entries}),
+  const LayerKv prefix{at::randn({entries, kDim}).to(options),
+                       at::randn({entries, kDim}).to(options),
+                       at::randn({entries}),
                        {0, entries / 6, entries / 2, entries}};
   const at::Tensor queries = at::randn({batch, kHeads, kDim}).to(options);
   for (auto _ : state) benchmark::DoNotOptimize(prefix_attention(queries, prefix));
@@ -71,11 +78,11 @@ void decode_over_tail(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * batch * kKvHeads * n * kDim * 2 * queries.element_size());
 }
 
-BENCHMARK(matrix_product)->UseRealTime()->Arg(0)->Arg(1);
-BENCHMARK(causal_prefill)->UseRealTime()->ArgsProduct({{0, 1}, {2048, 6144}});
-BENCHMARK(causal_prefill_libtorch)->UseRealTime()->ArgsProduct({{0, 1}, {2048, 6144}});
-BENCHMARK(decode_over_prefix)->UseRealTime()->ArgsProduct({{0, 1}, {1, 16}, {9000, 3000}});
-BENCHMARK(decode_over_tail)->UseRealTime()->ArgsProduct({{0, 1}, {1, 16}, {1024}});
+BENCHMARK(matrix_product)->MeasureProcessCPUTime()->UseRealTime()->Arg(0)->Arg(1);
+BENCHMARK(causal_prefill)->MeasureProcessCPUTime()->UseRealTime()->ArgsProduct({{0, 1}, {2048, 6144}});
+BENCHMARK(causal_prefill_libtorch)->MeasureProcessCPUTime()->UseRealTime()->ArgsProduct({{0, 1}, {2048, 6144}});
+BENCHMARK(decode_over_prefix)->MeasureProcessCPUTime()->UseRealTime()->ArgsProduct({{0, 1}, {1, 16}, {9000, 3000}});
+BENCHMARK(decode_over_tail)->MeasureProcessCPUTime()->UseRealTime()->ArgsProduct({{0, 1}, {1, 16}, {1024}});
 
 }  // namespace
 }  // namespace kvc

@@ -1,11 +1,13 @@
-// Inside of the CPU path of ragged_attention: one block of query rows against one block of keys, for several instruction sets.
+// Inside of the CPU path of ragged_attention: one block of query rows against one block of keys, for several
+// instruction sets.
 //
-// The query heads of all tokens that share a KV head are pooled as "rows"; up to kCpuLanes rows lie in the lanes of the vectors,
-// keys and head dimensions are looped over. So keys and values are read as they lie, every softmax step is vertical, and the
-// arithmetic of a row depends on nothing but the row and its keys: not on batch size, thread count or how work is split.
+// The query heads of all tokens that share a KV head are pooled as "rows"; up to kCpuLanes rows lie in the lanes of the
+// vectors, keys and head dimensions are looped over. So keys and values are read as they lie, every softmax step is
+// vertical, and the arithmetic of a row depends on nothing but the row and its keys: not on batch size, thread count or
+// how work is split.
 //
-// A word is 32 bits: one float32, or a pair of neighbouring bfloat16 for kernels with `pairs` (queries and keys: neighbouring
-// dimensions; values and weights: neighbouring keys). Scaling, softmax and sums are float32 everywhere.
+// A word is 32 bits: one float32, or a pair of neighbouring bfloat16 for kernels with `pairs` (queries and keys:
+// neighbouring dimensions; values and weights: neighbouring keys). Scaling, softmax and sums are float32 everywhere.
 #pragma once
 
 #include <array>
@@ -59,7 +61,8 @@ struct CpuAttentionKernel {
   void (*combine)(const CpuAttentionState& other, int64_t lanes, int64_t head_dim, const CpuAttentionState& state);
 };
 
-// The kernels of one source file that this processor can run, best first; empty where the compiler's target has none of them.
+// The kernels of one source file that this processor can run, best first; empty where the compiler's target has none of
+// them.
 std::vector<CpuAttentionKernel> cpu_attention_avx512_kernels();
 std::vector<CpuAttentionKernel> cpu_attention_avx2_kernels();
 std::vector<CpuAttentionKernel> cpu_attention_portable_kernels();

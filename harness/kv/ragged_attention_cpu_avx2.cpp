@@ -26,7 +26,9 @@ std::vector<CpuAttentionKernel> cpu_attention_avx2_kernels() {
 #else
 
 namespace kvc {
-std::vector<CpuAttentionKernel> cpu_attention_avx2_kernels() { return {}; }
+std::vector<CpuAttentionKernel> cpu_attention_avx2_kernels() {
+  return {};
+}
 }  // namespace kvc
 
 #endif

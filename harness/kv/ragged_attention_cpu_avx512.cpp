@@ -35,7 +35,9 @@ std::vector<CpuAttentionKernel> cpu_attention_avx512_kernels() {
 #else
 
 namespace kvc {
-std::vector<CpuAttentionKernel> cpu_attention_avx512_kernels() { return {}; }
+std::vector<CpuAttentionKernel> cpu_attention_avx512_kernels() {
+  return {};
+}
 }  // namespace kvc
 
 #endif

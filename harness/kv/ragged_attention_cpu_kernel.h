@@ -1,12 +1,13 @@
-// The kernel itself, in GCC's vector extensions. Included once by each instruction set's source file, inside its own namespace and
-// under its own target options, with
+// The kernel itself, in GCC's vector extensions. Included once by each instruction set's source file, inside its own
+// namespace and under its own target options, with
 //   KVC_WIDTH               floats in a vector
 //   KVC_TALL_TILE           rows of a register tile that is three vectors wide
 //   KVC_PAIR_PRODUCT(a,b,c) c + the products of bfloat16 pairs a and b, optional
-// It must not instantiate or inline anything of the standard library: the linker might keep this file's copy, compiled for this
-// instruction set, for the whole program.
+// It must not instantiate or inline anything of the standard library: the linker might keep this file's copy, compiled
+// for this instruction set, for the whole program.
 //
-// Letters: S logits (n_keys, lanes), later the weights; O output (d, lanes). A register tile is `Rows` rows by `Nv` vectors of lanes.
+// Letters: S logits (n_keys, lanes), later the weights; O output (d, lanes). A register tile is `Rows` rows by `Nv`
+// vectors of lanes.
 
 #define KVC_INLINE [[gnu::always_inline]] static inline
 
@@ -21,10 +22,18 @@ using LooseFloat = float __attribute__((may_alias));
 
 constexpr float kNothing = -__builtin_inff();
 
-KVC_INLINE Floats load(const float* from) { return *reinterpret_cast<const FloatsInMemory*>(from); }
-KVC_INLINE void store(float* to, Floats x) { *reinterpret_cast<FloatsInMemory*>(to) = x; }
-KVC_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
-KVC_INLINE Floats all(float x) { return x - Floats{}; }
+KVC_INLINE Floats load(const float* from) {
+  return *reinterpret_cast<const FloatsInMemory*>(from);
+}
+KVC_INLINE void store(float* to, Floats x) {
+  *reinterpret_cast<FloatsInMemory*>(to) = x;
+}
+KVC_INLINE Floats larger(Floats a, Floats b) {
+  return a > b ? a : b;
+}
+KVC_INLINE Floats all(float x) {
+  return x - Floats{};
+}
 
 KVC_INLINE float bits_as_float(std::uint32_t word) {
   float value;
@@ -97,7 +106,8 @@ KVC_INLINE void logits_tile(const CpuAttentionBlock& block, const LooseWord* que
 
 // Keys that a row does not see become -inf. Returns each row's largest logit.
 template <int Nv>
-KVC_INLINE void mask_and_largest(const std::int32_t* visible, std::int64_t n_keys, float* logits, Floats (&largest)[Nv]) {
+KVC_INLINE void mask_and_largest(const std::int32_t* visible, std::int64_t n_keys, float* logits,
+                                 Floats (&largest)[Nv]) {
   for (int v = 0; v < Nv; ++v) largest[v] = all(kNothing);
   for (std::int64_t j = 0; j < n_keys; ++j) {
     for (int v = 0; v < Nv; ++v) {
@@ -113,7 +123,8 @@ KVC_INLINE void mask_and_largest(const std::int32_t* visible, std::int64_t n_key
   }
 }
 
-// exp(S - largest) in place of S; sums of the float32 weights. Pairs: rounded to bfloat16 (half up), rows 2 j and 2 j + 1 as row j.
+// exp(S - largest) in place of S; sums of the float32 weights. Pairs: rounded to bfloat16 (half up), rows 2 j and 2 j +
+// 1 as row j.
 template <int Nv, bool Pairs>
 KVC_INLINE void weights(std::int64_t n_keys, const Floats (&largest)[Nv], float* logits, Floats (&total)[Nv]) {
   Floats shift[Nv];

@@ -1,5 +1,5 @@
-// The kernel for any processor: vectors of four. Its bfloat16 kernel works on pairs with the products spelled out, so that the
-// layout of the bfloat16 instructions is tested everywhere.
+// The kernel for any processor: vectors of four. Its bfloat16 kernel works on pairs with the products spelled out, so
+// that the layout of the bfloat16 instructions is tested everywhere.
 #include "harness/kv/ragged_attention_cpu.h"
 
 namespace kvc {

@@ -15,8 +15,8 @@
 namespace kvc {
 namespace {
 
-// Keys are taken a span at a time and spans are combined in order, whether one thread takes all of a row block's spans or
-// several share them: so the result does not depend on it.
+// Keys are taken a span at a time and spans are combined in order, whether one thread takes all of a row block's spans
+// or several share them: so the result does not depend on it.
 constexpr int64_t kSpanKeys = 4 * kCpuBlockKeys;
 constexpr int64_t kSmallWork = int64_t{1} << 18;  // multiply-adds below which waking threads costs more than it saves
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
@@ -33,9 +33,13 @@ Buffer aligned_floats(int64_t count) {
   return Buffer(static_cast<float*>(memory));
 }
 
-int64_t state_floats(int64_t head_dim) { return (head_dim + 2) * kCpuLanes; }
+int64_t state_floats(int64_t head_dim) {
+  return (head_dim + 2) * kCpuLanes;
+}
 
-CpuAttentionState state_at(float* memory) { return {memory, memory + kCpuLanes, memory + 2 * kCpuLanes}; }
+CpuAttentionState state_at(float* memory) {
+  return {memory, memory + kCpuLanes, memory + 2 * kCpuLanes};
+}
 
 void clear(const CpuAttentionState& state, int64_t lanes, int64_t head_dim) {
   std::fill_n(state.largest, lanes, kNothing);
@@ -46,7 +50,7 @@ void clear(const CpuAttentionState& state, int64_t lanes, int64_t head_dim) {
 // Up to kCpuLanes rows of one task.
 struct RowBlock {
   const CpuAttentionTask* task;
-  const float* packed_keys;    // words of all keys; nullptr: packed block by block, or read as they lie
+  const float* packed_keys;  // words of all keys; nullptr: packed block by block, or read as they lie
   const float* packed_values;
   int64_t first_row, n_rows, lanes;
   int64_t n_keys;  // seen by the last row
@@ -56,7 +60,8 @@ struct RowBlock {
 // What one thread works with.
 struct Workspace {
   explicit Workspace(int64_t d)
-      : memory(aligned_floats(kCpuBlockKeys * kCpuLanes + d * kCpuLanes + 2 * state_floats(d) + 2 * kCpuBlockKeys * d)) {
+      : memory(
+            aligned_floats(kCpuBlockKeys * kCpuLanes + d * kCpuLanes + 2 * state_floats(d) + 2 * kCpuBlockKeys * d)) {
     float* at = memory.get();
     const auto take = [&at](int64_t count) { return std::exchange(at, at + count); };
     scratch = take(kCpuBlockKeys * kCpuLanes);
@@ -89,9 +94,7 @@ class Runner {
 
   int64_t element_bytes() const { return kernel_.bfloat16 ? 2 : 4; }
   int64_t key_words() const { return kernel_.pairs ? shape_.head_dim / 2 : shape_.head_dim; }
-  int64_t value_words(int64_t n_keys) const {
-    return (kernel_.pairs ? (n_keys + 1) / 2 : n_keys) * shape_.head_dim;
-  }
+  int64_t value_words(int64_t n_keys) const { return (kernel_.pairs ? (n_keys + 1) / 2 : n_keys) * shape_.head_dim; }
 
   const CpuAttentionKernel& kernel_;
   CpuAttentionShape shape_;
@@ -132,7 +135,8 @@ void Runner::pack(const std::vector<CpuAttentionTask>& tasks) {
   float* at = packed_.get();
   size_t block = 0;
   for (const CpuAttentionTask& task : tasks) {
-    for (; block < blocks_.size() && blocks_[block].task < &task; ++block) {}
+    for (; block < blocks_.size() && blocks_[block].task < &task; ++block) {
+    }
     if (!several(task)) continue;
     float* keys = kernel_.pack_keys != nullptr ? std::exchange(at, at + (task.n_keys + 1) * d) : nullptr;
     float* values = std::exchange(at, at + (task.n_keys + 1) * d);
@@ -183,7 +187,8 @@ void Runner::attend_span(Workspace& workspace, const RowBlock& block, int64_t be
     const int64_t n_keys = std::min(kCpuBlockKeys, end - first);
     const char* keys = task.keys + first * d * element_bytes();
     const char* values = task.values + first * d * element_bytes();
-    CpuAttentionBlock part{block.lanes, d, n_keys, workspace.queries, keys, values, nullptr, nullptr, workspace.scratch};
+    CpuAttentionBlock part{block.lanes, d,       n_keys,  workspace.queries, keys,
+                           values,      nullptr, nullptr, workspace.scratch};
     if (kernel_.pack_keys != nullptr) {
       if (block.packed_keys == nullptr) kernel_.pack_keys(keys, n_keys, d, workspace.keys);
       part.keys = block.packed_keys != nullptr ? block.packed_keys + first * key_words() : workspace.keys;

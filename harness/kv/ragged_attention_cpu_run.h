@@ -1,4 +1,5 @@
-// Runs a kernel over whole contexts: cuts rows and keys into blocks, spreads them over the threads, puts the pieces together.
+// Runs a kernel over whole contexts: cuts rows and keys into blocks, spreads them over the threads, puts the pieces
+// together.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +11,9 @@ namespace kvc {
 
 // The rows of one sequence that share one KV head, and what they see. Row i is query head i % group of token i / group.
 struct CpuAttentionTask {
-  const char* queries;    // row i's elements are at queries + (i / group) token_bytes + (i % group) row_bytes
-  float* output;          // row i's d floats are at output + (i / group) token_floats + (i % group) d
-  float* log_sum_exp;     // row i's float is at log_sum_exp + (i / group) n_query_heads + i % group
+  const char* queries;  // row i's elements are at queries + (i / group) token_bytes + (i % group) row_bytes
+  float* output;        // row i's d floats are at output + (i / group) token_floats + (i % group) d
+  float* log_sum_exp;   // row i's float is at log_sum_exp + (i / group) n_query_heads + i % group
   int64_t n_rows;
   const char* keys;       // (n_keys, d) elements, rows contiguous
   const char* values;     // (n_keys, d)
@@ -22,7 +23,7 @@ struct CpuAttentionTask {
 };
 
 struct CpuAttentionShape {
-  int64_t head_dim;       // a multiple of 8
+  int64_t head_dim;  // a multiple of 8
   int64_t group;
   int64_t n_query_heads;
 };

@@ -1,13 +1,20 @@
 #include "harness/kv/ragged_attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
+#include "harness/core/error.h"
+#include "harness/kv/ragged_attention_cpu.h"
 #include "harness/testing/naive_attention.h"
 
 namespace kvc {
@@ -15,10 +22,13 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Why these: logits are float32 sums of d products (a few units of 2^-24 of the largest logit), outputs are weighted means of
-// values of size 1. In bfloat16 mode kernels may round the weights to 8 bits (relative 2^-9 each, errors of random sign), which moves a
-// mean of values of size ~1 by at most 2^-9 times the mean |value|; log-sum-exp is summed before the rounding.
-double output_tolerance(at::ScalarType dtype) { return dtype == at::kFloat ? 5e-6 : 4e-3; }
+// Why these: logits are float32 sums of d products (a few units of 2^-24 of the largest logit), outputs are weighted
+// means of values of size 1. In bfloat16 mode kernels may round the weights to 8 bits (relative 2^-9 each, errors of
+// random sign), which moves a mean of values of size ~1 by at most 2^-9 times the mean |value|; log-sum-exp is summed
+// before the rounding.
+double output_tolerance(at::ScalarType dtype) {
+  return dtype == at::kFloat ? 5e-6 : 4e-3;
+}
 constexpr double kLseTolerance = 1e-5;
 
 void expect_close(const PartialAttention& got, const PartialAttention& want, double tolerance, double lse_tolerance) {
@@ -73,13 +83,47 @@ TailCase random_tail(const std::vector<int64_t>& lengths, const std::vector<int6
   return tail;
 }
 
-class RaggedAttention : public ::testing::TestWithParam<at::ScalarType> {
+// Sets KVC_CPU_KERNELS for its lifetime; an empty level unsets it.
+class UseKernels {
+ public:
+  explicit UseKernels(const std::string& level) {
+    const char* set = std::getenv("KVC_CPU_KERNELS");
+    if (set != nullptr) before_ = set;
+    ::setenv("KVC_CPU_KERNELS", level.c_str(), 1);
+  }
+  ~UseKernels() { ::setenv("KVC_CPU_KERNELS", before_.c_str(), 1); }
+  UseKernels(const UseKernels&) = delete;
+  UseKernels& operator=(const UseKernels&) = delete;
+
+ private:
+  std::string before_;
+};
+
+std::vector<std::string> supported_levels() {
+  std::vector<std::string> levels;
+  for (const std::string_view name : kCpuLevelNames) {
+    const UseKernels use{std::string(name)};
+    try {
+      cpu_attention_kernel(false);
+      levels.emplace_back(name);
+    } catch (const Error&) {
+      break;  // levels rise: the rest is not there either
+    }
+  }
+  return levels;
+}
+
+using Kernels = std::tuple<at::ScalarType, std::string>;
+
+class RaggedAttention : public ::testing::TestWithParam<Kernels> {
  protected:
   void SetUp() override { at::manual_seed(23); }
+
+  const at::ScalarType dtype = std::get<0>(GetParam());
+  const UseKernels use{std::get<1>(GetParam())};
 };
 
 TEST_P(RaggedAttention, PrefixEqualsTheJudge) {
-  const at::ScalarType dtype = GetParam();
   struct Shape {
     int64_t n, group, d;
     std::vector<int64_t> head_lens;
@@ -99,7 +143,6 @@ TEST_P(RaggedAttention, PrefixEqualsTheJudge) {
 }
 
 TEST_P(RaggedAttention, TailEqualsTheJudge) {
-  const at::ScalarType dtype = GetParam();
   struct Shape {
     std::vector<int64_t> lengths, counts;
     int64_t n_kv_heads, group, d;
@@ -119,7 +162,6 @@ TEST_P(RaggedAttention, TailEqualsTheJudge) {
 }
 
 TEST_P(RaggedAttention, NoTokensAndNoEntries) {
-  const at::ScalarType dtype = GetParam();
   const LayerKv nothing = random_prefix({0, 0}, 64, dtype, false);
   const PartialAttention empty = prefix_attention(at::randn({4, 6, 64}).to(dtype), nothing);
   EXPECT_TRUE(empty.output.eq(0).all().item<bool>());
@@ -132,7 +174,6 @@ TEST_P(RaggedAttention, NoTokensAndNoEntries) {
 
 // Entries of bias -inf are as good as absent, also when all of a head, or of a whole key block, have it.
 TEST_P(RaggedAttention, EntriesOfBiasMinusInfinityAreAbsent) {
-  const at::ScalarType dtype = GetParam();
   LayerKv prefix = random_prefix({900, 40, 300}, 64, dtype, true);
   prefix.bias.slice(0, 0, 600).fill_(-kInfinity);
   prefix.bias.slice(0, 700, 720).fill_(-kInfinity);
@@ -145,7 +186,6 @@ TEST_P(RaggedAttention, EntriesOfBiasMinusInfinityAreAbsent) {
 }
 
 TEST_P(RaggedAttention, LargeLogitsDoNotOverflow) {
-  const at::ScalarType dtype = GetParam();
   LayerKv prefix = random_prefix({600, 300}, 64, dtype, true);
   prefix.keys = prefix.keys * 64;
   prefix.bias.mul_(1000);
@@ -156,7 +196,6 @@ TEST_P(RaggedAttention, LargeLogitsDoNotOverflow) {
 
 // Permuting the entries changes nothing but rounding.
 TEST_P(RaggedAttention, OrderOfEntriesDoesNotMatter) {
-  const at::ScalarType dtype = GetParam();
   const LayerKv prefix = random_prefix({777}, 64, dtype, true);
   LayerKv shuffled = prefix;
   const at::Tensor order = at::randperm(777);
@@ -171,7 +210,6 @@ TEST_P(RaggedAttention, OrderOfEntriesDoesNotMatter) {
 
 // m copies of an entry are one entry of bias ln m.
 TEST_P(RaggedAttention, DuplicatesAreABias) {
-  const at::ScalarType dtype = GetParam();
   const at::Tensor keys = at::randn({90, 64}).to(dtype), values = at::randn({90, 64}).to(dtype);
   const at::Tensor copies = at::randint(1, 6, {90}, at::kLong);
   const LayerKv once = pack_heads({keys}, {values}, {copies.to(at::kFloat).log()});
@@ -185,20 +223,106 @@ TEST_P(RaggedAttention, DuplicatesAreABias) {
 
 // Prefix and tail merged are one context: the concatenation identity as the decoder uses it.
 TEST_P(RaggedAttention, PrefixMergedWithTailIsTheWholeContext) {
-  const at::ScalarType dtype = GetParam();
   const TailCase whole = random_tail({400}, {50}, 2, 3, 64, 0, dtype);
   const at::Tensor keys = whole.keys[0], values = whole.values[0];
-  const LayerKv prefix = pack_heads({keys[0].slice(0, 0, 300), keys[1].slice(0, 0, 300)},
-                                    {values[0].slice(0, 0, 300), values[1].slice(0, 0, 300)}, {at::Tensor(), at::Tensor()});
-  const PartialAttention tail =
-      tail_attention(whole.queries, whole.keys.slice(2, 300).contiguous(), whole.values.slice(2, 300).contiguous(), {100},
-                     whole.offsets);
+  const LayerKv prefix =
+      pack_heads({keys[0].slice(0, 0, 300), keys[1].slice(0, 0, 300)},
+                 {values[0].slice(0, 0, 300), values[1].slice(0, 0, 300)}, {at::Tensor(), at::Tensor()});
+  const PartialAttention tail = tail_attention(whole.queries, whole.keys.slice(2, 300).contiguous(),
+                                               whole.values.slice(2, 300).contiguous(), {100}, whole.offsets);
   expect_close(merge(prefix_attention(whole.queries, prefix), tail), whole.judge(), output_tolerance(dtype),
                kLseTolerance);
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, RaggedAttention, ::testing::Values(at::kFloat, at::kBFloat16),
-                         [](const auto& dtype) { return std::string(c10::toString(dtype.param)); });
+void expect_same_bits(const PartialAttention& a, const PartialAttention& b) {
+  EXPECT_TRUE(at::equal(a.output, b.output));
+  EXPECT_TRUE(at::equal(a.log_sum_exp, b.log_sum_exp));
+}
+
+PartialAttention rows(const PartialAttention& part, int64_t begin, int64_t end) {
+  return {part.output.slice(0, begin, end), part.log_sum_exp.slice(0, begin, end)};
+}
+
+TEST_P(RaggedAttention, ChunksOfAPrefillGiveTheSameBits) {
+  const TailCase whole = random_tail({0}, {1300}, 2, 3, 64, 5, dtype);
+  const PartialAttention at_once = whole.run();
+  for (const auto& [begin, end] :
+       std::vector<std::pair<int64_t, int64_t>>{{0, 200}, {200, 201}, {201, 1299}, {1299, 1300}}) {
+    expect_same_bits(
+        tail_attention(whole.queries.slice(0, begin, end), whole.keys, whole.values, {begin}, {0, end - begin}),
+        rows(at_once, begin, end));
+  }
+}
+
+TEST_P(RaggedAttention, BatchesGiveTheSameBits) {
+  const TailCase tails = random_tail({700, 0, 1200}, {1, 40, 3}, 2, 3, 64, 0, dtype);
+  const LayerKv prefix = random_prefix({1500, 40}, 64, dtype, true);
+  const PartialAttention tail = tails.run(), head = prefix_attention(tails.queries, prefix);
+  for (size_t b = 0; b < 3; ++b) {
+    const int64_t begin = tails.offsets[b], end = tails.offsets[b + 1], row = static_cast<int64_t>(b);
+    const at::Tensor queries = tails.queries.slice(0, begin, end);
+    expect_same_bits(tail_attention(queries, tails.keys.slice(0, row, row + 1), tails.values.slice(0, row, row + 1),
+                                    {tails.lengths[b]}, {0, end - begin}),
+                     rows(tail, begin, end));
+    expect_same_bits(prefix_attention(queries, prefix), rows(head, begin, end));
+  }
+}
+
+TEST_P(RaggedAttention, ThreadsGiveTheSameBits) {
+  const int threads = at::get_num_threads();
+  const TailCase tails = random_tail({700, 5}, {1, 600}, 2, 3, 64, 0, dtype);
+  const LayerKv prefix = random_prefix({2500, 1100}, 64, dtype, true);
+  const at::Tensor queries = at::randn({3, 6, 64}).to(dtype);
+  at::set_num_threads(1);
+  const PartialAttention tail = tails.run(), head = prefix_attention(queries, prefix);
+  at::set_num_threads(3);
+  expect_same_bits(tails.run(), tail);
+  expect_same_bits(prefix_attention(queries, prefix), head);
+  at::set_num_threads(threads);
+}
+
+// Layouts that the kernels do not read go the generic way; queries are copied.
+TEST_P(RaggedAttention, StridedTensors) {
+  const LayerKv prefix = random_prefix({300, 41}, 64, dtype, true);
+  LayerKv strided = prefix;
+  strided.keys = at::stack({prefix.keys, prefix.keys}, 1).select(1, 1);
+  strided.values = at::stack({prefix.values, prefix.values}, 2).select(2, 0);
+  const at::Tensor queries = at::randn({6, 5, 64}).to(dtype).transpose(0, 1);  // (5, 6, 64)
+  ASSERT_FALSE(queries.is_contiguous() || strided.keys.is_contiguous() || strided.values.is_contiguous());
+  const PartialAttention want = naive_prefix_attention(queries, prefix);
+  expect_close(prefix_attention(queries, prefix), want, output_tolerance(dtype), kLseTolerance);
+  expect_close(prefix_attention(queries, strided), want, output_tolerance(dtype), kLseTolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, RaggedAttention,
+                         ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16),
+                                            ::testing::ValuesIn(supported_levels())),
+                         [](const auto& kernels) {
+                           return std::string(c10::toString(std::get<0>(kernels.param))) + std::get<1>(kernels.param);
+                         });
+
+TEST(CpuKernels, AnUnknownNameIsAnError) {
+  const UseKernels use("avx3");
+  try {
+    prefix_attention(at::randn({1, 1, 8}), random_prefix({2}, 8, at::kFloat, false));
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_EQ(error.fact(), "this processor has no CPU kernels 'avx3'");
+    EXPECT_EQ(error.where(), "environment variable KVC_CPU_KERNELS");
+    EXPECT_THAT(error.mend(), ::testing::StartsWith("unset it, or one of: portable"));
+  }
+}
+
+TEST(CpuKernels, TheNameDecidesTheKernel) {
+  for (const std::string& level : supported_levels()) {
+    const UseKernels use(level);
+    for (const bool bfloat16 : {false, true}) {
+      EXPECT_EQ(cpu_attention_kernel(bfloat16).bfloat16, bfloat16);
+      EXPECT_EQ(cpu_attention_kernel(bfloat16).level == CpuLevel::kPortable, level == "portable");
+    }
+  }
+}
 
 }  // namespace
 }  // namespace kvc

@@ -11,7 +11,9 @@ namespace {
 
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
 
-at::Tensor as_double(const at::Tensor& tensor) { return tensor.to(at::kDouble).contiguous(); }
+at::Tensor as_double(const at::Tensor& tensor) {
+  return tensor.to(at::kDouble).contiguous();
+}
 
 // One query (d doubles) over its first n_seen entries: writes d outputs, returns log-sum-exp.
 double attend_one(const double* query, const double* keys, const double* values, const double* bias, int64_t n_seen,

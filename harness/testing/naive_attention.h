@@ -1,4 +1,5 @@
-// Attention as written on paper: float64, one query and one key at a time. Judges of every kernel; read for clarity only.
+// Attention as written on paper: float64, one query and one key at a time. Judges of every kernel; read for clarity
+// only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,8 +12,8 @@
 
 namespace kvc {
 
-// queries (n, d), keys and values (T, d), bias (T) or undefined, of any dtype on the CPU; query i sees the first visible[i] entries.
-// Returns float64: output (n, d), log_sum_exp (n).
+// queries (n, d), keys and values (T, d), bias (T) or undefined, of any dtype on the CPU; query i sees the first
+// visible[i] entries. Returns float64: output (n, d), log_sum_exp (n).
 PartialAttention naive_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                                  const at::Tensor& bias, const std::vector<int64_t>& visible);
 
