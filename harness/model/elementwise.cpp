@@ -3,8 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "harness/model/vector_clones.h"
 
@@ -52,8 +52,10 @@ KVC_INLINE void add_norm_rows(const T* a, const T* b, const T* weight, T* sum, T
 
 // exp to about 1e-7 relative error (Cephes' polynomial), in operations that a compiler can put side by side.
 KVC_INLINE float fast_exp(float x) {
-  x = x < -87.0F ? -87.0F : x;
-  x = x > 88.0F ? 88.0F : x;
+  // Kept within +-87, where the result is a normal number; on the bits, as comparing floats counts as control flow.
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t magnitude = std::min(bits & 0x7fffffffU, std::bit_cast<std::uint32_t>(87.0F));
+  x = std::bit_cast<float>(magnitude | (bits & 0x80000000U));
   const float shifted = x * 1.44269504F + 12582912.0F;  // 1.5 * 2^23: rounds to a whole number, left in the low bits
   const float n = shifted - 12582912.0F;
   const float r = (x - n * 0.693359375F) + n * 2.12194440e-4F;
