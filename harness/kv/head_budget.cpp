@@ -78,8 +78,8 @@ HeadBudget uniform_budget(const TargetSize& target, int64_t source_len, int64_t 
     keep = static_cast<int64_t>(std::abs(product - nearest) <= 1e-12 * nearest ? nearest : std::floor(product));
     if (keep < 1) {
       throw Error(ErrorKind::kData,
-                  fmt::format("a target of {} of {} compactable entries is {:.3g} entries, less than one", target.text(),
-                              source_len, product),
+                  fmt::format("a target of {} of {} compactable entries is {:.3g} entries, less than one",
+                              target.text(), source_len, product),
                   "", "ask for a larger fraction, or leave this document out");
     }
   } else if (keep > source_len) {

@@ -37,7 +37,8 @@ TEST(TargetSize, ReadsFractionsAndEntries) {
 
 TEST(TargetSize, RefusesWithAReason) {
   const std::string mend = " | write a fraction as 0.05, in (0, 1], or a number of entries as '512 entries'";
-  EXPECT_EQ(problem_of(5), "target 5 is ambiguous: a fraction or a number of entries? | write 5.0 for the fraction or '5 entries'");
+  EXPECT_EQ(problem_of(5),
+            "target 5 is ambiguous: a fraction or a number of entries? | write 5.0 for the fraction or '5 entries'");
   EXPECT_EQ(problem_of(0), "target 0 is out of range: nothing would be kept" + mend);
   EXPECT_EQ(problem_of(-3), "target -3 is out of range: nothing would be kept" + mend);
   EXPECT_EQ(problem_of(0.0), "target 0 is out of range: a kept fraction is above 0 and at most 1" + mend);
@@ -65,7 +66,7 @@ TEST(HeadBudget, RoundsFractionsDown) {
   const HeadBudget budget = uniform_budget(target_of(0.05), 2957, 2, 3);
   ASSERT_EQ(budget.target_len.size(), 2U);
   ASSERT_EQ(budget.target_len[0].size(), 3U);
-  EXPECT_EQ(budget.at(1, 2), 147);  // 147.85
+  EXPECT_EQ(budget.at(1, 2), 147);                                     // 147.85
   EXPECT_EQ(uniform_budget(target_of(0.29), 100, 1, 1).at(0, 0), 29);  // 28.999999999999996 in float64
   EXPECT_EQ(uniform_budget(target_of(1.0), 2957, 1, 1).at(0, 0), 2957);
 }
@@ -77,8 +78,9 @@ TEST(HeadBudget, TakesEntriesAsTheyAre) {
 }
 
 TEST(HeadBudget, RefusesLessThanOneEntry) {
-  EXPECT_THAT([] { (void)uniform_budget(target_of(0.01), 99, 1, 1); },
-              ThrowsMessage<Error>(HasSubstr("a target of 0.01 of 99 compactable entries is 0.99 entries, less than one")));
+  EXPECT_THAT(
+      [] { (void)uniform_budget(target_of(0.01), 99, 1, 1); },
+      ThrowsMessage<Error>(HasSubstr("a target of 0.01 of 99 compactable entries is 0.99 entries, less than one")));
   EXPECT_EQ(uniform_budget(target_of(0.01), 100, 1, 1).at(0, 0), 1);
 }
 

@@ -238,7 +238,8 @@ void Tails::advance(const std::vector<int64_t>& sequence_offsets) {
 
 namespace {
 
-// A new (sequences, Hkv, capacity, d) whose sequence i begins with the first lengths[i] entries of source's sequences[i].
+// A new (sequences, Hkv, capacity, d) whose sequence i begins with the first lengths[i] entries of source's
+// sequences[i].
 at::Tensor gather(const at::Tensor& source, const std::vector<int64_t>& sequences, const std::vector<int64_t>& lengths,
                   int64_t capacity) {
   const auto batch = static_cast<int64_t>(sequences.size());

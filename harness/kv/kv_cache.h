@@ -29,8 +29,8 @@ struct LayerKv {
 // Move-only: a copy of a cache is hundreds of megabytes and must be asked for by name.
 class KvCache {
  public:
-  // `next_position`: RoPE position of the token that comes next, i.e. the number of tokens the context had; independent of
-  // how many entries are left. Throws Error(kInternal) if shapes, dtypes or offsets contradict each other.
+  // `next_position`: RoPE position of the token that comes next, i.e. the number of tokens the context had; independent
+  // of how many entries are left. Throws Error(kInternal) if shapes, dtypes or offsets contradict each other.
   KvCache(std::vector<LayerKv> layers, int64_t next_position);
   // No entries, position 0: what a first prefill starts from.
   static KvCache empty(int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, const at::TensorOptions& options);
@@ -58,13 +58,13 @@ class KvCache {
   int64_t next_position_;
 };
 
-// Builds one layer from per-head pieces: keys[h] (len_h, d), values[h] (len_h, d), bias[h] (len_h) float32 or undefined (zeros).
-// The layer has no bias tensor when every piece's bias is undefined. Copies.
+// Builds one layer from per-head pieces: keys[h] (len_h, d), values[h] (len_h, d), bias[h] (len_h) float32 or undefined
+// (zeros). The layer has no bias tensor when every piece's bias is undefined. Copies.
 LayerKv pack_heads(const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
                    const std::vector<at::Tensor>& bias);
 
-// The dense part behind a shared KvCache: B sequences (questions, conversations, the document itself while it is read) that
-// grow by a token at a time. Never compacted. Unused capacity is allocated but never read.
+// The dense part behind a shared KvCache: B sequences (questions, conversations, the document itself while it is read)
+// that grow by a token at a time. Never compacted. Unused capacity is allocated but never read.
 class Tails {
  public:
   // options: model dtype and device. capacity: entries per sequence.
@@ -89,13 +89,13 @@ class Tails {
 
   // Room for `capacity` entries per sequence; copies if there is less.
   void reserve(int64_t capacity);
-  // New tails whose sequence i is a copy of sequences[i]: one prompt forked into several answers, or finished ones dropped.
-  // Room for at least `capacity` entries, never less than before.
+  // New tails whose sequence i is a copy of sequences[i]: one prompt forked into several answers, or finished ones
+  // dropped. Room for at least `capacity` entries, never less than before.
   Tails select(const std::vector<int64_t>& sequences, int64_t capacity = 0) const;
   // Entries of sequence `index` from the first `n_entries` on are forgotten.
   void truncate(int64_t index, int64_t n_entries);
-  // The cache of what sequence 0 has read; batch() must be 1. Shares storage where the capacity is used up, else copies.
-  // next_position = first_position + length.
+  // The cache of what sequence 0 has read; batch() must be 1. Shares storage where the capacity is used up, else
+  // copies. next_position = first_position + length.
   KvCache into_cache(int64_t first_position) &&;
 
   int64_t allocated_bytes() const;

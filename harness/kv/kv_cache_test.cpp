@@ -86,16 +86,19 @@ TEST(KvCache, RefusesContradictions) {
   };
   EXPECT_THAT([] { KvCache({}, 0); }, ThrowsMessage<Error>(HasSubstr("at least one layer")));
   EXPECT_THAT([&] { KvCache({good}, -1); }, ThrowsMessage<Error>(HasSubstr("next position -1 is negative")));
-  EXPECT_THAT(with([](LayerKv& l) { l.head_offsets = {0, 3}; }),
+  EXPECT_THAT(with([](LayerKv& l) {
+                l.head_offsets = {0, 3};
+              }),
               ThrowsMessage<Error>(HasSubstr("keys (5, 4) and values (5, 4) do not hold 3 entries each")));
-  EXPECT_THAT(with([](LayerKv& l) { l.head_offsets = {0, 4, 3, 5}; }),
+  EXPECT_THAT(with([](LayerKv& l) {
+                l.head_offsets = {0, 4, 3, 5};
+              }),
               ThrowsMessage<Error>(HasSubstr("head offsets [0, 4, 3, 5] do not rise from 0")));
   EXPECT_THAT(with([](LayerKv& l) { l.bias = l.bias.narrow(0, 0, 4); }),
               ThrowsMessage<Error>(HasSubstr("bias (4) is not one float32 for each of 5 entries")));
   EXPECT_THAT(with([](LayerKv& l) { l.values = l.values.to(at::kBFloat16); }),
               ThrowsMessage<Error>(HasSubstr("differ in type")));
-  EXPECT_THAT([&] { KvCache({good, layer_of({5}, false)}, 1); },
-              ThrowsMessage<Error>(HasSubstr("layer 1")));
+  EXPECT_THAT([&] { KvCache({good, layer_of({5}, false)}, 1); }, ThrowsMessage<Error>(HasSubstr("layer 1")));
 }
 
 TEST(KvCache, EmptyHasNoEntriesAtPositionNought) {
@@ -197,12 +200,21 @@ TEST_P(TailsOf, IntoCacheSharesFullStorageOnly) {
 
 TEST_P(TailsOf, RefuseWhatDoesNotFit) {
   Tails tail = tails(2, 2);
-  EXPECT_THAT([&] { tail.write(0, rows(3, 0), rows(3, 0), {0, 3, 3}); },
-              ThrowsMessage<Error>(HasSubstr("sequence 0 needs 3 entries, there is room for 2")));
-  EXPECT_THAT([&] { tail.write(0, rows(2, 0), rows(2, 0), {0, 2}); },
-              ThrowsMessage<Error>(HasSubstr("offsets [0, 2] do not divide a batch of 2")));
-  EXPECT_THAT([&] { tail.write(0, rows(3, 0), rows(2, 0), {0, 1, 2}); },
-              ThrowsMessage<Error>(HasSubstr("rows (3, 2, 4)")));
+  EXPECT_THAT(
+      [&] {
+        tail.write(0, rows(3, 0), rows(3, 0), {0, 3, 3});
+      },
+      ThrowsMessage<Error>(HasSubstr("sequence 0 needs 3 entries, there is room for 2")));
+  EXPECT_THAT(
+      [&] {
+        tail.write(0, rows(2, 0), rows(2, 0), {0, 2});
+      },
+      ThrowsMessage<Error>(HasSubstr("offsets [0, 2] do not divide a batch of 2")));
+  EXPECT_THAT(
+      [&] {
+        tail.write(0, rows(3, 0), rows(2, 0), {0, 1, 2});
+      },
+      ThrowsMessage<Error>(HasSubstr("rows (3, 2, 4)")));
   EXPECT_THAT([&] { (void)std::move(tail).into_cache(0); },
               ThrowsMessage<Error>(HasSubstr("a batch of 2 is no single cache")));
 }

@@ -19,18 +19,19 @@ namespace kvc {
 
 namespace {
 
-// --- what the constructor refuses -------------------------------------------------------------------------------------------
+// --- what the constructor refuses
+// -------------------------------------------------------------------------------------------
 
 [[noreturn]] void refuse(const std::string& fact) {
-  throw Error(ErrorKind::kData, fact, "model weights", "the file is damaged, or its architecture is not the one it names");
+  throw Error(ErrorKind::kData, fact, "model weights",
+              "the file is damaged, or its architecture is not the one it names");
 }
 
 void check_sizes(const DecoderSpec& spec) {
   const std::pair<const char*, int64_t> sizes[] = {
-      {"layers", spec.n_layers},          {"hidden size", spec.hidden_size},
-      {"query heads", spec.n_query_heads}, {"KV heads", spec.n_kv_heads},
-      {"head dimension", spec.head_dim},  {"feed-forward size", spec.feed_forward_size},
-      {"vocabulary", spec.vocab_size},    {"positions", spec.max_positions}};
+      {"layers", spec.n_layers},       {"hidden size", spec.hidden_size}, {"query heads", spec.n_query_heads},
+      {"KV heads", spec.n_kv_heads},   {"head dimension", spec.head_dim}, {"feed-forward size", spec.feed_forward_size},
+      {"vocabulary", spec.vocab_size}, {"positions", spec.max_positions}};
   for (const auto& [name, size] : sizes) {
     if (size < 1) refuse(fmt::format("the model's number for '{}' is {}", name, size));
   }
@@ -39,7 +40,8 @@ void check_sizes(const DecoderSpec& spec) {
   }
   if (spec.head_dim % 2 != 0) refuse(fmt::format("head dimension {} is odd; rotation needs pairs", spec.head_dim));
   if (!(spec.rope_base > 0) || !(spec.rope_scaling_factor > 0)) {
-    refuse(fmt::format("rotary base {} and scaling factor {} must be positive", spec.rope_base, spec.rope_scaling_factor));
+    refuse(
+        fmt::format("rotary base {} and scaling factor {} must be positive", spec.rope_base, spec.rope_scaling_factor));
   }
   const std::vector<double>& divisors = spec.rope_frequency_divisors;
   if (!divisors.empty() && static_cast<int64_t>(divisors.size()) != spec.head_dim / 2) {
@@ -72,7 +74,8 @@ class ShapeCheck {
   // Wanted exactly when the spec says so.
   void has_if(bool wanted, const std::string& name, const at::Tensor& weight, const std::vector<int64_t>& shape) const {
     if (wanted) return has(name, weight, shape);
-    if (weight.defined()) refuse(fmt::format("weight '{}{}' is there, but the model's numbers know of none", prefix_, name));
+    if (weight.defined())
+      refuse(fmt::format("weight '{}{}' is there, but the model's numbers know of none", prefix_, name));
   }
 
  private:
@@ -107,8 +110,8 @@ void check_weights(const DecoderSpec& spec, const DecoderWeights& weights) {
   }
 }
 
-// Frequencies and angles are rounded to float32 on the way, as they were when the public models were trained; only cosine and sine
-// of the angle are exact. At position 8,000 an unrounded angle would differ by some 1e-4.
+// Frequencies and angles are rounded to float32 on the way, as they were when the public models were trained; only
+// cosine and sine of the angle are exact. At position 8,000 an unrounded angle would differ by some 1e-4.
 RotaryTables make_rotary_tables(const DecoderSpec& spec, const at::Device& device) {
   const int64_t half = spec.head_dim / 2;
   std::vector<float> frequencies;
@@ -154,7 +157,9 @@ PackedTokens PackedTokens::pack(const std::vector<std::vector<int64_t>>& sequenc
   return packed;
 }
 
-PackedTokens PackedTokens::single(const std::vector<int64_t>& tokens) { return pack({tokens}); }
+PackedTokens PackedTokens::single(const std::vector<int64_t>& tokens) {
+  return pack({tokens});
+}
 
 Decoder::Decoder(DecoderSpec spec, DecoderWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {
   check_sizes(spec_);
@@ -162,7 +167,9 @@ Decoder::Decoder(DecoderSpec spec, DecoderWeights weights) : spec_(std::move(spe
   rotary_ = make_rotary_tables(spec_, weights_.embedding.device());
 }
 
-at::TensorOptions Decoder::options() const { return weights_.embedding.options(); }
+at::TensorOptions Decoder::options() const {
+  return weights_.embedding.options();
+}
 
 std::vector<int64_t> Decoder::positions(const PackedTokens& input, const KvCache& prefix, const Tails& tails) const {
   std::vector<int64_t> result;
@@ -179,8 +186,8 @@ at::Tensor Decoder::embed(const std::vector<int64_t>& tokens) const {
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= spec_.vocab_size) {
       throw Error(ErrorKind::kData,
-                  fmt::format("token {} at place {} is outside the vocabulary of {}", tokens[i], i, spec_.vocab_size), "",
-                  "tokenizer and weights are not of the same model");
+                  fmt::format("token {} at place {} is outside the vocabulary of {}", tokens[i], i, spec_.vocab_size),
+                  "", "tokenizer and weights are not of the same model");
     }
   }
   const at::Tensor ids = at::tensor(tokens, at::kLong).to(weights_.embedding.device());
@@ -195,8 +202,8 @@ at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at:
   const RotatedHeads heads = rotate_heads(qkv, spec_.n_query_heads, spec_.n_kv_heads, weights.q_norm, weights.k_norm,
                                           spec_.rms_norm_eps, rotary_, positions);
   const int64_t kv_width = spec_.n_kv_heads * spec_.head_dim;
-  const at::Tensor values = qkv.narrow(1, qkv.size(1) - kv_width, kv_width)
-                                .unflatten(1, {spec_.n_kv_heads, spec_.head_dim});
+  const at::Tensor values =
+      qkv.narrow(1, qkv.size(1) - kv_width, kv_width).unflatten(1, {spec_.n_kv_heads, spec_.head_dim});
   if (tap) tap(layer, heads.queries);
   tails.write(layer, heads.keys, values, sequence_offsets);
   PartialAttention attention =
@@ -219,8 +226,8 @@ at::Tensor Decoder::run_layer(int64_t layer, const at::Tensor& hidden, const std
   const LayerWeights& weights = weights_.layers.at(static_cast<size_t>(layer));
   const at::Tensor normed = rms_norm(hidden, weights.attention_norm, spec_.rms_norm_eps);
   const at::Tensor attention = attend(weights, layer, normed, positions, sequence_offsets, prefix, tails, tap);
-  const auto [middle, middle_normed] = add_rms_norm(hidden, project(attention, weights.attention_output),
-                                                    weights.feed_forward_norm, spec_.rms_norm_eps);
+  const auto [middle, middle_normed] =
+      add_rms_norm(hidden, project(attention, weights.attention_output), weights.feed_forward_norm, spec_.rms_norm_eps);
   at::Tensor update = project(silu_mul(project(middle_normed, weights.gate_up)), weights.down);
   return update.add_(middle);
 }
@@ -235,12 +242,13 @@ at::Tensor Decoder::forward(const PackedTokens& input, const KvCache& prefix, Ta
   if (prefix.n_layers() != spec_.n_layers || prefix.n_kv_heads() != spec_.n_kv_heads ||
       prefix.head_dim() != spec_.head_dim || tails.n_layers() != spec_.n_layers ||
       tails.batch() + 1 != static_cast<int64_t>(input.sequence_offsets.size())) {
-    throw Error(ErrorKind::kInternal,
-                fmt::format("a prefix of {} layers, {} KV heads, dimension {} and tails of {} layers, {} sequences do not fit "
-                            "a model of {} layers, {} KV heads, dimension {} and an input of {} sequences",
-                            prefix.n_layers(), prefix.n_kv_heads(), prefix.head_dim(), tails.n_layers(), tails.batch(),
-                            spec_.n_layers, spec_.n_kv_heads, spec_.head_dim, input.sequence_offsets.size() - 1),
-                "Decoder::forward", "");
+    throw Error(
+        ErrorKind::kInternal,
+        fmt::format("a prefix of {} layers, {} KV heads, dimension {} and tails of {} layers, {} sequences do not fit "
+                    "a model of {} layers, {} KV heads, dimension {} and an input of {} sequences",
+                    prefix.n_layers(), prefix.n_kv_heads(), prefix.head_dim(), tails.n_layers(), tails.batch(),
+                    spec_.n_layers, spec_.n_kv_heads, spec_.head_dim, input.sequence_offsets.size() - 1),
+        "Decoder::forward", "");
   }
   const std::vector<int64_t> places = positions(input, prefix, tails);
   check_positions(places, spec_.max_positions);  // before anything is written

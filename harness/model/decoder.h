@@ -1,4 +1,5 @@
-// The one forward pass: RMSNorm, RoPE, grouped-query attention over a shared compact prefix and per-sequence tails, SwiGLU.
+// The one forward pass: RMSNorm, RoPE, grouped-query attention over a shared compact prefix and per-sequence tails,
+// SwiGLU.
 //
 // Letters: N packed new tokens of B sequences, Hq query heads, Hkv KV heads, d head dimension.
 #pragma once
@@ -15,7 +16,8 @@
 
 namespace kvc {
 
-// Weights in compute dtype on the compute device, in the half-split RoPE layout (rotate_half). Linear weights are (out, in).
+// Weights in compute dtype on the compute device, in the half-split RoPE layout (rotate_half). Linear weights are (out,
+// in).
 struct LayerWeights {
   at::Tensor attention_norm;     // (hidden)
   at::Tensor qkv;                // ((Hq + 2 Hkv) d, hidden): q rows, then k, then v
@@ -43,7 +45,8 @@ struct PackedTokens {
   static PackedTokens single(const std::vector<int64_t>& tokens);
 };
 
-// Called once per layer with the rotated queries of all new tokens, (N, Hq, d) in the model dtype; valid during the call only.
+// Called once per layer with the rotated queries of all new tokens, (N, Hq, d) in the model dtype; valid during the
+// call only.
 using QueryTap = std::function<void(int64_t layer, const at::Tensor& queries)>;
 
 class Decoder {
@@ -54,9 +57,9 @@ class Decoder {
   const DecoderSpec& spec() const { return spec_; }
   at::TensorOptions options() const;  // dtype and device of weights and caches
 
-  // Reads the tokens behind prefix and tails; token i of sequence b stands at position prefix.next_position() + tails.lengths()[b] + i.
-  // Appends to `tails`. Returns the hidden states after the final norm, (N, hidden) model dtype. Throws Error(kData) when a
-  // position passes spec().max_positions, or a token is outside the vocabulary.
+  // Reads the tokens behind prefix and tails; token i of sequence b stands at position prefix.next_position() +
+  // tails.lengths()[b] + i. Appends to `tails`. Returns the hidden states after the final norm, (N, hidden) model
+  // dtype. Throws Error(kData) when a position passes spec().max_positions, or a token is outside the vocabulary.
   at::Tensor forward(const PackedTokens& input, const KvCache& prefix, Tails& tails, const QueryTap& tap = {}) const;
 
   // The parts of forward(), for work that goes layer by layer. run_layer writes layer `layer` of the tails; the caller
@@ -68,12 +71,13 @@ class Decoder {
   at::Tensor final_norm(const at::Tensor& hidden) const;
   std::vector<int64_t> positions(const PackedTokens& input, const KvCache& prefix, const Tails& tails) const;
 
-  // Head applied to rows of forward()'s result: (n, vocab) float32. The caller chooses the rows: at long contexts all of
-  // them would be n x vocab x 4 bytes.
+  // Head applied to rows of forward()'s result: (n, vocab) float32. The caller chooses the rows: at long contexts all
+  // of them would be n x vocab x 4 bytes.
   at::Tensor logits(const at::Tensor& hidden) const;
 
-  // Reads one text in chunks of at most `chunk_tokens` and returns its cache (prefix.next_position() tokens continue in it only
-  // when `prefix` is empty: this is the document's own prefill). The tap sees each chunk; first_token is the chunk's offset.
+  // Reads one text in chunks of at most `chunk_tokens` and returns its cache (prefix.next_position() tokens continue in
+  // it only when `prefix` is empty: this is the document's own prefill). The tap sees each chunk; first_token is the
+  // chunk's offset.
   using ChunkTap = std::function<void(int64_t layer, int64_t first_token, const at::Tensor& queries)>;
   KvCache prefill(const std::vector<int64_t>& tokens, int64_t chunk_tokens = 1024, const ChunkTap& tap = {}) const;
 

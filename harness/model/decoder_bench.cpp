@@ -1,6 +1,7 @@
-// Prefill and batched decode of the demo model beside what the machine could do at best: the matrix products of the same shapes alone
-// (prefill), and the weights read once (decode). Names: prefill/DTYPE/TOKENS, decode/DTYPE/BATCH/PREFIX, prefill_limit/DTYPE,
-// decode_limit/DTYPE. KVC_MODEL names another GGUF file than the demo model's.
+// Prefill and batched decode of the demo model beside what the machine could do at best: the matrix products of the
+// same shapes alone (prefill), and the weights read once (decode). Names: prefill/DTYPE/TOKENS,
+// decode/DTYPE/BATCH/PREFIX, prefill_limit/DTYPE, decode_limit/DTYPE. KVC_MODEL names another GGUF file than the demo
+// model's.
 #include <ATen/ATen.h>
 #include <benchmark/benchmark.h>
 #include <c10/core/InferenceMode.h>
@@ -80,7 +81,8 @@ void prefill_limit(benchmark::State& state, const std::string& dtype) {
   state.counters["flop_per_s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-// One token for each of `batch` sequences behind a shared prefix, after prompts of 16 tokens; tails of 16 to 48 entries.
+// One token for each of `batch` sequences behind a shared prefix, after prompts of 16 tokens; tails of 16 to 48
+// entries.
 void decode(benchmark::State& state, const std::string& dtype, int64_t batch, int64_t prefix_tokens) {
   const c10::InferenceMode inference;
   const Decoder& decoder = model(dtype).decoder();

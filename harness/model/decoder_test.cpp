@@ -1,5 +1,6 @@
-// Judge of all: harness/testing/naive_decoder, float64 loops. Tolerance in float32: states are of unit size after sums over some 100 products
-// in a few layers, each rounded to 6e-8; 2e-5 leaves a factor of ten and is far below what any wrong formula gives.
+// Judge of all: harness/testing/naive_decoder, float64 loops. Tolerance in float32: states are of unit size after sums
+// over some 100 products in a few layers, each rounded to 6e-8; 2e-5 leaves a factor of ten and is far below what any
+// wrong formula gives.
 #include "harness/model/decoder.h"
 
 #include <ATen/ATen.h>
@@ -42,7 +43,9 @@ double largest_difference(const at::Tensor& tensor, const std::vector<std::vecto
   return largest;
 }
 
-double largest_difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
+double largest_difference(const at::Tensor& a, const at::Tensor& b) {
+  return (a - b).abs().max().item<double>();
+}
 
 KvCache no_prefix(const Decoder& decoder) {
   const DecoderSpec& spec = decoder.spec();
@@ -95,23 +98,23 @@ TEST_P(DecoderVariants, AgreeWithNaiveLoops) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Families, DecoderVariants,
-    ::testing::Values(Variant{"Llama", [](DecoderSpec&) {}}, Variant{"Qwen2", [](DecoderSpec& s) { s.attention_bias = true; }},
-                      Variant{"Qwen3", [](DecoderSpec& s) { s.qk_norm = true; }},
-                      Variant{"OwnHead", [](DecoderSpec& s) { s.tied_embeddings = false; }},
-                      Variant{"LinearScaling",
-                              [](DecoderSpec& s) {
-                                s.rope_scaling = RopeScaling::kLinear;
-                                s.rope_scaling_factor = 4;
-                              }},
-                      Variant{"Llama3Scaling",
-                              [](DecoderSpec& s) {
-                                s.rope_scaling = RopeScaling::kLlama3;
-                                s.rope_frequency_divisors = {1, 1, 1, 1.5, 3, 8, 8, 8};
-                              }},
-                      Variant{"AnotherBase", [](DecoderSpec& s) { s.rope_base = 1e6; }}),
-    [](const auto& variant) { return std::string(variant.param.name); });
+INSTANTIATE_TEST_SUITE_P(Families, DecoderVariants,
+                         ::testing::Values(Variant{"Llama", [](DecoderSpec&) {}},
+                                           Variant{"Qwen2", [](DecoderSpec& s) { s.attention_bias = true; }},
+                                           Variant{"Qwen3", [](DecoderSpec& s) { s.qk_norm = true; }},
+                                           Variant{"OwnHead", [](DecoderSpec& s) { s.tied_embeddings = false; }},
+                                           Variant{"LinearScaling",
+                                                   [](DecoderSpec& s) {
+                                                     s.rope_scaling = RopeScaling::kLinear;
+                                                     s.rope_scaling_factor = 4;
+                                                   }},
+                                           Variant{"Llama3Scaling",
+                                                   [](DecoderSpec& s) {
+                                                     s.rope_scaling = RopeScaling::kLlama3;
+                                                     s.rope_frequency_divisors = {1, 1, 1, 1.5, 3, 8, 8, 8};
+                                                   }},
+                                           Variant{"AnotherBase", [](DecoderSpec& s) { s.rope_base = 1e6; }}),
+                         [](const auto& variant) { return std::string(variant.param.name); });
 
 class TinyDecoder : public ::testing::Test {
  protected:
@@ -175,7 +178,8 @@ TEST_F(TinyDecoder, PackedSequencesEqualOneByOne) {
     const at::Tensor hidden_then = decoder_.forward(packed_then, prefix, together);
     for (size_t b = 0; b < 3; ++b) {
       Tails alone = Tails::behind(prefix, 1, 24);
-      const auto compare = [&](const at::Tensor& hidden, const PackedTokens& packed, const std::vector<int64_t>& tokens) {
+      const auto compare = [&](const at::Tensor& hidden, const PackedTokens& packed,
+                               const std::vector<int64_t>& tokens) {
         if (tokens.empty()) return;
         const at::Tensor own = decoder_.forward(PackedTokens::single(tokens), prefix, alone);
         const auto n = static_cast<int64_t>(tokens.size());
@@ -244,8 +248,11 @@ TEST_F(TinyDecoder, RefusesPositionsPastTheTrainedLength) {
 }
 
 TEST_F(TinyDecoder, RefusesTokensOutsideTheVocabulary) {
-  EXPECT_THAT([&] { (void)decoder_.prefill({3, 300}); },
-              ThrowsMessage<Error>(HasSubstr("token 300 at place 1 is outside the vocabulary of 300")));
+  EXPECT_THAT(
+      [&] {
+        (void)decoder_.prefill({3, 300});
+      },
+      ThrowsMessage<Error>(HasSubstr("token 300 at place 1 is outside the vocabulary of 300")));
   EXPECT_THAT([&] { (void)decoder_.prefill({-1}); }, ThrowsMessage<Error>(HasSubstr("token -1")));
 }
 
@@ -257,18 +264,26 @@ TEST_F(TinyDecoder, RefusesWeightsThatContradictTheNumbers) {
     return [spec, weights] { Decoder(spec, weights); };
   };
   const auto message = [](const char* part) { return ThrowsMessage<Error>(HasSubstr(part)); };
-  EXPECT_THAT(with([](auto&, auto& w) { w.layers[1].qkv = at::zeros({64, 48}); }),
+  EXPECT_THAT(with([](auto&, auto& w) {
+                w.layers[1].qkv = at::zeros({64, 48});
+              }),
               message("weight 'layer 1, qkv' has shape (64, 48); the model's numbers ask for (128, 48)"));
-  EXPECT_THAT(with([](auto&, auto& w) { w.layers[0].down = at::Tensor(); }), message("weight 'layer 0, down' is missing"));
-  EXPECT_THAT(with([](auto&, auto& w) { w.final_norm = w.final_norm.to(at::kBFloat16); }), message("'final_norm' is BFloat16"));
+  EXPECT_THAT(with([](auto&, auto& w) { w.layers[0].down = at::Tensor(); }),
+              message("weight 'layer 0, down' is missing"));
+  EXPECT_THAT(with([](auto&, auto& w) { w.final_norm = w.final_norm.to(at::kBFloat16); }),
+              message("'final_norm' is BFloat16"));
   EXPECT_THAT(with([](auto&, auto& w) { w.layers.pop_back(); }), message("weights of 1 layers for a model of 2"));
   EXPECT_THAT(with([](auto& s, auto&) { s.attention_bias = true; }), message("'layer 0, qkv_bias' is missing"));
   EXPECT_THAT(with([](auto&, auto& w) { w.layers[0].q_norm = at::ones({16}); }), message("know of none"));
   EXPECT_THAT(with([](auto& s, auto&) { s.n_kv_heads = 3; }), message("4 query heads cannot share 3 KV heads"));
   EXPECT_THAT(with([](auto& s, auto&) { s.head_dim = 15; }), message("head dimension 15 is odd"));
   EXPECT_THAT(with([](auto& s, auto&) { s.n_layers = 0; }), message("'layers' is 0"));
-  EXPECT_THAT(with([](auto& s, auto&) { s.rope_frequency_divisors = {1, 2}; }), message("2 rotary frequency divisors for 8"));
-  EXPECT_THAT(with([](auto& s, auto&) { s.rope_scaling = RopeScaling::kLlama3; }), message("without its frequency divisors"));
+  EXPECT_THAT(with([](auto& s, auto&) {
+                s.rope_frequency_divisors = {1, 2};
+              }),
+              message("2 rotary frequency divisors for 8"));
+  EXPECT_THAT(with([](auto& s, auto&) { s.rope_scaling = RopeScaling::kLlama3; }),
+              message("without its frequency divisors"));
 }
 
 }  // namespace

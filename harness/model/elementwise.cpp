@@ -16,7 +16,8 @@ using vector::Bf16;
 using vector::load;
 using vector::store;
 
-// --- loops: `n` rows at a time, called for slices of a batch --------------------------------------------------------------
+// --- loops: `n` rows at a time, called for slices of a batch
+// --------------------------------------------------------------
 
 template <class T>
 KVC_INLINE float inverse_rms(const T* row, int64_t size, float eps) {
@@ -108,27 +109,28 @@ KVC_INLINE void rotate_rows(const T* rows, int64_t stride, const T* weight, T* o
 }
 
 // Each loop once for float32 and once for bfloat16, in versions for every vector width (which a template cannot have).
-#define KVC_LOOPS(T)                                                                                                 \
-  KVC_VECTOR_CLONES void norm_loop(const T* rows, const T* weight, T* out, int64_t n, int64_t size, float eps) {     \
-    norm_rows(rows, weight, out, n, size, eps);                                                                      \
-  }                                                                                                                  \
-  KVC_VECTOR_CLONES void add_norm_loop(const T* a, const T* b, const T* weight, T* sum, T* out, int64_t n,           \
-                                       int64_t size, float eps) {                                                    \
-    add_norm_rows(a, b, weight, sum, out, n, size, eps);                                                             \
-  }                                                                                                                  \
-  KVC_VECTOR_CLONES void silu_mul_loop(const T* gate_up, T* out, int64_t n, int64_t size) {                          \
-    silu_mul_rows(gate_up, out, n, size);                                                                            \
-  }                                                                                                                  \
-  KVC_VECTOR_CLONES void rotate_loop(const T* rows, int64_t stride, const T* weight, T* out, int64_t n,              \
-                                     int64_t n_heads, int64_t half, float eps, const float* cos, const float* sin,   \
-                                     const int64_t* positions) {                                                     \
-    rotate_rows(rows, stride, weight, out, n, n_heads, half, eps, cos, sin, positions);                              \
+#define KVC_LOOPS(T)                                                                                               \
+  KVC_VECTOR_CLONES void norm_loop(const T* rows, const T* weight, T* out, int64_t n, int64_t size, float eps) {   \
+    norm_rows(rows, weight, out, n, size, eps);                                                                    \
+  }                                                                                                                \
+  KVC_VECTOR_CLONES void add_norm_loop(const T* a, const T* b, const T* weight, T* sum, T* out, int64_t n,         \
+                                       int64_t size, float eps) {                                                  \
+    add_norm_rows(a, b, weight, sum, out, n, size, eps);                                                           \
+  }                                                                                                                \
+  KVC_VECTOR_CLONES void silu_mul_loop(const T* gate_up, T* out, int64_t n, int64_t size) {                        \
+    silu_mul_rows(gate_up, out, n, size);                                                                          \
+  }                                                                                                                \
+  KVC_VECTOR_CLONES void rotate_loop(const T* rows, int64_t stride, const T* weight, T* out, int64_t n,            \
+                                     int64_t n_heads, int64_t half, float eps, const float* cos, const float* sin, \
+                                     const int64_t* positions) {                                                   \
+    rotate_rows(rows, stride, weight, out, n, n_heads, half, eps, cos, sin, positions);                            \
   }
 KVC_LOOPS(float)
 KVC_LOOPS(Bf16)
 #undef KVC_LOOPS
 
-// --- which loop, and over which rows -----------------------------------------------------------------------------------------
+// --- which loop, and over which rows
+// -----------------------------------------------------------------------------------------
 
 // The loops read dense rows of float32 or bfloat16 on the CPU.
 bool has_loop(const at::Tensor& rows) {
@@ -233,10 +235,10 @@ RotatedHeads rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t 
   const auto* sin = tables.sin.const_data_ptr<float>();
   for_rows(qkv, [&]<class T>(T, int64_t begin, int64_t end) {
     const T* rows = raw<T>(qkv) + begin * width;
-    rotate_loop(rows, width, raw<T>(q_norm), raw<T>(out.queries) + begin * query_width, end - begin, n_query_heads, half,
-                static_cast<float>(eps), cos, sin, positions.data() + begin);
-    rotate_loop(rows + query_width, width, raw<T>(k_norm), raw<T>(out.keys) + begin * n_kv_heads * head_dim, end - begin,
-                n_kv_heads, half, static_cast<float>(eps), cos, sin, positions.data() + begin);
+    rotate_loop(rows, width, raw<T>(q_norm), raw<T>(out.queries) + begin * query_width, end - begin, n_query_heads,
+                half, static_cast<float>(eps), cos, sin, positions.data() + begin);
+    rotate_loop(rows + query_width, width, raw<T>(k_norm), raw<T>(out.keys) + begin * n_kv_heads * head_dim,
+                end - begin, n_kv_heads, half, static_cast<float>(eps), cos, sin, positions.data() + begin);
   });
   return out;
 }

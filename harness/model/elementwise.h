@@ -1,5 +1,6 @@
-// The work between the matrix products of a decoder layer, each in one pass over memory: on the CPU by own loops, elsewhere by
-// chains of ATen operations. Computed in float32, rounded once to the dtype of the inputs (float32 or bfloat16).
+// The work between the matrix products of a decoder layer, each in one pass over memory: on the CPU by own loops,
+// elsewhere by chains of ATen operations. Computed in float32, rounded once to the dtype of the inputs (float32 or
+// bfloat16).
 //
 // Letters: N rows (tokens), D hidden size, F feed-forward size, Hq query heads, Hkv KV heads, d head dimension.
 #pragma once
@@ -26,9 +27,10 @@ struct RotaryTables {
   at::Tensor cos, sin;  // (positions, d / 2) float32, on the compute device
 };
 
-// The query and key heads of qkv (N, (Hq + 2 Hkv) d), normalised over each head where a norm is given, then rotated: with h the first and
-// k the second half of a head, (h cos - k sin, k cos + h sin). positions (N) are rows of the tables, checked by the caller.
-// Returns queries (N, Hq, d) and keys (N, Hkv, d). Su et al., arXiv:2104.09864, in the half-split layout.
+// The query and key heads of qkv (N, (Hq + 2 Hkv) d), normalised over each head where a norm is given, then rotated:
+// with h the first and k the second half of a head, (h cos - k sin, k cos + h sin). positions (N) are rows of the
+// tables, checked by the caller. Returns queries (N, Hq, d) and keys (N, Hkv, d). Su et al., arXiv:2104.09864, in the
+// half-split layout.
 struct RotatedHeads {
   at::Tensor queries, keys;
 };

@@ -55,8 +55,8 @@ int64_t longest(const std::vector<std::vector<int64_t>>& texts) {
 
 // One sequence that is being written.
 struct Stream {
-  size_t index;           // in the result
-  int64_t limit;          // tokens it may have
+  size_t index;   // in the result
+  int64_t limit;  // tokens it may have
   std::mt19937_64 random;
 };
 
@@ -65,12 +65,14 @@ class Generator {
   Generator(const Model& model, const KvCache& prefix, const DecodeSettings& settings)
       : model_(model), prefix_(prefix), settings_(settings), end_ids_(model.tokenizer().end_ids()) {}
 
-  std::vector<Generation> run(const std::vector<std::vector<int64_t>>& prompts, const std::vector<std::uint64_t>& seeds) {
+  std::vector<Generation> run(const std::vector<std::vector<int64_t>>& prompts,
+                              const std::vector<std::uint64_t>& seeds) {
     std::vector<Generation> results(prompts.size());
     std::vector<Stream> streams;
     for (size_t b = 0; b < prompts.size(); ++b) {
       // The last new token is never read, so it needs no position.
-      const int64_t room = model_.spec().max_positions - prefix_.next_position() - static_cast<int64_t>(prompts[b].size());
+      const int64_t room =
+          model_.spec().max_positions - prefix_.next_position() - static_cast<int64_t>(prompts[b].size());
       streams.push_back({b, std::min(settings_.max_new_tokens, room + 1), std::mt19937_64(sampled() ? seeds[b] : 0)});
     }
     const int64_t prompt_len = longest(prompts);
@@ -150,13 +152,18 @@ void check_settings(const DecodeSettings& settings) {
   }
 }
 
-// --- scoring given text --------------------------------------------------------------------------------------------------------
+// --- scoring given text
+// --------------------------------------------------------------------------------------------------------
 
 class Scorer {
  public:
   Scorer(const Model& model, const KvCache& prefix, const std::vector<std::vector<int64_t>>& prompts,
          const std::vector<Continuation>& continuations)
-      : model_(model), prefix_(prefix), prompts_(prompts), continuations_(continuations), hidden_(continuations.size()) {
+      : model_(model),
+        prefix_(prefix),
+        prompts_(prompts),
+        continuations_(continuations),
+        hidden_(continuations.size()) {
     for (size_t i = 0; i < continuations.size(); ++i) {
       const Continuation& continuation = continuations[i];
       if (continuation.tokens.empty() || continuation.prompt < 0 ||
@@ -197,8 +204,7 @@ class Scorer {
     for (const size_t p : group) texts.push_back(prompts_[p]);
     const PackedTokens input = PackedTokens::pack(texts);
     Tails tails = Tails::behind(prefix_, static_cast<int64_t>(texts.size()), longest(texts));
-    const at::Tensor last =
-        last_rows(model_.decoder().forward(input, prefix_, tails), input.sequence_offsets);
+    const at::Tensor last = last_rows(model_.decoder().forward(input, prefix_, tails), input.sequence_offsets);
     std::vector<Fork> forks;
     int64_t most = 0;
     for (size_t g = 0; g < group.size(); ++g) {
@@ -239,8 +245,7 @@ class Scorer {
     const at::Tensor hidden = model_.decoder().forward(input, prefix_, own);
     for (size_t f = 0; f < forks.size(); ++f) {
       const int64_t first = input.sequence_offsets[f], n = input.sequence_offsets[f + 1] - first;
-      hidden_[forks[f].continuation] =
-          at::cat({last.narrow(0, forks[f].sequence, 1), hidden.narrow(0, first, n)});
+      hidden_[forks[f].continuation] = at::cat({last.narrow(0, forks[f].sequence, 1), hidden.narrow(0, first, n)});
     }
   }
 

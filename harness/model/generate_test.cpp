@@ -99,16 +99,19 @@ TEST_F(Generate, StopsAtTheTrainedLength) {
 
 TEST_F(Generate, RefusesWhatMakesNoSense) {
   EXPECT_TRUE(generate(model_, prefix_, {}, {}, {}).empty());
-  EXPECT_THAT([&] { (void)generate(model_, prefix_, {{}}, {}, {}); }, ThrowsMessage<Error>(HasSubstr("prompt 0 is empty")));
+  EXPECT_THAT([&] { (void)generate(model_, prefix_, {{}}, {}, {}); },
+              ThrowsMessage<Error>(HasSubstr("prompt 0 is empty")));
   EXPECT_THAT([&] { (void)generate(model_, prefix_, {{1}}, {.temperature = 1}, {}); },
               ThrowsMessage<Error>(HasSubstr("0 seeds for 1 sampled sequences")));
-  EXPECT_THAT([&] { (void)generate(model_, prefix_, {{1}}, {.top_p = 0}, {}); }, ThrowsMessage<Error>(HasSubstr("out of range")));
+  EXPECT_THAT([&] { (void)generate(model_, prefix_, {{1}}, {.top_p = 0}, {}); },
+              ThrowsMessage<Error>(HasSubstr("out of range")));
 }
 
 TEST_F(Generate, LikelihoodsEqualNaiveOnes) {
   const auto list = prompts(4);
   // Several options per prompt, of different lengths, one of a single token; prompt 2 has none.
-  const std::vector<Continuation> continuations = {{3, text(5, 2)}, {0, {65}}, {0, text(11, 6)}, {1, text(2, 8)}, {3, text(7, 3)}};
+  const std::vector<Continuation> continuations = {
+      {3, text(5, 2)}, {0, {65}}, {0, text(11, 6)}, {1, text(2, 8)}, {3, text(7, 3)}};
   const auto sums = continuation_log_likelihoods(model_, prefix_, list, continuations);
   const auto hidden = continuation_hidden(model_, prefix_, list, continuations);
   for (size_t i = 0; i < continuations.size(); ++i) {
@@ -121,7 +124,8 @@ TEST_F(Generate, LikelihoodsEqualNaiveOnes) {
     for (size_t t = before; t < tokens.size(); ++t) {
       expected += naive_log_probability(naive.logits[t - 1], tokens[t]);
       for (size_t j = 0; j < 48; ++j) {
-        EXPECT_NEAR(hidden[i][static_cast<int64_t>(t - before)][static_cast<int64_t>(j)].item<double>(), naive.hidden[t - 1][j], 2e-5);
+        EXPECT_NEAR(hidden[i][static_cast<int64_t>(t - before)][static_cast<int64_t>(j)].item<double>(),
+                    naive.hidden[t - 1][j], 2e-5);
       }
     }
     EXPECT_NEAR(sums[i], expected, 1e-3) << i;  // float32 logits of size 10, eleven of them summed
@@ -145,24 +149,40 @@ TEST_F(Generate, LikelihoodsOfManyTextsAreReadInGroups) {
 }
 
 TEST_F(Generate, RefusesContinuationsWithoutTokensOrPrompt) {
-  EXPECT_THAT([&] { (void)continuation_hidden(model_, prefix_, {{1}}, {{0, {}}}); }, ThrowsMessage<Error>(HasSubstr("continuation 0 has 0 tokens")));
-  EXPECT_THAT([&] { (void)continuation_hidden(model_, prefix_, {{1}}, {{1, {2}}}); }, ThrowsMessage<Error>(HasSubstr("after prompt 1 of 1")));
-  EXPECT_THAT([&] { (void)continuation_log_likelihoods(model_, prefix_, {{1}}, {{0, {300}}}); },
-              ThrowsMessage<Error>(HasSubstr("token 300 is outside")));
+  EXPECT_THAT(
+      [&] {
+        (void)continuation_hidden(model_, prefix_, {{1}}, {{0, {}}});
+      },
+      ThrowsMessage<Error>(HasSubstr("continuation 0 has 0 tokens")));
+  EXPECT_THAT(
+      [&] {
+        (void)continuation_hidden(model_, prefix_, {{1}}, {{1, {2}}});
+      },
+      ThrowsMessage<Error>(HasSubstr("after prompt 1 of 1")));
+  EXPECT_THAT(
+      [&] {
+        (void)continuation_log_likelihoods(model_, prefix_, {{1}}, {{0, {300}}});
+      },
+      ThrowsMessage<Error>(HasSubstr("token 300 is outside")));
   EXPECT_TRUE(continuation_log_likelihoods(model_, prefix_, {{1}}, {}).empty());
 }
 
 TEST(Sampling, GreedyTakesTheLowestIdAmongEquals) {
   EXPECT_EQ(greedy_token(std::vector<float>{1, 3, 2, 3}), 1);
   EXPECT_THAT([] { (void)greedy_token(std::vector<float>{1, NAN}); }, ThrowsMessage<Error>(HasSubstr("not finite")));
-  EXPECT_THAT([] { (void)greedy_token(std::vector<float>{-INFINITY, -INFINITY}); }, ThrowsMessage<Error>(HasSubstr("not finite")));
+  EXPECT_THAT(
+      [] {
+        (void)greedy_token(std::vector<float>{-INFINITY, -INFINITY});
+      },
+      ThrowsMessage<Error>(HasSubstr("not finite")));
 }
 
 std::vector<double> shares(const std::vector<float>& logits, double temperature, int64_t top_k, double top_p) {
   std::mt19937_64 random(42);
   std::vector<double> counts(logits.size(), 0.0);
   constexpr int kDraws = 40000;
-  for (int i = 0; i < kDraws; ++i) ++counts[static_cast<size_t>(sampled_token(logits, temperature, top_k, top_p, random))];
+  for (int i = 0; i < kDraws; ++i)
+    ++counts[static_cast<size_t>(sampled_token(logits, temperature, top_k, top_p, random))];
   for (double& count : counts) count /= kDraws;
   return counts;
 }

@@ -1,11 +1,11 @@
-// Letters: M rows of x, N rows of W, K numbers in each; R x C tile = R weight rows times C rows of x.
+// Letters: M rows of x, N rows of W, K numbers in each.
 #include "harness/model/linear.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "harness/model/vector_clones.h"
@@ -20,8 +20,8 @@ using vector::store;
 
 constexpr int64_t kTileRows = 4;  // weight rows at a time
 
-// Sums of kTileRows x C dot products of length `size`, `Lanes` numbers at a time. The order of additions in one dot product does
-// not depend on C: a row's result is the same in any batch.
+// Sums of kTileRows x C dot products of length `size`, `Lanes` numbers at a time. The order of additions in one dot
+// product does not depend on C: a row's result is the same in any batch.
 template <int Lanes, int C>
 KVC_INLINE void tile(const float* const* weight, const float* rows, int64_t size, float* out, int64_t out_stride) {
   typedef float Vector __attribute__((vector_size(Lanes * sizeof(float)), aligned(4), may_alias));
@@ -58,8 +58,8 @@ KVC_INLINE void four_weight_rows(const float* const* weight, const float* rows, 
   for (; m < n_rows; ++m) tile<Lanes, 1>(weight, rows + m * size, size, out + m * kTileRows, kTileRows);
 }
 
-// `n_weight_rows` rows of W, first one `first`, times all rows: out (M, N) at columns first .. first + n_weight_rows. `rows` are float32
-// whatever T is; scratch (2 kTileRows K or 4 M) floats are the caller's.
+// `n_weight_rows` rows of W, first one `first`, times all rows: out (M, N) at columns first .. first + n_weight_rows.
+// `rows` are float32 whatever T is; scratch (2 kTileRows K or 4 M) floats are the caller's.
 template <int Lanes, int C, class T, class Out>
 KVC_INLINE void weight_rows(const T* weight, const T* bias, int64_t first, int64_t n_weight_rows, const float* rows,
                             int64_t n_rows, int64_t size, Out* out, int64_t out_stride, float* wide, float* block) {
@@ -96,7 +96,8 @@ KVC_INLINE void weight_rows(const T* weight, const T* bias, int64_t first, int64
   KVC_WEIGHT_ROWS(attribute, lanes, columns, Bf16, Bf16)   \
   KVC_WEIGHT_ROWS(attribute, lanes, columns, Bf16, float)
 
-// As many columns as the vector registers hold beside a weight and the x of each column: 16 registers of 8, or 32 of 16.
+// As many columns as the vector registers hold beside a weight and the x of each column: 16 registers of 8, or 32
+// of 16.
 #ifdef KVC_VECTOR_VERSIONS
 KVC_WEIGHT_ROWS_TYPES(__attribute__((target("arch=x86-64-v4"))), 16, 5)
 KVC_WEIGHT_ROWS_TYPES(__attribute__((target("arch=x86-64-v3"))), 8, 3)
@@ -130,10 +131,11 @@ bool suits_few_rows(const at::Tensor& rows, const at::Tensor& weight, const at::
   return rows.is_cpu() && rows.size(0) <= kFewRows && rows.size(0) > 0 && rows.is_contiguous() &&
          weight.is_contiguous() && (!bias.defined() || bias.is_contiguous()) &&
          weight.scalar_type() == rows.scalar_type() && (!bias.defined() || bias.scalar_type() == rows.scalar_type()) &&
-         (rows.scalar_type() == at::kFloat || rows.scalar_type() == at::kBFloat16);
+         has_few_rows_kernel(rows.scalar_type());
 }
 
-// Without vector instructions for it, LibTorch multiplies bfloat16 matrices an order of magnitude slower than float32 ones.
+// Without vector instructions for it, LibTorch multiplies bfloat16 matrices an order of magnitude slower than float32
+// ones.
 bool has_fast_bfloat16() {
 #if defined(__x86_64__) && defined(__GNUC__)
   static const bool fast = __builtin_cpu_supports("avx512bw") != 0;
@@ -144,6 +146,15 @@ bool has_fast_bfloat16() {
 }
 
 }  // namespace
+
+bool has_few_rows_kernel(at::ScalarType dtype) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  static const bool multiplies_bfloat16 = __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  constexpr bool multiplies_bfloat16 = true;  // not known: left to LibTorch
+#endif
+  return dtype == at::kFloat || (dtype == at::kBFloat16 && !multiplies_bfloat16);
+}
 
 at::Tensor project(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias) {
   if (suits_few_rows(rows, weight, bias)) {

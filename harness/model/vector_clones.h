@@ -1,4 +1,5 @@
-// Marks a hot function so that the compiler makes one version for each width of the processor's vectors and picks one at start.
+// Marks a hot function so that the compiler makes one version for each width of the processor's vectors and picks one
+// at start.
 #pragma once
 
 // Sanitizers cannot run the resolver that picks, and other compilers have no such attribute: one plain version there.
@@ -21,10 +22,16 @@ namespace kvc::vector {
 // One bfloat16 as stored.
 using Bf16 = std::uint16_t;
 
-KVC_INLINE float load(const float* p) { return *p; }
-KVC_INLINE float load(const Bf16* p) { return std::bit_cast<float>(static_cast<std::uint32_t>(*p) << 16U); }
+KVC_INLINE float load(const float* p) {
+  return *p;
+}
+KVC_INLINE float load(const Bf16* p) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(*p) << 16U);
+}
 
-KVC_INLINE void store(float* p, float x) { *p = x; }
+KVC_INLINE void store(float* p, float x) {
+  *p = x;
+}
 // Rounds to nearest, ties to even; NaN stays NaN.
 KVC_INLINE void store(Bf16* p, float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);

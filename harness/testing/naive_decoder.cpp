@@ -150,8 +150,8 @@ NaiveResult naive_forward(const DecoderSpec& spec, const DecoderWeights& weights
   std::vector<Row> hidden;
   for (const int64_t token : tokens) hidden.push_back(numbers(weights.embedding[token]));
   for (int64_t l = 0; l < spec.n_layers; ++l) {
-    result.queries.push_back(layer_forward(spec, weights.layers[static_cast<size_t>(l)], prefix.layer(l),
-                                           prefix.next_position(), hidden));
+    result.queries.push_back(
+        layer_forward(spec, weights.layers[static_cast<size_t>(l)], prefix.layer(l), prefix.next_position(), hidden));
   }
   const Row head = numbers(weights.head), norm = numbers(weights.final_norm);
   for (const Row& row : hidden) {

@@ -10,9 +10,9 @@
 namespace kvc {
 
 struct NaiveResult {
-  std::vector<std::vector<double>> hidden;                 // [token][hidden], after the final norm
-  std::vector<std::vector<double>> logits;                 // [token][vocab]
-  std::vector<std::vector<std::vector<double>>> queries;   // [layer][token][Hq d], rotated
+  std::vector<std::vector<double>> hidden;                // [token][hidden], after the final norm
+  std::vector<std::vector<double>> logits;                // [token][vocab]
+  std::vector<std::vector<std::vector<double>>> queries;  // [layer][token][Hq d], rotated
 };
 
 // Reads `tokens` behind `prefix` (ragged, with biases). Weights and prefix float32 or bfloat16 on the CPU.

@@ -40,7 +40,8 @@ class ByteTokenizer final : public Tokenizer {
 
   std::string token_bytes(int64_t id) const override {
     if (id < 0 || id >= kVocab) {
-      throw Error(ErrorKind::kData, fmt::format("token {} is outside the vocabulary of {}", id, kVocab), "tiny model", "");
+      throw Error(ErrorKind::kData, fmt::format("token {} is outside the vocabulary of {}", id, kVocab), "tiny model",
+                  "");
     }
     if (id < kBytes) return {static_cast<char>(static_cast<unsigned char>(id))};
     return is_special(id) ? kSpecials.at(static_cast<size_t>(id - kBytes)) : "";
@@ -103,8 +104,8 @@ DecoderWeights random_weights(const DecoderSpec& spec, std::uint64_t seed, at::S
                                     1 / std::sqrt(static_cast<double>(spec.n_query_heads * spec.head_dim)));
     layer.feed_forward_norm = normal({spec.hidden_size}, 0.1, 1);
     layer.gate_up = normal({2 * spec.feed_forward_size, spec.hidden_size}, from_hidden);
-    layer.down = normal({spec.hidden_size, spec.feed_forward_size},
-                        1 / std::sqrt(static_cast<double>(spec.feed_forward_size)));
+    layer.down =
+        normal({spec.hidden_size, spec.feed_forward_size}, 1 / std::sqrt(static_cast<double>(spec.feed_forward_size)));
     weights.layers.push_back(std::move(layer));
   }
   weights.final_norm = normal({spec.hidden_size}, 0.1, 1);
