@@ -7,10 +7,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <memory>
 
 #include "harness/api/compaction_method.h"
-#include "harness/math/least_squares.h"
 #include "methods/parts/key_selection.h"
 
 namespace kvc {
@@ -22,29 +20,26 @@ struct FitSettings {
   int64_t nnls_iterations = 2;
 };
 
-// Fits any leading part of one order of kept keys. What all targets share (value target, Gram matrix of the mass fit) is
-// made once, in the constructor; fit() is const.
+// Fits any leading part of one order of kept keys. A fit depends on its own t alone, to the last bit: it works on tensors made for that t,
+// not on parts of larger ones, whose products may round otherwise.
 class OrderedFit {
  public:
-  // order: (t_max) int64, kept entries, best first. `table` is that of the problem's queries over all entries; it may be released
-  // afterwards. Holds 12 n t_max bytes.
-  OrderedFit(const HeadProblem& problem, const AttentionTable& table, const at::Tensor& order,
+  // order: (t_max) int64, kept entries, best first. `attention` is that of the problem's queries over all its entries, with the
+  // output over its values when values are to be fitted. Shares the tensors of all three.
+  OrderedFit(const HeadProblem& problem, const AttentionSummary& attention, const at::Tensor& order,
              const FitSettings& settings);
 
   // Keeps the first target_len entries of the order. notes: bias_at_bound, bias_rank_deficient, value_rank_deficient.
+  // About 12 n t bytes at a time. Safe to call from several threads.
   HeadFit fit(int64_t target_len) const;
 
  private:
-  at::Tensor fit_bias(int64_t target_len, HeadFit& fit) const;
+  at::Tensor fit_log_weights(const at::Tensor& logits, HeadFit& fit) const;
 
   FitSettings settings_;
-  at::Tensor order_;         // (t_max)
-  at::Tensor keys_, values_;  // (t_max, d) model dtype, of the kept entries
-  at::Tensor old_bias_;      // (t_max) float32 or undefined
-  at::Tensor logits_;        // (n, t_max) float32, old bias included
-  at::Tensor target_output_;  // Y (n, d) float32
-  std::shared_ptr<const NormalEquations> mass_;
-  std::uint64_t seed_;
+  HeadProblem problem_;
+  AttentionSummary attention_;
+  at::Tensor order_;  // (t_max)
 };
 
 }  // namespace kvc

@@ -8,6 +8,12 @@
 #include "harness/math/attention.h"
 
 namespace kvc {
+namespace {
+
+// Queries at a time: their logits over some thousand entries stay within a core's cache.
+constexpr int64_t kBlockQueries = 256;
+
+}  // namespace
 
 const std::vector<std::string>& key_score_names() {
   static const std::vector<std::string> names = {"rms", "max", "mean"};
@@ -21,31 +27,37 @@ KeyScore key_score_from(const std::string& name) {
   throw Error(ErrorKind::kUsage, "unknown score '" + name + "'", "", suggest_name(name, key_score_names()));
 }
 
-AttentionTable attend(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias) {
-  AttentionTable table;
-  table.exp_logits = attention_logits(queries, keys, bias);
-  table.row_max = table.exp_logits.amax(1, /*keepdim=*/true);
-  table.exp_logits.sub_(table.row_max).exp_();
-  table.row_sum = table.exp_logits.sum(1, /*keepdim=*/true);
-  return table;
-}
-
-at::Tensor key_scores(const AttentionTable& table, KeyScore kind) {
-  constexpr int64_t kRows = 256;  // weights are made a few rows at a time: a second (n,T) matrix would double the memory
-  const int64_t n = table.exp_logits.size(0);
-  at::Tensor scores = at::zeros({table.exp_logits.size(1)}, table.exp_logits.options());
-  for (int64_t first = 0; first < n; first += kRows) {
-    const int64_t n_rows = std::min(kRows, n - first);
-    at::Tensor weights = table.exp_logits.narrow(0, first, n_rows) / table.row_sum.narrow(0, first, n_rows);
-    if (kind == KeyScore::kMax) {
-      scores = at::maximum(scores, weights.amax(0));
+AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
+                                     KeyScore score, const at::Tensor& values) {
+  const int64_t n = queries.size(0);
+  const at::TensorOptions options = queries.options().dtype(at::kFloat);
+  const at::Tensor keys32 = keys.to(at::kFloat);
+  const at::Tensor values32 = values.defined() ? values.to(at::kFloat) : values;
+  AttentionSummary summary;
+  summary.scores = at::zeros({keys.size(0)}, options);
+  summary.row_max = at::empty({n, 1}, options);
+  summary.row_sum = at::empty({n, 1}, options);
+  if (values.defined()) summary.output = at::empty({n, values.size(1)}, options);
+  for (int64_t first = 0; first < n; first += kBlockQueries) {
+    const int64_t n_here = std::min(kBlockQueries, n - first);
+    at::Tensor weights = attention_logits(queries.narrow(0, first, n_here), keys32, bias);
+    const at::Tensor row_max = weights.amax(1, /*keepdim=*/true);
+    weights.sub_(row_max).exp_();
+    const at::Tensor row_sum = weights.sum(1, /*keepdim=*/true);
+    weights.div_(row_sum);
+    summary.row_max.narrow(0, first, n_here).copy_(row_max);
+    summary.row_sum.narrow(0, first, n_here).copy_(row_sum);
+    if (values.defined()) summary.output.narrow(0, first, n_here).copy_(at::mm(weights, values32));
+    if (score == KeyScore::kMax) {
+      summary.scores = at::maximum(summary.scores, weights.amax(0));
     } else {
-      if (kind == KeyScore::kRms) weights.square_();
-      scores.add_(weights.sum(0));
+      if (score == KeyScore::kRms) weights.square_();
+      summary.scores.add_(weights.sum(0));
     }
   }
-  if (kind != KeyScore::kMax && n > 0) scores.div_(static_cast<double>(n));
-  return kind == KeyScore::kRms ? scores.sqrt_() : scores;
+  if (score != KeyScore::kMax && n > 0) summary.scores.div_(static_cast<double>(n));
+  if (score == KeyScore::kRms) summary.scores.sqrt_();
+  return summary;
 }
 
 at::Tensor best_keys(const at::Tensor& scores, int64_t k) {
