@@ -53,7 +53,7 @@ class AttentionMatching final : public PerHeadMethod {
       if (!(bias_bound > 0 && bias_bound <= 50)) fail("bias_bound", "is out of range", "above 0, at most 50");
     }
   };
-  explicit AttentionMatching(const Options& options) : options_(options), score_(key_score_from(options.score)) {
+  explicit AttentionMatching(const Options& options) : score_(key_score_from(options.score)) {
     fit_.fit_bias = options.bias == "nnls";
     fit_.fit_values = options.values == "least_squares";
     fit_.bias_bound = options.bias_bound;
@@ -64,23 +64,17 @@ class AttentionMatching final : public PerHeadMethod {
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override {
-    const int64_t source_len = problem.keys.size(0);
-    const AttentionTable table = attend(problem.queries, problem.keys, problem.bias);
-    const at::Tensor order = select(table, largest_target_len);
-    const auto fitted = std::make_shared<const OrderedFit>(problem, table, order, fit_);
-    return [problem, fitted, source_len](int64_t target_len) {
-      if (target_len < source_len) return fitted->fit(target_len);
+    const AttentionSummary attention = summarize_attention(problem.queries, problem.keys, problem.bias, score_,
+                                                           fit_.fit_values ? problem.values : at::Tensor());
+    const OrderedFit fitted(problem, attention, best_keys(attention.scores, largest_target_len), fit_);
+    return [problem, fitted](int64_t target_len) {
+      const int64_t source_len = problem.keys.size(0);
+      if (target_len < source_len) return fitted.fit(target_len);
       return keep(problem, at::arange(source_len, problem.keys.options().dtype(at::kLong)));
     };
   }
 
  private:
-  // Kept keys in an order whose leading parts serve the smaller targets.
-  at::Tensor select(const AttentionTable& table, int64_t largest_target_len) const {
-    return best_keys(key_scores(table, score_), largest_target_len);
-  }
-
-  Options options_;
   KeyScore score_;
   FitSettings fit_;
 };

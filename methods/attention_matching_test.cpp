@@ -15,6 +15,10 @@
 namespace kvc {
 namespace {
 
+AttentionSummary attend(const HeadProblem& head) {
+  return summarize_attention(head.queries, head.keys, head.bias, KeyScore::kRms, head.values);
+}
+
 // Calls what every method shares, for one head without a model.
 class Heads final : public PerHeadMethod {
  public:
@@ -26,10 +30,9 @@ class Heads final : public PerHeadMethod {
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t largest) const override {
-    const AttentionTable table = attend(problem.queries, problem.keys, problem.bias);
-    const auto fitted =
-        std::make_shared<OrderedFit>(problem, table, best_keys(key_scores(table, KeyScore::kRms), largest), settings_);
-    return [fitted](int64_t target_len) { return fitted->fit(target_len); };
+    const AttentionSummary attention = attend(problem);
+    const OrderedFit fitted(problem, attention, best_keys(attention.scores, largest), settings_);
+    return [fitted](int64_t target_len) { return fitted.fit(target_len); };
   }
 
  private:
@@ -194,7 +197,7 @@ TEST(AttentionMatching, DuplicatesGiveTheLogarithmOfTheirNumber) {
   head.queries = normal({200, 16}, 3) * 2;
   // One of each group, as a selection could have made it.
   const at::Tensor order = at::tensor(std::vector<int64_t>{0, 1, 3, 6, 10, 15}, at::TensorOptions(at::kLong));
-  const HeadFit fit = OrderedFit(head, attend(head.queries, head.keys, head.bias), order, {}).fit(kDistinct);
+  const HeadFit fit = OrderedFit(head, attend(head), order, {}).fit(kDistinct);
   for (int64_t j = 0; j < kDistinct; ++j) {
     EXPECT_NEAR(fit.bias[j].item<double>(), std::log(static_cast<double>(j + 1)), 1e-4);
     const at::Tensor mean = head.values.index_select(0, (member == j).nonzero().squeeze(1)).mean(0);
@@ -253,8 +256,8 @@ TEST(AttentionMatching, NestedTargetsEqualSeparateOnes) {
     const HeadFit nested = Heads({}).one(head, t, 60);
     const HeadFit separate = fit_head(head, t);
     EXPECT_TRUE(at::equal(nested.indices, separate.indices));
-    EXPECT_LT((nested.bias - separate.bias).abs().max().item<float>(), 1e-5);
-    EXPECT_LT((nested.values - separate.values).abs().max().item<float>(), 1e-4);
+    EXPECT_TRUE(at::equal(nested.bias, separate.bias));
+    EXPECT_TRUE(at::equal(nested.values, separate.values));
   }
 }
 
@@ -271,19 +274,45 @@ TEST(AttentionMatching, SurvivesQueriesThatSeeNothingKept) {
   head.keys[3] = at::tensor({400.0F, 0.0F, 0.0F, 0.0F});
   head.queries.select(1, 0).abs_();
   const at::Tensor order = at::tensor(std::vector<int64_t>{0, 1, 2}, at::TensorOptions(at::kLong));
-  const HeadFit fit = OrderedFit(head, attend(head.queries, head.keys, head.bias), order, {}).fit(3);
+  const HeadFit fit = OrderedFit(head, attend(head), order, {}).fit(3);
   EXPECT_TRUE(fit.values.isfinite().all().item<bool>());
   EXPECT_TRUE(fit.bias.isfinite().all().item<bool>());
 }
 
-TEST(KeySelection, ScoresAndOrder) {
-  AttentionTable table;
-  table.exp_logits = at::tensor({4.0F, 1.0F, 1.0F, 0.0F, 4.0F, 4.0F}).view({2, 3});
-  table.row_sum = at::tensor({6.0F, 8.0F}).view({2, 1});
-  EXPECT_TRUE(at::allclose(key_scores(table, KeyScore::kMean), at::tensor({1 / 3.0F, 1 / 3.0F, 1 / 3.0F})));
-  EXPECT_TRUE(at::allclose(key_scores(table, KeyScore::kMax), at::tensor({2 / 3.0F, 0.5F, 0.5F})));
-  const at::Tensor rms = at::tensor({std::sqrt(4 / 18.0F), std::sqrt((1 / 36.0F + 0.25F) / 2), std::sqrt((1 / 36.0F + 0.25F) / 2)});
-  EXPECT_TRUE(at::allclose(key_scores(table, KeyScore::kRms), rms));
+// More queries than one block of them; weights by float64 loops.
+TEST(KeySelection, ScoresOutputAndMassEqualFloat64Loops) {
+  const HeadProblem head = random_head(50, 600, 8, 21, true);
+  const NaiveAttention judge = naive_attention(head.queries, head.keys, head.values, head.bias);
+  const at::Tensor logits = attention_logits(head.queries, head.keys, head.bias).to(at::kDouble);
+  std::vector<double> rms(50, 0), largest(50, 0), mean(50, 0);
+  for (int64_t i = 0; i < 600; ++i) {
+    for (int64_t j = 0; j < 50; ++j) {
+      const double weight = std::exp(logits[i][j].item<double>() - judge.log_mass[static_cast<size_t>(i)]);
+      const auto at = static_cast<size_t>(j);
+      rms[at] += weight * weight / 600;
+      largest[at] = std::max(largest[at], weight);
+      mean[at] += weight / 600;
+    }
+  }
+  const auto scores = [&](KeyScore kind) { return summarize_attention(head.queries, head.keys, head.bias, kind).scores; };
+  for (size_t j = 0; j < 50; ++j) {
+    const auto at = static_cast<int64_t>(j);
+    EXPECT_NEAR(scores(KeyScore::kRms)[at].item<double>(), std::sqrt(rms[j]), 1e-6);
+    EXPECT_NEAR(scores(KeyScore::kMax)[at].item<double>(), largest[j], 1e-6);
+    EXPECT_NEAR(scores(KeyScore::kMean)[at].item<double>(), mean[j], 1e-6);
+  }
+  const AttentionSummary summary = attend(head);
+  const at::Tensor log_mass = summary.row_sum.log() + summary.row_max;
+  for (size_t i = 0; i < 600; ++i) {
+    const auto row = static_cast<int64_t>(i);
+    EXPECT_NEAR(log_mass[row][0].item<double>(), judge.log_mass[i], 1e-5);
+    for (size_t c = 0; c < 8; ++c) {
+      EXPECT_NEAR(summary.output[row][static_cast<int64_t>(c)].item<double>(), judge.output[i][c], 1e-5);
+    }
+  }
+}
+
+TEST(KeySelection, BestFirstAndTheLowerIndexAmongEquals) {
   EXPECT_TRUE(at::equal(best_keys(at::tensor({1.0F, 3.0F, 3.0F, 2.0F}), 3),
                         at::tensor(std::vector<int64_t>{1, 2, 3}, at::TensorOptions(at::kLong))));
 }

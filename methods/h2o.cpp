@@ -29,7 +29,8 @@ class H2o final : public PerHeadMethod {
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
-    const at::Tensor scores = key_scores(attend(problem.queries, problem.keys, problem.bias), KeyScore::kMean);
+    const at::Tensor scores =
+        summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kMean).scores;
     return [problem, scores, recent_fraction = options_.recent_fraction](int64_t target_len) {
       const int64_t source_len = problem.keys.size(0);
       const auto n_recent = static_cast<int64_t>(static_cast<double>(target_len) * recent_fraction);

@@ -42,7 +42,7 @@ class SnapKv final : public PerHeadMethod {
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override {
     const at::Tensor window = problem.window_queries(options_.window);
-    const at::Tensor scores = key_scores(attend(window, problem.keys, problem.bias), KeyScore::kMean);
+    const at::Tensor scores = summarize_attention(window, problem.keys, problem.bias, KeyScore::kMean).scores;
     const at::Tensor order = best_keys(pooled(scores), largest_target_len);
     return [problem, order](int64_t target_len) { return keep(problem, order.narrow(0, 0, target_len)); };
   }
