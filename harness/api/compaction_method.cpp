@@ -86,7 +86,10 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
   const auto fail = [&](const std::string& fact) { throw broken(fact, problem.layer, problem.kv_head); };
   const int64_t source_len = problem.keys.size(0);
   const int64_t d = problem.keys.size(1);
-  if (fit.indices.dim() != 1 || fit.indices.size(0) != target_len || fit.indices.scalar_type() != at::kLong) {
+  if (!fit.indices.defined() || fit.indices.dim() != 1 || fit.indices.scalar_type() != at::kLong) {
+    fail("a fit returned no indices, or none that are a list of int64");
+  }
+  if (fit.indices.size(0) != target_len) {
     fail(fmt::format("a fit returned {} entries for a target of {}", fit.indices.numel(), target_len));
   }
   const at::Tensor indices = fit.indices.cpu().contiguous();
@@ -98,7 +101,7 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
     seen[static_cast<size_t>(index)] = true;
   }
   const std::vector<int64_t> shape = {target_len, d};
-  if (fit.keys.sizes().vec() != shape || fit.values.sizes().vec() != shape ||
+  if (!fit.keys.defined() || fit.keys.sizes().vec() != shape || !fit.values.defined() || fit.values.sizes().vec() != shape ||
       (fit.bias.defined() && fit.bias.sizes().vec() != std::vector<int64_t>{target_len})) {
     fail("a fit returned keys, values or bias of another shape than its indices");
   }
