@@ -74,7 +74,7 @@ class Transformers:
 def kvcompact(name, threads):
     """tokens/s of one benchmark, e.g. prefill/bfloat16/2048."""
     out = subprocess.run(
-        [BENCH, f"--benchmark_filter=^{name}(/|$)", "--benchmark_format=json", "--benchmark_min_time=0.01s"],
+        [BENCH, f"--benchmark_filter=^{name}(/|$)", "--benchmark_format=json", "--benchmark_min_time=0.01"],
         check=True, capture_output=True, text=True, env={"OMP_NUM_THREADS": str(threads), "KVC_MODEL": str(MODEL)})
     rows = [b for b in json.loads(out.stdout)["benchmarks"] if "tokens_per_s" in b]
     if not rows:
