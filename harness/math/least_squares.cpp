@@ -11,29 +11,51 @@
 namespace kvc {
 namespace {
 
-constexpr int64_t kGramBlocks = 4;
-constexpr int64_t kSmallestGramBlock = 64;
+constexpr int64_t kBlockRows = 512;  // in float64 at a time: with a few hundred columns they stay within a core's cache
+constexpr int64_t kPanels = 4;
+constexpr int64_t kSmallestPanel = 64;
 
 Error broken(const std::string& fact) {
   return Error(ErrorKind::kInternal, fact, "least squares", "this is a bug of the program; please report it");
 }
 
-// A^T A, (t,t). Only the blocks on and above the diagonal are multiplied.
-at::Tensor gram_of_columns(const at::Tensor& a) {
-  const int64_t t = a.size(1);
-  const int64_t width = std::max(kSmallestGramBlock, (t + kGramBlocks - 1) / kGramBlocks);
-  at::Tensor gram = at::empty({t, t}, a.options());
-  for (int64_t first = 0; first < t; first += width) {
-    const int64_t n_here = std::min(width, t - first);
-    const at::Tensor block = at::mm(a.narrow(1, first, n_here).t(), a.narrow(1, first, t - first));
-    gram.narrow(0, first, n_here).narrow(1, first, t - first).copy_(block);
-    if (first + n_here < t) {
-      gram.narrow(1, first, n_here).narrow(0, first + n_here, t - first - n_here)
-          .copy_(block.narrow(1, n_here, t - first - n_here).t());
-    }
+// Calls work(rows of A, rows of B) on float64 copies, block by block; B in the same memory behind A, so that one product serves both.
+template <class Work>
+void for_each_block(const at::Tensor& a, const at::Tensor& b, const Work& work) {
+  const int64_t n = a.size(0), t = a.size(1), m = b.size(1);
+  const at::Tensor memory = at::empty({std::min(n, kBlockRows), t + m}, a.options().dtype(at::kDouble));
+  for (int64_t first = 0; first < n; first += kBlockRows) {
+    const int64_t n_here = std::min(kBlockRows, n - first);
+    const at::Tensor joined = memory.narrow(0, 0, n_here);
+    joined.narrow(1, 0, t).copy_(a.narrow(0, first, n_here));
+    joined.narrow(1, t, m).copy_(b.narrow(0, first, n_here));
+    work(joined);
   }
-  return gram;
 }
+
+// What a least-squares problem with at least as many rows as columns comes down to.
+struct Moments {
+  at::Tensor gram;    // A^T A (t,t) float64
+  at::Tensor moment;  // A^T B (t,m) float64
+
+  Moments() = default;
+  Moments(const at::Tensor& a, const at::Tensor& b) {
+    const int64_t t = a.size(1), m = b.size(1);
+    const int64_t width = std::max(kSmallestPanel, (t + kPanels - 1) / kPanels);
+    const at::Tensor sums = at::zeros({t, t + m}, a.options().dtype(at::kDouble));
+    for_each_block(a, b, [&](const at::Tensor& joined) {
+      // Panels of the Gram matrix from the diagonal on; the rest follows by symmetry.
+      for (int64_t first = 0; first < t; first += width) {
+        const int64_t n_here = std::min(width, t - first);
+        sums.narrow(0, first, n_here).narrow(1, first, t + m - first)
+            .addmm_(joined.narrow(1, first, n_here).t(), joined.narrow(1, first, t + m - first));
+      }
+    });
+    const at::Tensor upper = sums.narrow(1, 0, t).triu();
+    gram = upper + upper.triu(1).t();
+    moment = sums.narrow(1, t, m).contiguous();
+  }
+};
 
 // The lower Cholesky factor of a positive definite matrix; undefined where the matrix is singular to working accuracy, judged by
 // an estimate of its smallest eigenvalue from three steps of inverse iteration.
@@ -84,19 +106,38 @@ struct SymmetricSolver {
   }
 };
 
-// Minimum-norm least squares in float64. `gram` is A^T A where the caller has it. The refinement step brings the error of the normal
-// equations from the square of the condition number down towards that of an orthogonal factorisation.
-LeastSquares solve_float64(const at::Tensor& a, const at::Tensor& b, at::Tensor gram) {
-  const bool tall = a.size(0) >= a.size(1);
-  if (!gram.defined() || !tall) gram = gram_of_columns(tall ? a : a.t().contiguous());
-  const SymmetricSolver solver(gram);
-  const auto apply = [&](const at::Tensor& rhs) {
-    return tall ? solver.solve(at::mm(a.t(), rhs)) : at::mm(a.t(), solver.solve(rhs));
-  };
+// At least as many rows as columns. The refinement step brings the error of the normal equations from the square of the condition number
+// down towards that of an orthogonal factorisation.
+LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b, const Moments& moments) {
+  const int64_t t = a.size(1), m = b.size(1);
+  const SymmetricSolver solver(moments.gram);
+  const at::Tensor start = solver.solve(moments.moment);
+  const at::Tensor gradient = at::zeros_like(moments.moment);  // A^T (B - A start)
+  double squared_residual = 0;
+  for_each_block(a, b, [&](const at::Tensor& joined) {
+    const at::Tensor rows = joined.narrow(1, 0, t), residual = joined.narrow(1, t, m);
+    residual.addmm_(rows, start, /*beta=*/1, /*alpha=*/-1);
+    squared_residual += residual.square().sum().item<double>();
+    gradient.addmm_(rows.t(), residual);
+  });
+  const at::Tensor step = solver.solve(gradient);
   LeastSquares result;
-  result.solution = apply(b);
-  at::Tensor residual = b - at::mm(a, result.solution);
-  result.solution = result.solution + apply(residual);
+  result.solution = start + step;
+  // ||B - A (start + step)||^2, both corrections being of the size of rounding.
+  squared_residual += (step * (at::mm(moments.gram, step) - 2 * gradient)).sum().item<double>();
+  result.residual_norm = std::sqrt(squared_residual < 0 ? 0.0 : squared_residual);
+  result.rank = solver.rank;
+  result.solver = solver.kind();
+  return result;
+}
+
+// Fewer rows than columns: X = A^T (A A^T)^+ B, refined once.
+LeastSquares solve_wide(const at::Tensor& a32, const at::Tensor& b32) {
+  const at::Tensor a = a32.to(at::kDouble), b = b32.to(at::kDouble);
+  const SymmetricSolver solver(at::mm(a, a.t()));
+  LeastSquares result;
+  result.solution = at::mm(a.t(), solver.solve(b));
+  result.solution = result.solution + at::mm(a.t(), solver.solve(b - at::mm(a, result.solution)));
   result.residual_norm = (b - at::mm(a, result.solution)).norm().item<double>();
   result.rank = solver.rank;
   result.solver = solver.kind();
@@ -115,13 +156,13 @@ void check_system(const at::Tensor& a, const at::Tensor& b) {
 LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b) {
   check_system(a, b);
   const int64_t t = a.size(1);
-  const at::Tensor rhs = (b.dim() == 1 ? b.unsqueeze(1) : b).to(at::kDouble);
+  const at::Tensor rhs = b.dim() == 1 ? b.unsqueeze(1) : b;
   LeastSquares result;
   if (t == 0 || a.size(0) == 0) {
     result.solution = at::zeros({t, rhs.size(1)}, rhs.options());
-    result.residual_norm = rhs.numel() == 0 ? 0.0 : rhs.norm().item<double>();
+    result.residual_norm = rhs.numel() == 0 ? 0.0 : rhs.to(at::kDouble).norm().item<double>();
   } else {
-    result = solve_float64(a.to(at::kDouble), rhs, {});
+    result = a.size(0) >= t ? solve_tall(a, rhs, Moments(a, rhs)) : solve_wide(a, rhs);
   }
   if (!std::isfinite(result.residual_norm)) throw broken("the data of a least-squares fit are not finite");
   result.solution = result.solution.to(at::kFloat);
@@ -131,10 +172,11 @@ LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b) {
 
 NormalEquations::NormalEquations(const at::Tensor& a, const at::Tensor& y) {
   check_system(a, y);
-  a_ = a.to(at::kDouble);
-  y_ = y.to(at::kDouble).reshape({-1, 1});
-  gram_ = gram_of_columns(a_);
-  moment_ = at::mm(a_.t(), y_);
+  a_ = a;
+  y_ = y.reshape({-1, 1});
+  const Moments moments(a_, y_);
+  gram_ = moments.gram;
+  moment_ = moments.moment;
 }
 
 namespace {
@@ -163,27 +205,32 @@ BoxedFit NormalEquations::fit_box(int64_t k, const BoxSettings& settings) const 
   BoxedFit fit;
   if (k == 0) {
     fit.solution = at::zeros({0}, a_.options().dtype(at::kFloat));
-    fit.residual_norm = y_.norm().item<double>();
+    fit.residual_norm = y_.to(at::kDouble).norm().item<double>();
     return fit;
   }
-  const at::Tensor gram = gram_.narrow(0, 0, k).narrow(1, 0, k).contiguous();
-  const at::Tensor moment = moment_.narrow(0, 0, k);
+  Moments moments;
+  moments.gram = gram_.narrow(0, 0, k).narrow(1, 0, k).contiguous();
+  moments.moment = moment_.narrow(0, 0, k);
   const at::Tensor a = a_.narrow(1, 0, k);
   const std::optional<double> upper = settings.upper;
   const auto clamp = [&](const at::Tensor& w) {
     return at::clamp(w, settings.lower, upper ? std::optional<at::Scalar>(*upper) : std::nullopt);
   };
 
-  const LeastSquares start = solve_float64(a, y_, gram);
+  const LeastSquares start = a.size(0) >= k ? solve_tall(a, y_, moments) : solve_wide(a, y_);
   fit.rank = start.rank;
   fit.solver = start.solver;
   if (!std::isfinite(start.residual_norm)) throw broken("the data of a box-constrained fit are not finite");
   at::Tensor w = clamp(start.solution);
   if (settings.iterations > 0) {
-    const double step = 1.0 / squared_spectral_norm(gram, settings.seed);
-    for (int64_t i = 0; i < settings.iterations; ++i) w = clamp(w - (at::mm(gram, w) - moment) * step);
+    const double step = 1.0 / squared_spectral_norm(moments.gram, settings.seed);
+    for (int64_t i = 0; i < settings.iterations; ++i) w = clamp(w - (at::mm(moments.gram, w) - moments.moment) * step);
   }
-  fit.residual_norm = (at::mm(a, w) - y_).norm().item<double>();
+  double squared_residual = 0;
+  for_each_block(a, y_, [&](const at::Tensor& joined) {
+    squared_residual += (joined.narrow(1, k, 1) - at::mm(joined.narrow(1, 0, k), w)).square().sum().item<double>();
+  });
+  fit.residual_norm = std::sqrt(squared_residual);
   fit.n_at_lower = (w <= settings.lower).sum().item<int64_t>();
   fit.n_at_upper = upper ? (w >= *upper).sum().item<int64_t>() : 0;
   fit.solution = w.to(at::kFloat).squeeze(1);

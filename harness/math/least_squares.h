@@ -30,8 +30,9 @@ struct LeastSquares {
 };
 
 // argmin_X ||A X - B||_F; where it is not unique (n < t, dependent columns) the X of smallest norm. A, B float32 on one device.
-// Cost 2 n t min(n,t) flops in float64 for the Gram matrix (five eighths of it, by symmetry) and min(n,t)^3 / 3; the fallback
-// about 10 min(n,t)^3. Throws Error(kInternal) on non-finite input or shapes that contradict each other.
+// Cost 2 n t min(n,t) flops in float64 for the Gram matrix (five eighths of it, by symmetry, where n >= t) and min(n,t)^3 / 3; the
+// fallback about 10 min(n,t)^3. Where n >= t only a few hundred rows are in float64 at a time. Throws Error(kInternal) on
+// non-finite input or shapes that contradict each other.
 LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b);
 
 // The box of a constrained fit, and the effort.
@@ -52,7 +53,7 @@ struct BoxedFit {
 };
 
 // The normal equations of min ||A w - y||, formed once and solved for any number of leading columns: the Gram matrix of the first k
-// columns is the leading block of the whole one. Holds G and A in float64: 8 (t^2 + n t) bytes.
+// columns is the leading block of the whole one. Holds G in float64 and shares A: 8 t^2 + 4 n t bytes.
 class NormalEquations {
  public:
   // A (n,t), y (n); float32.
@@ -64,8 +65,8 @@ class NormalEquations {
   BoxedFit fit_box(int64_t k, const BoxSettings& settings) const;
 
  private:
-  at::Tensor a_;        // (n,t) float64
-  at::Tensor y_;        // (n,1) float64
+  at::Tensor a_;        // (n,t) float32
+  at::Tensor y_;        // (n,1) float32
   at::Tensor gram_;     // (t,t) float64
   at::Tensor moment_;   // (t,1) float64, A^T y
 };

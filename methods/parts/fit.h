@@ -30,7 +30,7 @@ class OrderedFit {
              const FitSettings& settings);
 
   // Keeps the first target_len entries of the order. notes: bias_at_bound, bias_rank_deficient, value_rank_deficient.
-  // About 12 n t bytes at a time. Safe to call from several threads.
+  // About 8 n t bytes at a time. Safe to call from several threads.
   HeadFit fit(int64_t target_len) const;
 
  private:

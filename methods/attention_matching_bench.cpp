@@ -1,0 +1,101 @@
+// What Attention Matching costs on one head, by stage; one thread, as heads run beside each other. T = 3000 entries, n = 4096 queries, d = 64.
+// The matrix product at the end is the limit to compare with: the Gram matrix of t columns in float64, all of it.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <benchmark/benchmark.h>
+#include <c10/core/InferenceMode.h>
+
+#include "harness/math/attention.h"
+#include "harness/math/least_squares.h"
+#include "methods/parts/fit.h"
+#include "methods/parts/key_selection.h"
+
+namespace kvc {
+namespace {
+
+struct Head {
+  HeadProblem problem;
+  AttentionSummary attention;
+  at::Tensor order;
+
+  Head() {
+    at::set_num_threads(1);
+    const at::Generator generator = at::detail::createCPUGenerator(1);
+    const auto normal = [&](int64_t rows) { return at::randn({rows, 64}, generator, at::TensorOptions(at::kFloat)); };
+    const at::Tensor mix = normal(64) / 4;  // logits of a few units, as in a real head
+    problem.keys = at::mm(normal(3000), mix);
+    problem.values = normal(3000);
+    problem.queries = at::mm(normal(4096), mix);
+    attention = summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kRms, problem.values);
+    order = best_keys(attention.scores, 3000);
+  }
+  static const Head& get() {
+    static const Head head;
+    return head;
+  }
+  at::Tensor logits(int64_t t) const {
+    return attention_logits(problem.queries, problem.keys.index_select(0, order.narrow(0, 0, t)), problem.bias);
+  }
+};
+
+void summary(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const HeadProblem& problem = Head::get().problem;
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(
+        summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kRms, problem.values));
+  }
+}
+
+void fit(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const Head& head = Head::get();
+  const OrderedFit fitted(head.problem, head.attention, head.order, {});
+  for (auto _ : state) benchmark::DoNotOptimize(fitted.fit(state.range(0)));
+}
+
+void fit_logits_and_exp(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const Head& head = Head::get();
+  for (auto _ : state) benchmark::DoNotOptimize((head.logits(state.range(0)) - head.attention.row_max).exp_());
+}
+
+void fit_mass_gram(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const Head& head = Head::get();
+  const at::Tensor table = (head.logits(state.range(0)) - head.attention.row_max).exp_(), mass = head.attention.row_sum.squeeze(1);
+  for (auto _ : state) benchmark::DoNotOptimize(NormalEquations(table, mass));
+}
+
+void fit_mass_solve(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const Head& head = Head::get();
+  const NormalEquations equations((head.logits(state.range(0)) - head.attention.row_max).exp_(), head.attention.row_sum.squeeze(1));
+  for (auto _ : state) benchmark::DoNotOptimize(equations.fit_box(state.range(0), {.lower = 0.05, .upper = 20, .iterations = 2}));
+}
+
+void fit_values(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const Head& head = Head::get();
+  const at::Tensor weights = at::softmax(head.logits(state.range(0)), 1);
+  for (auto _ : state) benchmark::DoNotOptimize(least_squares(weights, head.attention.output));
+}
+
+void gram_by_one_product(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const at::Tensor a = Head::get().logits(state.range(0)).to(at::kDouble);
+  for (auto _ : state) benchmark::DoNotOptimize(at::mm(a.t(), a));
+  state.counters["flops"] = benchmark::Counter(2.0 * 4096 * static_cast<double>(state.range(0) * state.range(0)),
+                                               benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
+}
+
+BENCHMARK(summary)->Unit(benchmark::kMillisecond);
+BENCHMARK(fit)->Arg(60)->Arg(150)->Arg(300)->Arg(600)->Unit(benchmark::kMillisecond);
+BENCHMARK(fit_logits_and_exp)->Arg(600)->Unit(benchmark::kMillisecond);
+BENCHMARK(fit_mass_gram)->Arg(600)->Unit(benchmark::kMillisecond);
+BENCHMARK(fit_mass_solve)->Arg(600)->Unit(benchmark::kMillisecond);
+BENCHMARK(fit_values)->Arg(600)->Unit(benchmark::kMillisecond);
+BENCHMARK(gram_by_one_product)->Arg(600)->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace kvc
