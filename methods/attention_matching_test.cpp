@@ -295,11 +295,12 @@ TEST(KeySelection, ScoresOutputAndMassEqualFloat64Loops) {
     }
   }
   const auto scores = [&](KeyScore kind) { return summarize_attention(head.queries, head.keys, head.bias, kind).scores; };
+  const at::Tensor found_rms = scores(KeyScore::kRms), found_max = scores(KeyScore::kMax), found_mean = scores(KeyScore::kMean);
   for (size_t j = 0; j < 50; ++j) {
     const auto at = static_cast<int64_t>(j);
-    EXPECT_NEAR(scores(KeyScore::kRms)[at].item<double>(), std::sqrt(rms[j]), 1e-6);
-    EXPECT_NEAR(scores(KeyScore::kMax)[at].item<double>(), largest[j], 1e-6);
-    EXPECT_NEAR(scores(KeyScore::kMean)[at].item<double>(), mean[j], 1e-6);
+    EXPECT_NEAR(found_rms[at].item<double>(), std::sqrt(rms[j]), 1e-6);
+    EXPECT_NEAR(found_max[at].item<double>(), largest[j], 1e-6);
+    EXPECT_NEAR(found_mean[at].item<double>(), mean[j], 1e-6);
   }
   const AttentionSummary summary = attend(head);
   const at::Tensor log_mass = summary.row_sum.log() + summary.row_max;
