@@ -1,16 +1,19 @@
-// Keeps a subset of the keys and fits a bias and a value to each, so that the head's attention mass and attention output on the reference
-// queries stay what they were. Zweiger, Fu, Guo, Kim, "Fast KV Compaction via Attention Matching", arXiv:2602.16284.
+// Keeps a subset of the keys and fits a bias and a value to each, so that the head's attention mass and attention
+// output on the reference queries stay what they were. Zweiger, Fu, Guo, Kim, "Fast KV Compaction via Attention
+// Matching", arXiv:2602.16284.
 //
 //   select: the t keys of highest score (rms, max or mean attention weight over the queries)
-//   bias:   ln w, w = argmin ||E[:,sel] w - mass|| within exp(-bias_bound) .. exp(bias_bound), E = exp(S - m), m_i = max over ALL T
-//           of S_i; unconstrained least squares, clamped, then nnls_iters projected-gradient steps (the paper's Algorithm 3)
+//   bias:   ln w, w = argmin ||E[:,sel] w - mass|| within exp(-bias_bound) .. exp(bias_bound), E = exp(S - m), m_i =
+//   max over ALL T
+//           of S_i; unconstrained least squares, clamped, then nnls_iters projected-gradient steps (the paper's
+//           Algorithm 3)
 //   values: argmin ||softmax(S[:,sel] + bias) C - softmax(S) V||, minimum-norm least squares
 //
-// Differences from the published code: an old bias is added back to ln w, so an already compacted cache can be compacted again; the bias
-// is stored and used in float32, so nothing is rounded before the value fit; solves are rank-revealing (Gram matrix in float64) where the
-// published ones assume full rank; equal scores are ordered by position and the power iteration is seeded, so equal requests
-// give equal bytes. A head that keeps all its entries (t = T) is returned untouched: w = 1, C = V solves both fits exactly, and solving
-// would only add rounding.
+// Differences from the published code: an old bias is added back to ln w, so an already compacted cache can be
+// compacted again; the bias is stored and used in float32, so nothing is rounded before the value fit; solves are
+// rank-revealing (Gram matrix in float64) where the published ones assume full rank; equal scores are ordered by
+// position and the power iteration is seeded, so equal requests give equal bytes. A head that keeps all its entries (t
+// = T) is returned untouched: w = 1, C = V solves both fits exactly, and solving would only add rounding.
 #include <ATen/ATen.h>
 
 #include <algorithm>

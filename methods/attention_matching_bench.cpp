@@ -1,5 +1,6 @@
-// What Attention Matching costs on one head, by stage; one thread, as heads run beside each other. T = 3000 entries, n = 4096 queries, d = 64.
-// The matrix product at the end is the limit to compare with: the Gram matrix of t columns in float64, all of it.
+// What Attention Matching costs on one head, by stage; one thread, as heads run beside each other. T = 3000 entries, n
+// = 4096 queries, d = 64. The matrix product at the end is the limit to compare with: the Gram matrix of t columns in
+// float64, all of it.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
@@ -63,15 +64,18 @@ void fit_logits_and_exp(benchmark::State& state) {
 void fit_mass_gram(benchmark::State& state) {
   const c10::InferenceMode inference;
   const Head& head = Head::get();
-  const at::Tensor table = (head.logits(state.range(0)) - head.attention.row_max).exp_(), mass = head.attention.row_sum.squeeze(1);
+  const at::Tensor table = (head.logits(state.range(0)) - head.attention.row_max).exp_(),
+                   mass = head.attention.row_sum.squeeze(1);
   for (auto _ : state) benchmark::DoNotOptimize(NormalEquations(table, mass));
 }
 
 void fit_mass_solve(benchmark::State& state) {
   const c10::InferenceMode inference;
   const Head& head = Head::get();
-  const NormalEquations equations((head.logits(state.range(0)) - head.attention.row_max).exp_(), head.attention.row_sum.squeeze(1));
-  for (auto _ : state) benchmark::DoNotOptimize(equations.fit_box(state.range(0), {.lower = 0.05, .upper = 20, .iterations = 2}));
+  const NormalEquations equations((head.logits(state.range(0)) - head.attention.row_max).exp_(),
+                                  head.attention.row_sum.squeeze(1));
+  for (auto _ : state)
+    benchmark::DoNotOptimize(equations.fit_box(state.range(0), {.lower = 0.05, .upper = 20, .iterations = 2}));
 }
 
 void fit_values(benchmark::State& state) {
@@ -85,8 +89,9 @@ void gram_by_one_product(benchmark::State& state) {
   const c10::InferenceMode inference;
   const at::Tensor a = Head::get().logits(state.range(0)).to(at::kDouble);
   for (auto _ : state) benchmark::DoNotOptimize(at::mm(a.t(), a));
-  state.counters["flops"] = benchmark::Counter(2.0 * 4096 * static_cast<double>(state.range(0) * state.range(0)),
-                                               benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
+  state.counters["flops"] =
+      benchmark::Counter(2.0 * 4096 * static_cast<double>(state.range(0) * state.range(0)),
+                         benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
 BENCHMARK(summary)->Unit(benchmark::kMillisecond);

@@ -55,11 +55,13 @@ KvCache cache_of(const std::vector<at::Tensor>& keys, const std::vector<at::Tens
   return {std::move(layers), kPrefix + keys[0].size(0) + kSuffix};
 }
 
-Compaction compact(const CompactionMethod& am, const KvCache& cache, const at::Tensor& queries, std::vector<int64_t> target_len) {
+Compaction compact(const CompactionMethod& am, const KvCache& cache, const at::Tensor& queries,
+                   std::vector<int64_t> target_len) {
   static const Model model = tiny_model(1);
   static const Context context = make_context(model, "Not looked at.");
   const GivenQueries given(queries);
-  return std::move(am.compact({model, context, cache, {kPrefix, kSuffix}, &given, {{{std::move(target_len)}}}, 1}).front());
+  return std::move(
+      am.compact({model, context, cache, {kPrefix, kSuffix}, &given, {{{std::move(target_len)}}}, 1}).front());
 }
 
 struct Entries {
@@ -111,7 +113,9 @@ TEST(AttentionMatchingOptions, AreReadAndChecked) {
   const std::string two = usage_error({{"score", "sum"}, {"bias_bound", 0}});
   EXPECT_THAT(two, HasSubstr("score"));
   EXPECT_THAT(two, HasSubstr("bias_bound"));
-  EXPECT_EQ(usage_error({{"bias", "none"}, {"values", "copy"}, {"score", "mean"}, {"nnls_iters", 0}, {"bias_bound", 5}}), "no error");
+  EXPECT_EQ(
+      usage_error({{"bias", "none"}, {"values", "copy"}, {"score", "mean"}, {"nnls_iters", 0}, {"bias_bound", 5}}),
+      "no error");
 }
 
 TEST(AttentionMatchingOptions, EachChangesTheResult) {
@@ -128,12 +132,15 @@ TEST(AttentionMatchingOptions, EachChangesTheResult) {
   const Entries bound = middle(compact(*method({{"bias_bound", 0.1}}), cache, queries, {20}).cache, 0);
   EXPECT_GT(plain.bias.abs().max().item<float>(), 0.1001F);
   EXPECT_LE(bound.bias.abs().max().item<float>(), 0.1001F);
-  EXPECT_FALSE(at::equal(middle(compact(*method({{"bias_bound", 0.1}, {"nnls_iters", 0}}), cache, queries, {20}).cache, 0).bias, bound.bias));
+  EXPECT_FALSE(
+      at::equal(middle(compact(*method({{"bias_bound", 0.1}, {"nnls_iters", 0}}), cache, queries, {20}).cache, 0).bias,
+                bound.bias));
   EXPECT_FALSE(at::equal(middle(compact(*method({{"score", "max"}}), cache, queries, {20}).cache, 0).keys, plain.keys));
 }
 
 TEST(AttentionMatchingCache, AHeadThatKeepsEverythingIsUntouched) {
-  const KvCache cache = cache_of({normal({30, kDim}, 1), normal({30, kDim}, 2)}, {normal({30, kDim}, 3), normal({30, kDim}, 4)});
+  const KvCache cache =
+      cache_of({normal({30, kDim}, 1), normal({30, kDim}, 2)}, {normal({30, kDim}, 3), normal({30, kDim}, 4)});
   const Compaction whole = compact(*method(), cache, normal({2, 20, kDim}, 5), {30, 30});
   EXPECT_TRUE(at::equal(whole.cache.layer(0).keys, cache.layer(0).keys));
   EXPECT_TRUE(at::equal(whole.cache.layer(0).values, cache.layer(0).values));
@@ -149,7 +156,8 @@ TEST(AttentionMatchingCache, AHeadThatKeepsEverythingIsUntouched) {
 
 // Spec J-8: nothing is lost when a compact cache is asked to keep everything it has.
 TEST(AttentionMatchingCache, RecompactingToTheSameSizeKeepsEveryBit) {
-  const KvCache cache = cache_of({normal({60, kDim}, 1), normal({60, kDim}, 2)}, {normal({60, kDim}, 3), normal({60, kDim}, 4)});
+  const KvCache cache =
+      cache_of({normal({60, kDim}, 1), normal({60, kDim}, 2)}, {normal({60, kDim}, 3), normal({60, kDim}, 4)});
   const at::Tensor queries = normal({2, 200, kDim}, 5) * 2;
   const KvCache once = std::move(compact(*method(), cache, queries, {20, 7}).cache);
   const KvCache twice = std::move(compact(*method(), once, queries, {20, 7}).cache);
@@ -176,12 +184,13 @@ TEST(AttentionMatchingCache, RecompactingCarriesTheMassOfTheFirstOne) {
   EXPECT_GT(difference(middle(cache, 0), middle(lost, 0), queries[0]).second, mass_twice);
 }
 
-// Spec J-3, where selection sees groups of equal keys: k of a group's c entries are kept, each carries c / k of its mass and the group's mean
-// value, and no query can tell.
+// Spec J-3, where selection sees groups of equal keys: k of a group's c entries are kept, each carries c / k of its
+// mass and the group's mean value, and no query can tell.
 TEST(AttentionMatchingCache, DuplicatesAreServedExactly) {
   const std::vector<int64_t> multiplicity = {2, 3, 4, 5, 6};
   std::vector<int64_t> group;
-  for (size_t j = 0; j < multiplicity.size(); ++j) group.insert(group.end(), static_cast<size_t>(multiplicity[j]), static_cast<int64_t>(j));
+  for (size_t j = 0; j < multiplicity.size(); ++j)
+    group.insert(group.end(), static_cast<size_t>(multiplicity[j]), static_cast<int64_t>(j));
   const at::Tensor member = at::tensor(group, at::TensorOptions(at::kLong));
   const at::Tensor distinct = normal({5, kDim}, 1);
   const auto T = static_cast<int64_t>(group.size());
@@ -195,7 +204,8 @@ TEST(AttentionMatchingCache, DuplicatesAreServedExactly) {
   for (int64_t j = 0; j < 5; ++j) {
     const at::Tensor rows = kept_group.eq(j).nonzero().squeeze(1);
     ASSERT_GT(rows.numel(), 0);
-    const double expected = std::log(static_cast<double>(multiplicity[static_cast<size_t>(j)]) / static_cast<double>(rows.numel()));
+    const double expected =
+        std::log(static_cast<double>(multiplicity[static_cast<size_t>(j)]) / static_cast<double>(rows.numel()));
     EXPECT_LT((kept.bias.index_select(0, rows) - expected).abs().max().item<float>(), 1e-4);
     const at::Tensor mean = middle(cache, 0).values.index_select(0, member.eq(j).nonzero().squeeze(1)).mean(0);
     EXPECT_LT((kept.values.index_select(0, rows) - mean).abs().max().item<float>(), 1e-3);
@@ -205,13 +215,15 @@ TEST(AttentionMatchingCache, DuplicatesAreServedExactly) {
   EXPECT_LT(mass, 1e-4);
 }
 
-// Spec J-11: the heads of a group asking the same things weigh as much as one head asking them; what counts is the head's own queries, not
-// its neighbour's.
+// Spec J-11: the heads of a group asking the same things weigh as much as one head asking them; what counts is the
+// head's own queries, not its neighbour's.
 TEST(AttentionMatchingCache, AGroupOfEqualQueryHeadsFitsLikeOne) {
-  const KvCache cache = cache_of({normal({50, kDim}, 1), normal({50, kDim}, 2)}, {normal({50, kDim}, 3), normal({50, kDim}, 4)});
+  const KvCache cache =
+      cache_of({normal({50, kDim}, 1), normal({50, kDim}, 2)}, {normal({50, kDim}, 3), normal({50, kDim}, 4)});
   const at::Tensor one = normal({2, 120, kDim}, 5) * 2;
   const KvCache single = std::move(compact(*method({{"nnls_iters", 0}}), cache, one, {12, 12}).cache);
-  const KvCache group = std::move(compact(*method({{"nnls_iters", 0}}), cache, at::cat({one, one, one}, 1), {12, 12}).cache);
+  const KvCache group =
+      std::move(compact(*method({{"nnls_iters", 0}}), cache, at::cat({one, one, one}, 1), {12, 12}).cache);
   EXPECT_TRUE(at::equal(single.layer(0).keys, group.layer(0).keys));
   EXPECT_LT((single.layer(0).bias - group.layer(0).bias).abs().max().item<float>(), 1e-5);
   EXPECT_LT((single.layer(0).values - group.layer(0).values).abs().max().item<float>(), 1e-4);

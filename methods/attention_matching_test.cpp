@@ -1,4 +1,5 @@
-// Attention Matching against float64 loops, against stored results, and against the laws that follow from its definition.
+// Attention Matching against float64 loops, against stored results, and against the laws that follow from its
+// definition.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -161,7 +162,8 @@ TEST(AttentionMatching, EqualsStoredResults) {
     const auto rows = c.at("values_first_rows").get<std::vector<std::vector<double>>>();
     for (size_t j = 0; j < rows.size(); ++j) {
       for (size_t k = 0; k < rows[j].size(); ++k) {
-        EXPECT_NEAR(fit.values[static_cast<int64_t>(j)][static_cast<int64_t>(k)].item<double>(), rows[j][k], 1e-3 * norms[j]);
+        EXPECT_NEAR(fit.values[static_cast<int64_t>(j)][static_cast<int64_t>(k)].item<double>(), rows[j][k],
+                    1e-3 * norms[j]);
       }
     }
   }
@@ -184,7 +186,8 @@ TEST(AttentionMatching, FittingEveryEntryOfABiasedHeadKeepsTheOldBias) {
   EXPECT_LT(mass_error(head, fit, normal({50, 16}, 99)), 1e-4);
 }
 
-// Distinct keys of multiplicities c_j: the distinct ones with bias ln c_j and the group's mean value serve every query exactly.
+// Distinct keys of multiplicities c_j: the distinct ones with bias ln c_j and the group's mean value serve every query
+// exactly.
 TEST(AttentionMatching, DuplicatesGiveTheLogarithmOfTheirNumber) {
   constexpr int64_t kDistinct = 6;
   const at::Tensor distinct = normal({kDistinct, 16}, 1);
@@ -294,8 +297,11 @@ TEST(KeySelection, ScoresOutputAndMassEqualFloat64Loops) {
       mean[at] += weight / 600;
     }
   }
-  const auto scores = [&](KeyScore kind) { return summarize_attention(head.queries, head.keys, head.bias, kind).scores; };
-  const at::Tensor found_rms = scores(KeyScore::kRms), found_max = scores(KeyScore::kMax), found_mean = scores(KeyScore::kMean);
+  const auto scores = [&](KeyScore kind) {
+    return summarize_attention(head.queries, head.keys, head.bias, kind).scores;
+  };
+  const at::Tensor found_rms = scores(KeyScore::kRms), found_max = scores(KeyScore::kMax),
+                   found_mean = scores(KeyScore::kMean);
   for (size_t j = 0; j < 50; ++j) {
     const auto at = static_cast<int64_t>(j);
     EXPECT_NEAR(found_rms[at].item<double>(), std::sqrt(rms[j]), 1e-6);

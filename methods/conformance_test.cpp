@@ -1,92 +1,21 @@
-// What every registered method must keep, whoever wrote it, on a real context of a small model; and what the checks of
-// PerHeadMethod must refuse.
+// What every registered method must keep, whoever wrote it, on a real context of a small model.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <limits>
-#include <map>
 #include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "harness/api/compaction_method.h"
-#include "harness/core/error.h"
-#include "harness/testing/tiny_model.h"
+#include "methods/scene_for_tests.h"
 
 namespace kvc {
 namespace {
 
-using ::testing::HasSubstr;
 using ::testing::IsSupersetOf;
-
-constexpr int64_t kLayers = 2, kKvHeads = 2;
-
-const std::string kArticle =
-    "The lake is deep and cold. In winter nobody swims there, but in June the whole village comes. Old Mara says a bell "
-    "lies on its ground; 42 divers have looked for it, none found it.";
-
-// A document as the sweep would hold it: model, context with its template, full cache, reference queries.
-struct Scene {
-  explicit Scene(at::ScalarType dtype)
-      : model(tiny_model(11, dtype, 1024)),
-        context(make_context(model, kArticle)),
-        full(model.decoder().prefill(context.tokens)),
-        queries(Registry<QuerySource>::instance().create("repeat_prefill", Json::object())->make({model, context, full, 5})) {}
-
-  static const Scene& of(at::ScalarType dtype) {
-    static const Scene exact(at::kFloat), rounded(at::kBFloat16);
-    return dtype == at::kFloat ? exact : rounded;
-  }
-
-  int64_t source_len() const { return context.article_len(); }
-  int64_t template_len() const { return context.prefix_len + context.suffix_len; }
-
-  std::vector<Compaction> compact(const CompactionMethod& method, const std::vector<HeadBudget>& budgets,
-                                  std::uint64_t seed = 1) const {
-    const Compactable compactable{context.prefix_len, context.suffix_len};
-    return method.compact({model, context, full, compactable, queries.get(),
-                           method.needs_target() ? budgets : std::vector<HeadBudget>{}, seed});
-  }
-
-  // Logits of a question's tokens behind `cache`, (N, vocab).
-  at::Tensor logits(const KvCache& cache) const {
-    const std::vector<int64_t> tokens = make_question_prompt(model, "What lies on the ground of the lake?");
-    Tails tails = Tails::behind(cache, 1, static_cast<int64_t>(tokens.size()));
-    return model.decoder().logits(model.decoder().forward(PackedTokens::single(tokens), cache, tails));
-  }
-
-  Model model;
-  Context context;
-  KvCache full;
-  std::unique_ptr<LayerQueries> queries;
-};
-
-HeadBudget every_head(int64_t target_len) {
-  return {std::vector<std::vector<int64_t>>(kLayers, std::vector<int64_t>(kKvHeads, target_len))};
-}
-
-// Every head another length; one keeps nothing, one everything.
-HeadBudget ragged(const Scene& scene) { return {{{0, 37}, {scene.source_len(), 5}}}; }
-
-bool same_bits(const at::Tensor& a, const at::Tensor& b) {
-  if (!a.defined() || !b.defined()) return a.defined() == b.defined();
-  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() &&
-         at::equal(a.contiguous().view(at::kByte), b.contiguous().view(at::kByte));
-}
-
-bool same_bits(const KvCache& a, const KvCache& b) {
-  bool same = a.n_layers() == b.n_layers() && a.next_position() == b.next_position();
-  for (int64_t i = 0; same && i < a.n_layers(); ++i) {
-    same = a.layer(i).head_offsets == b.layer(i).head_offsets && same_bits(a.layer(i).keys, b.layer(i).keys) &&
-           same_bits(a.layer(i).values, b.layer(i).values) && same_bits(a.layer(i).bias, b.layer(i).bias);
-  }
-  return same;
-}
 
 void expect_same_bits(const std::vector<Compaction>& a, const std::vector<Compaction>& b, const std::string& what) {
   ASSERT_EQ(a.size(), b.size()) << what;
@@ -125,7 +54,8 @@ std::vector<Variant> variants() {
 
 std::string test_name(const ::testing::TestParamInfo<Variant>& info) {
   std::string name = info.param.name + "_" + info.param.options.dump();
-  std::replace_if(name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
   return std::to_string(info.index) + "_" + name;
 }
 
@@ -164,7 +94,8 @@ INSTANTIATE_TEST_SUITE_P(Registered, EveryMethod, ::testing::ValuesIn(variants()
 
 TEST(Methods, AreAllRegistered) {
   EXPECT_THAT(Registry<CompactionMethod>::instance().names(),
-              IsSupersetOf({"attention_matching", "full_cache", "h2o", "no_context", "random_keys", "snapkv", "streaming_llm"}));
+              IsSupersetOf(
+                  {"attention_matching", "full_cache", "h2o", "no_context", "random_keys", "snapkv", "streaming_llm"}));
 }
 
 TEST(Methods, SceneHasTemplateAndMoreQueriesThanEntries) {
@@ -349,7 +280,8 @@ TEST(Methods, OnlyRandomOnesDependOnTheSeed) {
     return !same_bits(scene.compact(*method, budgets, 1)[0].cache, scene.compact(*method, budgets, 2)[0].cache);
   };
   EXPECT_TRUE(differs("random_keys"));
-  for (const char* name : {"full_cache", "no_context", "h2o", "snapkv", "streaming_llm"}) EXPECT_FALSE(differs(name)) << name;
+  for (const char* name : {"full_cache", "no_context", "h2o", "snapkv", "streaming_llm"})
+    EXPECT_FALSE(differs(name)) << name;
 }
 
 TEST(Methods, RandomKeysDrawsForEachHeadItsOwn) {
@@ -360,7 +292,8 @@ TEST(Methods, RandomKeysDrawsForEachHeadItsOwn) {
   for (int64_t l = 0; l < kLayers; ++l) {
     for (int64_t h = 0; h < kKvHeads; ++h) {
       const at::Tensor kept = made[0].cache.layer(l).head_keys(h).narrow(0, scene.context.prefix_len, 30);
-      const at::Tensor which = kept.unsqueeze(1).eq(scene.full.layer(l).head_keys(h).unsqueeze(0)).all(-1).to(at::kLong).argmax(1);
+      const at::Tensor which =
+          kept.unsqueeze(1).eq(scene.full.layer(l).head_keys(h).unsqueeze(0)).all(-1).to(at::kLong).argmax(1);
       drawn.insert({which.const_data_ptr<int64_t>(), which.const_data_ptr<int64_t>() + 30});
     }
   }
@@ -374,142 +307,6 @@ TEST(Methods, NoContextIsTheTemplateReadAnew) {
   EXPECT_EQ(cache.next_position(), scene.template_len());
   for (int64_t l = 0; l < kLayers; ++l) {
     for (int64_t h = 0; h < kKvHeads; ++h) EXPECT_EQ(cache.layer(l).head_len(h), scene.template_len());
-  }
-}
-
-// --- results that PerHeadMethod must refuse
-
-using Spoil = std::function<void(HeadFit& fit, const HeadProblem& problem)>;
-
-// Keeps the first entries, then spoils the result of layer 1, head 0.
-class Spoiled final : public PerHeadMethod {
- public:
-  explicit Spoiled(Spoil spoil, bool needs_queries = false) : spoil_(std::move(spoil)), needs_queries_(needs_queries) {}
-  bool needs_queries() const override { return needs_queries_; }
-
- protected:
-  HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
-    return [this, problem](int64_t target_len) {
-      HeadFit fit = keep(problem, at::arange(target_len, at::TensorOptions(at::kLong)));
-      if (problem.layer == 1 && problem.kv_head == 0) spoil_(fit, problem);
-      return fit;
-    };
-  }
-
- private:
-  Spoil spoil_;
-  bool needs_queries_;
-};
-
-std::string refusal(const CompactionMethod& method, const std::vector<HeadBudget>& budgets, bool with_queries = true) {
-  const Scene& scene = Scene::of(at::kFloat);
-  const Compactable compactable{scene.context.prefix_len, scene.context.suffix_len};
-  const int n_threads = at::get_num_threads();
-  std::string text = "no error";
-  try {
-    method.compact({scene.model, scene.context, scene.full, compactable, with_queries ? scene.queries.get() : nullptr, budgets, 1});
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kInternal);
-    text = e.what();
-  }
-  EXPECT_EQ(at::get_num_threads(), n_threads);
-  return text;
-}
-
-std::string refusal(const Spoil& spoil) { return refusal(Spoiled(spoil), {every_head(6)}); }
-
-TEST(PerHeadMethod, AcceptsWhatIsNotSpoiled) {
-  EXPECT_EQ(refusal([](HeadFit&, const HeadProblem&) {}), "no error");
-}
-
-TEST(PerHeadMethod, NamesTheHeadAndTheFault) {
-  EXPECT_EQ(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices[3] = 1; }),
-            "a fit returned index 1 twice\n  where: layer 1, KV head 0\n  mend:  this is a bug of the method; please report it");
-}
-
-TEST(PerHeadMethod, RefusesWrongIndices) {
-  const auto with_index = [](int64_t index) {
-    return refusal([index](HeadFit& fit, const HeadProblem&) { fit.indices[2] = index; });
-  };
-  const int64_t source_len = Scene::of(at::kFloat).source_len();
-  const std::string entries = std::to_string(source_len) + " entries";
-  EXPECT_THAT(with_index(-1), HasSubstr("index -1 of " + entries));
-  EXPECT_THAT(with_index(source_len), HasSubstr("index " + std::to_string(source_len) + " of " + entries));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices = at::Tensor(); }), HasSubstr("no indices"));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices = fit.indices.to(at::kInt); }), HasSubstr("int64"));
-}
-
-TEST(PerHeadMethod, RefusesAnotherNumberOfEntries) {
-  const auto with_count = [](int64_t count) {
-    return refusal([count](HeadFit& fit, const HeadProblem& problem) {
-      fit.indices = at::arange(count, at::TensorOptions(at::kLong));
-      fit.keys = problem.keys.index_select(0, fit.indices);
-      fit.values = problem.values.index_select(0, fit.indices);
-    });
-  };
-  EXPECT_THAT(with_count(5), HasSubstr("a fit returned 5 entries for a target of 6"));
-  EXPECT_THAT(with_count(7), HasSubstr("a fit returned 7 entries for a target of 6"));
-}
-
-TEST(PerHeadMethod, RefusesWrongShapesAndTypes) {
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.keys = fit.keys.narrow(0, 0, 5); }), HasSubstr("another shape"));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.values = fit.values.t(); }), HasSubstr("another shape"));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.values = at::Tensor(); }), HasSubstr("another shape"));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.bias = at::zeros({6, 1}); }), HasSubstr("another shape"));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.keys = fit.keys.to(at::kBFloat16); }), HasSubstr("another dtype"));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.bias = at::zeros({6}, at::kDouble); }), HasSubstr("another dtype"));
-}
-
-TEST(PerHeadMethod, RefusesNumbersThatAreNotFinite) {
-  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
-  EXPECT_THAT(refusal([=](HeadFit& fit, const HeadProblem&) { fit.keys[5][15] = nan; }), HasSubstr("not finite"));
-  EXPECT_THAT(refusal([=](HeadFit& fit, const HeadProblem&) { fit.values[0][0] = -infinity; }), HasSubstr("not finite"));
-  EXPECT_THAT(refusal([=](HeadFit& fit, const HeadProblem&) { fit.bias = at::full({6}, -infinity); }), HasSubstr("not finite"));
-}
-
-TEST(PerHeadMethod, RefusesBudgetsThatDoNotFit) {
-  const Spoiled method([](HeadFit&, const HeadProblem&) {});
-  const int64_t source_len = Scene::of(at::kFloat).source_len();
-  EXPECT_THAT(refusal(method, {every_head(source_len + 1)}),
-              HasSubstr(fmt::format("a target of {} entries for {} compactable ones", source_len + 1, source_len)));
-  EXPECT_THAT(refusal(method, {every_head(5), {{{1, 1}, {1, -1}}}}), HasSubstr("layer 1, KV head 1"));
-  EXPECT_THAT(refusal(method, {{{{1, 1}}}}), HasSubstr("other layers or heads"));
-  EXPECT_THAT(refusal(method, {{{{1}, {1}}}}), HasSubstr("other layers or heads"));
-}
-
-TEST(PerHeadMethod, RefusesToWorkWithoutTheQueriesItNeeds) {
-  EXPECT_THAT(refusal(Spoiled([](HeadFit&, const HeadProblem&) {}, true), {every_head(5)}, false), HasSubstr("was given none"));
-}
-
-// An exception inside a worker thread comes out as it is.
-TEST(PerHeadMethod, PassesOnWhatAHeadThrows) {
-  const Error thrown(ErrorKind::kInternal, "nothing to see", "here", "there");
-  EXPECT_EQ(refusal([&](HeadFit&, const HeadProblem&) { throw thrown; }), std::string(thrown.what()));
-}
-
-TEST(PerHeadMethod, SumsNotesOverHeadsAndHandsOutTheWallClock) {
-  const Scene& scene = Scene::of(at::kFloat);
-  class Noted final : public PerHeadMethod {
-   public:
-    bool needs_queries() const override { return false; }
-
-   protected:
-    HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
-      return [problem](int64_t target_len) {
-        HeadFit fit = keep(problem, at::arange(target_len, at::TensorOptions(at::kLong)));
-        fit.notes["kept"] = target_len;
-        if (problem.layer == 0) fit.notes["half"] = 0.5;
-        return fit;
-      };
-    }
-  };
-  const std::vector<Compaction> made = scene.compact(Noted(), {every_head(6), ragged(scene)});
-  EXPECT_EQ(made[0].notes, (Json{{"kept", 24}, {"half", 1.0}}));
-  // The head that keeps nothing is not asked.
-  EXPECT_EQ(made[1].notes, (Json{{"kept", 37 + scene.source_len() + 5}, {"half", 0.5}}));
-  for (const Compaction& one : made) {
-    EXPECT_GE(one.shared_s, 0.0);
-    EXPECT_GT(one.own_s, 0.0);
   }
 }
 

@@ -1,5 +1,5 @@
-// The template without the article: the floor, what the model knows by itself. The article's tokens are deleted from the text and the rest is
-// read anew, so the cache has its own positions.
+// The template without the article: the floor, what the model knows by itself. The article's tokens are deleted from
+// the text and the rest is read anew, so the cache has its own positions.
 #include <c10/core/InferenceMode.h>
 
 #include "harness/api/compaction_method.h"

@@ -1,4 +1,5 @@
-// Keeps t entries drawn at random without replacement, for each head its own; values as they were, no bias. Every method should beat it.
+// Keeps t entries drawn at random without replacement, for each head its own; values as they were, no bias. Every
+// method should beat it.
 //
 // One seeded shuffle per head; a smaller target takes the first entries of the same shuffle.
 #include <ATen/ATen.h>
@@ -18,7 +19,8 @@ class RandomKeys final : public PerHeadMethod {
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
     const at::Generator generator = at::detail::createCPUGenerator(problem.seed);
-    const at::Tensor order = at::randperm(problem.keys.size(0), generator, at::TensorOptions(at::kLong)).to(problem.keys.device());
+    const at::Tensor order =
+        at::randperm(problem.keys.size(0), generator, at::TensorOptions(at::kLong)).to(problem.keys.device());
     return [problem, order](int64_t target_len) { return keep(problem, order.narrow(0, 0, target_len)); };
   }
 };

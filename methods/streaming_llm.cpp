@@ -1,9 +1,9 @@
 // Keeps the first n_sink entries ("attention sinks") and the most recent ones; values as they were, no bias.
 // Xiao et al., "Efficient Streaming Language Models with Attention Sinks", arXiv:2309.17453.
 //
-// Differences from the paper: it rolls the window as tokens are generated and numbers positions inside the cache; here one finished
-// context is cut once and kept keys keep their rotation, as for every method of this harness. Sinks are counted within the compactable
-// span: the template before it, with the text's true first tokens, is kept anyway.
+// Differences from the paper: it rolls the window as tokens are generated and numbers positions inside the cache; here
+// one finished context is cut once and kept keys keep their rotation, as for every method of this harness. Sinks are
+// counted within the compactable span: the template before it, with the text's true first tokens, is kept anyway.
 #include <ATen/ATen.h>
 
 #include <algorithm>

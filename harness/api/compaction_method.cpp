@@ -24,7 +24,9 @@ struct HeadResult {
   std::vector<double> fit_s;
 };
 
-std::string head_name(int64_t layer, int64_t kv_head) { return fmt::format("layer {}, KV head {}", layer, kv_head); }
+std::string head_name(int64_t layer, int64_t kv_head) {
+  return fmt::format("layer {}, KV head {}", layer, kv_head);
+}
 
 Error broken(const std::string& fact, int64_t layer, int64_t kv_head) {
   return Error(ErrorKind::kInternal, fact, head_name(layer, kv_head), "this is a bug of the method; please report it");
@@ -32,8 +34,8 @@ Error broken(const std::string& fact, int64_t layer, int64_t kv_head) {
 
 // A well mixed seed for one head (the finaliser of SplitMix64), so that neighbouring heads draw unrelated numbers.
 std::uint64_t head_seed(std::uint64_t seed, int64_t layer, int64_t kv_head) {
-  std::uint64_t z = seed + 0x9e3779b97f4a7c15ULL * (static_cast<std::uint64_t>(layer) * 4099 +
-                                                     static_cast<std::uint64_t>(kv_head) + 1);
+  std::uint64_t z = seed + 0x9e3779b97f4a7c15ULL *
+                               (static_cast<std::uint64_t>(layer) * 4099 + static_cast<std::uint64_t>(kv_head) + 1);
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
   return z ^ (z >> 31);
@@ -101,11 +103,13 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
     seen[static_cast<size_t>(index)] = true;
   }
   const std::vector<int64_t> shape = {target_len, d};
-  if (!fit.keys.defined() || fit.keys.sizes().vec() != shape || !fit.values.defined() || fit.values.sizes().vec() != shape ||
+  if (!fit.keys.defined() || fit.keys.sizes().vec() != shape || !fit.values.defined() ||
+      fit.values.sizes().vec() != shape ||
       (fit.bias.defined() && fit.bias.sizes().vec() != std::vector<int64_t>{target_len})) {
     fail("a fit returned keys, values or bias of another shape than its indices");
   }
-  if (fit.keys.scalar_type() != problem.keys.scalar_type() || fit.values.scalar_type() != problem.values.scalar_type() ||
+  if (fit.keys.scalar_type() != problem.keys.scalar_type() ||
+      fit.values.scalar_type() != problem.values.scalar_type() ||
       (fit.bias.defined() && fit.bias.scalar_type() != at::kFloat)) {
     fail("a fit returned another dtype than the cache's (bias: float32)");
   }
@@ -115,8 +119,9 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
   }
 }
 
-// Runs work(i) for i in [0, n), on all threads of LibTorch when `parallel`. Every worker computes alone with one thread, so the result
-// of an item depends neither on the number of workers nor on who took it. The exception of the lowest item is rethrown.
+// Runs work(i) for i in [0, n), on all threads of LibTorch when `parallel`. Every worker computes alone with one
+// thread, so the result of an item depends neither on the number of workers nor on who took it. The exception of the
+// lowest item is rethrown.
 void for_each_item(int64_t n, bool parallel, const std::function<void(int64_t)>& work) {
   if (!parallel) {
     for (int64_t i = 0; i < n; ++i) work(i);
@@ -168,9 +173,12 @@ PackedHead with_template(const LayerKv& source, int64_t kv_head, const Compactab
 
 void add_notes(Json& sum, const Json& notes) {
   for (const auto& [name, value] : notes.items()) {
-    if (!sum.contains(name)) sum[name] = value;
-    else if (value.is_number_integer()) sum[name] = sum[name].get<int64_t>() + value.get<int64_t>();
-    else sum[name] = sum[name].get<double>() + value.get<double>();
+    if (!sum.contains(name))
+      sum[name] = value;
+    else if (value.is_number_integer())
+      sum[name] = sum[name].get<int64_t>() + value.get<int64_t>();
+    else
+      sum[name] = sum[name].get<double>() + value.get<double>();
   }
 }
 
@@ -195,7 +203,8 @@ Compaction pack(const CompactionRequest& request, const std::vector<HeadResult>&
   return Compaction{KvCache(std::move(layers), request.cache.next_position()), 0, 0, std::move(notes)};
 }
 
-// Heads run at the same time, so their times add up to more than what passed; the wall clock is handed out in proportion.
+// Heads run at the same time, so their times add up to more than what passed; the wall clock is handed out in
+// proportion.
 void attribute_times(double wall_s, const std::vector<HeadResult>& heads, std::vector<Compaction>& compactions) {
   double prepare_s = 0;
   std::vector<double> fit_s(compactions.size(), 0.0);

@@ -29,8 +29,8 @@ struct CompactionRequest {
 // One result. Its cache holds prefix and suffix entries as they were, compacted ones between them.
 struct Compaction {
   KvCache cache;
-  double shared_s = 0;  // seconds spent once for all budgets of the request
-  double own_s = 0;     // seconds spent for this budget alone
+  double shared_s = 0;          // seconds spent once for all budgets of the request
+  double own_s = 0;             // seconds spent for this budget alone
   Json notes = Json::object();  // counts that a reader should see: solver fallbacks, clamped biases, ...
 };
 
@@ -43,32 +43,33 @@ class CompactionMethod {
   // False for methods that work on the text and build another cache.
   virtual bool compacts_cache() const { return true; }
 
-  // One Compaction per budget, in their order; exactly one when needs_target() is false. Equal requests give equal bytes.
-  // Throws Error; a numerical fallback is a number in `notes`.
+  // One Compaction per budget, in their order; exactly one when needs_target() is false. Equal requests give equal
+  // bytes. Throws Error; a numerical fallback is a number in `notes`.
   virtual std::vector<Compaction> compact(const CompactionRequest& request) const = 0;
 };
 
 // One KV head of one layer: the compactable entries and the queries to serve.
 struct HeadProblem {
-  at::Tensor keys;                     // (T, d) model dtype, rotated
-  at::Tensor values;                   // (T, d) model dtype
-  at::Tensor bias;                     // (T) float32, or undefined: an already compacted cache has one
-  at::Tensor queries;                  // (n, d) model dtype; undefined when the method asks for none
+  at::Tensor keys;     // (T, d) model dtype, rotated
+  at::Tensor values;   // (T, d) model dtype
+  at::Tensor bias;     // (T) float32, or undefined: an already compacted cache has one
+  at::Tensor queries;  // (n, d) model dtype; undefined when the method asks for none
   std::function<at::Tensor(int64_t n_tokens)> window_queries;  // (g * n_tokens, d); empty when the method asks for none
   int64_t layer = 0;
   int64_t kv_head = 0;
-  std::uint64_t seed = 0;              // differs by layer and head
+  std::uint64_t seed = 0;  // differs by layer and head
 };
 
 struct HeadFit {
-  at::Tensor indices;  // (t) int64, kept entries in order of selection; distinct, in [0, T)
-  at::Tensor keys;     // (t, d) model dtype
-  at::Tensor bias;     // (t) float32, the old bias included; undefined = zeros
-  at::Tensor values;   // (t, d) model dtype
+  at::Tensor indices;           // (t) int64, kept entries in order of selection; distinct, in [0, T)
+  at::Tensor keys;              // (t, d) model dtype
+  at::Tensor bias;              // (t) float32, the old bias included; undefined = zeros
+  at::Tensor values;            // (t, d) model dtype
   Json notes = Json::object();  // numbers, summed over heads
 };
 
-// Second rung: a method that treats every head alone. Looping, packing, nesting over budgets and timing happen here, once.
+// Second rung: a method that treats every head alone. Looping, packing, nesting over budgets and timing happen here,
+// once.
 class PerHeadMethod : public CompactionMethod {
  public:
   bool needs_target() const override { return true; }

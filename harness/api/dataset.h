@@ -18,8 +18,8 @@ struct Question {
   std::vector<std::string> options;    // multiple choice; empty for a free answer
   std::optional<int64_t> gold_option;  // index into options, from 0
   std::string gold_answer;             // free answer; empty for multiple choice
-  std::string answer_prefix;           // first words of the answer, given to the model ("The secret code of the castle is")
-  Json extra = Json::object();         // what a report may group by, e.g. {"difficult": true} or {"depth_fraction": 0.5}
+  std::string answer_prefix;    // first words of the answer, given to the model ("The secret code of the castle is")
+  Json extra = Json::object();  // what a report may group by, e.g. {"difficult": true} or {"depth_fraction": 0.5}
 };
 
 struct Document {

@@ -26,12 +26,12 @@ class LayerQueries {
  public:
   virtual ~LayerQueries() = default;
 
-  // (Hkv, n, d) model dtype, rotated. Queries of all g query heads of a KV head are pooled, query head by query head, tokens in
-  // order of their position within each. `compacted_below` holds the layers < `layer` as they will be used; on-policy
-  // sources read it, others ignore it; nullptr = off-policy.
+  // (Hkv, n, d) model dtype, rotated. Queries of all g query heads of a KV head are pooled, query head by query head,
+  // tokens in order of their position within each. `compacted_below` holds the layers < `layer` as they will be used;
+  // on-policy sources read it, others ignore it; nullptr = off-policy.
   virtual at::Tensor layer(int64_t layer, const KvCache* compacted_below) const = 0;
-  // Queries of the last `n_tokens` tokens of the text the source reads, never subsampled: (Hkv, g * n_tokens, d), laid out as above.
-  // Throws Error(kUsage) when n_tokens > kMaxWindow or the source reads no text.
+  // Queries of the last `n_tokens` tokens of the text the source reads, never subsampled: (Hkv, g * n_tokens, d), laid
+  // out as above. Throws Error(kUsage) when n_tokens > kMaxWindow or the source reads no text.
   virtual at::Tensor window(int64_t layer, int64_t n_tokens) const = 0;
 
   virtual int64_t n_queries() const = 0;  // n
@@ -43,7 +43,8 @@ class LayerQueries {
 class QuerySource {
  public:
   virtual ~QuerySource() = default;
-  // Throws Error(kData) when the source cannot serve this context, e.g. too few positions left, with numbers and ways out.
+  // Throws Error(kData) when the source cannot serve this context, e.g. too few positions left, with numbers and ways
+  // out.
   virtual std::unique_ptr<LayerQueries> make(const QueryRequest& request) const = 0;
 };
 

@@ -1,4 +1,5 @@
-// How questions are asked of a cache. A task stores what came back, raw; whether it is right is for the report to judge.
+// How questions are asked of a cache. A task stores what came back, raw; whether it is right is for the report to
+// judge.
 #pragma once
 
 #include <cstdint>

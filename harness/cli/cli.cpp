@@ -47,8 +47,9 @@ int dry_run(const SweepConfig& config) {
     fmt::print("{}  {}  {}\n", cell.id, cell.done > 0 ? fmt::format("{:>4} done", cell.done) : "     new ", cell.label);
     ++n_cells;
   }
-  fmt::print("{} = {} x {} x {} x {} x methods with their queries and targets; results in {}\n", plural(n_cells, "cell"),
-             plural(static_cast<int64_t>(config.models.size()), "model"), plural(static_cast<int64_t>(config.seeds.size()), "seed"),
+  fmt::print("{} = {} x {} x {} x {} x methods with their queries and targets; results in {}\n",
+             plural(n_cells, "cell"), plural(static_cast<int64_t>(config.models.size()), "model"),
+             plural(static_cast<int64_t>(config.seeds.size()), "seed"),
              plural(static_cast<int64_t>(config.datasets.size()), "data set"),
              plural(static_cast<int64_t>(config.tasks.size()), "task"), config.results);
   return 0;
@@ -68,8 +69,10 @@ int run(const Arguments& arguments) {
                summary.already_done, config.results);
   }
   if (summary.failed == 0) return 0;
-  fmt::print(stderr, "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries them again\n",
-             plural(summary.failed, "cell and document"), config.results);
+  fmt::print(
+      stderr,
+      "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries them again\n",
+      plural(summary.failed, "cell and document"), config.results);
   return kSomeFailed;
 }
 
@@ -106,10 +109,12 @@ void declare(CLI::App& app, Arguments& arguments) {
       ->check(CLI::Range(1, 4096));
   app.fallthrough();
 
-  CLI::App* run_command = app.add_subcommand("run", "measure what is missing of a sweep, then write and print its report");
+  CLI::App* run_command =
+      app.add_subcommand("run", "measure what is missing of a sweep, then write and print its report");
   run_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
   run_command->add_option("--results", arguments.results, "folder of the records; default: as the file says");
-  run_command->add_flag("--dry-run", arguments.dry_run, "show the cells and how many documents are done, measure nothing");
+  run_command->add_flag("--dry-run", arguments.dry_run,
+                        "show the cells and how many documents are done, measure nothing");
   run_command->add_flag("--quiet", arguments.quiet, "no progress on stderr");
   run_command->add_flag("--skip-proof", arguments.skip_proof, "leave out the self-proof; every record says so");
 
@@ -144,7 +149,9 @@ int run_cli(int argc, const char* const* argv) {
     fmt::print(stderr, "error: out of memory\n  mend:  free memory, or take a smaller model or shorter documents\n");
     return exit_code(ErrorKind::kData);
   } catch (const std::exception& e) {
-    fmt::print(stderr, "error: {}\n  mend:  this is a mistake of kvc itself; please report it with the command you ran\n", e.what());
+    fmt::print(stderr,
+               "error: {}\n  mend:  this is a mistake of kvc itself; please report it with the command you ran\n",
+               e.what());
     return exit_code(ErrorKind::kInternal);
   }
 }

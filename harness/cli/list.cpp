@@ -50,7 +50,8 @@ std::vector<ListedPlugin> list_plugins(const std::string& kind) {
   if (kind == "datasets") return registered<Dataset>();
   if (kind == "tasks") return registered<Task>();
   if (kind == "families") return families();
-  throw Error(ErrorKind::kUsage, fmt::format("there is no list of '{}'", kind), "kvc list", suggest_name(kind, list_kinds()));
+  throw Error(ErrorKind::kUsage, fmt::format("there is no list of '{}'", kind), "kvc list",
+              suggest_name(kind, list_kinds()));
 }
 
 std::string list_as_text(const std::vector<ListedPlugin>& plugins) {

@@ -22,7 +22,8 @@ std::string list_as_text(const std::vector<ListedPlugin>& plugins);
 // [{name, source, options: [{name, type, default, help}]}]
 Json list_as_json(const std::vector<ListedPlugin>& plugins);
 
-// {"method": {NAME: {OPTION: VALUE}}, "queries": ..., "dataset": ..., "task": ...}: what the report leaves out of its labels.
+// {"method": {NAME: {OPTION: VALUE}}, "queries": ..., "dataset": ..., "task": ...}: what the report leaves out of its
+// labels.
 Json option_defaults();
 
 }  // namespace kvc

@@ -38,7 +38,9 @@ std::string read(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+void write(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
 
 template <class Function>
 std::string error_of(Function&& function) {
@@ -93,7 +95,8 @@ TEST(ConfigText, KeepsTypesAndLines) {
 
 TEST(ConfigText, ReadsJsonAlike) {
   const ConfigText yaml = ConfigText::from_string("a: [1, 2.5, true, null]\nb: {c: text}\n", "y");
-  const ConfigText json = ConfigText::from_string("{\n \"a\": [1, 2.5, true, null],\n \"b\": {\"c\": \"text\"}\n}", "j");
+  const ConfigText json =
+      ConfigText::from_string("{\n \"a\": [1, 2.5, true, null],\n \"b\": {\"c\": \"text\"}\n}", "j");
   EXPECT_EQ(canonical_json(yaml.value()), canonical_json(json.value()));
   EXPECT_EQ(json.where("/b/c"), "j:3, b.c");
 }
@@ -127,7 +130,8 @@ struct SinkOptions {
 TEST(Options, ReadsEveryType) {
   SinkOptions options;
   Problems problems;
-  read_options(Json::parse(R"({"n_sink": 0, "bound": 2, "fast": true, "articles": [20002, "a"]})"), options, "", problems);
+  read_options(Json::parse(R"({"n_sink": 0, "bound": 2, "fast": true, "articles": [20002, "a"]})"), options, "",
+               problems);
   EXPECT_TRUE(problems.empty());
   EXPECT_EQ(options.n_sink, 0);
   EXPECT_EQ(options.bound, 2.0);
@@ -202,11 +206,17 @@ TEST(JsonLines, SurvivesATornLastLine) {
 
 TEST(JsonLines, StoresBytesThatAreNoUtf8) {
   const TemporaryFolder folder;
-  append_json_line(folder.file("x.jsonl"), Json{{"text", "a\xff" "b"}});
-  EXPECT_EQ(read_json_lines(folder.file("x.jsonl")).values.at(0)["text"], "a\xef\xbf\xbd" "b");
+  append_json_line(folder.file("x.jsonl"), Json{{"text",
+                                                 "a\xff"
+                                                 "b"}});
+  EXPECT_EQ(read_json_lines(folder.file("x.jsonl")).values.at(0)["text"],
+            "a\xef\xbf\xbd"
+            "b");
 }
 
-TEST(JsonLines, MissingFileIsEmpty) { EXPECT_TRUE(read_json_lines("/no/such/file").values.empty()); }
+TEST(JsonLines, MissingFileIsEmpty) {
+  EXPECT_TRUE(read_json_lines("/no/such/file").values.empty());
+}
 
 TEST(JsonLines, UnwritablePathIsAClearError) {
   EXPECT_THAT(error_of([] { append_json_line("/proc/kvc/x.jsonl", Json{}); }), HasSubstr("/proc/kvc"));

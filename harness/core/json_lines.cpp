@@ -13,7 +13,9 @@
 namespace kvc {
 namespace {
 
-nlohmann::json sorted(const Json& value) { return nlohmann::json::parse(value.dump()); }
+nlohmann::json sorted(const Json& value) {
+  return nlohmann::json::parse(value.dump());
+}
 
 [[noreturn]] void fail_io(const std::string& action, const std::string& path) {
   const std::string reason = std::strerror(errno);
@@ -76,7 +78,9 @@ bool ends_in_torn_line(const std::string& path) {
 
 }  // namespace
 
-std::string canonical_json(const Json& value) { return sorted(value).dump(); }
+std::string canonical_json(const Json& value) {
+  return sorted(value).dump();
+}
 
 std::string stable_hash(std::string_view text) {
   std::uint64_t hash = 0xcbf29ce484222325ull;

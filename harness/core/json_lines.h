@@ -1,5 +1,5 @@
-// JSON lines on disk, and the hash that names a cell. A line is appended with one write and synced, so that a kill leaves
-// at most one torn last line; readers tolerate exactly that, and the next append starts on a line of its own.
+// JSON lines on disk, and the hash that names a cell. A line is appended with one write and synced, so that a kill
+// leaves at most one torn last line; readers tolerate exactly that, and the next append starts on a line of its own.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,9 @@ std::string stable_hash(std::string_view text);
 // A 64-bit seed for one purpose, e.g. derive_seed(7, "needle/doc-2"). Equal on every machine.
 std::uint64_t derive_seed(std::uint64_t seed, std::string_view purpose);
 
-// Appends `value` as one line and syncs it to disk. Creates file and folders. If the file ends in a torn line, a newline is
-// written first. Throws Error(kData) naming the path and the system's reason (full disk, no permission); a short write is cut
-// off again where the system allows it.
+// Appends `value` as one line and syncs it to disk. Creates file and folders. If the file ends in a torn line, a
+// newline is written first. Throws Error(kData) naming the path and the system's reason (full disk, no permission); a
+// short write is cut off again where the system allows it.
 void append_json_line(const std::string& path, const Json& value);
 
 struct JsonLines {

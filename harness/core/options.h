@@ -5,7 +5,8 @@
 //     void fields(auto&& visit) { visit("n_sink", n_sink, "leading entries always kept"); }
 //   };
 //
-// Field types: bool, int64_t, double, std::string, std::vector<std::string>, std::vector<int64_t>. A struct may also have
+// Field types: bool, int64_t, double, std::string, std::vector<std::string>, std::vector<int64_t>. A struct may also
+// have
 //   void check(const OptionCheck& fail) const { if (n_sink < 0) fail("n_sink", "is negative", "0 or more"); }
 // which is called once all fields are read.
 #pragma once
@@ -36,15 +37,20 @@ namespace options_detail {
 
 template <class T>
 std::string type_name() {
-  if constexpr (std::is_same_v<T, bool>) return "bool";
-  else if constexpr (std::is_same_v<T, int64_t>) return "integer";
-  else if constexpr (std::is_same_v<T, double>) return "number";
-  else if constexpr (std::is_same_v<T, std::string>) return "text";
-  else return "list";
+  if constexpr (std::is_same_v<T, bool>)
+    return "bool";
+  else if constexpr (std::is_same_v<T, int64_t>)
+    return "integer";
+  else if constexpr (std::is_same_v<T, double>)
+    return "number";
+  else if constexpr (std::is_same_v<T, std::string>)
+    return "text";
+  else
+    return "list";
 }
 
-// False when `value` is not of T's type. An integer is a number; a number is not an integer; a single value is a list of
-// one; an integer is text where text is asked (ids such as 20002 are often written without quotes).
+// False when `value` is not of T's type. An integer is a number; a number is not an integer; a single value is a list
+// of one; an integer is text where text is asked (ids such as 20002 are often written without quotes).
 inline bool assign(const Json& value, bool& out) {
   if (!value.is_boolean()) return false;
   out = value.get<bool>();
@@ -94,9 +100,9 @@ void read_options(const Json& object, Options& out, const std::string& pointer, 
     if (!object.is_object() || !object.contains(name)) return;
     using Field = std::remove_cvref_t<decltype(field)>;
     if (!options_detail::assign(object.at(name), field)) {
-      problems.add(fmt::format("'{}' is {}, which is no {}", name, object.at(name).dump(),
-                               options_detail::type_name<Field>()),
-                   pointer + "/" + name, fmt::format("default: {}", Json(field).dump()));
+      problems.add(
+          fmt::format("'{}' is {}, which is no {}", name, object.at(name).dump(), options_detail::type_name<Field>()),
+          pointer + "/" + name, fmt::format("default: {}", Json(field).dump()));
     }
   });
   if (!object.is_null() && !object.is_object()) {

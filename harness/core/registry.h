@@ -70,7 +70,8 @@ class Registry {
   // Throws Error(kUsage) with a suggestion for an unknown name.
   std::unique_ptr<Interface> create(const std::string& name, const Json& options) const {
     const Entry* entry = find(name);
-    if (entry == nullptr) throw Error(ErrorKind::kUsage, "unknown name '" + name + "'", "", suggest_name(name, names()));
+    if (entry == nullptr)
+      throw Error(ErrorKind::kUsage, "unknown name '" + name + "'", "", suggest_name(name, names()));
     return entry->create(options);
   }
 
@@ -81,7 +82,7 @@ class Registry {
 // One line at namespace scope registers a plug-in class under a name. The name of the helper variable never matters.
 #define KVC_JOIN_INNER(a, b) a##b
 #define KVC_JOIN(a, b) KVC_JOIN_INNER(a, b)
-#define KVC_REGISTER(Interface, Class, name, source)          \
+#define KVC_REGISTER(Interface, Class, name, source)                   \
   [[maybe_unused]] static const bool KVC_JOIN(kRegistered, __LINE__) = \
       ::kvc::Registry<Interface>::instance().template add<Class>(name, source)
 

@@ -16,10 +16,11 @@ struct TargetSize {
   double fraction = 1.0;
   int64_t entries = 0;
 
-  // 0.05 (a number with a decimal point or exponent, in (0, 1]) or "512 entries". A bare integer is refused as ambiguous, 0 and
-  // negatives and fractions above 1 as out of range; each becomes a problem at `pointer`, and the result is not to be used.
+  // 0.05 (a number with a decimal point or exponent, in (0, 1]) or "512 entries". A bare integer is refused as
+  // ambiguous, 0 and negatives and fractions above 1 as out of range; each becomes a problem at `pointer`, and the
+  // result is not to be used.
   static TargetSize from_json(const Json& value, const std::string& pointer, Problems& problems);
-  Json to_json() const;     // 0.05 or "512 entries": what from_json reads
+  Json to_json() const;      // 0.05 or "512 entries": what from_json reads
   std::string text() const;  // the same as text, for tables
 
   bool operator==(const TargetSize&) const = default;
@@ -34,8 +35,8 @@ struct HeadBudget {
   }
 };
 
-// Every head of every layer keeps floor(fraction * source_len) or `entries`, at most source_len. Throws Error(kData) when a fraction
-// of source_len is less than one entry or more entries are asked than there are, naming the numbers.
+// Every head of every layer keeps floor(fraction * source_len) or `entries`, at most source_len. Throws Error(kData)
+// when a fraction of source_len is less than one entry or more entries are asked than there are, naming the numbers.
 HeadBudget uniform_budget(const TargetSize& target, int64_t source_len, int64_t n_layers, int64_t n_kv_heads);
 
 }  // namespace kvc

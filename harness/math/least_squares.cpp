@@ -19,7 +19,8 @@ Error broken(const std::string& fact) {
   return Error(ErrorKind::kInternal, fact, "least squares", "this is a bug of the program; please report it");
 }
 
-// Calls work(rows of A, rows of B) on float64 copies, block by block; B in the same memory behind A, so that one product serves both.
+// Calls work(rows of A, rows of B) on float64 copies, block by block; B in the same memory behind A, so that one
+// product serves both.
 template <class Work>
 void for_each_block(const at::Tensor& a, const at::Tensor& b, const Work& work) {
   const int64_t n = a.size(0), t = a.size(1), m = b.size(1);
@@ -47,7 +48,8 @@ struct Moments {
       // Panels of the Gram matrix from the diagonal on; the rest follows by symmetry.
       for (int64_t first = 0; first < t; first += width) {
         const int64_t n_here = std::min(width, t - first);
-        sums.narrow(0, first, n_here).narrow(1, first, t + m - first)
+        sums.narrow(0, first, n_here)
+            .narrow(1, first, t + m - first)
             .addmm_(joined.narrow(1, first, n_here).t(), joined.narrow(1, first, t + m - first));
       }
     });
@@ -57,8 +59,8 @@ struct Moments {
   }
 };
 
-// The lower Cholesky factor of a positive definite matrix; undefined where the matrix is singular to working accuracy, judged by
-// an estimate of its smallest eigenvalue from three steps of inverse iteration.
+// The lower Cholesky factor of a positive definite matrix; undefined where the matrix is singular to working accuracy,
+// judged by an estimate of its smallest eigenvalue from three steps of inverse iteration.
 at::Tensor well_conditioned_factor(const at::Tensor& gram) {
   const auto [factor, info] = at::linalg_cholesky_ex(gram);
   if (info.item<int>() != 0) return {};
@@ -78,8 +80,8 @@ at::Tensor well_conditioned_factor(const at::Tensor& gram) {
 }
 
 struct SymmetricSolver {
-  at::Tensor factor;                       // lower Cholesky factor, or undefined
-  at::Tensor eigenvectors, reciprocals;    // (t,t), (t,1) with zeros for what is left out
+  at::Tensor factor;                     // lower Cholesky factor, or undefined
+  at::Tensor eigenvectors, reciprocals;  // (t,t), (t,1) with zeros for what is left out
   int64_t rank = 0;
 
   explicit SymmetricSolver(const at::Tensor& gram) {
@@ -106,8 +108,8 @@ struct SymmetricSolver {
   }
 };
 
-// At least as many rows as columns. The refinement step brings the error of the normal equations from the square of the condition number
-// down towards that of an orthogonal factorisation.
+// At least as many rows as columns. The refinement step brings the error of the normal equations from the square of the
+// condition number down towards that of an orthogonal factorisation.
 LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b, const Moments& moments) {
   const int64_t t = a.size(1), m = b.size(1);
   const SymmetricSolver solver(moments.gram);
@@ -146,8 +148,8 @@ LeastSquares solve_wide(const at::Tensor& a32, const at::Tensor& b32) {
 
 void check_system(const at::Tensor& a, const at::Tensor& b) {
   if (a.dim() != 2 || b.dim() < 1 || b.dim() > 2 || a.size(0) != b.size(0)) {
-    throw broken(fmt::format("a system of {} dimensions and {} rows with a right-hand side of {} rows", a.dim(), a.size(0),
-                             b.size(0)));
+    throw broken(fmt::format("a system of {} dimensions and {} rows with a right-hand side of {} rows", a.dim(),
+                             a.size(0), b.size(0)));
   }
 }
 

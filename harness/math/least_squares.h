@@ -2,8 +2,9 @@
 //
 // Letters: A (n,t) one row per equation, B (n,m) or y (n) right-hand sides, G = A^T A (t,t).
 //
-// Data are float32; products and solves are float64, so that the squared condition number of G costs nothing that float32 data
-// had: singular values down to kRankCutoff of the largest are resolved, those below are noise of the data and are left out.
+// Data are float32; products and solves are float64, so that the squared condition number of G costs nothing that
+// float32 data had: singular values down to kRankCutoff of the largest are resolved, those below are noise of the data
+// and are left out.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,13 +14,13 @@
 
 namespace kvc {
 
-// Singular values below this part of the largest count as zero. About sqrt(n eps) of float64 for n = 4096 (what a Gram matrix can
-// still tell from rounding), and what float32 solvers use too (eps * max(n, t)).
+// Singular values below this part of the largest count as zero. About sqrt(n eps) of float64 for n = 4096 (what a Gram
+// matrix can still tell from rounding), and what float32 solvers use too (eps * max(n, t)).
 inline constexpr double kRankCutoff = 1e-6;
 
 enum class LeastSquaresSolver : std::uint8_t {
-  kCholesky,        // of the Gram matrix, one step of iterative refinement
-  kEigenvectors,    // the fallback: rank-revealing, minimum-norm solution
+  kCholesky,      // of the Gram matrix, one step of iterative refinement
+  kEigenvectors,  // the fallback: rank-revealing, minimum-norm solution
 };
 
 struct LeastSquares {
@@ -29,10 +30,10 @@ struct LeastSquares {
   LeastSquaresSolver solver = LeastSquaresSolver::kCholesky;
 };
 
-// argmin_X ||A X - B||_F; where it is not unique (n < t, dependent columns) the X of smallest norm. A, B float32 on one device.
-// Cost 2 n t min(n,t) flops in float64 for the Gram matrix (five eighths of it, by symmetry, where n >= t) and min(n,t)^3 / 3; the
-// fallback about 10 min(n,t)^3. Where n >= t only a few hundred rows are in float64 at a time. Throws Error(kInternal) on
-// non-finite input or shapes that contradict each other.
+// argmin_X ||A X - B||_F; where it is not unique (n < t, dependent columns) the X of smallest norm. A, B float32 on one
+// device. Cost 2 n t min(n,t) flops in float64 for the Gram matrix (five eighths of it, by symmetry, where n >= t) and
+// min(n,t)^3 / 3; the fallback about 10 min(n,t)^3. Where n >= t only a few hundred rows are in float64 at a time.
+// Throws Error(kInternal) on non-finite input or shapes that contradict each other.
 LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b);
 
 // The box of a constrained fit, and the effort.
@@ -48,27 +49,27 @@ struct BoxedFit {
   double residual_norm = 0;  // ||A w - y||
   int64_t n_at_lower = 0;    // entries on a bound
   int64_t n_at_upper = 0;
-  int64_t rank = 0;                                               // of the unconstrained start
+  int64_t rank = 0;                                           // of the unconstrained start
   LeastSquaresSolver solver = LeastSquaresSolver::kCholesky;  // of the unconstrained start
 };
 
-// The normal equations of min ||A w - y||, formed once and solved for any number of leading columns: the Gram matrix of the first k
-// columns is the leading block of the whole one. Holds G in float64 and shares A: 8 t^2 + 4 n t bytes.
+// The normal equations of min ||A w - y||, formed once and solved for any number of leading columns: the Gram matrix of
+// the first k columns is the leading block of the whole one. Holds G in float64 and shares A: 8 t^2 + 4 n t bytes.
 class NormalEquations {
  public:
   // A (n,t), y (n); float32.
   NormalEquations(const at::Tensor& a, const at::Tensor& y);
 
-  // Approximate box-constrained fit with the first k columns (spec B.3, Algorithm 3 of arXiv:2602.16284): unconstrained least squares,
-  // clamped, then `iterations` steps w <- clamp(w - G w / L + A^T y / L), L the squared spectral norm of A by three power
-  // iterations. Not a converged NNLS. Cost O(k^2) a step. 0 <= k <= t.
+  // Approximate box-constrained fit with the first k columns (spec B.3, Algorithm 3 of arXiv:2602.16284): unconstrained
+  // least squares, clamped, then `iterations` steps w <- clamp(w - G w / L + A^T y / L), L the squared spectral norm of
+  // A by three power iterations. Not a converged NNLS. Cost O(k^2) a step. 0 <= k <= t.
   BoxedFit fit_box(int64_t k, const BoxSettings& settings) const;
 
  private:
-  at::Tensor a_;        // (n,t) float32
-  at::Tensor y_;        // (n,1) float32
-  at::Tensor gram_;     // (t,t) float64
-  at::Tensor moment_;   // (t,1) float64, A^T y
+  at::Tensor a_;       // (n,t) float32
+  at::Tensor y_;       // (n,1) float32
+  at::Tensor gram_;    // (t,t) float64
+  at::Tensor moment_;  // (t,1) float64, A^T y
 };
 
 }  // namespace kvc

@@ -1,4 +1,5 @@
-// A decoder-only transformer as numbers. One forward pass serves every family; a family is a function that fills this in.
+// A decoder-only transformer as numbers. One forward pass serves every family; a family is a function that fills this
+// in.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,8 @@ struct DecoderSpec {
   double rope_base = 10000.0;
   RopeScaling rope_scaling = RopeScaling::kNone;
   double rope_scaling_factor = 1.0;
-  // Divides each rotary frequency (head_dim / 2 numbers); empty = all 1. GGUF's rope_freqs tensor, or made from rope_scaling.
+  // Divides each rotary frequency (head_dim / 2 numbers); empty = all 1. GGUF's rope_freqs tensor, or made from
+  // rope_scaling.
   std::vector<double> rope_frequency_divisors;
   bool tied_embeddings = false;
   bool attention_bias = false;  // q, k, v projections have biases (Qwen2)

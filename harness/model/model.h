@@ -12,10 +12,10 @@
 namespace kvc {
 
 struct ModelConfig {
-  std::string path;               // GGUF file
-  std::string dtype = "auto";     // float32, bfloat16; auto = bfloat16 where the processor or GPU has it, else float32
-  std::string device = "auto";    // cpu, cuda; auto = cuda where LibTorch finds a GPU, else cpu
-  std::string chat_template;      // chatml, llama3; empty = as the model file says
+  std::string path;             // GGUF file
+  std::string dtype = "auto";   // float32, bfloat16; auto = bfloat16 where the processor or GPU has it, else float32
+  std::string device = "auto";  // cpu, cuda; auto = cuda where LibTorch finds a GPU, else cpu
+  std::string chat_template;    // chatml, llama3; empty = as the model file says
   void fields(auto&& visit) {
     visit("path", path, "GGUF file of the weights");
     visit("dtype", dtype, "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
@@ -30,7 +30,8 @@ class Model {
   // Throws Error(kData): no such file, damaged file, unsupported architecture or tensor type, wrong shapes.
   static Model load(const ModelConfig& config);
   // For tests: parts made by hand.
-  Model(Decoder decoder, std::unique_ptr<Tokenizer> tokenizer, std::unique_ptr<ChatTemplate> chat_template, Json identity);
+  Model(Decoder decoder, std::unique_ptr<Tokenizer> tokenizer, std::unique_ptr<ChatTemplate> chat_template,
+        Json identity);
 
   const Decoder& decoder() const { return decoder_; }
   const DecoderSpec& spec() const { return decoder_.spec(); }

@@ -23,12 +23,12 @@ class CapturedQueries final : public LayerQueries {
   at::Tensor window(int64_t layer, int64_t n_tokens) const override {
     const int64_t available = window_.size(3);
     if (n_tokens < 0 || n_tokens > kMaxWindow) {
-      throw Error(ErrorKind::kUsage, fmt::format("a window of {} tokens, at most {} are kept", n_tokens, kMaxWindow), source_,
-                  fmt::format("ask for a window of 0 to {} tokens", kMaxWindow));
+      throw Error(ErrorKind::kUsage, fmt::format("a window of {} tokens, at most {} are kept", n_tokens, kMaxWindow),
+                  source_, fmt::format("ask for a window of 0 to {} tokens", kMaxWindow));
     }
     if (n_tokens > available) {
-      throw Error(ErrorKind::kUsage, fmt::format("a window of {} tokens, the text read has {}", n_tokens, available), source_,
-                  "ask for a smaller window or take a longer document");
+      throw Error(ErrorKind::kUsage, fmt::format("a window of {} tokens, the text read has {}", n_tokens, available),
+                  source_, "ask for a smaller window or take a longer document");
     }
     return window_.select(0, layer).narrow(2, available - n_tokens, n_tokens).flatten(1, 2);
   }
@@ -88,7 +88,8 @@ void QueryCapture::take(int64_t layer, int64_t first_token, const at::Tensor& qu
   const int64_t window_start = n_tokens_ - n_window_;
   const int64_t from = std::max(first_token, window_start);
   if (from < end_token) {
-    window_.select(0, layer).narrow(2, from - window_start, end_token - from)
+    window_.select(0, layer)
+        .narrow(2, from - window_start, end_token - from)
         .copy_(by_head.narrow(2, from - first_token, end_token - from));
   }
 }
@@ -96,7 +97,8 @@ void QueryCapture::take(int64_t layer, int64_t first_token, const at::Tensor& qu
 std::unique_ptr<LayerQueries> QueryCapture::finish() && {
   for (size_t layer = 0; layer < n_taken_.size(); ++layer) {
     if (n_taken_[layer] != n_tokens_) {
-      throw Error(ErrorKind::kInternal, fmt::format("queries of {} tokens came, {} were expected", n_taken_[layer], n_tokens_),
+      throw Error(ErrorKind::kInternal,
+                  fmt::format("queries of {} tokens came, {} were expected", n_taken_[layer], n_tokens_),
                   fmt::format("{}, layer {}", source_, layer), "this is a bug of the program; please report it");
     }
   }

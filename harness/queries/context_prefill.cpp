@@ -1,6 +1,6 @@
-// Queries of the context itself: those of every token from the article's first to the end of the context, template suffix included, as the model
-// reads the context once more from its start. Cheap (one prefill), a little behind the other sources in the literature
-// (arXiv:2602.16284).
+// Queries of the context itself: those of every token from the article's first to the end of the context, template
+// suffix included, as the model reads the context once more from its start. Cheap (one prefill), a little behind the
+// other sources in the literature (arXiv:2602.16284).
 //
 // No causal mask is applied where they are used: a query also serves entries behind its own position.
 #include <ATen/ATen.h>
@@ -36,7 +36,8 @@ class ContextPrefill final : public QuerySource {
     decoder.prefill(context.tokens, 1024, [&](int64_t layer, int64_t first_token, const at::Tensor& queries) {
       const int64_t n_before = std::clamp<int64_t>(context.prefix_len - first_token, 0, queries.size(0));
       const int64_t n_new = queries.size(0) - n_before;
-      if (n_new > 0) capture.take(layer, first_token + n_before - context.prefix_len, queries.narrow(0, n_before, n_new));
+      if (n_new > 0)
+        capture.take(layer, first_token + n_before - context.prefix_len, queries.narrow(0, n_before, n_new));
     });
     return std::move(capture).finish();
   }

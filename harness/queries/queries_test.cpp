@@ -49,7 +49,8 @@ struct Scene {
       skip = static_cast<int64_t>(tokens.size());
       const std::vector<int64_t> turn = make_question_prompt(model, "Repeat the previous context verbatim.");
       tokens.insert(tokens.end(), turn.begin(), turn.end());
-      tokens.insert(tokens.end(), context.tokens.begin() + context.prefix_len, context.tokens.end() - context.suffix_len);
+      tokens.insert(tokens.end(), context.tokens.begin() + context.prefix_len,
+                    context.tokens.end() - context.suffix_len);
     }
     const KvCache empty = KvCache::empty(kLayers, kKvHeads, kDim, model.decoder().options());
     const auto n_tokens = static_cast<int64_t>(tokens.size());
@@ -203,17 +204,24 @@ TEST_P(EverySource, LeavesTheCacheUntouched) {
 }
 
 TEST_P(EverySource, RefusesACapBelowOne) {
-  EXPECT_THAT(error_of(ErrorKind::kUsage, [] { Registry<QuerySource>::instance().create(GetParam(), {{"max_queries", 0}}); }),
+  EXPECT_THAT(error_of(ErrorKind::kUsage,
+                       [] {
+                         Registry<QuerySource>::instance().create(GetParam(), {{"max_queries", 0}});
+                       }),
               HasSubstr("max_queries"));
-  EXPECT_THAT(error_of(ErrorKind::kUsage, [] { Registry<QuerySource>::instance().create(GetParam(), {{"max_querys", 5}}); }),
+  EXPECT_THAT(error_of(ErrorKind::kUsage,
+                       [] {
+                         Registry<QuerySource>::instance().create(GetParam(), {{"max_querys", 5}});
+                       }),
               HasSubstr("did you mean 'max_queries'?"));
 }
 
 TEST(RepeatPrefill, SaysHowManyPositionsAreMissingAndTheWaysOut) {
   const Scene scene(1000, 2000);
-  const int64_t needed = static_cast<int64_t>(scene.context.tokens.size()) + scene.judge("context_prefill").size(1) -
-                         scene.context.suffix_len +
-                         static_cast<int64_t>(make_question_prompt(scene.model, "Repeat the previous context verbatim.").size());
+  const int64_t needed =
+      static_cast<int64_t>(scene.context.tokens.size()) + scene.judge("context_prefill").size(1) -
+      scene.context.suffix_len +
+      static_cast<int64_t>(make_question_prompt(scene.model, "Repeat the previous context verbatim.").size());
   ASSERT_GT(needed, 2000);
   ASSERT_LT(needed, 3000);
   EXPECT_EQ(error_of(ErrorKind::kData, [&] { scene.make("repeat_prefill", Json::object()); }),

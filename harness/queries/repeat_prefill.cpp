@@ -1,6 +1,6 @@
-// Queries of the model repeating the context: behind the full context stands the user turn "Repeat the previous context verbatim.", the assistant's
-// header, and the article itself as the answer. Nothing is generated; the queries of every token after the context are taken.
-// arXiv:2602.16284, repeat-prefill; the idea is KVzip's, arXiv:2505.23416.
+// Queries of the model repeating the context: behind the full context stands the user turn "Repeat the previous context
+// verbatim.", the assistant's header, and the article itself as the answer. Nothing is generated; the queries of every
+// token after the context are taken. arXiv:2602.16284, repeat-prefill; the idea is KVzip's, arXiv:2505.23416.
 //
 // Needs positions for the article twice. Costs one prefill of the article over the cache of the context.
 #include <ATen/ATen.h>

@@ -41,11 +41,13 @@ void expand_methods(const SweepConfig& config, const Cell& outer, std::vector<Ce
 }  // namespace
 
 Json Cell::to_json() const {
-  return Json{{"model", model},     {"dataset", dataset}, {"task", task}, {"queries", queries},
-              {"method", method},   {"target", target},   {"seed", seed}};
+  return Json{{"model", model},   {"dataset", dataset}, {"task", task}, {"queries", queries},
+              {"method", method}, {"target", target},   {"seed", seed}};
 }
 
-std::string Cell::id() const { return stable_hash(canonical_json(to_json())); }
+std::string Cell::id() const {
+  return stable_hash(canonical_json(to_json()));
+}
 
 std::string Cell::label() const {
   std::string text = method.value("name", "");

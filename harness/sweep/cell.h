@@ -19,7 +19,8 @@ struct Cell {
   std::uint64_t seed = 0;
 
   Json to_json() const;
-  // Hash of the canonical JSON: the same for the same cell whatever the order or spelling in the file, the machine or the folder.
+  // Hash of the canonical JSON: the same for the same cell whatever the order or spelling in the file, the machine or
+  // the folder.
   std::string id() const;
   // "snapkv with context_prefill at 0.05, likelihood on quality": for messages.
   std::string label() const;

@@ -99,7 +99,8 @@ class DocumentRun {
       });
       if (failure) return fail(cells, *failure);
     }
-    for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.method; })) run_method(group, queries.get());
+    for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.method; }))
+      run_method(group, queries.get());
   }
 
   // One call of the method for all targets still to be measured.
@@ -109,9 +110,8 @@ class DocumentRun {
     for (Cells& group : group_by(cells, [](const auto& c) { return c.cell.target; })) {
       if (const auto& target = group.front()->target) {
         HeadBudget budget;
-        const auto failure = failure_of([&] {
-          budget = uniform_budget(*target, context_.article_len(), full_->n_layers(), full_->n_kv_heads());
-        });
+        const auto failure = failure_of(
+            [&] { budget = uniform_budget(*target, context_.article_len(), full_->n_layers(), full_->n_kv_heads()); });
         if (failure) {
           fail(group, *failure);
           continue;
@@ -140,8 +140,9 @@ class DocumentRun {
     std::vector<Compaction> made =
         method.compact({job_.model, context_, *full_, compactable, queries, budgets, purpose_seed("method")});
     if (made.size() != std::max<size_t>(1, budgets.size())) {
-      throw Error(ErrorKind::kInternal, fmt::format("the method returned {} caches for {} budgets", made.size(), budgets.size()),
-                  "", "mend the method's compact()");
+      throw Error(ErrorKind::kInternal,
+                  fmt::format("the method returned {} caches for {} budgets", made.size(), budgets.size()), "",
+                  "mend the method's compact()");
     }
     return made;
   }
@@ -163,15 +164,18 @@ class DocumentRun {
     const Asked& asked = asked_for(cell);
     if (asked.failure) throw Error(ErrorKind::kData, *asked.failure, "the full cache's own answers", "");
     const Stopwatch clock;
-    record.answers = cell.task->ask(
-        {job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get()});
+    record.answers =
+        cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get()});
     const double ask_s = clock.seconds();
     complete_answers(asked.questions, record.answers);
     record.status = "done";
     record.sizes = sizes(compaction.cache, asked);
-    record.seconds = Json{{"prefill_s", shared_.prefill_s},     {"queries_s", shared_.queries_s},
-                          {"compaction_shared_s", compaction.shared_s}, {"compaction_s", compaction.own_s},
-                          {"reference_s", asked.reference_s},   {"ask_s", ask_s}};
+    record.seconds = Json{{"prefill_s", shared_.prefill_s},
+                          {"queries_s", shared_.queries_s},
+                          {"compaction_shared_s", compaction.shared_s},
+                          {"compaction_s", compaction.own_s},
+                          {"reference_s", asked.reference_s},
+                          {"ask_s", ask_s}};
     record.notes = compaction.notes;
   }
 
@@ -193,8 +197,9 @@ class DocumentRun {
 
   static void complete_answers(const std::vector<Question>& questions, std::vector<Json>& answers) {
     if (answers.size() != questions.size()) {
-      throw Error(ErrorKind::kInternal, fmt::format("the task gave {} answers to {} questions", answers.size(), questions.size()),
-                  "", "mend the task's ask()");
+      throw Error(ErrorKind::kInternal,
+                  fmt::format("the task gave {} answers to {} questions", answers.size(), questions.size()), "",
+                  "mend the task's ask()");
     }
     for (size_t i = 0; i < answers.size(); ++i) {
       const Question& question = questions[i];
@@ -245,7 +250,8 @@ class DocumentRun {
     for (const PlannedCell* cell : cells) {
       Record record = start_record(*cell);
       record.status = "failed";
-      record.error = fmt::format("{}\n  cell:  {} ({}), document '{}'", message, cell->label, cell->id, job_.document.id);
+      record.error =
+          fmt::format("{}\n  cell:  {} ({}), document '{}'", message, cell->label, cell->id, job_.document.id);
       job_.sink(record);
     }
   }

@@ -1,5 +1,5 @@
-// Everything that is measured on one document: prefill once, queries once per source, one compaction per method for all its
-// targets, then the tasks.
+// Everything that is measured on one document: prefill once, queries once per source, one compaction per method for all
+// its targets, then the tasks.
 #pragma once
 
 #include <functional>
@@ -32,10 +32,11 @@ struct PlannedCell {
 struct DocumentJob {
   const Model& model;
   const Document& document;
-  std::vector<const PlannedCell*> cells;  // still to be measured; all of one seed, each with a question its task accepts
-  Json provenance;                        // copied into every record
-  std::function<void(const Record&)> sink;             // called the moment a record is there; what it throws ends the run
-  std::function<void(const std::string&)> stage;       // what is under way
+  std::vector<const PlannedCell*>
+      cells;        // still to be measured; all of one seed, each with a question its task accepts
+  Json provenance;  // copied into every record
+  std::function<void(const Record&)> sink;        // called the moment a record is there; what it throws ends the run
+  std::function<void(const std::string&)> stage;  // what is under way
 };
 
 // Every cell gives exactly one record, done or failed. What a plug-in or LibTorch throws becomes a failed record.

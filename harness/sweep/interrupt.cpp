@@ -51,7 +51,9 @@ InterruptGuard::~InterruptGuard() {
   ::sigaction(SIGTERM, &old_terminate, nullptr);
 }
 
-UninterruptedWrite::UninterruptedWrite() { writing.store(true); }
+UninterruptedWrite::UninterruptedWrite() {
+  writing.store(true);
+}
 
 UninterruptedWrite::~UninterruptedWrite() {
   writing.store(false);

@@ -1,5 +1,5 @@
-// Ctrl-C and kill: the process ends at once with exit code 130 and a line that says how to go on. A record that is being written is
-// written to its end first; everything else that is under way is given up.
+// Ctrl-C and kill: the process ends at once with exit code 130 and a line that says how to go on. A record that is
+// being written is written to its end first; everything else that is under way is given up.
 #pragma once
 
 #include <string>

@@ -38,7 +38,9 @@ void Progress::note(const std::string& text) {
   std::fflush(stderr);
 }
 
-void Progress::expect(int64_t n_records) { expected_ += n_records; }
+void Progress::expect(int64_t n_records) {
+  expected_ += n_records;
+}
 
 void Progress::begin() {
   if (!begun_) clock_ = Stopwatch();

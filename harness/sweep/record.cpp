@@ -16,8 +16,8 @@ namespace {
 const Json& field(const Json& json, const char* name, Json::value_t type, const std::string& where) {
   const bool there = json.is_object() && json.contains(name);
   if (!there || json.at(name).type() != type) {
-    throw Error(ErrorKind::kData, fmt::format("a record {} field '{}'", there ? "has a wrong" : "lacks the", name), where,
-                "delete the line and run the sweep again; it measures what is missing");
+    throw Error(ErrorKind::kData, fmt::format("a record {} field '{}'", there ? "has a wrong" : "lacks the", name),
+                where, "delete the line and run the sweep again; it measures what is missing");
   }
   return json.at(name);
 }
@@ -41,9 +41,10 @@ Record Record::from_json(const Json& json, const std::string& where) {
   using Type = Json::value_t;
   const bool numbered = json.is_object() && json.contains("version") && json.at("version").is_number_integer();
   if (numbered && json.at("version") != kVersion) {
-    throw Error(ErrorKind::kData,
-                fmt::format("the record is of version {}, this program reads version {}", json.at("version").dump(), kVersion),
-                where, "read it with the program that wrote it, or measure anew into another folder");
+    throw Error(
+        ErrorKind::kData,
+        fmt::format("the record is of version {}, this program reads version {}", json.at("version").dump(), kVersion),
+        where, "read it with the program that wrote it, or measure anew into another folder");
   }
   if (!numbered) field(json, "version", Type::number_integer, where);
   Record record;
@@ -78,7 +79,8 @@ std::vector<Record> load_records(const std::string& folder, std::vector<std::str
   std::map<std::pair<std::string, std::string>, size_t> places;  // (cell, document) -> index in records
   for (const std::string& path : paths) {
     const JsonLines lines = read_json_lines(path);
-    // A kill tears the last line only; the next append then starts a line of its own, so a torn line may stand anywhere.
+    // A kill tears the last line only; the next append then starts a line of its own, so a torn line may stand
+    // anywhere.
     if (!lines.broken_lines.empty()) {
       warnings.push_back(fmt::format("{}: line {} is no JSON and was left out (torn by a kill, or edited)", path,
                                      fmt::join(lines.broken_lines, ", ")));
@@ -92,7 +94,8 @@ std::vector<Record> load_records(const std::string& folder, std::vector<std::str
       }
       Record& earlier = records[place->second];
       if (earlier.status == "done") {
-        warnings.push_back(fmt::format("{}: document '{}' stands twice; the later record counts", path, record.document_id));
+        warnings.push_back(
+            fmt::format("{}: document '{}' stands twice; the later record counts", path, record.document_id));
       }
       earlier = std::move(record);
     }

@@ -1,5 +1,5 @@
-// What happened in one cell on one document: the line that is appended to results/<sweep>/<cell id>.jsonl the moment it is
-// measured. It holds everything a report needs and nothing derived from other records.
+// What happened in one cell on one document: the line that is appended to results/<sweep>/<cell id>.jsonl the moment it
+// is measured. It holds everything a report needs and nothing derived from other records.
 #pragma once
 
 #include <string>
@@ -17,14 +17,15 @@ struct Record {
   std::string status;       // "done" or "failed"
   std::string error;        // the three-part message of a failed record
 
-  // {model, dataset, task, queries, method, target, seed}: each an object {name, options...} with every default written out;
-  // `queries` and `target` are null where the method takes none.
+  // {model, dataset, task, queries, method, target, seed}: each an object {name, options...} with every default written
+  // out; `queries` and `target` are null where the method takes none.
   Json cell = Json::object();
   // {kvc_version, model identity, dataset identity, hardware, threads, torch version, started_at}
   Json provenance = Json::object();
-  // {context_tokens, compactable_tokens, question_tokens...}, {entries_before, entries_after} over all layers and heads, {kept_fraction} measured over
-  // the compactable span, {compaction_ratio} its inverse, {bytes_before, bytes_after, bytes_ratio, allocated_bytes_after} of the whole cache,
-  // {head_len_min, head_len_mean, head_len_max} of the compact cache, {n_queries} per KV head, {peak_bytes} of the process so far
+  // {context_tokens, compactable_tokens, question_tokens...}, {entries_before, entries_after} over all layers and
+  // heads, {kept_fraction} measured over the compactable span, {compaction_ratio} its inverse, {bytes_before,
+  // bytes_after, bytes_ratio, allocated_bytes_after} of the whole cache, {head_len_min, head_len_mean, head_len_max} of
+  // the compact cache, {n_queries} per KV head, {peak_bytes} of the process so far
   Json sizes = Json::object();
   // {prefill_s, queries_s, compaction_shared_s, compaction_s, ask_s}; what several cells share is given whole in each
   Json seconds = Json::object();
@@ -38,8 +39,9 @@ struct Record {
   static Record from_json(const Json& json, const std::string& where);
 };
 
-// All records of a results folder (every *.jsonl in it), in a stable order (file name, then line). Torn last lines are skipped;
-// a broken line elsewhere, or two records of one (cell, document) where the later replaces the earlier, are told in `warnings`.
+// All records of a results folder (every *.jsonl in it), in a stable order (file name, then line). Torn last lines are
+// skipped; a broken line elsewhere, or two records of one (cell, document) where the later replaces the earlier, are
+// told in `warnings`.
 std::vector<Record> load_records(const std::string& folder, std::vector<std::string>& warnings);
 
 }  // namespace kvc

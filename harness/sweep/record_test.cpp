@@ -42,12 +42,14 @@ TEST(Record, RoundTrips) {
 
 TEST(Record, NamesWhatIsMissing) {
   const Json whole = example("c", "d").to_json();
-  for (const char* name : {"version", "cell_id", "document_id", "status", "cell", "provenance", "sizes", "seconds", "answers", "notes"}) {
+  for (const char* name :
+       {"version", "cell_id", "document_id", "status", "cell", "provenance", "sizes", "seconds", "answers", "notes"}) {
     Json broken = whole;
     broken.erase(name);
     EXPECT_EQ(error_of([&] { Record::from_json(broken, "f.jsonl, record 3"); }),
               std::string("a record lacks the field '") + name +
-                  "'\n  where: f.jsonl, record 3\n  mend:  delete the line and run the sweep again; it measures what is missing");
+                  "'\n  where: f.jsonl, record 3\n  mend:  delete the line and run the sweep again; it measures what "
+                  "is missing");
   }
   Json wrong = whole;
   wrong["sizes"] = 3;
@@ -57,7 +59,8 @@ TEST(Record, NamesWhatIsMissing) {
   EXPECT_THAT(error_of([&] { Record::from_json(wrong, "f"); }), HasSubstr("status 'perhaps'"));
   wrong = whole;
   wrong["version"] = 99;
-  EXPECT_THAT(error_of([&] { Record::from_json(wrong, "f"); }), HasSubstr("the record is of version 99, this program reads version 1"));
+  EXPECT_THAT(error_of([&] { Record::from_json(wrong, "f"); }),
+              HasSubstr("the record is of version 99, this program reads version 1"));
   EXPECT_THAT(error_of([&] { Record::from_json(Json::array(), "f"); }), HasSubstr("lacks the field 'version'"));
 }
 
@@ -83,7 +86,8 @@ TEST(LoadRecords, KeepsTheLaterOfTwoAndSkipsTornLines) {
 
 TEST(LoadRecords, NamesAMissingFolder) {
   std::vector<std::string> warnings;
-  EXPECT_THAT(error_of([&] { load_records("/no/such/folder", warnings); }), HasSubstr("there is no such results folder"));
+  EXPECT_THAT(error_of([&] { load_records("/no/such/folder", warnings); }),
+              HasSubstr("there is no such results folder"));
   EXPECT_THAT(warnings, IsEmpty());
 }
 

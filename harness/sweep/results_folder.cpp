@@ -51,7 +51,9 @@ ResultsFolder::ResultsFolder(std::string path) : path_(std::move(path)) {
   }
 }
 
-ResultsFolder::~ResultsFolder() { ::close(lock_); }
+ResultsFolder::~ResultsFolder() {
+  ::close(lock_);
+}
 
 std::map<std::string, Json> ResultsFolder::done(const std::string& cell_id) const {
   std::map<std::string, Json> documents;
@@ -61,8 +63,8 @@ std::map<std::string, Json> ResultsFolder::done(const std::string& cell_id) cons
     const std::string where = fmt::format("{}, record {}", path, i + 1);
     const Record record = Record::from_json(lines.values[i], where);
     if (record.cell_id != cell_id) {
-      throw Error(ErrorKind::kData, fmt::format("a record of cell {} stands in another cell's file", record.cell_id), where,
-                  "move the file away and run the sweep again");
+      throw Error(ErrorKind::kData, fmt::format("a record of cell {} stands in another cell's file", record.cell_id),
+                  where, "move the file away and run the sweep again");
     }
     if (record.status == "done") {
       documents[record.document_id] = record.provenance;

@@ -1,4 +1,5 @@
-// The folder of one sweep's results while it is written: locked against a second writer, and what of it is measured already.
+// The folder of one sweep's results while it is written: locked against a second writer, and what of it is measured
+// already.
 //   <cell id>.jsonl   records, one line per document
 //   config.json       the sweep as understood
 //   documents.json    which documents each data set has, so that a finished sweep need not load a model to know it
@@ -15,8 +16,8 @@ namespace kvc {
 
 class ResultsFolder {
  public:
-  // Creates the folder, checks that it can be written to, and locks it. Throws Error(kUsage) when another process holds it,
-  // Error(kData) when it cannot be written to.
+  // Creates the folder, checks that it can be written to, and locks it. Throws Error(kUsage) when another process holds
+  // it, Error(kData) when it cannot be written to.
   explicit ResultsFolder(std::string path);
   ~ResultsFolder();
   ResultsFolder(const ResultsFolder&) = delete;
@@ -25,8 +26,8 @@ class ResultsFolder {
   const std::string& path() const { return path_; }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
 
-  // Provenance of the last "done" record of each document of the cell; failed ones are not in it. Throws Error(kData) for a
-  // broken record or one that belongs to another cell.
+  // Provenance of the last "done" record of each document of the cell; failed ones are not in it. Throws Error(kData)
+  // for a broken record or one that belongs to another cell.
   std::map<std::string, Json> done(const std::string& cell_id) const;
   // On disk when it returns; a signal waits for it.
   void append(const Record& record) const;

@@ -47,13 +47,16 @@ struct Block {
   std::shared_ptr<const Dataset> dataset;
   std::vector<PlannedCell> cells;
   std::map<std::string, std::map<std::string, Json>> done;  // cell id -> document id -> provenance
-  std::string key;            // in documents.json
+  std::string key;                                          // in documents.json
   std::vector<Document> documents;
 };
 
-std::string task_key(const Json& task) { return stable_hash(canonical_json(task)); }
+std::string task_key(const Json& task) {
+  return stable_hash(canonical_json(task));
+}
 
-// When and how large the weights are, to notice that the file was replaced without reading it; null where there is no file.
+// When and how large the weights are, to notice that the file was replaced without reading it; null where there is no
+// file.
 Json file_stamp(const std::string& path) {
   std::error_code error;
   const auto size = std::filesystem::file_size(path, error);
@@ -95,8 +98,13 @@ class SweepRun {
         block.dataset = datasets.get(cell.dataset);
         blocks_.push_back(std::move(block));
       }
-      PlannedCell planned{cell, cell.id(), cell.label(), sources.get(cell.queries), methods.get(cell.method),
-                          tasks.get(cell.task), std::nullopt};
+      PlannedCell planned{cell,
+                          cell.id(),
+                          cell.label(),
+                          sources.get(cell.queries),
+                          methods.get(cell.method),
+                          tasks.get(cell.task),
+                          std::nullopt};
       if (!cell.target.is_null()) {
         Problems problems;
         planned.target = TargetSize::from_json(cell.target, "/target", problems);
@@ -139,8 +147,8 @@ class SweepRun {
     for (Block* block : blocks) run_block(*block, loaded);
   }
 
-  // Whether all cells of all documents are done, as far as documents.json knows the documents, and weights and data are still
-  // those that were measured.
+  // Whether all cells of all documents are done, as far as documents.json knows the documents, and weights and data are
+  // still those that were measured.
   bool known_complete(const Block& block) const {
     if (!documents_.is_object() || !documents_.contains(block.key)) return false;
     const Json& known = documents_.at(block.key);
@@ -165,7 +173,9 @@ class SweepRun {
   // Reads the documents, refuses records of other weights or data, and counts what is to be done.
   void open_block(Block& block, const Model& model) {
     const Tokenizer& tokenizer = model.tokenizer();
-    const auto count_tokens = [&](std::string_view text) { return static_cast<int64_t>(tokenizer.encode_text(text).size()); };
+    const auto count_tokens = [&](std::string_view text) {
+      return static_cast<int64_t>(tokenizer.encode_text(text).size());
+    };
     block.documents = block.dataset->load({block.seed, count_tokens});
     check_same_origin(block, model);
     Json documents = Json::object();
@@ -201,18 +211,21 @@ class SweepRun {
           refuse_if_other(cell, document, fmt::format("the model's {}", field), measured_model.value(field, Json()),
                           model.identity().value(field, Json()));
         }
-        refuse_if_other(cell, document, "the data set's identity", provenance.value("dataset", Json()), dataset_identity);
+        refuse_if_other(cell, document, "the data set's identity", provenance.value("dataset", Json()),
+                        dataset_identity);
       }
     }
   }
 
-  void refuse_if_other(const PlannedCell& cell, const std::string& document, const std::string& what, const Json& measured,
-                       const Json& now) const {
+  void refuse_if_other(const PlannedCell& cell, const std::string& document, const std::string& what,
+                       const Json& measured, const Json& now) const {
     if (measured == now) return;
-    throw Error(ErrorKind::kData,
-                fmt::format("{} is {} now, but was {} when document '{}' was measured", what, now.dump(), measured.dump(), document),
-                fmt::format("{}, {}", folder_.file(cell.id + ".jsonl"), cell.label),
-                "write to another folder (--results), or delete this one: numbers of different weights or data do not mix");
+    throw Error(
+        ErrorKind::kData,
+        fmt::format("{} is {} now, but was {} when document '{}' was measured", what, now.dump(), measured.dump(),
+                    document),
+        fmt::format("{}, {}", folder_.file(cell.id + ".jsonl"), cell.label),
+        "write to another folder (--results), or delete this one: numbers of different weights or data do not mix");
   }
 
   void note_mute_tasks(const Block& block, const Json& documents) {
@@ -230,7 +243,8 @@ class SweepRun {
     std::vector<const PlannedCell*> cells;
     const Json& tasks = documents_.at(block.key).at("documents").at(document.id);
     for (const PlannedCell& cell : block.cells) {
-      if (tasks.at(task_key(cell.cell.task)) > 0 && !block.done.at(cell.id).contains(document.id)) cells.push_back(&cell);
+      if (tasks.at(task_key(cell.cell.task)) > 0 && !block.done.at(cell.id).contains(document.id))
+        cells.push_back(&cell);
     }
     return cells;
   }
@@ -261,8 +275,8 @@ class SweepRun {
     if (options_.after_record) options_.after_record(record);
   }
 
-  // A proof that is on file for the same weights, data, methods and program is not made again. Returns its outcome for the
-  // records; a proof that fails throws.
+  // A proof that is on file for the same weights, data, methods and program is not made again. Returns its outcome for
+  // the records; a proof that fails throws.
   std::string ensure_proof(const Block& block, const Model& model) {
     std::vector<const PlannedCell*> cells;
     Json methods = Json::array();
@@ -312,15 +326,17 @@ class SweepRun {
     for (const Json& method : found.at("methods")) {
       const std::string name = method.at("method").value("name", "");
       if (method.contains("skipped")) {
-        progress_.note(fmt::format("{}: not possible for {}: {}", subject, name, method.at("skipped").get<std::string>()));
+        progress_.note(
+            fmt::format("{}: not possible for {}: {}", subject, name, method.at("skipped").get<std::string>()));
         continue;
       }
       ++proved;
       worst = std::max(worst, method.value("mean_kl", 0.0));
     }
-    progress_.note(fmt::format("{}, first {} article tokens: {} methods repeat themselves bit by bit; a budget of everything "
-                               "reproduces the full cache (mean KL at most {:.1e}); budgets have their effect",
-                               subject, found.at("article_tokens").dump(), proved, worst));
+    progress_.note(
+        fmt::format("{}, first {} article tokens: {} methods repeat themselves bit by bit; a budget of everything "
+                    "reproduces the full cache (mean KL at most {:.1e}); budgets have their effect",
+                    subject, found.at("article_tokens").dump(), proved, worst));
   }
 
   const SweepConfig& config_;

@@ -1,5 +1,6 @@
-// Runs a sweep: model > seed > data set > document > prefill (once) > queries (once per source) > compaction (one call per method for
-// all targets) > tasks. Every record is on disk before the next is measured; what is there is never measured again.
+// Runs a sweep: model > seed > data set > document > prefill (once) > queries (once per source) > compaction (one call
+// per method for all targets) > tasks. Every record is on disk before the next is measured; what is there is never
+// measured again.
 #pragma once
 
 #include <functional>
@@ -12,9 +13,9 @@ namespace kvc {
 
 struct RunOptions {
   bool quiet = false;
-  bool skip_proof = false;                                // stamped into every record
+  bool skip_proof = false;  // stamped into every record
   std::function<Model(const ModelConfig&)> load_model = Model::load;
-  std::function<void(const Record&)> after_record;        // called when a record is on disk
+  std::function<void(const Record&)> after_record;  // called when a record is on disk
 };
 
 struct RunSummary {
@@ -23,8 +24,8 @@ struct RunSummary {
   int64_t failed = 0;        // failed in this run; tried again by the next
 };
 
-// Writes to config.results. Throws Error: folder locked or unwritable, model or data set unreadable, records of other weights or
-// data in the folder, self-proof failed. SIGINT and SIGTERM end the process with exit code 130.
+// Writes to config.results. Throws Error: folder locked or unwritable, model or data set unreadable, records of other
+// weights or data in the folder, self-proof failed. SIGINT and SIGTERM end the process with exit code 130.
 RunSummary run_sweep(const SweepConfig& config, const RunOptions& options);
 
 // How far a sweep is, without touching model or data: cells, and how many documents of each are done.

@@ -23,7 +23,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string sweep_text(const std::string& methods, const std::string& dataset = "test_notes", const std::string& more = "") {
+std::string sweep_text(const std::string& methods, const std::string& dataset = "test_notes",
+                       const std::string& more = "") {
   return "sweep: t\nseed: 7\nmodel: tiny.gguf\ndataset: [" + dataset +
          "]\ntask: [test_probe, test_choice]\nqueries: test_queries\n"
          "target: [0.5, 0.25, 0.1]\nmethod: [" +
@@ -142,7 +143,8 @@ TEST_F(Sweep, MeasuresSizesOverTheCompactableSpan) {
     EXPECT_GT(sizes["peak_bytes"], 1 << 20);
     EXPECT_EQ(record.seconds["compaction_shared_s"], 0.25);
     EXPECT_EQ(record.seconds["compaction_s"], 0.5);
-    for (const char* stage : {"prefill_s", "queries_s", "reference_s", "ask_s"}) EXPECT_GE(record.seconds[stage], 0.0) << stage;
+    for (const char* stage : {"prefill_s", "queries_s", "reference_s", "ask_s"})
+      EXPECT_GE(record.seconds[stage], 0.0) << stage;
   }
 }
 
@@ -243,9 +245,11 @@ TEST_F(Sweep, FailedCellsAreRecordedAndTriedAgain) {
   for (const Record& record : records()) {
     if (record.status != "failed") continue;
     ++failed;
-    EXPECT_EQ(record.error, fmt::format("the weather is bad\n  mend:  wait\n  cell:  test_flaky at {}, test_probe on test_notes ({}), "
-                                        "document '{}'",
-                                        record.cell["target"].dump(), record.cell_id, record.document_id));
+    EXPECT_EQ(
+        record.error,
+        fmt::format("the weather is bad\n  mend:  wait\n  cell:  test_flaky at {}, test_probe on test_notes ({}), "
+                    "document '{}'",
+                    record.cell["target"].dump(), record.cell_id, record.document_id));
   }
   EXPECT_EQ(failed, 6);
   flaky_fails() = false;
@@ -299,22 +303,26 @@ TEST_F(Sweep, RefusesRecordsOfOtherWeightsOrData) {
   const std::string path = folder_.file("results/" + records().front().cell_id + ".jsonl");
   model_seed_ = 2;
   const std::string more = sweep_text("test_full, test_keep_first");
-  EXPECT_THAT(error_of([&] { run(more); }),
-              HasSubstr("the model's content_hash is \"tiny-2-Float\" now, but was \"tiny-1-Float\" when document 'note-0' was "
-                        "measured\n  where: " + path));
+  EXPECT_THAT(
+      error_of([&] { run(more); }),
+      HasSubstr("the model's content_hash is \"tiny-2-Float\" now, but was \"tiny-1-Float\" when document 'note-0' was "
+                "measured\n  where: " +
+                path));
   model_seed_ = 1;
   EXPECT_EQ(run(more).measured, 6);
   // The same cell, other data.
   Record changed = records().front();
   changed.provenance["dataset"]["content_hash"] = "notes-old";
   append_json_line(folder_.file("results/" + changed.cell_id + ".jsonl"), changed.to_json());
-  EXPECT_THAT(error_of([&] { run(sweep_text("test_full, test_keep_first, test_queried")); }), HasSubstr("the data set's identity is"));
+  EXPECT_THAT(error_of([&] { run(sweep_text("test_full, test_keep_first, test_queried")); }),
+              HasSubstr("the data set's identity is"));
 }
 
 TEST_F(Sweep, OneWriterAtATime) {
   const ResultsFolder other(folder_.file("results"));
   EXPECT_EQ(error_of([&] { run(sweep_text("test_full")); }),
-            fmt::format("process {} is writing to this results folder\n  where: {}\n  mend:  wait until it is done, or choose another "
+            fmt::format("process {} is writing to this results folder\n  where: {}\n  mend:  wait until it is done, or "
+                        "choose another "
                         "folder with --results",
                         ::getpid(), folder_.file("results")));
 }
@@ -324,7 +332,8 @@ TEST_F(Sweep, AnUnwritableFolderIsAClearError) {
   EXPECT_THAT(error_of([&] { run(sweep_text("test_full")); }), HasSubstr("cannot create the results folder"));
   SweepConfig config = this->config(sweep_text("test_full"));
   config.results = "/proc/kvc";
-  EXPECT_THAT(error_of([&] { run_sweep(config, options_); }), HasSubstr("where: /proc/kvc\n  mend:  choose a folder you may write to"));
+  EXPECT_THAT(error_of([&] { run_sweep(config, options_); }),
+              HasSubstr("where: /proc/kvc\n  mend:  choose a folder you may write to"));
   EXPECT_EQ(calls().loads, 0);
 }
 

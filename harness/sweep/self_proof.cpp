@@ -129,8 +129,9 @@ class Prover {
     const auto [large, small] = two_budgets(cell);
     const HeadBudget everything = budget(context_.article_len());
     std::vector<Compaction> first;
-    const auto failure =
-        failure_of([&] { first = compact(cell, queries, {everything, budget(large), budget(small)}); });
+    const auto failure = failure_of([&] {
+      first = compact(cell, queries, {everything, budget(large), budget(small)});
+    });
     if (failure) return skipped(*failure);
     check_count(cell, first, 3);
     Json found = Json{{"target_len_large", large}, {"target_len_small", small}};
@@ -176,7 +177,8 @@ class Prover {
   std::vector<Compaction> compact(const PlannedCell& cell, const LayerQueries* queries,
                                   const std::vector<HeadBudget>& budgets) const {
     const Compactable compactable{context_.prefix_len, context_.suffix_len};
-    return cell.method->compact({job_.model, context_, *full_, compactable, queries, budgets, derive_seed(seed_, "method")});
+    return cell.method->compact(
+        {job_.model, context_, *full_, compactable, queries, budgets, derive_seed(seed_, "method")});
   }
 
   void check_count(const PlannedCell& cell, const std::vector<Compaction>& made, size_t expected) const {
@@ -192,17 +194,20 @@ class Prover {
     const double bound = exact ? kProofKlFloat32 : kProofKlBfloat16;
     // Not (a <= b): NaN must not pass.
     if (!(seen.mean_kl <= bound)) {
-      fail(cell, fmt::format("a budget of everything must reproduce the untouched cache; mean KL is {:.3g} over {} tokens, "
-                             "at most {:g} is rounding",
-                             seen.mean_kl, seen.n_tokens, bound));
+      fail(cell,
+           fmt::format("a budget of everything must reproduce the untouched cache; mean KL is {:.3g} over {} tokens, "
+                       "at most {:g} is rounding",
+                       seen.mean_kl, seen.n_tokens, bound));
     }
     if (exact && !seen.same_answers) {
       fail(cell, "a budget of everything must reproduce the untouched cache; greedy answers differ in float32");
     }
     if (!exact && seen.agreement < kProofAgreementBfloat16) {
-      fail(cell, fmt::format("a budget of everything must reproduce the untouched cache; the top token agrees at {:.1f} % of {} "
-                             "tokens, at least {:g} % must",
-                             100 * seen.agreement, seen.n_tokens, 100 * kProofAgreementBfloat16));
+      fail(cell,
+           fmt::format(
+               "a budget of everything must reproduce the untouched cache; the top token agrees at {:.1f} % of {} "
+               "tokens, at least {:g} % must",
+               100 * seen.agreement, seen.n_tokens, 100 * kProofAgreementBfloat16));
     }
   }
 
@@ -214,7 +219,8 @@ class Prover {
   }
 
   [[noreturn]] void fail_dead_switch(const PlannedCell& cell, int64_t large, int64_t small) const {
-    fail(cell, fmt::format("budgets of {} and {} entries per head give the same cache: the budget does nothing", large, small));
+    fail(cell, fmt::format("budgets of {} and {} entries per head give the same cache: the budget does nothing", large,
+                           small));
   }
 
   [[noreturn]] void fail_repeat(const PlannedCell& cell, const std::string& which) const {
@@ -223,10 +229,12 @@ class Prover {
 
   [[noreturn]] void fail(const PlannedCell& cell, const std::string& fact) const {
     const Json& queries = cell.cell.queries;
-    throw Error(ErrorKind::kData, fmt::format("self-proof failed for method '{}': {}", cell.cell.method.value("name", ""), fact),
-                fmt::format("method {}{}, first {} article tokens of document '{}'", cell.cell.method.dump(),
-                            queries.is_null() ? "" : ", queries " + queries.dump(), context_.article_len(), job_.document.id),
-                "mend the method or take it out of the sweep; --skip-proof runs without and says so in every record");
+    throw Error(
+        ErrorKind::kData,
+        fmt::format("self-proof failed for method '{}': {}", cell.cell.method.value("name", ""), fact),
+        fmt::format("method {}{}, first {} article tokens of document '{}'", cell.cell.method.dump(),
+                    queries.is_null() ? "" : ", queries " + queries.dump(), context_.article_len(), job_.document.id),
+        "mend the method or take it out of the sweep; --skip-proof runs without and says so in every record");
   }
 
   const ProofJob& job_;
@@ -259,10 +267,13 @@ std::string cut_text(const Tokenizer& tokenizer, const std::string& text, int64_
   tokenizer.encode({Segment{text, false}}, &ends);
   if (n_tokens <= 0 || static_cast<size_t>(n_tokens) >= ends.size()) return text;
   auto cut = static_cast<size_t>(ends[static_cast<size_t>(n_tokens) - 1]);
-  while (cut > 0 && cut < text.size() && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) --cut;  // whole UTF-8 only
+  while (cut > 0 && cut < text.size() && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80)
+    --cut;  // whole UTF-8 only
   return text.substr(0, cut);
 }
 
-Json prove(const ProofJob& job) { return Prover(job).run(); }
+Json prove(const ProofJob& job) {
+  return Prover(job).run();
+}
 
 }  // namespace kvc

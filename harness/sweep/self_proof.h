@@ -1,8 +1,10 @@
-// The harness proves itself before a sweep: on the beginning of a real document, with the sweep's own model and methods,
+// The harness proves itself before a sweep: on the beginning of a real document, with the sweep's own model and
+// methods,
 //   1. a budget of everything reproduces the untouched cache: same distributions, same greedy answers;
 //   2. the same cell twice gives bit-equal caches, whichever other targets were asked for beside it;
 //   3. two budgets give two different caches, each within its budget.
-// Ports of published methods have broken each of these without anybody noticing: a dropped bias, a budget switch that did nothing.
+// Ports of published methods have broken each of these without anybody noticing: a dropped bias, a budget switch that
+// did nothing.
 #pragma once
 
 #include <functional>
@@ -13,8 +15,9 @@
 
 namespace kvc {
 
-// Bounds of the mean KL(full || compacted) at a budget of everything, nats per token. A method that keeps every entry may store them
-// in another order and fit values that equal the old ones up to rounding; the rest is the rounding of the compute dtype.
+// Bounds of the mean KL(full || compacted) at a budget of everything, nats per token. A method that keeps every entry
+// may store them in another order and fit values that equal the old ones up to rounding; the rest is the rounding of
+// the compute dtype.
 constexpr double kProofKlFloat32 = 1e-4;
 constexpr double kProofKlBfloat16 = 1e-2;
 // In bfloat16 two nearly equal tokens may change places; in float32 greedy answers must be the same token by token.
@@ -29,8 +32,9 @@ struct ProofJob {
 };
 
 // What was found: {document, article_tokens, methods: [{method, queries, mean_kl, token_agreement, ...}]}.
-// Throws Error(kData) naming the method and the figures when a proof fails. Where a document cannot be used, or a method or query
-// source refuses it with an error, it says {skipped: reason} there instead: the cells concerned will fail by name.
+// Throws Error(kData) naming the method and the figures when a proof fails. Where a document cannot be used, or a
+// method or query source refuses it with an error, it says {skipped: reason} there instead: the cells concerned will
+// fail by name.
 Json prove(const ProofJob& job);
 
 // The first n_tokens tokens of a text as text; n_tokens 0 or beyond the end: the whole text.

@@ -21,7 +21,9 @@ const std::vector<std::string> kKeys = {"sweep",   "seed", "results", "proof_tok
                                         "dataset", "task", "queries", "target",       "method"};
 
 // A section is a list; a single item stands for a list of one.
-Json as_list(const Json& value) { return value.is_array() ? value : Json::array({value}); }
+Json as_list(const Json& value) {
+  return value.is_array() ? value : Json::array({value});
+}
 
 std::string item_pointer(const Json& section, const std::string& pointer, size_t index) {
   return section.is_array() ? fmt::format("{}/{}", pointer, index) : pointer;
@@ -81,8 +83,7 @@ bool split_entry(const Json& entry, const std::string& key, const std::vector<st
     }
   } else {
     problems.add(fmt::format("an entry of '{}' has no name", key), pointer,
-                 fmt::format("write a name, or {{{}: NAME, option: value}}; known: {}", key,
-                             fmt::join(names, ", ")));
+                 fmt::format("write a name, or {{{}: NAME, option: value}}; known: {}", key, fmt::join(names, ", ")));
     return false;
   }
   if (std::find(names.begin(), names.end(), name) != names.end()) return true;
@@ -381,9 +382,13 @@ class Parser {
 
 }  // namespace
 
-SweepConfig parse_sweep(const ConfigText& text) { return Parser(text).parse(); }
+SweepConfig parse_sweep(const ConfigText& text) {
+  return Parser(text).parse();
+}
 
-SweepConfig load_sweep(const std::string& path) { return parse_sweep(ConfigText::from_file(path)); }
+SweepConfig load_sweep(const std::string& path) {
+  return parse_sweep(ConfigText::from_file(path));
+}
 
 Json SweepConfig::to_json() const {
   Json list_of_models = Json::array();
@@ -394,7 +399,7 @@ Json SweepConfig::to_json() const {
     for (const auto& target : method.targets) targets.push_back(target ? target->to_json() : Json(nullptr));
     list_of_methods.push_back(Json{{"method", method.method}, {"queries", method.queries}, {"target", targets}});
   }
-  return Json{{"sweep", name},         {"seed", seeds},  {"proof_tokens", proof_tokens}, {"model", list_of_models},
+  return Json{{"sweep", name},       {"seed", seeds}, {"proof_tokens", proof_tokens}, {"model", list_of_models},
               {"dataset", datasets}, {"task", tasks}, {"method", list_of_methods}};
 }
 

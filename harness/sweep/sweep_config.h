@@ -1,4 +1,5 @@
-// A sweep file: which models, data sets, tasks, queries, methods and targets are combined. README and configs/demo.yaml show one.
+// A sweep file: which models, data sets, tasks, queries, methods and targets are combined. README and configs/demo.yaml
+// show one.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,8 @@ struct SweepModel {
 
 // One method with fixed options, and what it is combined with.
 struct SweepMethod {
-  Json method;                      // {name, options...}
-  std::vector<Json> queries;        // {name, options...} each; one null where the method takes none
+  Json method;                                     // {name, options...}
+  std::vector<Json> queries;                       // {name, options...} each; one null where the method takes none
   std::vector<std::optional<TargetSize>> targets;  // one nullopt where the method takes none
 };
 
@@ -39,8 +40,8 @@ struct SweepConfig {
   Json to_json() const;  // the sweep as understood
 };
 
-// Reads and checks a sweep file (YAML or JSON). Every name and option is looked up in the registries; all problems of the file are
-// reported in one Error(kUsage), each with line and cure. No model and no data are touched.
+// Reads and checks a sweep file (YAML or JSON). Every name and option is looked up in the registries; all problems of
+// the file are reported in one Error(kUsage), each with line and cure. No model and no data are touched.
 SweepConfig load_sweep(const std::string& path);
 SweepConfig parse_sweep(const ConfigText& text);
 

@@ -20,7 +20,9 @@ namespace {
 
 using ::testing::HasSubstr;
 
-SweepConfig parse(const std::string& text) { return parse_sweep(ConfigText::from_string(text, "s.yaml")); }
+SweepConfig parse(const std::string& text) {
+  return parse_sweep(ConfigText::from_string(text, "s.yaml"));
+}
 std::string problem(const std::string& text) {
   return error_of([&] { parse(text); });
 }
@@ -44,8 +46,9 @@ TEST(SweepConfig, MultipliesWhatBelongsTogether) {
   EXPECT_EQ(config.results, "results/t");
   EXPECT_EQ(config.proof_tokens, 512);
   ASSERT_EQ(config.methods.size(), 5u);
-  EXPECT_EQ(config.datasets[0].dump(),
-            R"({"name":"test_notes","documents":3,"letters":60,"long_document":false,"version":"a","topics":["a","b"]})");
+  EXPECT_EQ(
+      config.datasets[0].dump(),
+      R"({"name":"test_notes","documents":3,"letters":60,"long_document":false,"version":"a","topics":["a","b"]})");
   // 2 tasks x (full 1 + first 2 x 3 targets + queried 2 queries x 3 targets + queried 1 x 1)
   const std::vector<Cell> cells = expand(config);
   EXPECT_EQ(cells.size(), 2u * (1 + 6 + 6 + 1));
@@ -94,10 +97,11 @@ TEST(Cell, IdsAreStable) {
   cell.method = Json{{"name", "first"}, {"begin", 0}};
   cell.target = 0.05;
   cell.seed = 7;
-  EXPECT_EQ(canonical_json(cell.to_json()),
-            R"({"dataset":{"documents":2,"name":"notes"},"method":{"begin":0,"name":"first"},)"
-            R"("model":{"chat_template":"","dtype":"float32","name":"tiny.gguf"},"queries":null,"seed":7,"target":0.05,)"
-            R"("task":{"name":"probe"}})");
+  EXPECT_EQ(
+      canonical_json(cell.to_json()),
+      R"({"dataset":{"documents":2,"name":"notes"},"method":{"begin":0,"name":"first"},)"
+      R"("model":{"chat_template":"","dtype":"float32","name":"tiny.gguf"},"queries":null,"seed":7,"target":0.05,)"
+      R"("task":{"name":"probe"}})");
   EXPECT_EQ(cell.id(), "b0a31c09216a10c2");
   Cell reordered = cell;
   reordered.model = Json{{"chat_template", ""}, {"name", "tiny.gguf"}, {"dtype", "float32"}};
@@ -105,7 +109,9 @@ TEST(Cell, IdsAreStable) {
   for (const auto& change : std::vector<std::function<void(Cell&)>>{
            [](Cell& c) { c.seed = 8; }, [](Cell& c) { c.target = 0.1; }, [](Cell& c) { c.target = "512 entries"; },
            [](Cell& c) { c.model["dtype"] = "bfloat16"; }, [](Cell& c) { c.method["begin"] = 1; },
-           [](Cell& c) { c.queries = Json{{"name", "q"}}; }}) {
+           [](Cell& c) {
+             c.queries = Json{{"name", "q"}};
+           }}) {
     Cell other = cell;
     change(other);
     EXPECT_NE(other.id(), cell.id());
@@ -120,9 +126,10 @@ TEST(Cell, IdsDoNotDependOnSpellingFolderOrDevice) {
   };
   const std::string tail = "task: test_probe\ntarget: [0.5, 0.25]\n";
   const auto one = ids("sweep: a\nmodel: x/m.gguf\ndataset: test_notes\nmethod: [test_full, test_keep_first]\n" + tail);
-  const auto other = ids("method: [{begin: 0, method: test_keep_first}, {method: test_full}]\nsweep: b\nresults: elsewhere\n"
-                         "dataset: [{letters: 60, dataset: test_notes}]\nmodel: {path: /y/m.gguf, device: cpu}\n"
-                         "task: [test_probe]\ntarget: [0.25, 5e-1]\n");
+  const auto other =
+      ids("method: [{begin: 0, method: test_keep_first}, {method: test_full}]\nsweep: b\nresults: elsewhere\n"
+          "dataset: [{letters: 60, dataset: test_notes}]\nmodel: {path: /y/m.gguf, device: cpu}\n"
+          "task: [test_probe]\ntarget: [0.25, 5e-1]\n");
   EXPECT_EQ(one, other);
   EXPECT_EQ(one.size(), 3u);
 }
@@ -149,11 +156,13 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
     std::string text, expected;
   } cases[] = {
       {with("sweep", "sweep: ../t"),
-       "the sweep's name '../t' is no safe folder name\n  where: s.yaml:1, sweep\n  mend:  use 1 to 64 of the letters a-z, A-Z, "
+       "the sweep's name '../t' is no safe folder name\n  where: s.yaml:1, sweep\n  mend:  use 1 to 64 of the letters "
+       "a-z, A-Z, "
        "0-9, '_', '-' and '.', the first one a letter, digit or '_'"},
       {with("sweep", ""), "the sweep has no name\n  where: s.yaml:1, sweep\n  mend:  write 'sweep: NAME'"},
       {with("method", "method: test_keep_frist"),
-       "unknown method 'test_keep_frist'\n  where: s.yaml:6, method\n  mend:  " + suggest_name("test_keep_frist", methods)},
+       "unknown method 'test_keep_frist'\n  where: s.yaml:6, method\n  mend:  " +
+           suggest_name("test_keep_frist", methods)},
       {with("method", "method:\n  - {method: test_keep_first,\n     begn: 3}"),
        "unknown option 'begn'\n  where: s.yaml:8, method[0].begn\n  mend:  did you mean 'begin'? Known: begin"},
       {with("method", "method: [{method: test_keep_first, begin: [0, -1]}]"),
@@ -161,44 +170,56 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("method", "method: [{method: test_keep_first, begin: []}]"),
        "'begin' is an empty list\n  where: s.yaml:6, method[0].begin\n  mend:  name a value"},
       {with("method", "method: [{begin: 1}]"),
-       fmt::format("an entry of 'method' has no name\n  where: s.yaml:6, method[0]\n  mend:  write a name, or {{method: NAME, "
-                   "option: value}}; known: {}",
-                   fmt::join(methods, ", "))},
+       fmt::format(
+           "an entry of 'method' has no name\n  where: s.yaml:6, method[0]\n  mend:  write a name, or {{method: NAME, "
+           "option: value}}; known: {}",
+           fmt::join(methods, ", "))},
       {with("method", "method: [test_keep_first, {method: test_keep_first, begin: 0}]"),
-       "method {\"name\":\"test_keep_first\",\"begin\":0} stands twice\n  where: s.yaml:6, method[1]\n  mend:  keep one of them; "
+       "method {\"name\":\"test_keep_first\",\"begin\":0} stands twice\n  where: s.yaml:6, method[1]\n  mend:  keep "
+       "one of them; "
        "the other: s.yaml:6, method[0]"},
       {with("method", "method: test_queried"),
-       fmt::format("method 'test_queried' needs queries, and there are none\n  where: s.yaml:6, method\n  mend:  'queries: "
-                   "[NAME]'; known: {}",
-                   fmt::join(queries, ", "))},
+       fmt::format(
+           "method 'test_queried' needs queries, and there are none\n  where: s.yaml:6, method\n  mend:  'queries: "
+           "[NAME]'; known: {}",
+           fmt::join(queries, ", "))},
       {with("method", "method: [{method: test_full, target: 0.5}]"),
        "method 'test_full' takes no target\n  where: s.yaml:6, method[0].target\n  mend:  delete the key"},
       {with("method", "method: [{method: test_full, queries: test_queries}]"),
        "method 'test_full' takes no queries\n  where: s.yaml:6, method[0].queries\n  mend:  delete the key"},
       {with("target", ""),
-       "method 'test_keep_first' needs a target, and there is none\n  where: s.yaml:5, method\n  mend:  add 'target: [0.1, 0.05]'"},
+       "method 'test_keep_first' needs a target, and there is none\n  where: s.yaml:5, method\n  mend:  add 'target: "
+       "[0.1, 0.05]'"},
       {with("target", "target: [0.5, 5e-1]"),
        "the target 0.5 stands twice\n  where: s.yaml:5, target[1]\n  mend:  keep one of them"},
-      {with("task", ""), fmt::format("section 'task' is missing\n  where: s.yaml:1, task\n  mend:  add it: 'task: [NAME]'; known: {}",
-                                     fmt::join(tasks, ", "))},
+      {with("task", ""),
+       fmt::format("section 'task' is missing\n  where: s.yaml:1, task\n  mend:  add it: 'task: [NAME]'; known: {}",
+                   fmt::join(tasks, ", "))},
       {with("task", "task: []"), "section 'task' is empty\n  where: s.yaml:4, task\n  mend:  name at least one"},
       {with("model", "model: [{dtype: float32}]"),
        "a model has no path\n  where: s.yaml:2, model[0]\n  mend:  write {path: FILE.gguf}"},
       {with("model", "model: [a/m.gguf, b/m.gguf]"),
-       "two models are the same to the results: {\"name\":\"m.gguf\",\"dtype\":\"auto\",\"chat_template\":\"\"}\n  where: s.yaml:2, "
+       "two models are the same to the results: {\"name\":\"m.gguf\",\"dtype\":\"auto\",\"chat_template\":\"\"}\n  "
+       "where: s.yaml:2, "
        "model[1]\n  mend:  keep one of them, or give the files different names"},
       {with("dataset", "dataset: [test_notes, test_notes]"),
-       "dataset {\"name\":\"test_notes\",\"documents\":2,\"letters\":60,\"long_document\":false,\"version\":\"a\",\"topics\":[]} "
+       "dataset "
+       "{\"name\":\"test_notes\",\"documents\":2,\"letters\":60,\"long_document\":false,\"version\":\"a\",\"topics\":[]"
+       "} "
        "stands twice\n  where: s.yaml:3, dataset[1]\n  mend:  keep one of them"},
       {with("sweep", "sweep: t\nseeed: 3"),
-       "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, proof_tokens, "
+       "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, "
+       "proof_tokens, "
        "model, dataset, task, queries, target, method"},
       {with("sweep", "sweep: t\nseed: -1"),
        "the seed -1 is no whole number from 0\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
       {with("sweep", "sweep: t\nproof_tokens: many"),
-       "'proof_tokens' is \"many\"\n  where: s.yaml:2, proof_tokens\n  mend:  a number of tokens, or 0 for the whole article"},
-      {"", "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, proof_tokens, model, dataset, "
-           "task, queries, target, method"},
+       "'proof_tokens' is \"many\"\n  where: s.yaml:2, proof_tokens\n  mend:  a number of tokens, or 0 for the whole "
+       "article"},
+      {"",
+       "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, proof_tokens, model, "
+       "dataset, "
+       "task, queries, target, method"},
   };
   for (const auto& c : cases) EXPECT_EQ(problem(c.text), c.expected) << c.text;
 }
@@ -211,8 +232,9 @@ TEST(SweepConfig, RefusesTargetsOutOfRange) {
 }
 
 TEST(SweepConfig, ReportsAllProblemsAtOnce) {
-  const std::string text = problem("sweep: t\nmodel: [{path: m.gguf, dtipe: x}]\ndataset: nots\ntask: [test_probe]\ntarget: 2.0\n"
-                                   "method:\n  - test_keep_first\n  - {method: test_keep_first, begn: [1, 2]}\n");
+  const std::string text = problem(
+      "sweep: t\nmodel: [{path: m.gguf, dtipe: x}]\ndataset: nots\ntask: [test_probe]\ntarget: 2.0\n"
+      "method:\n  - test_keep_first\n  - {method: test_keep_first, begn: [1, 2]}\n");
   EXPECT_THAT(text, HasSubstr("4 problems in s.yaml\n1. unknown option 'dtipe'\n  where: s.yaml:2, model[0].dtipe"));
   EXPECT_THAT(text, HasSubstr("2. unknown dataset 'nots'\n  where: s.yaml:3, dataset"));
   EXPECT_THAT(text, HasSubstr("\n3. "));

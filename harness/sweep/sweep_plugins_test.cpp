@@ -42,7 +42,8 @@ struct TestNotes final : Dataset {
   explicit TestNotes(Options o) : options(std::move(o)) {}
   std::vector<Document> load(const DatasetRequest& request) const override {
     std::vector<Document> list;
-    for (int64_t i = 0; i < options.documents; ++i) list.push_back(make(fmt::format("note-{}", i), options.letters, request.seed));
+    for (int64_t i = 0; i < options.documents; ++i)
+      list.push_back(make(fmt::format("note-{}", i), options.letters, request.seed));
     if (options.long_document) list.push_back(make("long", 5000, request.seed));
     return list;
   }
@@ -89,7 +90,8 @@ struct TestQueries final : QuerySource {
   };
   std::unique_ptr<LayerQueries> make(const QueryRequest&) const override {
     ++calls().queries;
-    if (options.refuse) throw Error(ErrorKind::kData, "too few positions for the text twice", "test_queries", "a shorter text");
+    if (options.refuse)
+      throw Error(ErrorKind::kData, "too few positions for the text twice", "test_queries", "a shorter text");
     return std::make_unique<Made>(options.n);
   }
   Options options;
@@ -119,7 +121,9 @@ KvCache keep_range(const CompactionRequest& request, const HeadBudget& budget, i
   return {std::move(layers), request.cache.next_position()};
 }
 
-Compaction result(KvCache cache) { return Compaction{std::move(cache), 0.25, 0.5, Json{{"fallbacks", 0}}}; }
+Compaction result(KvCache cache) {
+  return Compaction{std::move(cache), 0.25, 0.5, Json{{"fallbacks", 0}}};
+}
 
 class TestKeepFirst : public CompactionMethod {
  public:
@@ -137,7 +141,8 @@ class TestKeepFirst : public CompactionMethod {
     ++calls().compacts;
     calls().budgets += static_cast<int64_t>(request.budgets.size());
     std::vector<Compaction> list;
-    for (const HeadBudget& budget : request.budgets) list.push_back(result(keep_range(request, budget, options_.begin, 1.0)));
+    for (const HeadBudget& budget : request.budgets)
+      list.push_back(result(keep_range(request, budget, options_.begin, 1.0)));
     return list;
   }
 
@@ -176,7 +181,9 @@ class TestBroken final : public CompactionMethod {
  public:
   struct Options {
     std::string how = "dead_switch";
-    void fields(auto&& visit) { visit("how", how, "dead_switch, random, lossy, greedy, beside, torch, memory or small"); }
+    void fields(auto&& visit) {
+      visit("how", how, "dead_switch, random, lossy, greedy, beside, torch, memory or small");
+    }
   };
   explicit TestBroken(Options o) : how_(std::move(o.how)) {}
   bool needs_queries() const override { return false; }
@@ -195,11 +202,13 @@ class TestBroken final : public CompactionMethod {
     HeadBudget budget = request.budgets[index];
     const int64_t asked = budget.at(0, 0);
     const int64_t all = request.context.article_len();
-    if (how_ == "small" && asked < 10) throw Error(ErrorKind::kData, fmt::format("{} entries are too few", asked), "", "");
+    if (how_ == "small" && asked < 10)
+      throw Error(ErrorKind::kData, fmt::format("{} entries are too few", asked), "", "");
     if (how_ == "dead_switch" && asked < all) return keep_range(request, filled(budget, 3), 0, 1.0);
     if (how_ == "greedy" && asked < all) return keep_range(request, filled(budget, asked + 1), 0, 1.0);
     if (how_ == "random" && asked < all) return keep_range(request, budget, asked < all ? ++counter_ % 5 : 0, 1.0);
-    if (how_ == "beside" && asked < all) return keep_range(request, budget, static_cast<int64_t>(request.budgets.size()), 1.0);
+    if (how_ == "beside" && asked < all)
+      return keep_range(request, budget, static_cast<int64_t>(request.budgets.size()), 1.0);
     return keep_range(request, budget, 0, how_ == "lossy" ? 0.5 : 1.0);
   }
   static HeadBudget filled(HeadBudget budget, int64_t length) {
@@ -265,7 +274,9 @@ struct TestChoice final : Task {
   using Options = NoOptions;
   explicit TestChoice(Options) {}
   bool accepts(const Question& question) const override { return !question.options.empty(); }
-  std::vector<Json> ask(const AskRequest& request) const override { return std::vector<Json>(request.questions.size()); }
+  std::vector<Json> ask(const AskRequest& request) const override {
+    return std::vector<Json>(request.questions.size());
+  }
 };
 KVC_REGISTER_TASK(TestChoice, "test_choice", "test");
 

@@ -10,10 +10,10 @@
 namespace kvc {
 
 struct Calls {
-  int64_t loads = 0;      // of models
-  int64_t queries = 0;    // QuerySource::make
-  int64_t compacts = 0;   // compact() of any test method
-  int64_t budgets = 0;    // budgets in those calls
+  int64_t loads = 0;     // of models
+  int64_t queries = 0;   // QuerySource::make
+  int64_t compacts = 0;  // compact() of any test method
+  int64_t budgets = 0;   // budgets in those calls
   int64_t references = 0;
   int64_t asks = 0;
 };

@@ -1,4 +1,5 @@
-// Attention Matching with highest-attention keys as plain float64 loops (spec A.2, B.1, B.3, B.4): the judge of the fast code.
+// Attention Matching with highest-attention keys as plain float64 loops (spec A.2, B.1, B.3, B.4): the judge of the
+// fast code.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,7 +22,8 @@ struct NaiveMatching {
   std::vector<std::vector<double>> values;  // (t,d)
 };
 
-// queries (n,d), keys (T,d), values (T,d), bias (T) or undefined; any float dtype. Needs n >= t and independent columns. Small sizes only.
+// queries (n,d), keys (T,d), values (T,d), bias (T) or undefined; any float dtype. Needs n >= t and independent
+// columns. Small sizes only.
 NaiveMatching naive_attention_matching(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                                        const at::Tensor& bias, int64_t target_len,
                                        const NaiveMatchingSettings& settings);

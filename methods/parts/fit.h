@@ -1,7 +1,8 @@
-// Biases and values of kept entries, fitted so that the head answers the reference queries as before (spec A.2, B.3, B.4;
-// arXiv:2602.16284).
+// Biases and values of kept entries, fitted so that the head answers the reference queries as before (spec A.2, B.3,
+// B.4; arXiv:2602.16284).
 //
-// Letters: T entries, the first t of an order of kept ones, n queries; S logits, E = exp(S - m) with m_i the maximum over all T.
+// Letters: T entries, the first t of an order of kept ones, n queries; S logits, E = exp(S - m) with m_i the maximum
+// over all T.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,18 +15,18 @@
 namespace kvc {
 
 struct FitSettings {
-  bool fit_bias = true;      // box-constrained fit of the attention mass; false: the old bias stays
-  bool fit_values = true;    // least squares on the attention output; false: values are copied
-  double bias_bound = 3.0;   // fitted weights stay within exp(-bound) .. exp(bound)
+  bool fit_bias = true;     // box-constrained fit of the attention mass; false: the old bias stays
+  bool fit_values = true;   // least squares on the attention output; false: values are copied
+  double bias_bound = 3.0;  // fitted weights stay within exp(-bound) .. exp(bound)
   int64_t nnls_iterations = 2;
 };
 
-// Fits any leading part of one order of kept keys. A fit depends on its own t alone, to the last bit: it works on tensors made for that t,
-// not on parts of larger ones, whose products may round otherwise.
+// Fits any leading part of one order of kept keys. A fit depends on its own t alone, to the last bit: it works on
+// tensors made for that t, not on parts of larger ones, whose products may round otherwise.
 class OrderedFit {
  public:
-  // order: (t_max) int64, kept entries, best first. `attention` is that of the problem's queries over all its entries, with the
-  // output over its values when values are to be fitted. Shares the tensors of all three.
+  // order: (t_max) int64, kept entries, best first. `attention` is that of the problem's queries over all its entries,
+  // with the output over its values when values are to be fitted. Shares the tensors of all three.
   OrderedFit(const HeadProblem& problem, const AttentionSummary& attention, const at::Tensor& order,
              const FitSettings& settings);
 

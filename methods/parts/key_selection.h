@@ -26,9 +26,9 @@ struct AttentionSummary {
   at::Tensor output;   // (n,d) float32: A V; undefined when no values were given
 };
 
-// queries (n,d), keys (T,d) model dtype; bias (T) float32 or undefined; values (T,d) model dtype or undefined. No causal mask: every
-// query sees every entry (spec A.1). Cost 2 n T d flops, 4 n T d with values; works a few hundred queries at a time, so that the (n,T)
-// matrix never exists.
+// queries (n,d), keys (T,d) model dtype; bias (T) float32 or undefined; values (T,d) model dtype or undefined. No
+// causal mask: every query sees every entry (spec A.1). Cost 2 n T d flops, 4 n T d with values; works a few hundred
+// queries at a time, so that the (n,T) matrix never exists.
 AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                      KeyScore score, const at::Tensor& values = {});
 
