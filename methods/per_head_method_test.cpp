@@ -1,0 +1,172 @@
+// What PerHeadMethod does for every head, and which results of a method it must refuse.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "harness/core/error.h"
+#include "methods/scene_for_tests.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::HasSubstr;
+
+using Spoil = std::function<void(HeadFit& fit, const HeadProblem& problem)>;
+
+// Keeps the first entries, then spoils the result of layer 1, head 0.
+class Spoiled final : public PerHeadMethod {
+ public:
+  explicit Spoiled(Spoil spoil, bool needs_queries = false) : spoil_(std::move(spoil)), needs_queries_(needs_queries) {}
+  bool needs_queries() const override { return needs_queries_; }
+
+ protected:
+  HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
+    return [this, problem](int64_t target_len) {
+      HeadFit fit = keep(problem, at::arange(target_len, at::TensorOptions(at::kLong)));
+      if (problem.layer == 1 && problem.kv_head == 0) spoil_(fit, problem);
+      return fit;
+    };
+  }
+
+ private:
+  Spoil spoil_;
+  bool needs_queries_;
+};
+
+std::string refusal(const CompactionMethod& method, const std::vector<HeadBudget>& budgets, bool with_queries = true) {
+  const Scene& scene = Scene::of(at::kFloat);
+  const Compactable compactable{scene.context.prefix_len, scene.context.suffix_len};
+  const int n_threads = at::get_num_threads();
+  std::string text = "no error";
+  try {
+    method.compact({scene.model, scene.context, scene.full, compactable, with_queries ? scene.queries.get() : nullptr,
+                    budgets, 1});
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kInternal);
+    text = e.what();
+  }
+  EXPECT_EQ(at::get_num_threads(), n_threads);
+  return text;
+}
+
+std::string refusal(const Spoil& spoil) {
+  return refusal(Spoiled(spoil), {every_head(6)});
+}
+
+TEST(PerHeadMethod, AcceptsWhatIsNotSpoiled) {
+  EXPECT_EQ(refusal([](HeadFit&, const HeadProblem&) {}), "no error");
+}
+
+TEST(PerHeadMethod, NamesTheHeadAndTheFault) {
+  EXPECT_EQ(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices[3] = 1; }),
+            "a fit returned index 1 twice\n  where: layer 1, KV head 0\n  mend:  this is a bug of the method; please "
+            "report it");
+}
+
+TEST(PerHeadMethod, RefusesWrongIndices) {
+  const auto with_index = [](int64_t index) {
+    return refusal([index](HeadFit& fit, const HeadProblem&) { fit.indices[2] = index; });
+  };
+  const int64_t source_len = Scene::of(at::kFloat).source_len();
+  const std::string entries = std::to_string(source_len) + " entries";
+  EXPECT_THAT(with_index(-1), HasSubstr("index -1 of " + entries));
+  EXPECT_THAT(with_index(source_len), HasSubstr("index " + std::to_string(source_len) + " of " + entries));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices = at::Tensor(); }), HasSubstr("no indices"));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices = fit.indices.to(at::kInt); }),
+              HasSubstr("int64"));
+}
+
+TEST(PerHeadMethod, RefusesAnotherNumberOfEntries) {
+  const auto with_count = [](int64_t count) {
+    return refusal([count](HeadFit& fit, const HeadProblem& problem) {
+      fit.indices = at::arange(count, at::TensorOptions(at::kLong));
+      fit.keys = problem.keys.index_select(0, fit.indices);
+      fit.values = problem.values.index_select(0, fit.indices);
+    });
+  };
+  EXPECT_THAT(with_count(5), HasSubstr("a fit returned 5 entries for a target of 6"));
+  EXPECT_THAT(with_count(7), HasSubstr("a fit returned 7 entries for a target of 6"));
+}
+
+TEST(PerHeadMethod, RefusesWrongShapesAndTypes) {
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.keys = fit.keys.narrow(0, 0, 5); }),
+              HasSubstr("another shape"));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.values = fit.values.t(); }),
+              HasSubstr("another shape"));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.values = at::Tensor(); }), HasSubstr("another shape"));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) {
+                fit.bias = at::zeros({6, 1});
+              }),
+              HasSubstr("another shape"));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.keys = fit.keys.to(at::kBFloat16); }),
+              HasSubstr("another dtype"));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.bias = at::zeros({6}, at::kDouble); }),
+              HasSubstr("another dtype"));
+}
+
+TEST(PerHeadMethod, RefusesNumbersThatAreNotFinite) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  EXPECT_THAT(refusal([=](HeadFit& fit, const HeadProblem&) { fit.keys[5][15] = nan; }), HasSubstr("not finite"));
+  EXPECT_THAT(refusal([=](HeadFit& fit, const HeadProblem&) { fit.values[0][0] = -infinity; }),
+              HasSubstr("not finite"));
+  EXPECT_THAT(refusal([=](HeadFit& fit, const HeadProblem&) { fit.bias = at::full({6}, -infinity); }),
+              HasSubstr("not finite"));
+}
+
+TEST(PerHeadMethod, RefusesBudgetsThatDoNotFit) {
+  const Spoiled method([](HeadFit&, const HeadProblem&) {});
+  const int64_t source_len = Scene::of(at::kFloat).source_len();
+  EXPECT_THAT(refusal(method, {every_head(source_len + 1)}),
+              HasSubstr(fmt::format("a target of {} entries for {} compactable ones", source_len + 1, source_len)));
+  EXPECT_THAT(refusal(method, {every_head(5), {{{1, 1}, {1, -1}}}}), HasSubstr("layer 1, KV head 1"));
+  EXPECT_THAT(refusal(method, {{{{1, 1}}}}), HasSubstr("other layers or heads"));
+  EXPECT_THAT(refusal(method, {{{{1}, {1}}}}), HasSubstr("other layers or heads"));
+}
+
+TEST(PerHeadMethod, RefusesToWorkWithoutTheQueriesItNeeds) {
+  EXPECT_THAT(refusal(Spoiled([](HeadFit&, const HeadProblem&) {}, true), {every_head(5)}, false),
+              HasSubstr("was given none"));
+}
+
+// An exception inside a worker thread comes out as it is.
+TEST(PerHeadMethod, PassesOnWhatAHeadThrows) {
+  const Error thrown(ErrorKind::kInternal, "nothing to see", "here", "there");
+  EXPECT_EQ(refusal([&](HeadFit&, const HeadProblem&) { throw thrown; }), std::string(thrown.what()));
+}
+
+TEST(PerHeadMethod, SumsNotesOverHeadsAndHandsOutTheWallClock) {
+  const Scene& scene = Scene::of(at::kFloat);
+  class Noted final : public PerHeadMethod {
+   public:
+    bool needs_queries() const override { return false; }
+
+   protected:
+    HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
+      return [problem](int64_t target_len) {
+        HeadFit fit = keep(problem, at::arange(target_len, at::TensorOptions(at::kLong)));
+        fit.notes["kept"] = target_len;
+        if (problem.layer == 0) fit.notes["half"] = 0.5;
+        return fit;
+      };
+    }
+  };
+  const std::vector<Compaction> made = scene.compact(Noted(), {every_head(6), ragged(scene)});
+  EXPECT_EQ(made[0].notes, (Json{{"kept", 24}, {"half", 1.0}}));
+  // The head that keeps nothing is not asked.
+  EXPECT_EQ(made[1].notes, (Json{{"kept", 37 + scene.source_len() + 5}, {"half", 0.5}}));
+  for (const Compaction& one : made) {
+    EXPECT_GE(one.shared_s, 0.0);
+    EXPECT_GT(one.own_s, 0.0);
+  }
+}
+
+}  // namespace
+}  // namespace kvc
