@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "methods/scene_for_tests.h"
+#include "harness/testing/method_scene.h"
 
 namespace kvc {
 namespace {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "harness/core/error.h"
-#include "methods/scene_for_tests.h"
+#include "harness/testing/method_scene.h"
 
 namespace kvc {
 namespace {
