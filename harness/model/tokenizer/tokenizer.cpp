@@ -7,6 +7,7 @@ std::string Tokenizer::decode(const std::vector<int64_t>& ids) const {
   for (const int64_t id : ids) {
     if (!is_special(id)) text += token_bytes(id);
   }
+  if (drops_first_space() && text.starts_with(' ')) text.erase(0, 1);
   return text;
 }
 

@@ -32,6 +32,8 @@ class Tokenizer {
   // The bytes of one token; a special token gives its spelling. Throws Error(kData) for an id outside the vocabulary.
   virtual std::string token_bytes(int64_t id) const = 0;
   virtual bool is_special(int64_t id) const = 0;
+  // SentencePiece vocabularies begin a text with a space that is not in it; decoding leaves out one leading space.
+  virtual bool drops_first_space() const { return false; }
   // Bytes of the ids one after the other, special tokens left out.
   std::string decode(const std::vector<int64_t>& ids) const;
 

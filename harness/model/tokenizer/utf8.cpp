@@ -2,6 +2,22 @@
 
 namespace kvc {
 
+Utf8Start utf8_start(std::string_view text, size_t offset) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned lead = byte(offset);
+  const size_t wanted = lead < 0xC2 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 1;
+  unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+  unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+  size_t length = 1;
+  while (length < wanted && offset + length < text.size() && byte(offset + length) >= low &&
+         byte(offset + length) <= high) {
+    ++length;
+    low = 0x80;
+    high = 0xBF;
+  }
+  return {length, length < wanted};
+}
+
 std::optional<std::string> bytes_of_spelling(std::string_view spelling) {
   static const std::array<std::int16_t, 0x180> byte_of = [] {
     std::array<std::int16_t, 0x180> table{};

@@ -1,4 +1,4 @@
-// Just enough UTF-8: where valid text ends, and the byte alphabet of byte-level vocabularies.
+// Just enough UTF-8: where valid text ends, what stands for the rest, and the byte alphabet of byte-level vocabularies.
 #pragma once
 
 #include <array>
@@ -25,6 +25,16 @@ inline size_t utf8_length(std::string_view text, size_t offset) {
                        (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second >= 0x90);
   return outside ? 0 : length;
 }
+
+inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
+
+// Where no well-formed character starts: the longest run of bytes that starts one, at least one byte; Unicode replaces
+// it by one U+FFFD. can_continue: more bytes could complete it.
+struct Utf8Start {
+  size_t length;
+  bool can_continue;
+};
+Utf8Start utf8_start(std::string_view text, size_t offset);
 
 // Byte-level vocabularies spell each byte as one printable character (Radford et al. 2019, GPT-2's bytes_to_unicode):
 // printable Latin-1 stands for itself, the other 68 bytes are U+0100 and up in order.
