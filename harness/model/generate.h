@@ -1,10 +1,9 @@
-// Decoding many sequences together over one shared cache: greedy or sampled generation, and the likelihood of given
-// text. The prefix is read once per step for the whole batch.
+// Writing many sequences together over one shared cache, greedily or sampled. The prefix is read once per step for the
+// whole batch.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,37 +17,29 @@ struct DecodeSettings {
   double temperature = 0;  // 0 = greedy
   int64_t top_k = 0;       // 0 = all
   double top_p = 1.0;
+  double min_p = 0;               // least probability beside that of the likeliest token; 0 = any
+  std::vector<std::string> stop;  // texts that end an answer; none is empty
+  int64_t thinking_budget = -1;   // tokens between <think> and </think>, then "</think>" is put in; -1 = no limit
   Json to_json() const;
 };
 
 struct Generation {
-  std::vector<int64_t> tokens;  // without the end token
-  std::string stop_reason;      // "end" (an end token) or "length"
+  std::vector<int64_t> tokens;  // without the end token; with those that spell the stop text
+  std::string text;             // decoded; ends before the stop text
+  std::string stop_reason;      // "end" (an end token), "stop" (a stop text), or "length"
+  int64_t thinking_tokens = 0;  // written between <think> and </think>, both left out
+  bool thinking_cut = false;    // the budget ended the thinking
 };
+
+// Hears of each token the moment it is chosen: sequence, token.
+using TokenSink = std::function<void(size_t sequence, int64_t token)>;
 
 // prompts[b]: tokens read behind the prefix before the first new one, at least one. seeds[b]: of sequence b's own
-// random stream, so that a sequence's answer does not depend on its neighbours; unused when greedy.
+// random stream, so that a sequence's answer does not depend on its neighbours; unused when greedy. A prompt whose last
+// <think> is not closed begins in thought. Budget: s1's forced end of thinking (Muennighoff et al., arXiv:2501.19393).
+// Throws Error(kUsage) for a thinking budget where the tokenizer has no </think> token.
 std::vector<Generation> generate(const Model& model, const KvCache& prefix,
                                  const std::vector<std::vector<int64_t>>& prompts, const DecodeSettings& settings,
-                                 const std::vector<std::uint64_t>& seeds);
-
-// A text to be scored after prompts[prompt]; at least one token.
-struct Continuation {
-  int64_t prompt = 0;
-  std::vector<int64_t> tokens;
-};
-
-// sum over tokens of log p(token | prefix, prompt, earlier tokens), natural log, for each continuation. Each prompt is
-// read once; its tail is then forked for its continuations.
-std::vector<double> continuation_log_likelihoods(const Model& model, const KvCache& prefix,
-                                                 const std::vector<std::vector<int64_t>>& prompts,
-                                                 const std::vector<Continuation>& continuations);
-
-// Hidden states (after the final norm) from which each continuation token is predicted: element i is (tokens of
-// continuation i, hidden), row j predicting token j. With Decoder::logits on a few rows at a time this gives whole
-// distributions without ever holding tokens x vocabulary.
-std::vector<at::Tensor> continuation_hidden(const Model& model, const KvCache& prefix,
-                                            const std::vector<std::vector<int64_t>>& prompts,
-                                            const std::vector<Continuation>& continuations);
+                                 const std::vector<std::uint64_t>& seeds, const TokenSink& sink = {});
 
 }  // namespace kvc

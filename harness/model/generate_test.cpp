@@ -8,6 +8,7 @@
 #include <map>
 
 #include "harness/core/error.h"
+#include "harness/model/continuation.h"
 #include "harness/model/sampling.h"
 #include "harness/testing/naive_decoder.h"
 #include "harness/testing/tiny_model.h"
@@ -97,6 +98,76 @@ TEST_F(Generate, StopsAtTheTrainedLength) {
               ThrowsMessage<Error>(HasSubstr("trained on 50 positions")));
 }
 
+TEST_F(Generate, HandsOutTokensAsTheyCome) {
+  const auto list = prompts(3);
+  std::map<size_t, std::vector<int64_t>> heard;
+  const auto results = generate(model_, prefix_, list, {.max_new_tokens = 9}, {},
+                                [&](size_t sequence, int64_t token) { heard[sequence].push_back(token); });
+  for (size_t b = 0; b < list.size(); ++b) {
+    EXPECT_EQ(heard[b], results[b].tokens);
+    EXPECT_EQ(results[b].text, model_.tokenizer().decode(results[b].tokens));
+  }
+}
+
+TEST_F(Generate, StopsBehindAStopText) {
+  const std::vector<int64_t> prompt = text(6, 4);
+  const Generation whole = generate(model_, prefix_, {prompt}, {.max_new_tokens = 30}, {}).at(0);
+  ASSERT_GT(whole.text.size(), 12U);
+  const std::string stop = whole.text.substr(7, 3);  // of several tokens: the tiny model's tokens are bytes
+  const size_t first = whole.text.find(stop);
+  const auto cut =
+      generate(model_, prefix_, {prompt, text(5, 9)}, {.max_new_tokens = 30, .stop = {"absent", stop}}, {});
+  EXPECT_EQ(cut[0].stop_reason, "stop");
+  EXPECT_EQ(cut[0].text, whole.text.substr(0, first));
+  EXPECT_EQ(model_.tokenizer().decode(cut[0].tokens), whole.text.substr(0, first + stop.size()));
+  EXPECT_THAT([&] { (void)generate(model_, prefix_, {prompt}, {.stop = {""}}, {}); },
+              ThrowsMessage<Error>(HasSubstr("out of range")));
+}
+
+TEST_F(Generate, EndsThoughtsAtTheirBudget) {
+  constexpr int64_t kOpen = 259, kClose = 260, kNew = 20;
+  const DecodeSettings free{.max_new_tokens = kNew};
+  std::vector<int64_t> thinking = text(6, 4), silent = thinking;
+  thinking.insert(thinking.begin(), kOpen);
+  silent.insert(silent.begin(), {kOpen, kClose});
+  const Generation unlimited = generate(model_, prefix_, {thinking}, free, {}).at(0);
+  ASSERT_THAT(unlimited.tokens, ::testing::Each(::testing::AllOf(::testing::Ne(kOpen), ::testing::Ne(kClose))))
+      << "take another prompt";
+  EXPECT_FALSE(unlimited.thinking_cut);
+  EXPECT_EQ(unlimited.thinking_tokens, kNew);
+  for (const int64_t budget : {0, 3}) {
+    const auto results =
+        generate(model_, prefix_, {thinking, silent}, {.max_new_tokens = kNew, .thinking_budget = budget}, {});
+    const Generation& thought = results[0];
+    EXPECT_TRUE(thought.thinking_cut);
+    EXPECT_EQ(thought.thinking_tokens, budget);
+    std::vector<int64_t> expected(unlimited.tokens.begin(), unlimited.tokens.begin() + budget);
+    expected.insert(expected.end(), {'\n', kClose, '\n', '\n'});
+    // Behind the forced text the model goes on by itself.
+    std::vector<int64_t> prompt = thinking;
+    prompt.insert(prompt.end(), expected.begin(), expected.end());
+    const Generation rest = generate(model_, prefix_, {prompt}, {.max_new_tokens = kNew - budget - 4}, {}).at(0);
+    expected.insert(expected.end(), rest.tokens.begin(), rest.tokens.end());
+    EXPECT_EQ(thought.tokens, expected);
+    EXPECT_FALSE(results[1].thinking_cut);
+    EXPECT_EQ(results[1].thinking_tokens, 0);
+  }
+}
+
+TEST_F(Generate, LogProbabilitiesOfATextEqualNaiveOnes) {
+  const std::vector<int64_t> tokens = text(30, 7);
+  const KvCache nothing = KvCache::empty(2, 2, 16, model_.decoder().options());
+  const NaiveResult naive = naive_forward(tiny_spec(), weights_, nothing, tokens);
+  const std::vector<double> got = text_log_probs(model_, tokens);
+  ASSERT_EQ(got.size(), tokens.size() - 1);
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_NEAR(got[i], naive_log_probability(naive.logits[i], tokens[i + 1]), 1e-4) << i;
+  }
+  EXPECT_TRUE(text_log_probs(model_, {5}).empty());
+  EXPECT_THAT([&] { (void)text_log_probs(model_, text(600, 3)); },
+              ThrowsMessage<Error>(HasSubstr("longer than the model's 512 positions")));
+}
+
 TEST_F(Generate, RefusesWhatMakesNoSense) {
   EXPECT_TRUE(generate(model_, prefix_, {}, {}, {}).empty());
   EXPECT_THAT([&] { (void)generate(model_, prefix_, {{}}, {}, {}); },
@@ -177,12 +248,13 @@ TEST(Sampling, GreedyTakesTheLowestIdAmongEquals) {
       ThrowsMessage<Error>(HasSubstr("not finite")));
 }
 
-std::vector<double> shares(const std::vector<float>& logits, double temperature, int64_t top_k, double top_p) {
+std::vector<double> shares(const std::vector<float>& logits, double temperature, int64_t top_k, double top_p,
+                           double min_p = 0) {
   std::mt19937_64 random(42);
   std::vector<double> counts(logits.size(), 0.0);
   constexpr int kDraws = 40000;
   for (int i = 0; i < kDraws; ++i)
-    ++counts[static_cast<size_t>(sampled_token(logits, temperature, top_k, top_p, random))];
+    ++counts[static_cast<size_t>(sampled_token(logits, temperature, top_k, top_p, min_p, random))];
   for (double& count : counts) count /= kDraws;
   return counts;
 }
@@ -204,6 +276,9 @@ TEST(Sampling, FollowsTheProbabilities) {
   expect(shares(logits, 1, 3, 0.5), {1, 0, 0, 0});
   expect(shares(logits, 0.5, 0, 1), {0.25 / 0.36, 0.01 / 0.36, 0.09 / 0.36, 0.01 / 0.36});
   EXPECT_EQ(shares(logits, 1, 1, 1)[0], 1);
+  expect(shares(logits, 1, 0, 1, 0.21), {0.625, 0, 0.375, 0});     // 0.1 is less than 0.21 of 0.5
+  expect(shares(logits, 2, 0, 1, 0.21), shares(logits, 2, 0, 1));  // flattened first: the root of 0.2 is more
+  EXPECT_EQ(shares(logits, 1, 0, 1, 1)[0], 1);
 }
 
 TEST(Sampling, NucleusOfAFlatDistributionIsWide) {
@@ -216,8 +291,8 @@ TEST(Sampling, NucleusOfAFlatDistributionIsWide) {
 
 TEST(Sampling, UsesOneNumberADraw) {
   std::mt19937_64 a(1), b(1);
-  (void)sampled_token(std::vector<float>{1, 2, 3}, 1, 2, 0.5, a);
-  (void)sampled_token(std::vector<float>(500, 1.0F), 1, 0, 1, b);
+  (void)sampled_token(std::vector<float>{1, 2, 3}, 1, 2, 0.5, 0.1, a);
+  (void)sampled_token(std::vector<float>(500, 1.0F), 1, 0, 1, 0, b);
   EXPECT_EQ(a(), b());
 }
 

@@ -74,7 +74,7 @@ int64_t greedy_token(std::span<const float> logits) {
   return best;
 }
 
-int64_t sampled_token(std::span<const float> logits, double temperature, int64_t top_k, double top_p,
+int64_t sampled_token(std::span<const float> logits, double temperature, int64_t top_k, double top_p, double min_p,
                       std::mt19937_64& random) {
   constexpr double kUnit = 0x1.0p-53;
   const double u = static_cast<double>(random() >> 11U) * kUnit;  // [0, 1), the same on every platform
@@ -109,6 +109,9 @@ int64_t sampled_token(std::span<const float> logits, double temperature, int64_t
   if (candidates.empty()) {
     candidates.resize(logits.size());
     std::iota(candidates.begin(), candidates.end(), int64_t{0});
+  }
+  if (min_p > 0) {  // the likeliest token has weight 1, so something is always left
+    std::erase_if(candidates, [&](int64_t token) { return weights[static_cast<size_t>(token)] < min_p; });
   }
   return draw(candidates, weights, u);
 }

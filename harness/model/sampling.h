@@ -15,7 +15,7 @@ int64_t greedy_token(std::span<const float> logits);
 // ids first), then to the smallest set of those whose probability reaches top_p. One number is taken from `random`
 // whatever the outcome, so that a sequence's stream depends on nothing but its own length. temperature > 0. Computed in
 // float64. Throws like greedy_token.
-int64_t sampled_token(std::span<const float> logits, double temperature, int64_t top_k, double top_p,
+int64_t sampled_token(std::span<const float> logits, double temperature, int64_t top_k, double top_p, double min_p,
                       std::mt19937_64& random);
 
 }  // namespace kvc

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "harness/core/json_lines.h"
+#include "harness/model/continuation.h"
 #include "harness/model/generate.h"
 
 namespace kvc {

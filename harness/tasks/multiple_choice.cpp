@@ -43,8 +43,12 @@ class MultipleChoice final : public Task {
     std::vector<Ask> asks;
     for (const Question& question : request.questions)
       asks.push_back({choice_prompt(question, architecture, name), ""});
-    return write_answers(request, asks,
-                         {options_.max_new_tokens, options_.temperature, options_.top_k, options_.top_p});
+    DecodeSettings settings;
+    settings.max_new_tokens = options_.max_new_tokens;
+    settings.temperature = options_.temperature;
+    settings.top_k = options_.top_k;
+    settings.top_p = options_.top_p;
+    return write_answers(request, asks, settings);
   }
 
  private:

@@ -26,7 +26,7 @@ std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask
     Json answer = Json::object();
     answer["question_id"] = request.questions[i].id;
     answer["prompt"] = asks[i].user_text;
-    answer["text"] = request.model.tokenizer().decode(generations[i].tokens);
+    answer["text"] = generations[i].text;
     answer["stop_reason"] = generations[i].stop_reason;
     answer["n_tokens"] = generations[i].tokens.size();
     answers.push_back(std::move(answer));

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "harness/api/task.h"
+#include "harness/model/continuation.h"
 #include "harness/model/generate.h"
 
 namespace kvc {

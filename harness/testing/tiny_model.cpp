@@ -17,7 +17,8 @@ namespace {
 
 constexpr int64_t kBytes = 256;
 constexpr int64_t kVocab = 300;
-constexpr std::array<const char*, 3> kSpecials = {"<|im_start|>", "<|im_end|>", "<|endoftext|>"};
+constexpr std::array<const char*, 5> kSpecials = {"<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>"};
+constexpr int64_t kControls = 3;  // the last two are text for decode()
 
 class ByteTokenizer final : public Tokenizer {
  public:
@@ -44,11 +45,9 @@ class ByteTokenizer final : public Tokenizer {
                   "");
     }
     if (id < kBytes) return {static_cast<char>(static_cast<unsigned char>(id))};
-    return is_special(id) ? kSpecials.at(static_cast<size_t>(id - kBytes)) : "";
+    return id < kBytes + static_cast<int64_t>(kSpecials.size()) ? kSpecials.at(static_cast<size_t>(id - kBytes)) : "";
   }
-  bool is_special(int64_t id) const override {
-    return id >= kBytes && id < kBytes + static_cast<int64_t>(kSpecials.size());
-  }
+  bool is_special(int64_t id) const override { return id >= kBytes && id < kBytes + kControls; }
   int64_t vocab_size() const override { return kVocab; }
   std::optional<int64_t> bos() const override { return kBytes + 2; }
   std::vector<int64_t> end_ids() const override { return {kBytes + 1, kBytes + 2}; }

@@ -10,8 +10,8 @@
 namespace kvc {
 
 // Its tokenizer maps bytes to ids 0..255; 256 = "<|im_start|>", 257 = "<|im_end|>" (an end), 258 = "<|endoftext|>" (BOS
-// and an end). Chat format chatml. Equal seeds give equal weights; hidden size 48, feed-forward 96, vocabulary 300
-// (259.. are unused ids with empty bytes).
+// and an end), 259 = "<think>", 260 = "</think>". Chat format chatml. Equal seeds give equal weights; hidden size 48,
+// feed-forward 96, vocabulary 300 (261.. are unused ids with empty bytes).
 Model tiny_model(std::uint64_t seed, at::ScalarType dtype = at::kFloat, int64_t max_positions = 512);
 
 // The same decoder's parts, for tests that change the architecture: `spec` decides which weights exist.

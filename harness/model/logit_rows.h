@@ -1,0 +1,38 @@
+// Rows of the decoder's output that the steps behind it look at, a bounded number at a time.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "harness/model/model.h"
+
+namespace kvc {
+
+// visit(first row, logits (n, vocab) float32 contiguous on the CPU) for all rows of `hidden` (N, hidden). 256 rows of a
+// vocabulary of 150,000 are 150 MB.
+template <class Visit>
+void for_logits(const Model& model, const at::Tensor& hidden, const Visit& visit) {
+  constexpr int64_t kLogitRows = 256;
+  for (int64_t first = 0; first < hidden.size(0); first += kLogitRows) {
+    const int64_t n = std::min(kLogitRows, hidden.size(0) - first);
+    visit(first, model.decoder().logits(hidden.narrow(0, first, n)).cpu().contiguous());
+  }
+}
+
+// The last row of each packed sequence, (B, hidden).
+inline at::Tensor last_rows(const at::Tensor& hidden, const std::vector<int64_t>& sequence_offsets) {
+  std::vector<int64_t> rows;
+  for (size_t b = 1; b < sequence_offsets.size(); ++b) rows.push_back(sequence_offsets[b] - 1);
+  return hidden.index_select(0, at::tensor(rows, at::kLong).to(hidden.device()));
+}
+
+inline int64_t longest(const std::vector<std::vector<int64_t>>& texts) {
+  size_t most = 0;
+  for (const auto& text : texts) most = std::max(most, text.size());
+  return static_cast<int64_t>(most);
+}
+
+}  // namespace kvc
