@@ -5,9 +5,11 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 #include <string>
 
 #include "harness/cli/list.h"
+#include "harness/cli/model_commands.h"
 #include "harness/report/report.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/runner.h"
@@ -94,15 +96,19 @@ int validate(const Arguments& arguments) {
   return 0;
 }
 
-int dispatch(CLI::App& app, const Arguments& arguments) {
+int dispatch(const CLI::App& app, const Arguments& arguments, const std::map<std::string, Runner>& model_commands) {
   if (arguments.threads > 0) at::set_num_threads(arguments.threads);
+  for (const auto& [name, run_command] : model_commands) {
+    if (app.got_subcommand(name)) return run_command();
+  }
   if (app.got_subcommand("run")) return run(arguments);
   if (app.got_subcommand("report")) return report(arguments);
   if (app.got_subcommand("list")) return list(arguments);
   return validate(arguments);
 }
 
-void declare(CLI::App& app, Arguments& arguments) {
+// Returns what runs the commands that declare themselves.
+std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
   app.require_subcommand(1);
   app.set_version_flag("--version", "kvc " KVC_VERSION);
   app.add_option("--threads", arguments.threads, "threads of the processor; default: all cores")
@@ -127,6 +133,8 @@ void declare(CLI::App& app, Arguments& arguments) {
 
   CLI::App* validate_command = app.add_subcommand("validate", "check a sweep file without running it");
   validate_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
+
+  return {{"tokenize", declare_tokenize(app)}, {"perplexity", declare_perplexity(app)}};
 }
 
 }  // namespace
@@ -134,10 +142,10 @@ void declare(CLI::App& app, Arguments& arguments) {
 int run_cli(int argc, const char* const* argv) {
   CLI::App app("Compacts KV caches with many methods and measures what is left of a model's answers.", "kvc");
   Arguments arguments;
-  declare(app, arguments);
+  const std::map<std::string, Runner> model_commands = declare(app, arguments);
   try {
     app.parse(argc, argv);
-    return dispatch(app, arguments);
+    return dispatch(app, arguments, model_commands);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     fmt::print(stderr, "error: {}\n  mend:  kvc --help, or kvc COMMAND --help\n", e.what());

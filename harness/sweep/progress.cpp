@@ -58,6 +58,11 @@ void Progress::measured() {
   show(measured_ == expected_ && !terminal_);
 }
 
+void Progress::reached(int64_t n, const std::string& what) {
+  measured_ = n;
+  stage(what);
+}
+
 std::string Progress::time_left() const {
   if (!begun_ || measured_ == 0 || measured_ >= expected_) return "";
   const double rate = clock_.seconds() / static_cast<double>(measured_);

@@ -15,11 +15,12 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  void note(const std::string& text);   // a line that stays
-  void expect(int64_t n_records);       // so many more records are to be measured
-  void begin();                         // time left is reckoned from the first call on
-  void stage(const std::string& what);  // what is under way now
-  void measured();                      // one record is on disk
+  void note(const std::string& text);                // a line that stays
+  void expect(int64_t n_records);                    // so many more records are to be measured
+  void begin();                                      // time left is reckoned from the first call on
+  void stage(const std::string& what);               // what is under way now
+  void measured();                                   // one record is on disk
+  void reached(int64_t n, const std::string& what);  // n of the expected are done: for work that counts otherwise
 
  private:
   void show(bool at_once);

@@ -1,0 +1,17 @@
+// The commands that look at one model: tokenize, perplexity, generate, inspect. Each function adds its command to `app`
+// and returns what runs it; the result is the exit code.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace kvc {
+
+using Runner = std::function<int()>;
+
+Runner declare_tokenize(CLI::App& app);
+Runner declare_perplexity(CLI::App& app);
+Runner declare_generate(CLI::App& app);
+Runner declare_inspect(CLI::App& app);
+
+}  // namespace kvc

@@ -1,0 +1,24 @@
+#include "harness/cli/model_options.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "harness/core/error.h"
+
+namespace kvc {
+
+void add_model_options(CLI::App& command, ModelConfig& config) {
+  command.add_option("--model", config.path, "GGUF file, or folder as downloaded from a model hub")->required();
+  command.add_option("--dtype", config.dtype,
+                     "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
+  command.add_option("--device", config.device, "cpu, cuda or auto");
+}
+
+void print_out(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
+  throw Error(ErrorKind::kData, std::string("cannot write the output: ") + std::strerror(errno), "standard output",
+              "make room, or send it elsewhere");
+}
+
+}  // namespace kvc

@@ -1,0 +1,16 @@
+// Options that all commands with a model share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "harness/model/model.h"
+
+namespace kvc {
+
+void add_model_options(CLI::App& command, ModelConfig& config);
+
+// One line of JSON or text on stdout; throws Error(kData) when it cannot be written (full disk, closed pipe).
+void print_out(const std::string& text);
+
+}  // namespace kvc
