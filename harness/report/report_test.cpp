@@ -185,6 +185,19 @@ TEST(Tabulate, CountsFailedAndMissing) {
   EXPECT_THAT(text, HasSubstr("253 done, 2 failed, 1 missing"));
 }
 
+TEST(Tabulate, CountsACellWithoutAnyRecordAsMissing) {
+  std::vector<Record> records = test_records::make({});
+  const auto of_cell = [](const Record& record) {
+    return record.cell.at("method").at("name") == "snapkv" && record.cell.at("target") == 0.05 &&
+           record.cell.at("task").at("name") == "fidelity";
+  };
+  const auto gone = std::erase_if(records, of_cell);
+  ASSERT_GT(gone, 0U);
+  const Tabulated t = tabulate(records);
+  EXPECT_EQ(t.n_missing, static_cast<int64_t>(gone));
+  EXPECT_THAT(report_terminal(t), HasSubstr("(2 missing)"));
+}
+
 TEST(Report, WritesTheSameBytesWhateverTheOrder) {
   std::vector<Record> records = test_records::make({});
   const Folder folder(records);

@@ -222,12 +222,21 @@ Row finish_row(const RowData& data, const TableData& table, const std::vector<Js
   row.queries_label = labels.of("queries", data.queries);
   const std::string name = name_of(data.method);
   row.role = name == "full_cache" ? Role::kCeiling : name == "no_context" ? Role::kFloor : Role::kMethod;
+  if (const auto found = data.cells.find("null"); found != data.cells.end()) {
+    row.untargeted = summarize(found->second, table);
+  }
   for (const Json& target : targets) {
     const auto found = data.cells.find(canonical_json(target));
-    row.cells.push_back(found == data.cells.end() ? std::nullopt : std::optional(summarize(found->second, table)));
+    if (found != data.cells.end()) {
+      row.cells.emplace_back(summarize(found->second, table));
+    } else if (row.untargeted) {
+      row.cells.emplace_back(std::nullopt);
+    } else {  // not one record yet, though other methods have this target
+      CellData none;
+      none.target = target;
+      row.cells.emplace_back(summarize(none, table));
+    }
   }
-  if (const auto found = data.cells.find("null"); found != data.cells.end())
-    row.untargeted = summarize(found->second, table);
   return row;
 }
 
@@ -280,6 +289,10 @@ void count(const TableData& table, const Labels& labels, Tabulated& result) {
         result.failures.push_back({judged.record->cell_id, label, judged.record->document_id, judged.error});
       }
       result.n_missing += missing;
+    }
+    if (row.cells.count("null") > 0) continue;
+    for (const auto& [target, value] : table.targets) {
+      if (row.cells.count(target) == 0) result.n_missing += static_cast<int64_t>(table.documents.size());
     }
   }
 }
