@@ -1,6 +1,8 @@
-// Byte-level byte-pair encoding (GPT-2, Llama 3, Qwen, SmolLM): text is cut into words by an expression, each word's
-// bytes are merged pair by pair, lowest rank first, leftmost first among equals (Sennrich et al. 2016; Radford et al.
-// 2019).
+// Byte-pair encoding: text is cut into words, the symbols of each word are merged pair by pair, lowest rank first,
+// leftmost first among equals (Sennrich et al. 2016). Two alphabets:
+//  - bytes (GPT-2, Llama 3, Qwen, SmolLM; Radford et al. 2019): expressions cut the words, symbols are bytes;
+//  - characters (SentencePiece's BPE; Llama 2, Mistral): a space is the character U+2581, symbols are characters, one
+//    that the vocabulary lacks is its UTF-8 bytes' tokens <0x00> to <0xFF>.
 #pragma once
 
 #include <array>
@@ -10,41 +12,70 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "harness/model/tokenizer/merge_table.h"
 #include "harness/model/tokenizer/pre_tokenizer.h"
+#include "harness/model/tokenizer/special_tokens.h"
 #include "harness/model/tokenizer/tokenizer.h"
 
 namespace kvc {
 
 enum class TokenKind : std::uint8_t {
-  kNormal,       // spelled in the byte alphabet, reached by merges
+  kNormal,       // reached by merges
   kControl,      // "<|im_start|>": recognised in control segments only, left out by decode()
   kUserDefined,  // "<think>": recognised in control segments only, but text for decode()
+  kByte,         // "<0x0A>" of a character alphabet
+  kUnused,       // never encoded
 };
 
-// All that a tokenizer is made of, not yet believed.
+enum class BpeAlphabet : std::uint8_t { kBytes, kCharacters };
+
+struct BpeMerge {
+  std::string left, right;
+  std::uint32_t rank = 0;
+};
+
+// What a character alphabet does with spaces.
+struct SpaceRule {
+  enum class First : std::uint8_t {
+    kNever,
+    kEveryRun,   // a space is put in front of the text and of what follows a special token
+    kTextStart,  // in front of the text only, and not where it begins with a special token
+  };
+  First first = First::kEveryRun;
+  bool unless_there = false;  // not where the text begins with a space of its own
+  bool cut_at_every = false;  // words never reach over the start of a space
+};
+
 struct BpeVocabulary {
-  std::vector<std::string> tokens;  // by id; normal ones in the byte alphabet, the others as they are
-  std::vector<TokenKind> kinds;     // as many
-  std::vector<std::string> merges;  // "left right", by rank
-  std::string pre_tokenizer;        // name, see PreTokenizer
+  std::vector<std::string>
+      tokens;                    // by id; empty: no token has this id. Normal ones in the alphabet, others as they are
+  std::vector<TokenKind> kinds;  // as many
+  std::vector<BpeMerge> merges;
+  BpeAlphabet alphabet = BpeAlphabet::kBytes;
+  SplitRecipe split;                                    // of a byte alphabet
+  SpaceRule spaces;                                     // of a character alphabet
+  std::unordered_set<int64_t> strip_left, strip_right;  // special tokens that take the white space beside them
   std::optional<int64_t> bos;
   std::vector<int64_t> end_ids;
   std::string where;                                         // file, for messages
   std::string tokens_key = "tokens", merges_key = "merges";  // how the file calls them, for messages
 };
 
-// Thread-safe. A byte for which the vocabulary has no token is left out, as the models' own tokenizers do (SmolLM2 has
+// "left right" as files write a merge. Throws Error(kData) naming key and rank when it is not two pieces.
+BpeMerge parse_merge(const std::string& text, size_t rank, const std::string& key, const std::string& where);
+
+// Thread-safe. A byte for which a byte alphabet has no token is left out, as the models' own tokenizers do (SmolLM2 has
 // none for 21 bytes that ordinary text does not hold: six control characters and lead bytes of unassigned planes);
 // lost_bytes() names them.
 class BpeTokenizer final : public Tokenizer {
  public:
-  // Throws Error(kData) naming key and index: counts that differ, empty or duplicate token, merge that is no pair, of
-  // unknown pieces, to an unknown or a control token, or given twice; a byte spelled by a control token; id out of
-  // range; unknown pre-tokenizer.
+  // Throws Error(kData) naming key and index: counts that differ, duplicate token, merge of unknown pieces, to an
+  // unknown or a control token, or given twice; a byte spelled by a control token; a character alphabet without all
+  // byte tokens; id out of range; an expression that is not supported.
   explicit BpeTokenizer(BpeVocabulary vocabulary);
   ~BpeTokenizer() override;
 
@@ -57,16 +88,13 @@ class BpeTokenizer final : public Tokenizer {
   int64_t vocab_size() const override { return static_cast<int64_t>(bytes_.size()); }
   std::optional<int64_t> bos() const override { return bos_; }
   std::vector<int64_t> end_ids() const override { return end_ids_; }
+  bool drops_first_space() const override;
 
   std::optional<int64_t> find_token(const std::string& spelling) const;
   std::vector<unsigned char> lost_bytes() const;
 
  private:
   struct Scratch;
-  struct Special {
-    std::string spelling;
-    int64_t id;
-  };
   struct Output {
     std::vector<int64_t> ids;
     std::vector<int64_t> ends;
@@ -75,18 +103,28 @@ class BpeTokenizer final : public Tokenizer {
   class Lease;
 
   void add_tokens(const BpeVocabulary& vocabulary);
+  void add_bytes(const BpeVocabulary& vocabulary);
   void add_merges(const BpeVocabulary& vocabulary);
-  const Special* special_at(std::string_view text, size_t offset) const;
-  void encode_text_into(std::string_view text, int64_t base, Scratch& scratch, Output& out) const;
-  void encode_word(std::string_view word, Scratch& scratch) const;
+  void encode_run(const TextRun& run, Scratch& scratch, Output& out) const;
+  void encode_words(std::string_view text, Scratch& scratch, Output& out) const;
+  void encode_characters(std::string_view text, bool space_first, Scratch& scratch, Output& out) const;
+  void append_word(std::string_view word, size_t start, Scratch& scratch, Output& out) const;
+  void encode_word(std::string_view word, bool space_first, Scratch& scratch) const;
+  void add_byte_symbols(std::string_view word, Scratch& scratch) const;
+  void add_character_symbols(std::string_view word, bool space_first, Scratch& scratch) const;
   void merge(Scratch& scratch) const;
 
+  BpeAlphabet alphabet_;
+  SplitRecipe split_;
+  SpaceRule spaces_;
+  bool cuts_at_spaces_ = true;      // of a character alphabet: no merge reaches over the start of a space
   std::vector<std::string> bytes_;  // by id
   std::vector<TokenKind> kinds_;
   std::unordered_map<std::string, int64_t> ids_;    // spelling in the file -> id
   std::unordered_map<std::string, int64_t> words_;  // bytes of normal tokens -> id; filled when whole words come first
   std::array<std::int32_t, 256> byte_ids_{};        // -1: the vocabulary has no such byte
-  std::array<std::vector<Special>, 256> specials_;  // by first byte, longest first
+  std::unordered_map<char32_t, std::int32_t> character_ids_;
+  SpecialTokens specials_;
   MergeTable merges_;
   PreTokenizer pre_tokenizer_;
   std::optional<int64_t> bos_;

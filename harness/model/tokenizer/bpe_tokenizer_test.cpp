@@ -25,7 +25,7 @@ BpeVocabulary vocabulary(const std::vector<std::string>& merges, const std::vect
   BpeVocabulary v;
   for (int b = 0; b < 256; ++b) v.tokens.push_back(spell_byte(static_cast<unsigned char>(b)));
   for (std::string merge : merges) {
-    v.merges.push_back(merge);
+    v.merges.push_back(parse_merge(merge, v.merges.size(), "merges", "test"));
     merge.erase(merge.find(' '), 1);
     if (std::find(v.tokens.begin(), v.tokens.end(), merge) == v.tokens.end()) v.tokens.push_back(merge);
   }
@@ -34,7 +34,7 @@ BpeVocabulary vocabulary(const std::vector<std::string>& merges, const std::vect
   v.kinds.resize(v.tokens.size(), TokenKind::kControl);
   v.tokens.insert(v.tokens.end(), user_defined.begin(), user_defined.end());
   v.kinds.resize(v.tokens.size(), TokenKind::kUserDefined);
-  v.pre_tokenizer = "gpt2";
+  v.split = split_recipe("gpt2", "test");
   v.where = "test";
   return v;
 }
@@ -103,7 +103,7 @@ TEST(BpeTokenizer, AnyBytesSurvive) {
   }
   for (const std::string name : {"gpt2", "smollm", "llama-bpe", "qwen2"}) {
     BpeVocabulary v = vocabulary({"a b", "\u00c3 \u00a9"});
-    v.pre_tokenizer = name;
+    v.split = split_recipe(name, "test");
     const BpeTokenizer tokenizer(v);
     for (const std::string& text : texts) {
       std::vector<int64_t> ends;
@@ -163,13 +163,13 @@ TEST(BpeTokenizer, ReadsNeighboursAsOneText) {
 // Llama 3 takes a whole word that is a token; a control token is no word, however it is spelled.
 TEST(BpeTokenizer, WholeWordsAreNeverControl) {
   BpeVocabulary v = vocabulary({"a b", "b c"}, {"STOP"});
-  v.pre_tokenizer = "llama-bpe";
+  v.split = split_recipe("llama-bpe", "test");
   v.tokens.push_back("abc");  // no merge leads there
   v.kinds.push_back(TokenKind::kNormal);
   const BpeTokenizer llama(v);
   EXPECT_THAT(llama.encode_text("abc"), ElementsAre(259));
   EXPECT_THAT(llama.encode_text("STOP"), ElementsAre('S', 'T', 'O', 'P'));
-  v.pre_tokenizer = "qwen2";
+  v.split = split_recipe("qwen2", "test");
   EXPECT_THAT(BpeTokenizer(v).encode_text("abc"), ElementsAre(256, 'c'));
 }
 
@@ -185,7 +185,7 @@ double seconds_of(const BpeTokenizer& tokenizer, const std::string& text) {
 TEST(BpeTokenizer, LongWordsAreNotQuadratic) {
   for (const std::string name : {"smollm", "gpt2", "llama-bpe", "qwen2"}) {
     BpeVocabulary v = vocabulary({"a a", "aa aa", "aaaa aaaa", "\u0120 \u0120", "\u00ff \u00ff"});
-    v.pre_tokenizer = name;
+    v.split = split_recipe(name, "test");
     const BpeTokenizer tokenizer(v);
     const size_t n = 200'000;
     EXPECT_LT(seconds_of(tokenizer, std::string(n, 'a')), 5) << name;

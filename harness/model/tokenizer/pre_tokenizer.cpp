@@ -4,50 +4,26 @@
 #include <fmt/format.h>
 #include <pcre2.h>
 
+#include <cstdint>
+#include <cstring>
+#include <limits>
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/model/tokenizer/expression.h"
+#include "harness/model/tokenizer/unicode.h"
 #include "harness/model/tokenizer/utf8.h"
 
 namespace kvc {
 namespace {
 
-// Unicode's White_Space written out: PCRE2's \s also takes U+180E, which the engines that the vocabularies were made
-// with do not.
-#define KVC_SPACE R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})"
-#define KVC_S "[" KVC_SPACE "]"
-#define KVC_NOT_S "[^" KVC_SPACE "]"
+// Of one match; a word of n bytes needs a small multiple of n.
+constexpr size_t kLeastSteps = 10'000'000, kStepsPerByte = 16;
+constexpr std::uint32_t kHeapKib = 256 * 1024;
 
-constexpr const char* kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{L}\p{N})" KVC_SPACE R"(]+|)" KVC_S
-                              "+(?!" KVC_NOT_S ")|" KVC_S "+";
-
-// Every digit alone first, then GPT-2's expression on what lies between, in one pass: blanks before a digit are blanks
-// at the end of their piece, so they stay together.
-constexpr const char* kSmollm = R"(\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\p{L}\p{N})" KVC_SPACE R"(]+|)" KVC_S
-                                R"(+(?![^\p{N})" KVC_SPACE "])|" KVC_S "+";
-
-constexpr const char* kLlama3 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\p{L}\p{N})" KVC_SPACE R"(]+[\r\n]*|)" KVC_S
-    R"(*[\r\n]+|)" KVC_S "+(?!" KVC_NOT_S ")|" KVC_S "+";
-
-constexpr const char* kQwen2 = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\p{L}\p{N})" KVC_SPACE
-                               R"(]+[\r\n]*|)" KVC_S R"(*[\r\n]+|)" KVC_S "+(?!" KVC_NOT_S ")|" KVC_S "+";
-
-struct Known {
-  const char* name;
-  const char* pattern;
-  bool whole_words_first;
-};
-constexpr Known kKnown[] = {
-    {"default", kGpt2, false},    {"gpt2", kGpt2, false},   {"gpt-2", kGpt2, false},
-    {"llama-bpe", kLlama3, true}, {"qwen2", kQwen2, false}, {"smollm", kSmollm, false},
-};
-
-struct FreeCode {
-  void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-};
-struct FreeMatch {
-  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+template <auto free_function>
+struct Free {
+  void operator()(auto* pointer) const { free_function(pointer); }
 };
 
 std::string pcre_message(int code) {
@@ -56,13 +32,36 @@ std::string pcre_message(int code) {
   return reinterpret_cast<const char*>(text);
 }
 
+struct Expression {
+  std::unique_ptr<pcre2_code, Free<pcre2_code_free>> code;
+  std::string text;  // as in the file, for messages
+};
+
+Expression compile(const std::string& text, const std::string& where) {
+  const std::string translated = translate_expression(text, where);
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  Expression expression{.text = text};
+  expression.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                                      PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &offset, nullptr));
+  if (!expression.code) {
+    throw Error(ErrorKind::kData, fmt::format("the pre-tokenizer's expression '{}': {}", text, pcre_message(error)),
+                where, "the file is damaged, or its expression is not supported");
+  }
+  // Where the system allows no generated code, PCRE2's interpreter gives the same words, only slower.
+  pcre2_jit_compile(expression.code.get(), PCRE2_JIT_COMPLETE);
+  return expression;
+}
+
 }  // namespace
 
 class PreTokenizer::Scratch {
  public:
-  std::unique_ptr<pcre2_match_data, FreeMatch> match;
-  std::string mended;            // the text with U+FFFD for every byte that is no UTF-8
-  std::vector<size_t> replaced;  // offsets in `mended` of those U+FFFD
+  std::unique_ptr<pcre2_match_data, Free<pcre2_match_data_free>> match;
+  std::unique_ptr<pcre2_match_context, Free<pcre2_match_context_free>> limits;
+  std::string mended;            // the text as the expressions see it, where that is not the text itself
+  std::vector<size_t> replaced;  // offsets in `mended` of U+FFFD that stand for one byte
+  std::vector<size_t> coarse;    // ends of the words of the step before
 };
 
 void PreTokenizer::ScratchDeleter::operator()(Scratch* scratch) const {
@@ -70,104 +69,137 @@ void PreTokenizer::ScratchDeleter::operator()(Scratch* scratch) const {
 }
 
 struct PreTokenizer::Impl {
-  Known known;
-  std::unique_ptr<pcre2_code, FreeCode> code;
+  std::vector<Expression> expressions;
+  std::string where;
 };
 
-PreTokenizer::PreTokenizer(const std::string& name, const std::string& where) : impl_(std::make_unique<Impl>()) {
-  const Known* found = nullptr;
-  for (const Known& known : kKnown) {
-    if (name == known.name) found = &known;
-  }
-  if (found == nullptr) {
-    throw Error(ErrorKind::kData, fmt::format("unknown pre-tokenizer '{}'", name), where, suggest_name(name, names()));
-  }
-  impl_->known = *found;
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  impl_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(found->pattern), PCRE2_ZERO_TERMINATED,
-                                  PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr));
-  if (!impl_->code) {
-    throw Error(ErrorKind::kInternal, fmt::format("expression of '{}': {} at {}", name, pcre_message(error), offset),
-                where, "");
-  }
-  // Where the system allows no generated code, PCRE2's interpreter gives the same words, only slower.
-  pcre2_jit_compile(impl_->code.get(), PCRE2_JIT_COMPLETE);
+PreTokenizer::PreTokenizer(const std::vector<std::string>& expressions, const std::string& where)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->where = where;
+  for (const std::string& text : expressions) impl_->expressions.push_back(compile(text, where));
 }
 
 PreTokenizer::~PreTokenizer() = default;
 PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
 PreTokenizer& PreTokenizer::operator=(PreTokenizer&&) noexcept = default;
 
-std::vector<std::string> PreTokenizer::names() {
-  std::vector<std::string> list;
-  for (const Known& known : kKnown) list.emplace_back(known.name);
-  return list;
-}
-
-bool PreTokenizer::whole_words_first() const {
-  return impl_->known.whole_words_first;
-}
-
 PreTokenizer::ScratchPtr PreTokenizer::make_scratch() const {
   ScratchPtr scratch(new Scratch);
   scratch->match.reset(pcre2_match_data_create(1, nullptr));
-  if (!scratch->match) throw Error(ErrorKind::kInternal, "no memory for a pattern match", "", "");
+  scratch->limits.reset(pcre2_match_context_create(nullptr));
+  if (!scratch->match || !scratch->limits) throw Error(ErrorKind::kInternal, "no memory for a pattern match", "", "");
+  pcre2_set_heap_limit(scratch->limits.get(), kHeapKib);
   return scratch;
 }
 
 namespace {
 
-size_t first_invalid(std::string_view text, size_t offset) {
+// Where the expressions must see something else than the text: a byte that is no UTF-8, or a character that PCRE2's
+// Unicode may not know. `stand` is what they see, `length` what it stands for; text.size() and empty at the end.
+struct Odd {
+  size_t offset, length;
+  std::string_view stand;
+};
+
+Odd next_odd(std::string_view text, size_t offset) {
   while (offset < text.size()) {
+    std::uint64_t eight = 0;
+    while (offset + sizeof eight <= text.size()) {
+      std::memcpy(&eight, text.data() + offset, sizeof eight);
+      if ((eight & 0x8080808080808080U) != 0) break;
+      offset += sizeof eight;
+    }
+    if (offset == text.size()) break;
     const size_t length = utf8_length(text, offset);
-    if (length == 0) break;
+    if (length == 0) return {offset, 1, kReplacementCharacter};
+    if (length > 2) {
+      const std::string_view stand = older_equivalent(code_point_at(text, offset, length));
+      if (!stand.empty()) return {offset, length, stand};
+    }
     offset += length;
   }
-  return offset;
+  return {text.size(), 0, {}};
 }
 
 // True when something had to be replaced.
 bool mend(std::string_view text, std::string& mended, std::vector<size_t>& replaced) {
-  size_t valid = first_invalid(text, 0);
-  if (valid == text.size()) return false;
+  Odd odd = next_odd(text, 0);
+  if (odd.length == 0) return false;
   mended.clear();
   replaced.clear();
-  for (size_t start = 0;; valid = first_invalid(text, start)) {
-    mended.append(text.substr(start, valid - start));
-    if (valid == text.size()) return true;
-    replaced.push_back(mended.size());
-    mended += "\xEF\xBF\xBD";
-    start = valid + 1;
+  for (size_t start = 0;; odd = next_odd(text, start)) {
+    mended.append(text.substr(start, odd.offset - start));
+    if (odd.length == 0) return true;
+    if (odd.length == 1) replaced.push_back(mended.size());
+    mended += odd.stand;
+    start = odd.offset + odd.length;
   }
 }
 
-void match_all(const pcre2_code* code, pcre2_match_data* data, std::string_view text, std::vector<size_t>& ends) {
+// One match at or after `from`; false: none.
+bool match_once(const Expression& expression, std::string_view text, size_t from, pcre2_match_data* data,
+                pcre2_match_context* limits, const std::string& where) {
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  const PCRE2_SIZE* span = pcre2_get_ovector_pointer(data);
-  for (size_t at = 0; at < text.size(); at = ends.back()) {
-    // Checking the whole text at every word would be quadratic; mend() has checked it once.
-    const int rc = pcre2_match(code, subject, text.size(), at, PCRE2_NO_UTF_CHECK, data, nullptr);
-    if (rc == PCRE2_ERROR_NOMATCH) {
-      ends.push_back(text.size());
-      return;
-    }
-    if (rc < 0 || span[1] <= at) {
-      throw Error(ErrorKind::kInternal, fmt::format("pre-tokenizer: {} at byte {}", pcre_message(rc), at), "", "");
-    }
-    if (span[0] > at) ends.push_back(span[0]);
-    ends.push_back(span[1]);
+  // Checking the whole text at every word would be quadratic; mend() has checked it once.
+  int rc = pcre2_match(expression.code.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK, data, limits);
+  if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
+    rc =
+        pcre2_match(expression.code.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, limits);
   }
+  if (rc == PCRE2_ERROR_NOMATCH) return false;
+  if (rc < 0) {
+    throw Error(
+        ErrorKind::kData,
+        fmt::format("the pre-tokenizer's expression '{}' gives up on a text: {}", expression.text, pcre_message(rc)),
+        where, "the expression takes too many steps; take the model's file from its own source");
+  }
+  return true;
+}
+
+// Appends the ends of the words of text[start, end), offsets in the whole. An expression sees nothing outside.
+void cut(const Expression& expression, std::string_view text, size_t start, size_t end, PreTokenizer::Scratch& scratch,
+         const std::string& where, std::vector<size_t>& ends) {
+  const std::string_view piece = text.substr(start, end - start);
+  const size_t steps =
+      std::min<size_t>(kLeastSteps + kStepsPerByte * piece.size(), std::numeric_limits<std::uint32_t>::max());
+  pcre2_set_match_limit(scratch.limits.get(), static_cast<std::uint32_t>(steps));
+  const PCRE2_SIZE* span = pcre2_get_ovector_pointer(scratch.match.get());
+  size_t last = 0;
+  const auto add = [&](size_t offset) {
+    if (offset <= last) return;
+    ends.push_back(start + offset);
+    last = offset;
+  };
+  for (size_t from = 0; from < piece.size();) {
+    if (!match_once(expression, piece, from, scratch.match.get(), scratch.limits.get(), where)) break;
+    add(span[0]);
+    add(span[1]);
+    from = span[1];
+    // An empty match cuts where it stands; the search goes on behind the next character.
+    if (span[1] == span[0] && from < piece.size()) from += utf8_length(piece, from);
+  }
+  add(piece.size());
 }
 
 }  // namespace
 
 void PreTokenizer::split(std::string_view text, Scratch& scratch, std::vector<size_t>& ends) const {
   ends.clear();
+  if (text.empty()) return;
   const bool was_mended = mend(text, scratch.mended, scratch.replaced);
-  match_all(impl_->code.get(), scratch.match.get(), was_mended ? std::string_view(scratch.mended) : text, ends);
+  const std::string_view seen = was_mended ? std::string_view(scratch.mended) : text;
+  ends.push_back(seen.size());
+  for (const Expression& expression : impl_->expressions) {
+    std::swap(ends, scratch.coarse);
+    ends.clear();
+    size_t start = 0;
+    for (const size_t end : scratch.coarse) {
+      cut(expression, seen, start, end, scratch, impl_->where, ends);
+      start = end;
+    }
+  }
   if (!was_mended) return;
-  size_t before = 0;  // replaced characters before an end; each is two bytes longer than what it stands for
+  size_t before = 0;  // U+FFFD before an end; each is two bytes longer than the byte it stands for
   for (size_t& end : ends) {
     while (before < scratch.replaced.size() && scratch.replaced[before] < end) ++before;
     end -= 2 * before;

@@ -1,4 +1,4 @@
-// The first step of byte-level BPE: a Unicode regular expression cuts text into words that are merged one by one.
+// The first step of byte-level BPE: Unicode regular expressions cut text into words that are merged one by one.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,20 @@
 
 namespace kvc {
 
+// What the models of one kind do before they merge.
+struct SplitRecipe {
+  std::vector<std::string> expressions;  // as tokenizer.json writes them; each cuts the words that the one before left
+  bool whole_words_first = false;  // a whole word that is a token is taken as it is, merges or not ("ignore_merges")
+  bool nfc = false;                // text is brought to Unicode's normal form C first
+};
+
+// GPT-2's expression: what the pre-tokenizer "ByteLevel" of tokenizer.json means with use_regex.
+extern const char* const kGpt2Expression;
+
+// Recipes by the names of the GGUF key tokenizer.ggml.pre. Throws Error(kData) for another name, listing the known.
+SplitRecipe split_recipe(const std::string& name, const std::string& where);
+std::vector<std::string> split_recipe_names();
+
 class PreTokenizer {
  public:
   // What one call needs for itself; the pre-tokenizer may be used by several threads, each with its own scratch.
@@ -18,21 +32,18 @@ class PreTokenizer {
   };
   using ScratchPtr = std::unique_ptr<Scratch, ScratchDeleter>;
 
-  // Names as in the GGUF key tokenizer.ggml.pre: "default", "gpt2", "llama-bpe", "qwen2", "smollm". Throws Error(kData)
-  // for another one, listing these.
-  PreTokenizer(const std::string& name, const std::string& where);
+  // No expressions: the text is one word. Throws Error(kData) for an expression that translate_expression() or PCRE2
+  // refuses.
+  PreTokenizer(const std::vector<std::string>& expressions, const std::string& where);
   ~PreTokenizer();
   PreTokenizer(PreTokenizer&&) noexcept;
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
 
-  static std::vector<std::string> names();
-  // Llama 3: a whole word that is a token is taken as it is, merges or not.
-  bool whole_words_first() const;
-
   ScratchPtr make_scratch() const;
 
   // Byte offsets at which the words of `text` end, ascending, the last one text.size(); empty for empty text. A byte
-  // that is no UTF-8 is cut as if U+FFFD stood there. Linear in the text.
+  // that is no UTF-8 is cut as if U+FFFD stood there. Linear in the text for the expressions of split_recipe(). Throws
+  // Error(kData) where an expression of a file takes more than some ten million steps for one word.
   void split(std::string_view text, Scratch& scratch, std::vector<size_t>& ends) const;
 
  private:

@@ -27,6 +27,9 @@ inline size_t utf8_length(std::string_view text, size_t offset) {
 }
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
+// How SentencePiece vocabularies write a space: U+2581.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+inline constexpr char32_t kSpaceMarkPoint = 0x2581;
 
 // Where no well-formed character starts: the longest run of bytes that starts one, at least one byte; Unicode replaces
 // it by one U+FFFD. can_continue: more bytes could complete it.
