@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <string>
@@ -137,6 +138,15 @@ std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
   return {{"tokenize", declare_tokenize(app)}, {"perplexity", declare_perplexity(app)}};
 }
 
+// CLI11 calls a misspelt command a missing one.
+void check_command(const CLI::App& app, int argc, const char* const* argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::vector<std::string> known;
+  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
+  if (std::find(known.begin(), known.end(), argv[1]) != known.end()) return;
+  throw Error(ErrorKind::kUsage, fmt::format("unknown command '{}'", argv[1]), "", suggest_name(argv[1], known));
+}
+
 }  // namespace
 
 int run_cli(int argc, const char* const* argv) {
@@ -144,6 +154,7 @@ int run_cli(int argc, const char* const* argv) {
   Arguments arguments;
   const std::map<std::string, Runner> model_commands = declare(app, arguments);
   try {
+    check_command(app, argc, argv);
     app.parse(argc, argv);
     return dispatch(app, arguments, model_commands);
   } catch (const CLI::ParseError& e) {

@@ -1,0 +1,180 @@
+// The front door as a user meets it: exit codes, what goes to stdout and what to stderr, on the real demo model.
+#include "harness/cli/cli.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "harness/core/config_text.h"
+#include "harness/core/text_file.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+const std::string kRoot = KVC_SOURCE_DIR;
+const std::string kModel = kRoot + "/models/smollm2-135m-instruct.gguf";
+
+struct Outcome {
+  int code = 0;
+  std::string out, err;
+};
+
+Outcome kvc(const std::vector<std::string>& arguments) {
+  std::vector<const char*> argv = {"kvc"};
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  ::testing::internal::CaptureStdout();
+  ::testing::internal::CaptureStderr();
+  Outcome outcome;
+  outcome.code = run_cli(static_cast<int>(argv.size()), argv.data());
+  outcome.out = ::testing::internal::GetCapturedStdout();
+  outcome.err = ::testing::internal::GetCapturedStderr();
+  return outcome;
+}
+
+class Cli : public ::testing::Test {
+ protected:
+  Cli() : folder_(std::filesystem::temp_directory_path() / ("kvc_cli_test_" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(folder_);
+  }
+  ~Cli() override { std::filesystem::remove_all(folder_); }
+
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+    return folder_ / name;
+  }
+  std::string path(const std::string& name) const { return folder_ / name; }
+
+ private:
+  std::filesystem::path folder_;
+};
+
+TEST_F(Cli, UsageMistakesEndWithTwo) {
+  EXPECT_EQ(kvc({}).code, 2);
+  const Outcome unknown = kvc({"reprot", "x"});
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_EQ(unknown.out, "");
+  EXPECT_THAT(unknown.err, AllOf(HasSubstr("unknown command 'reprot'"), HasSubstr("did you mean 'report'")));
+  EXPECT_EQ(kvc({"list", "method"}).code, 2);
+  EXPECT_THAT(kvc({"list", "method"}).err, HasSubstr("did you mean 'methods'?"));
+  EXPECT_EQ(kvc({"run", path("absent.yaml")}).code, 2);
+  EXPECT_EQ(kvc({"--threads", "0", "list", "methods"}).code, 2);
+  EXPECT_EQ(kvc({"--help"}).code, 0);
+  EXPECT_THAT(kvc({"--version"}).out, HasSubstr(KVC_VERSION));
+}
+
+TEST_F(Cli, ListsEveryKindAsTextAndJson) {
+  const std::vector<std::pair<std::string, std::string>> known = {{"methods", "attention_matching"},
+                                                                  {"queries", "repeat_prefill"},
+                                                                  {"datasets", "quality"},
+                                                                  {"tasks", "likelihood"},
+                                                                  {"families", "llama"}};
+  for (const auto& [kind, name] : known) {
+    EXPECT_THAT(kvc({"list", kind}).out, HasSubstr(name)) << kind;
+    bool found = false;
+    for (const Json& plugin : Json::parse(kvc({"list", kind, "--json"}).out)) found |= plugin.at("name") == name;
+    EXPECT_TRUE(found) << kind;
+  }
+}
+
+TEST_F(Cli, ValidatesAllMistakesAtOnce) {
+  const Outcome good = kvc({"validate", kRoot + "/configs/demo.yaml"});
+  EXPECT_EQ(good.code, 0) << good.err;
+  EXPECT_THAT(good.out, HasSubstr("is right"));
+  const std::string bad = write("bad.yaml",
+                                "sweep: bad\nmodel: [{path: m.gguf, dtyp: auto}]\ndataset: [{dataset: needel}]\n"
+                                "task: [fidelity]\ntarget: [1.5]\nmethod:\n  - {method: streaming_llm, n_sinks: 3}\n");
+  const Outcome mistakes = kvc({"validate", bad});
+  EXPECT_EQ(mistakes.code, 2);
+  EXPECT_EQ(mistakes.out, "");
+  for (const char* part : {"bad.yaml:2", "'dtyp'", "did you mean 'dtype'", "bad.yaml:3", "did you mean 'needle'",
+                           "bad.yaml:5", "1.5", "bad.yaml:7", "did you mean 'n_sink'"}) {
+    EXPECT_THAT(mistakes.err, HasSubstr(part));
+  }
+}
+
+TEST_F(Cli, WrongWeightsEndWithThree) {
+  const std::string text = write("text.txt", "A lake.");
+  const Outcome absent = kvc({"perplexity", "--model", path("absent.gguf"), "--file", text});
+  EXPECT_EQ(absent.code, 3);
+  EXPECT_THAT(absent.err, AllOf(HasSubstr("error: "), HasSubstr("where: "), HasSubstr("mend: ")));
+  const Outcome garbage = kvc({"tokenize", "--model", text, "--file", text});
+  EXPECT_EQ(garbage.code, 3);
+  EXPECT_EQ(garbage.out, "");
+}
+
+TEST_F(Cli, TokenizesTextAsData) {
+  const std::string text = write("text.txt", "The lake is deep. <|im_end|>");
+  const Outcome outcome = kvc({"tokenize", "--model", kModel, "--file", text, "--json"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto ids = Json::parse(outcome.out).at("ids").get<std::vector<int64_t>>();
+  EXPECT_EQ(std::vector<int64_t>(ids.begin(), ids.begin() + 5), (std::vector<int64_t>{504, 8690, 314, 2276, 30}));
+  EXPECT_THAT(ids, Not(::testing::Contains(2)));  // <|im_end|> is spelled, not meant
+  EXPECT_THAT(kvc({"tokenize", "--model", kModel, "--file", text}).out, HasSubstr("8690\t lake\n"));
+}
+
+TEST_F(Cli, PerplexityOfAText) {
+  const std::string text = write("text.txt", "The lake is deep, and nobody knows who lives at the bottom of it.\n");
+  const Outcome outcome =
+      kvc({"perplexity", "--model", kModel, "--file", text, "--dtype", "float32", "--json", "--quiet"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const Json result = Json::parse(outcome.out);
+  const auto log_probs = result.at("log_probs").get<std::vector<double>>();
+  ASSERT_EQ(log_probs.size() + 1, result.at("ids").size());
+  double sum = 0;
+  for (const double log_prob : log_probs) sum += log_prob;
+  EXPECT_NEAR(result.at("perplexity").get<double>(), std::exp(-sum / static_cast<double>(log_probs.size())), 1e-9);
+  // Windows: the first one scores the same tokens the same way; later ones know less.
+  const Json windowed = Json::parse(
+      kvc({"perplexity", "--model", kModel, "--file", text, "--dtype", "float32", "--json", "--quiet", "--window", "8"})
+          .out);
+  const auto in_windows = windowed.at("log_probs").get<std::vector<double>>();
+  ASSERT_EQ(in_windows.size(), log_probs.size());
+  for (size_t i = 0; i < 7; ++i) EXPECT_NEAR(in_windows[i], log_probs[i], 1e-4);
+  EXPECT_GT(std::abs(in_windows[10] - log_probs[10]), 1e-3);
+  EXPECT_EQ(kvc({"perplexity", "--model", kModel, "--file", text, "--window", "4", "--stride", "4"}).code, 2);
+}
+
+// From a config to a table on real weights, once more without measuring, and once more after a torn record.
+TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
+  const std::string config =
+      write("sweep.yaml", "sweep: tiny\nseed: 7\nproof_tokens: 64\nmodel: [{path: " + kModel +
+                              ", dtype: float32}]\ndataset: [{dataset: needle, documents: 1, tokens: 200, needles: 1, "
+                              "path: " +
+                              kRoot +
+                              "/datasets/samples/quality.jsonl}]\ntask: [exact_match]\nqueries: [context_prefill]\n"
+                              "target: [0.2]\nmethod: [full_cache, no_context, snapkv]\n");
+  const std::string results = path("results");
+  const Outcome first = kvc({"run", config, "--results", results});
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_THAT(first.out, AllOf(HasSubstr("full_cache"), HasSubstr("snapkv"), HasSubstr("3 records: 3 done")));
+  EXPECT_THAT(first.err, AllOf(HasSubstr("3 records measured, 0 found"), HasSubstr("[3/3]")));
+  const std::string report = read_text_file(results + "/report.json");
+
+  const Outcome second = kvc({"run", config, "--results", results});
+  EXPECT_EQ(second.code, 0);
+  EXPECT_THAT(second.err, HasSubstr("0 records measured, 3 found"));
+  EXPECT_EQ(read_text_file(results + "/report.json"), report);
+  EXPECT_EQ(kvc({"report", results}).out, second.out);
+  EXPECT_THAT(kvc({"run", config, "--results", results, "--dry-run"}).out, HasSubstr("1 done"));
+
+  for (const auto& entry : std::filesystem::directory_iterator(results)) {
+    if (entry.path().extension() != ".jsonl") continue;
+    std::filesystem::resize_file(entry.path(), std::filesystem::file_size(entry.path()) / 2);
+    break;
+  }
+  const Outcome third = kvc({"run", config, "--results", results, "--quiet"});
+  EXPECT_EQ(third.code, 0) << third.err;
+  EXPECT_EQ(third.err, "");
+  EXPECT_THAT(third.out, HasSubstr("3 records: 3 done"));
+}
+
+}  // namespace
+}  // namespace kvc
