@@ -14,7 +14,7 @@ namespace {
 
 const Json& golden() {
   static const Json json = [] {
-    std::ifstream file(KVC_SOURCE_DIR "/harness/testing/golden/statistics.json");
+    std::ifstream file(KVC_SOURCE_DIR "/harness/testing/golden/intervals.json");
     return Json::parse(file);
   }();
   return json;

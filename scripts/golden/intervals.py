@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes harness/testing/golden/statistics.json: intervals and quantiles of scipy and statsmodels for harness/report/statistics.
+"""Makes harness/testing/golden/intervals.json: intervals and quantiles of scipy and statsmodels for harness/report/statistics.
 
-    python scripts/golden/statistics.py > harness/testing/golden/statistics.json
+    python scripts/golden/intervals.py > harness/testing/golden/intervals.json
 """
 import itertools
 import json
@@ -64,7 +64,7 @@ def main():
     shares = lambda sizes: [[float(rng.random() < 0.2 + 0.6 * rng.random()) for _ in range(n)] for n in sizes]
     reals = lambda sizes: [[rng.expovariate(8) * (1 + g) for _ in range(n)] for g, n in enumerate(sizes)]
     print(json.dumps({
-        "made_by": "scripts/golden/statistics.py",
+        "made_by": "scripts/golden/intervals.py",
         "versions": {"numpy": numpy.__version__, "scipy": scipy.__version__, "statsmodels": statsmodels.__version__},
         "clustered": [
             clustered("two documents of QuALITY", shares([17, 10]), True),
