@@ -2,9 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/core/json_lines.h"
+#include "harness/core/text_file.h"
+#include "harness/model/formats/gguf.h"
 
 namespace kvc {
 namespace {
@@ -62,7 +66,43 @@ class Llama3 final : public ChatTemplate {
   }
 };
 
+// Of a model that can read text but not hold a conversation.
+class NoChat final : public ChatTemplate {
+ public:
+  explicit NoChat(Error reason) : reason_(std::move(reason)) {}
+  std::string name() const override { return "none"; }
+  std::vector<Segment> render(const std::vector<ChatTurn>& /*turns*/, bool /*start*/,
+                              bool /*generation_prompt*/) const override {
+    throw Error(reason_);
+  }
+
+ private:
+  Error reason_;
+};
+
+std::string stored_template(const std::string& model_path) {
+  if (!std::filesystem::is_directory(model_path)) {
+    return GgufFile(model_path).find_string("tokenizer.chat_template").value_or("");
+  }
+  const std::string path = model_path + "/tokenizer_config.json";
+  if (!std::filesystem::exists(path)) return "";
+  const Json config = Json::parse(read_text_file(path), nullptr, false);
+  if (!config.is_object()) throw Error(ErrorKind::kData, "the file is no JSON object", path, "fetch it again");
+  const Json stored = config.value("chat_template", Json());
+  return stored.is_string() ? stored.get<std::string>() : "";
+}
+
 }  // namespace
+
+std::unique_ptr<ChatTemplate> load_chat_template(const std::string& model_path, const std::string& name) {
+  if (!name.empty()) return make_chat_template(name);
+  const std::string stored = stored_template(model_path);
+  try {
+    return recognise_chat_template(stored, model_path);
+  } catch (const Error& error) {
+    return std::make_unique<NoChat>(error);
+  }
+}
 
 std::vector<std::string> chat_template_names() {
   return {"chatml", "llama3"};

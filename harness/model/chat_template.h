@@ -18,12 +18,20 @@ class ChatTemplate {
  public:
   virtual ~ChatTemplate() = default;
   virtual std::string name() const = 0;
+  // The template's own text, for people; "" where there is none.
+  virtual std::string source() const { return ""; }
 
   // The turns as the model was trained on them. `start`: this is the beginning of the text (BOS where the format has
   // one); false for a turn placed behind a context that is already read. `generation_prompt`: the header of the
   // assistant's turn follows. No default system prompt is ever added: what is not in `turns` is not in the text.
   virtual std::vector<Segment> render(const std::vector<ChatTurn>& turns, bool start, bool generation_prompt) const = 0;
 };
+
+// The chat template of a model: a GGUF file or a folder. `name` empty: the one stored with the model; else a name of
+// chat_template_names(). A model that stores none, or one that cannot be read, still gives an object: it throws
+// Error(kData) with the way out when it is asked to render, so that what needs no chat works without.
+// Throws Error(kUsage) for an unknown name, Error(kData) for a damaged file.
+std::unique_ptr<ChatTemplate> load_chat_template(const std::string& model_path, const std::string& name);
 
 // Renderers by name: "chatml", "llama3". Throws Error(kUsage) for an unknown name.
 std::unique_ptr<ChatTemplate> make_chat_template(const std::string& name);
