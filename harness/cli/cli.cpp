@@ -135,7 +135,9 @@ std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
   CLI::App* validate_command = app.add_subcommand("validate", "check a sweep file without running it");
   validate_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
 
-  return {{"tokenize", declare_tokenize(app)}, {"perplexity", declare_perplexity(app)}};
+  return {{"generate", declare_generate(app)},
+          {"perplexity", declare_perplexity(app)},
+          {"tokenize", declare_tokenize(app)}};
 }
 
 // CLI11 calls a misspelt command a missing one.

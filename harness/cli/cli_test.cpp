@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -174,6 +175,50 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
   EXPECT_EQ(third.code, 0) << third.err;
   EXPECT_EQ(third.err, "");
   EXPECT_THAT(third.out, HasSubstr("3 records: 3 done"));
+}
+
+TEST_F(Cli, GeneratesAsTextAndAsJson) {
+  const std::vector<std::string> command = {
+      "generate",         "--model", kModel,    "--prompt", "The capital of France is",
+      "--max-new-tokens", "8",       "--dtype", "float32"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), command.begin(), command.end());
+    return kvc(more);
+  };
+  const Outcome streamed = with({});
+  EXPECT_EQ(streamed.code, 0) << streamed.err;
+  EXPECT_THAT(streamed.out, ::testing::StartsWith(" Paris"));
+  EXPECT_THAT(streamed.err, AllOf(HasSubstr("prompt 5 tokens"), HasSubstr("ended by: length")));
+
+  const Json json = Json::parse(with({"--json"}).out);
+  EXPECT_EQ(json["text"].get<std::string>() + "\n", streamed.out);
+  EXPECT_EQ(json["stop_reason"], "length");
+  EXPECT_EQ(json["prompt_ids"].size(), 5U);
+  EXPECT_EQ(json["ids"].size(), 8U);
+
+  const Outcome stopped = with({"--stop", "is.", "--stop", "never", "--quiet"});
+  EXPECT_EQ(stopped.out, " Par\n");  // nothing of a stop text is shown, though its first letters came before the last
+  EXPECT_EQ(stopped.err, "");
+  EXPECT_EQ(Json::parse(with({"--stop", "is.", "--json"}).out)["stop_reason"], "stop");
+
+  const std::vector<std::string> sampled = {"--temperature", "1.5", "--seed", "4", "--quiet"};
+  EXPECT_EQ(with(sampled).out, with(sampled).out);
+  EXPECT_NE(with(sampled).out, with({"--temperature", "1.5", "--seed", "5", "--quiet"}).out);
+}
+
+TEST_F(Cli, ChatsInTheModelsOwnFormat) {
+  const Outcome chat = kvc({"generate", "--model", kModel, "--chat", "--system", "Be brief.", "--prompt",
+                            "Say <|im_end|> now.", "--max-new-tokens", "1", "--json"});
+  EXPECT_EQ(chat.code, 0) << chat.err;
+  const Json json = Json::parse(chat.out);
+  EXPECT_EQ(json["prompt"],
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSay <|im_end|> now.<|im_end|>\n"
+            "<|im_start|>assistant\n");
+  const std::vector<int64_t> ids = json["prompt_ids"];
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 2), 2);  // what the user wrote is no end of turn
+  EXPECT_EQ(kvc({"generate", "--model", kModel, "--prompt", "x", "--system", "y"}).code, 2);
+  EXPECT_EQ(kvc({"generate", "--model", kModel}).code, 2);
+  EXPECT_EQ(kvc({"generate", "--model", kModel, "--prompt", ""}).code, 2);
 }
 
 }  // namespace

@@ -1,0 +1,212 @@
+// kvc generate: continues a text or answers as a chat, and shows the words as they come.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "harness/cli/model_commands.h"
+#include "harness/cli/model_options.h"
+#include "harness/core/error.h"
+#include "harness/core/json_lines.h"
+#include "harness/core/stopwatch.h"
+#include "harness/core/text_file.h"
+#include "harness/model/generate.h"
+#include "harness/model/model.h"
+#include "harness/model/tokenizer/streaming_decoder.h"
+#include "harness/sweep/progress.h"
+
+namespace kvc {
+namespace {
+
+struct Options {
+  ModelConfig model;
+  DecodeSettings decode;
+  std::optional<std::string> prompt;
+  std::string prompt_file;
+  std::string system;
+  bool chat = false;
+  bool special = false;
+  bool no_bos = false;
+  std::uint64_t seed = 0;
+  bool json = false;
+  bool quiet = false;
+};
+
+// Text that is written as soon as it can no longer be the beginning of a stop text.
+class LiveText {
+ public:
+  LiveText(const Tokenizer& tokenizer, const std::vector<std::string>& stops) : decoder_(tokenizer), stops_(stops) {
+    for (const std::string& stop : stops) held_ = std::max(held_, stop.size() - 1);
+  }
+  void feed(int64_t token) {
+    text_ += decoder_.feed(token);
+    show(text_.size() - std::min(text_.size(), held_));
+  }
+  void finish() {
+    text_ += decoder_.flush();
+    show(text_.size());
+    print_out("\n");
+  }
+
+ private:
+  // Up to `end`, or to a stop text that begins before.
+  void show(size_t end) {
+    for (const std::string& stop : stops_) end = std::min(end, text_.find(stop, shown_));
+    while (end > shown_ && end < text_.size() && (static_cast<unsigned char>(text_[end]) & 0xC0U) == 0x80U) --end;
+    if (end <= shown_) return;
+    print_out(text_.substr(shown_, end - shown_));
+    shown_ = end;
+  }
+
+  StreamingDecoder decoder_;
+  const std::vector<std::string>& stops_;
+  std::string text_;
+  size_t shown_ = 0;
+  size_t held_ = 0;
+};
+
+std::vector<Segment> prompt_segments(const Model& model, const Options& options) {
+  const std::string text = options.prompt ? *options.prompt : read_text_file(options.prompt_file);
+  if (!options.chat) return {{text, options.special}};
+  std::vector<ChatTurn> turns;
+  if (!options.system.empty()) turns.push_back({"system", options.system});
+  turns.push_back({"user", text});
+  return model.chat_template().render(turns, /*start=*/true, /*generation_prompt=*/true);
+}
+
+std::vector<int64_t> prompt_tokens(const Model& model, const Options& options, const std::vector<Segment>& segments) {
+  std::vector<int64_t> tokens = model.tokenizer().encode(segments);
+  const std::optional<int64_t> bos = model.tokenizer().bos();
+  // A chat template writes its own.
+  if (bos && !options.chat && !options.no_bos && (tokens.empty() || tokens.front() != *bos)) {
+    tokens.insert(tokens.begin(), *bos);
+  }
+  if (tokens.empty()) {
+    throw Error(ErrorKind::kUsage, "the prompt has no token, and this model's texts begin with none", "kvc generate",
+                "give a prompt of one word or more");
+  }
+  const auto n_tokens = static_cast<int64_t>(tokens.size());
+  if (n_tokens > model.spec().max_positions) {
+    throw Error(ErrorKind::kData,
+                fmt::format("the prompt has {} tokens, the model {} positions", n_tokens, model.spec().max_positions),
+                "kvc generate", "take a shorter prompt, or a model with more positions");
+  }
+  return tokens;
+}
+
+// All but the last token, which generate() reads itself.
+KvCache read_prompt(const Model& model, const std::vector<int64_t>& tokens, bool quiet) {
+  const std::vector<int64_t> first(tokens.begin(), tokens.end() - 1);
+  Progress progress(quiet || tokens.size() < 2000);
+  progress.expect(static_cast<int64_t>(first.size()));
+  progress.begin();
+  const int64_t last_layer = model.spec().n_layers - 1;
+  return model.decoder().prefill(first, 1024, [&](int64_t layer, int64_t first_token, const at::Tensor& queries) {
+    if (layer == last_layer) progress.reached(first_token + queries.size(0), "tokens read");
+  });
+}
+
+Json as_json(const Model& model, const Options& options, const std::vector<Segment>& segments,
+             const std::vector<int64_t>& prompt, const Generation& generation) {
+  std::string text;
+  for (const Segment& segment : segments) text += segment.text;
+  Json result{{"prompt", text},
+              {"prompt_ids", prompt},
+              {"text", generation.text},
+              {"ids", generation.tokens},
+              {"stop_reason", generation.stop_reason},
+              {"decode", options.decode.to_json()},
+              {"seed", options.seed}};
+  if (generation.thinking_tokens > 0) {
+    result["thinking_tokens"] = generation.thinking_tokens;
+    result["thinking_cut"] = generation.thinking_cut;
+  }
+  result["model"] = model.identity();
+  return result;
+}
+
+int run(const Options& options) {
+  const Model model = Model::load(options.model);
+  const std::vector<Segment> segments = prompt_segments(model, options);
+  const std::vector<int64_t> prompt = prompt_tokens(model, options, segments);
+  Stopwatch clock;
+  const KvCache prefix = read_prompt(model, prompt, options.quiet);
+  const double prefill_s = clock.lap();
+  LiveText live(model.tokenizer(), options.decode.stop);
+  TokenSink sink;
+  if (!options.json) sink = [&](size_t, int64_t token) { live.feed(token); };
+  const Generation generation =
+      generate(model, prefix, {{prompt.back()}}, options.decode, {derive_seed(options.seed, "generate")}, sink).front();
+  const double decode_s = clock.lap();
+  if (options.json) {
+    print_out(
+        as_json(model, options, segments, prompt, generation).dump(-1, ' ', false, Json::error_handler_t::replace) +
+        "\n");
+    return 0;
+  }
+  live.finish();
+  if (options.quiet) return 0;
+  fmt::print(stderr, "prompt {} tokens in {:.2f} s; {} new in {:.2f} s ({:.1f} tokens/s); ended by: {}{}\n",
+             prompt.size(), prefill_s, generation.tokens.size(), decode_s,
+             static_cast<double>(generation.tokens.size()) / decode_s, generation.stop_reason,
+             generation.thinking_cut ? "; the thinking was cut at its budget" : "");
+  return 0;
+}
+
+void add_decode_options(CLI::App& command, DecodeSettings& decode) {
+  command.add_option("--max-new-tokens", decode.max_new_tokens, "tokens to write at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--temperature", decode.temperature, "0: greedy")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command.add_option("--top-k", decode.top_k, "sample among so many tokens; 0: all")->check(CLI::NonNegativeNumber);
+  command.add_option("--top-p", decode.top_p, "sample among the fewest tokens of so much probability")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--min-p", decode.min_p, "least probability, as a part of the likeliest token's")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--stop", decode.stop, "a text that ends the answer; may be given several times")
+      ->each([](const std::string& text) {
+        if (text.empty()) throw CLI::ValidationError("--stop", "is empty; give a text");
+      })
+      ->allow_extra_args(false);
+  command
+      .add_option("--thinking-budget", decode.thinking_budget,
+                  "tokens of thought before </think> is put in; default: no limit")
+      ->check(CLI::NonNegativeNumber);
+}
+
+}  // namespace
+
+Runner declare_generate(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  options->decode.max_new_tokens = 256;
+  CLI::App* command = app.add_subcommand("generate", "continue a text or answer as a chat, words shown as they come");
+  add_model_options(*command, options->model);
+  command->add_option("--chat-template", options->model.chat_template,
+                      "name of a built-in one; default: the model's own");
+  auto* prompt = command->add_option("--prompt", options->prompt, "text to continue; with --chat what the user says");
+  command->add_option("--prompt-file", options->prompt_file, "the same from a file; - for standard input")
+      ->excludes(prompt);
+  auto* chat = command->add_flag("--chat", options->chat, "the prompt is a user's turn in the model's chat format");
+  command->add_option("--system", options->system, "system prompt")->needs(chat);
+  command->add_flag("--special", options->special, "in the prompt the spelling of a special token is that token")
+      ->excludes(chat);
+  command->add_flag("--no-bos", options->no_bos, "put no BOS token in front of a plain prompt")->excludes(chat);
+  add_decode_options(*command, options->decode);
+  command->add_option("--seed", options->seed, "of the sampling")->capture_default_str();
+  command->add_flag("--json", options->json, "prompt, ids, text and settings as JSON, nothing streamed");
+  command->add_flag("--quiet", options->quiet, "nothing on stderr");
+  command->callback([command, options] {
+    if (!options->prompt && options->prompt_file.empty()) {
+      throw CLI::RequiredError(command->get_name() + ": --prompt or --prompt-file");
+    }
+  });
+  return [options] { return run(*options); };
+}
+
+}  // namespace kvc
