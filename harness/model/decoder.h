@@ -19,14 +19,17 @@ namespace kvc {
 // Weights in compute dtype on the compute device, in the half-split RoPE layout (rotate_half). Linear weights are (out,
 // in).
 struct LayerWeights {
-  at::Tensor attention_norm;     // (hidden)
-  at::Tensor qkv;                // ((Hq + 2 Hkv) d, hidden): q rows, then k, then v
-  at::Tensor qkv_bias;           // ((Hq + 2 Hkv) d) or undefined
-  at::Tensor q_norm, k_norm;     // (d) or undefined
-  at::Tensor attention_output;   // (hidden, Hq d)
-  at::Tensor feed_forward_norm;  // (hidden)
-  at::Tensor gate_up;            // (2 ffn, hidden): gate rows, then up
-  at::Tensor down;               // (hidden, ffn)
+  at::Tensor attention_norm;         // (hidden)
+  at::Tensor qkv;                    // ((Hq + 2 Hkv) d, hidden): q rows, then k, then v
+  at::Tensor qkv_bias;               // ((Hq + 2 Hkv) d) or undefined
+  at::Tensor q_norm, k_norm;         // (d) or undefined
+  at::Tensor attention_output;       // (hidden, Hq d)
+  at::Tensor attention_output_bias;  // (hidden) or undefined
+  at::Tensor feed_forward_norm;      // (hidden)
+  at::Tensor gate_up;                // (2 ffn, hidden): gate rows, then up
+  at::Tensor gate_up_bias;           // (2 ffn) or undefined
+  at::Tensor down;                   // (hidden, ffn)
+  at::Tensor down_bias;              // (hidden) or undefined
 };
 
 struct DecoderWeights {
