@@ -3,8 +3,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "harness/model/tokenizer/bpe_tokenizer.h"
@@ -12,16 +10,7 @@
 
 namespace kvc {
 
-struct TextHash {
-  using is_transparent = void;
-  size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
-};
-
 struct BpeTokenizer::Scratch {
-  // Tokens [first, first + count) of a word of the cache.
-  struct Span {
-    std::uint32_t first, count;
-  };
   // A symbol of the word being merged, in a doubly linked list; -1: none. `end`: offset in the word.
   struct Symbol {
     std::int32_t id, previous, next;
@@ -37,11 +26,6 @@ struct BpeTokenizer::Scratch {
     // Heap order: smallest rank on top, then leftmost.
     bool operator<(const Candidate& other) const { return rank != other.rank ? rank > other.rank : left > other.left; }
   };
-  struct Piece {
-    std::int32_t id;
-    std::uint32_t end;
-  };
-
   void add_symbol(std::int32_t id, size_t end) {
     const auto index = static_cast<std::int32_t>(symbols.size());
     symbols.push_back({id, index - 1, index + 1, static_cast<std::uint32_t>(end)});
@@ -53,9 +37,8 @@ struct BpeTokenizer::Scratch {
   std::vector<NfcChange> changes;
   std::vector<Symbol> symbols;
   std::vector<Candidate> heap;
-  std::vector<Piece> pieces;  // of the last word encoded
-  std::unordered_map<std::string, Span, TextHash, std::equal_to<>> cache;
-  std::vector<Piece> cached;  // the cache's pieces, one word after the other
+  std::vector<WordPiece> pieces;  // of the last word encoded
+  WordCache cache;
 };
 
 }  // namespace kvc

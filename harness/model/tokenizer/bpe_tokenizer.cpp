@@ -10,41 +10,17 @@
 
 namespace kvc {
 
-class BpeTokenizer::Lease {
- public:
-  explicit Lease(const BpeTokenizer& owner) : owner_(owner) {
-    {
-      const std::lock_guard lock(owner_.mutex_);
-      if (!owner_.idle_.empty()) {
-        scratch_ = std::move(owner_.idle_.back());
-        owner_.idle_.pop_back();
-      }
-    }
-    if (!scratch_) {
-      scratch_ = std::make_unique<Scratch>();
-      scratch_->pre = owner_.pre_tokenizer_.make_scratch();
-    }
-  }
-  ~Lease() {
-    const std::lock_guard lock(owner_.mutex_);
-    owner_.idle_.push_back(std::move(scratch_));
-  }
-  Lease(const Lease&) = delete;
-  Lease& operator=(const Lease&) = delete;
-  Scratch& operator*() const { return *scratch_; }
-
- private:
-  const BpeTokenizer& owner_;
-  std::unique_ptr<Scratch> scratch_;
-};
-
 BpeTokenizer::~BpeTokenizer() = default;
 
 std::vector<int64_t> BpeTokenizer::encode(const std::vector<Segment>& segments, std::vector<int64_t>* ends) const {
-  Lease lease(*this);
+  const auto scratch = pool_.lend([&] {
+    auto fresh = std::make_unique<Scratch>();
+    fresh->pre = pre_tokenizer_.make_scratch();
+    return fresh;
+  });
   Output out;
   specials_.read(
-      segments, [&](const TextRun& run) { encode_run(run, *lease, out); },
+      segments, [&](const TextRun& run) { encode_run(run, *scratch, out); },
       [&](int64_t id, int64_t end) {
         out.ids.push_back(id);
         out.ends.push_back(end);

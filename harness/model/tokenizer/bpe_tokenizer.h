@@ -8,7 +8,6 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -20,6 +19,7 @@
 #include "harness/model/tokenizer/pre_tokenizer.h"
 #include "harness/model/tokenizer/special_tokens.h"
 #include "harness/model/tokenizer/tokenizer.h"
+#include "harness/model/tokenizer/word_cache.h"
 
 namespace kvc {
 
@@ -92,6 +92,8 @@ class BpeTokenizer final : public Tokenizer {
 
   std::optional<int64_t> find_token(const std::string& spelling) const;
   std::vector<unsigned char> lost_bytes() const;
+  // Throws Error(kData) when a byte of ordinary text has no token; `key` and `where` are for the message.
+  void check_ordinary_bytes(const std::string& key, const std::string& where) const;
 
  private:
   struct Scratch;
@@ -99,9 +101,6 @@ class BpeTokenizer final : public Tokenizer {
     std::vector<int64_t> ids;
     std::vector<int64_t> ends;
   };
-  // Borrows a scratch for one call, so that threads share no cache and one thread keeps it warm.
-  class Lease;
-
   void add_tokens(const BpeVocabulary& vocabulary);
   void add_bytes(const BpeVocabulary& vocabulary);
   void add_merges(const BpeVocabulary& vocabulary);
@@ -129,8 +128,7 @@ class BpeTokenizer final : public Tokenizer {
   PreTokenizer pre_tokenizer_;
   std::optional<int64_t> bos_;
   std::vector<int64_t> end_ids_;
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Scratch>> idle_;
+  mutable MemoryPool<Scratch> pool_;
 };
 
 }  // namespace kvc

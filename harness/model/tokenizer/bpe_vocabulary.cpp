@@ -175,6 +175,16 @@ void BpeTokenizer::add_bytes(const BpeVocabulary& vocabulary) {
   }
 }
 
+// Encoding leaves out bytes that have no token; of these none may occur in ordinary text.
+void BpeTokenizer::check_ordinary_bytes(const std::string& key, const std::string& where) const {
+  for (const unsigned char byte : lost_bytes()) {
+    if (byte == '\n' || (byte >= 0x20 && byte < 0x7F) || (byte >= 0x80 && byte < 0xC0)) {
+      throw Error(ErrorKind::kData, fmt::format("{} has no token for the byte 0x{:02x}", key, byte), where,
+                  kRedownload);
+    }
+  }
+}
+
 void BpeTokenizer::add_merges(const BpeVocabulary& vocabulary) {
   for (size_t i = 0; i < vocabulary.merges.size(); ++i) {
     const BpeMerge& pair = vocabulary.merges[i];

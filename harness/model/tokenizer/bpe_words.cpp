@@ -13,9 +13,6 @@
 namespace kvc {
 namespace {
 
-constexpr size_t kCachedWordBytes = 48;
-constexpr size_t kCachedWords = 1U << 16U;
-
 // Bytes of the space at text[offset], as written or as U+2581; 0: none there.
 size_t space_at(std::string_view text, size_t offset) {
   if (text[offset] == ' ') return 1;
@@ -29,14 +26,14 @@ void BpeTokenizer::encode_characters(std::string_view text, bool space_first, Sc
   bool after_space = space_first;  // and so no cut before a space that begins the text, unless at every one
   if (space_first && spaces_.cut_at_every && !text.empty() && space_at(text, 0) > 0) {
     encode_word("", true, scratch);
-    for (const Scratch::Piece& piece : scratch.pieces) out.ids.push_back(piece.id), out.ends.push_back(0);
+    for (const WordPiece& piece : scratch.pieces) out.ids.push_back(piece.id), out.ends.push_back(0);
     space_first = false;
   }
   const auto finish = [&](size_t end) {
     if (end == start) return;
     if (space_first) {  // not the word that the cache knows
       encode_word(text.substr(0, end), true, scratch);
-      for (const Scratch::Piece& piece : scratch.pieces) out.ids.push_back(piece.id), out.ends.push_back(piece.end);
+      for (const WordPiece& piece : scratch.pieces) out.ids.push_back(piece.id), out.ends.push_back(piece.end);
       space_first = false;
     } else {
       append_word(text.substr(start, end - start), start, scratch, out);
@@ -53,28 +50,16 @@ void BpeTokenizer::encode_characters(std::string_view text, bool space_first, Sc
 }
 
 void BpeTokenizer::append_word(std::string_view word, size_t start, Scratch& scratch, Output& out) const {
-  const auto append = [&](const Scratch::Piece* pieces, size_t count) {
-    for (size_t i = 0; i < count; ++i) {
-      out.ids.push_back(pieces[i].id);
-      out.ends.push_back(static_cast<int64_t>(start + pieces[i].end));
-    }
-  };
-  const bool cacheable = word.size() <= kCachedWordBytes;
-  const auto found = cacheable ? scratch.cache.find(word) : scratch.cache.end();
-  if (found != scratch.cache.end()) {
-    append(scratch.cached.data() + found->second.first, found->second.count);
-    return;
+  const bool cacheable = WordCache::takes(word);
+  const auto known = cacheable ? scratch.cache.find(word) : std::nullopt;
+  if (!known) {
+    encode_word(word, false, scratch);
+    if (cacheable) scratch.cache.insert(word, scratch.pieces);
   }
-  encode_word(word, false, scratch);
-  append(scratch.pieces.data(), scratch.pieces.size());
-  if (!cacheable) return;
-  if (scratch.cache.size() >= kCachedWords) {
-    scratch.cache.clear();
-    scratch.cached.clear();
+  for (const WordPiece& piece : known.value_or(scratch.pieces)) {
+    out.ids.push_back(piece.id);
+    out.ends.push_back(static_cast<int64_t>(start + piece.end));
   }
-  scratch.cache.emplace(word, Scratch::Span{static_cast<std::uint32_t>(scratch.cached.size()),
-                                            static_cast<std::uint32_t>(scratch.pieces.size())});
-  scratch.cached.insert(scratch.cached.end(), scratch.pieces.begin(), scratch.pieces.end());
 }
 
 void BpeTokenizer::encode_word(std::string_view word, bool space_first, Scratch& scratch) const {

@@ -9,6 +9,7 @@
 
 #include "harness/core/error.h"
 #include "harness/model/tokenizer/bpe_tokenizer.h"
+#include "harness/model/tokenizer/folder_tokens.h"
 #include "harness/model/tokenizer/score_merges.h"
 
 namespace kvc {
@@ -65,7 +66,7 @@ std::vector<std::int64_t> read_end_ids(const GgufFile& file, const BpeVocabulary
        {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
     if (const auto id = read_id(file, key, vocabulary.tokens.size())) add(*id);
   }
-  for (const char* name : {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>"}) {
+  for (const std::string& name : end_token_names()) {
     const auto found = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), name);
     const auto index = static_cast<size_t>(found - vocabulary.tokens.begin());
     if (found != vocabulary.tokens.end() && vocabulary.kinds[index] == TokenKind::kControl) {
@@ -74,15 +75,6 @@ std::vector<std::int64_t> read_end_ids(const GgufFile& file, const BpeVocabulary
   }
   if (ids.empty()) bad(file, "no token ends a text: tokenizer.ggml.eos_token_id is missing");
   return ids;
-}
-
-// Encoding leaves out bytes that have no token; of these none may occur in ordinary text.
-void check_ordinary_bytes(const GgufFile& file, const BpeTokenizer& tokenizer) {
-  for (const unsigned char byte : tokenizer.lost_bytes()) {
-    if (byte == '\n' || (byte >= 0x20 && byte < 0x7F) || (byte >= 0x80 && byte < 0xC0)) {
-      bad(file, fmt::format("{} has no token for the byte 0x{:02x}", kTokens, byte));
-    }
-  }
 }
 
 void read_byte_level(const GgufFile& file, BpeVocabulary& vocabulary) {
@@ -143,7 +135,7 @@ std::unique_ptr<Tokenizer> make_gguf_tokenizer(const GgufFile& file) {
   const bool add_bos = model == "llama" || file.find_string("tokenizer.ggml.pre") == "llama-bpe";
   if (!file.find_boolean("tokenizer.ggml.add_bos_token").value_or(add_bos)) vocabulary.bos.reset();
   auto tokenizer = std::make_unique<BpeTokenizer>(std::move(vocabulary));
-  check_ordinary_bytes(file, *tokenizer);
+  tokenizer->check_ordinary_bytes(kTokens, file.path());
   return tokenizer;
 }
 
