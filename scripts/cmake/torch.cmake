@@ -40,8 +40,11 @@ add_library(kvc_torch INTERFACE)
 # Behind the system's own headers: LibTorch ships a copy of fmt whose functions it does not export.
 target_compile_options(kvc_torch INTERFACE "SHELL:-idirafter ${torch_root}/include")
 # at::parallel_for is a template: compiled without OpenMP it runs on one thread and says nothing. libgomp.so.1 is loaded once, whoever asks first.
-target_compile_options(kvc_torch INTERFACE -fopenmp)
-target_link_options(kvc_torch INTERFACE -fopenmp)
+# (The fuzz build is clang's, has no OpenMP of its own and needs but one thread.)
+if(NOT KVC_FUZZ)
+  target_compile_options(kvc_torch INTERFACE -fopenmp)
+  target_link_options(kvc_torch INTERFACE -fopenmp)
+endif()
 target_link_directories(kvc_torch INTERFACE ${torch_lib})
 target_link_options(kvc_torch INTERFACE -Wl,-rpath,${torch_lib})
 if(torch_has_cuda AND NOT KVC_CUDA STREQUAL "OFF")
