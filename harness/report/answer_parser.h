@@ -12,9 +12,8 @@ namespace kvc {
 // a letter. The rules of Attention Matching's evaluation (arXiv:2602.16284), in this order:
 //  1. "<think>" without "</think>": none.
 //  2. Only the text behind the last "</think>" counts; without one, only the last line that is not empty.
-//  3. Ignoring case, for "answer:", "answer is", "correct option is": a letter that starts the text behind the
-//  pattern's last place
-//     (leading colons, asterisks and white space left out).
+//  3. Ignoring case, for "answer:", "answer is", "correct option is": a letter that starts the text behind the last
+//     place of the pattern (leading colons, asterisks and white space left out).
 //  4. The text before the first full stop, if it is one letter (either case, asterisks left out).
 //  5. The last capital letter that stands next to no other letter.
 std::optional<int64_t> parse_choice(const std::string& text, int64_t n_options);

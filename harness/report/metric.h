@@ -31,11 +31,24 @@ struct QuestionValues {
 
 // One entry per answer of a "done" record, except fidelity answers of no reference token, which have no value per
 // token.
-//   accuracy (likelihood)  1 if argmax_o log_likelihood[o] / tokens[o] is gold_option (the first of equals is taken);
-//   _raw without division accuracy (exact_match) 1 if exact_match(text, gold_answer); (multiple_choice) 1 if
-//   parse_choice(text, n_options) is gold_option parse_rate             1 if a choice could be read;  length_limit_rate
-//   1 if stop_reason is "length" kl                     kl_sum / n_tokens, nats;  log_perplexity  -log_likelihood_sum /
-//   n_tokens;  top_agreement  count / n_tokens
+//
+// likelihood:
+// - accuracy: 1 if argmax_o log_likelihood[o] / tokens[o] is gold_option (the first of equals is taken)
+// - accuracy_raw: the same without the division
+//
+// exact_match:
+// - accuracy: 1 if exact_match(text, gold_answer)
+//
+// multiple_choice:
+// - accuracy: 1 if parse_choice(text, n_options) is gold_option
+// - parse_rate: 1 if a choice could be read
+// - length_limit_rate: 1 if stop_reason is "length"
+//
+// fidelity, over the n_tokens reference tokens:
+// - kl: kl_sum / n_tokens, nats
+// - log_perplexity: -log_likelihood_sum / n_tokens, nats
+// - top_agreement: count / n_tokens
+//
 // Throws Error(kData) naming record and field when a field is missing, of a wrong type, not finite or out of range.
 std::vector<QuestionValues> question_values(const Record& record);
 

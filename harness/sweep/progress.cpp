@@ -1,6 +1,7 @@
 #include "harness/sweep/progress.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -11,7 +12,24 @@ namespace {
 
 constexpr double kPlainInterval_s = 20;
 constexpr double kTerminalInterval_s = 0.1;
-constexpr size_t kTerminalColumns = 118;
+constexpr size_t kUnknownColumns = 118;
+
+// A line that reaches the terminal's last column wraps and can no longer be rewritten.
+size_t terminal_columns() {
+  winsize size = {};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col < 2) return kUnknownColumns;
+  return size.ws_col - 1U;
+}
+
+// The first characters of UTF-8 text, each taken to be one column wide.
+std::string first_columns(const std::string& text, size_t columns) {
+  size_t end = 0;
+  for (size_t shown = 0; end < text.size(); ++end) {
+    const bool starts = (static_cast<unsigned char>(text[end]) & 0xC0U) != 0x80U;
+    if (starts && shown++ == columns) break;
+  }
+  return text.substr(0, end);
+}
 
 }  // namespace
 
@@ -73,12 +91,11 @@ void Progress::show(bool at_once) {
   const double now = clock_.seconds();
   if (quiet_ || (!at_once && now - last_shown_s_ < (terminal_ ? kTerminalInterval_s : kPlainInterval_s))) return;
   last_shown_s_ = now;
-  std::string line = fmt::format("[{}/{}{}] {}", measured_, expected_, time_left(), stage_);
+  const std::string line = fmt::format("[{}/{}{}] {}", measured_, expected_, time_left(), stage_);
   if (!terminal_) {
     fmt::print(stderr, "{}\n", line);
   } else {
-    if (line.size() > kTerminalColumns) line.resize(kTerminalColumns);
-    fmt::print(stderr, "\r\033[K{}", line);
+    fmt::print(stderr, "\r\033[K{}", first_columns(line, terminal_columns()));
     line_open_ = true;
   }
   std::fflush(stderr);
