@@ -13,7 +13,8 @@
 namespace kvc {
 namespace {
 
-// All ones in the exponent is infinity or NaN; an integer maximum is a loop that compilers vectorise.
+// All ones in the exponent is infinity or NaN; an integer maximum is a loop
+// that compilers vectorise.
 bool all_finite(const float* values, int64_t count) {
   uint32_t largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(values[i]) & 0x7f800000U);
@@ -35,7 +36,7 @@ void convert(const float* from, int64_t count, float* to) {
 }
 
 template <class T>
-void fill(const GgufTensor& tensor, const at::Tensor& out, const std::string& where, const RowMap& source_row) {
+void fill(const StoredTensor& tensor, const at::Tensor& out, const std::string& where, const RowMap& source_row) {
   const int64_t columns = out.size(1), stride = out.stride(0);
   const int64_t blocks = columns / tensor.type->block_values;
   const int64_t row_bytes = blocks * tensor.type->block_bytes;
@@ -58,7 +59,7 @@ void fill(const GgufTensor& tensor, const at::Tensor& out, const std::string& wh
 
 }  // namespace
 
-void dequantize_into(const GgufTensor& tensor, const at::Tensor& out, const std::string& where,
+void dequantize_into(const StoredTensor& tensor, const at::Tensor& out, const std::string& where,
                      const RowMap& source_row) {
   const int64_t columns = tensor.shape.back();
   int64_t rows = 1;
@@ -79,7 +80,7 @@ void dequantize_into(const GgufTensor& tensor, const at::Tensor& out, const std:
   }
 }
 
-at::Tensor dequantize(const GgufTensor& tensor, at::ScalarType dtype, const std::string& where) {
+at::Tensor dequantize(const StoredTensor& tensor, at::ScalarType dtype, const std::string& where) {
   const at::Tensor out = at::empty(tensor.shape, at::dtype(dtype));
   dequantize_into(tensor, out.view({-1, tensor.shape.back()}), where);
   return out;

@@ -38,7 +38,8 @@ void decode_bf16(const uint8_t* block, float* out) {
   *out = static_cast<float>(c10::BFloat16(load<uint16_t>(block), c10::BFloat16::from_bits()));
 }
 
-// 32 values; the low half-bytes are values 0..15, the high ones 16..31. d, m: scale and offset of the block.
+// 32 values; the low half-bytes are values 0..15, the high ones 16..31. d, m:
+// scale and offset of the block.
 void decode_q4_0(const uint8_t* block, float* out) {
   const float d = load_half(block);
   for (int j = 0; j < 16; ++j) {
@@ -85,7 +86,8 @@ void decode_q8_0(const uint8_t* block, float* out) {
   for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(static_cast<int8_t>(block[2 + j])) * d;
 }
 
-// The K-quants: 256 values in sub-blocks of 16 or 32, each with its own scale (and offset) in units of d (and dmin).
+// The K-quants: 256 values in sub-blocks of 16 or 32, each with its own scale
+// (and offset) in units of d (and dmin).
 
 // 16 bytes of (offset << 4 | scale), 64 of 2-bit values, d, dmin.
 void decode_q2_k(const uint8_t* block, float* out) {
@@ -109,7 +111,8 @@ void decode_q3_k(const uint8_t* block, float* out) {
   const float d = load_half(block + 108);
   std::array<float, 16> scales;
   for (int s = 0; s < 16; ++s) {
-    // Low four bits: half-bytes of bytes 0..7; upper two: bit pairs of bytes 8..11.
+    // Low four bits: half-bytes of bytes 0..7; upper two: bit pairs of
+    // bytes 8..11.
     const int low = s < 8 ? packed[s] & 15 : packed[s - 8] >> 4;
     const int high = packed[8 + s % 4] >> (2 * (s / 4)) & 3;
     scales[s] = d * static_cast<float>((low | high << 4) - 32);
@@ -132,7 +135,8 @@ ScaleOffset scale_offset(const uint8_t* packed, int s) {
           static_cast<float>((packed[s + 4] >> 4) | (packed[s] >> 6) << 4)};
 }
 
-// d, dmin, 12 bytes of scales, 128 of half-bytes: each run of 32 bytes holds sub-blocks 2k (low) and 2k + 1 (high).
+// d, dmin, 12 bytes of scales, 128 of half-bytes: each run of 32 bytes holds
+// sub-blocks 2k (low) and 2k + 1 (high).
 void decode_q4_k(const uint8_t* block, float* out) {
   const float d = load_half(block), dmin = load_half(block + 2);
   for (int s = 0; s < 8; ++s) {
@@ -175,6 +179,35 @@ void decode_q6_k(const uint8_t* block, float* out) {
   }
 }
 
+// The IQ4 kinds: a half-byte names one of 16 levels that lie denser around 0.
+constexpr std::array<float, 16> kLevels = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+// 32 values: d, 16 bytes; half-bytes as in Q4_0.
+void decode_iq4_nl(const uint8_t* block, float* out) {
+  const float d = load_half(block);
+  for (int j = 0; j < 16; ++j) {
+    out[j] = d * kLevels[block[2 + j] & 15];
+    out[j + 16] = d * kLevels[block[2 + j] >> 4];
+  }
+}
+
+// 256 values: d, 2 bytes of high bit pairs and 4 of low half-bytes of eight
+// 6-bit scales, 128 of half-bytes: each run of 16 bytes is one sub-block as in
+// IQ4_NL.
+void decode_iq4_xs(const uint8_t* block, float* out) {
+  const float d = load_half(block);
+  const auto high = load<uint16_t>(block + 2);
+  for (int s = 0; s < 8; ++s) {
+    const int low = block[4 + s / 2] >> (s % 2 * 4) & 15;
+    const float scale = d * static_cast<float>((low | (high >> (2 * s) & 3) << 4) - 32);
+    const uint8_t* quants = block + 8 + s * 16;
+    for (int j = 0; j < 16; ++j) {
+      out[s * 32 + j] = scale * kLevels[quants[j] & 15];
+      out[s * 32 + 16 + j] = scale * kLevels[quants[j] >> 4];
+    }
+  }
+}
+
 template <void (*decode_block)(const uint8_t*, float*), int64_t values, int64_t bytes>
 void decode_all(const std::byte* source, int64_t blocks, float* out) {
   const auto* block = reinterpret_cast<const uint8_t*>(source);
@@ -187,13 +220,21 @@ constexpr GgmlType type(uint32_t id, const char* name) {
 }
 
 constexpr GgmlType kTypes[] = {
-    type<decode_f32, 1, 4>(0, "F32"),           type<decode_f16, 1, 2>(1, "F16"),
-    type<decode_bf16, 1, 2>(30, "BF16"),        type<decode_q4_0, 32, 18>(2, "Q4_0"),
-    type<decode_q4_1, 32, 20>(3, "Q4_1"),       type<decode_q5_0, 32, 22>(6, "Q5_0"),
-    type<decode_q5_1, 32, 24>(7, "Q5_1"),       type<decode_q8_0, 32, 34>(8, "Q8_0"),
-    type<decode_q2_k, kSuper, 84>(10, "Q2_K"),  type<decode_q3_k, kSuper, 110>(11, "Q3_K"),
-    type<decode_q4_k, kSuper, 144>(12, "Q4_K"), type<decode_q5_k, kSuper, 176>(13, "Q5_K"),
+    type<decode_f32, 1, 4>(0, "F32"),
+    type<decode_f16, 1, 2>(1, "F16"),
+    type<decode_bf16, 1, 2>(30, "BF16"),
+    type<decode_q4_0, 32, 18>(2, "Q4_0"),
+    type<decode_q4_1, 32, 20>(3, "Q4_1"),
+    type<decode_q5_0, 32, 22>(6, "Q5_0"),
+    type<decode_q5_1, 32, 24>(7, "Q5_1"),
+    type<decode_q8_0, 32, 34>(8, "Q8_0"),
+    type<decode_q2_k, kSuper, 84>(10, "Q2_K"),
+    type<decode_q3_k, kSuper, 110>(11, "Q3_K"),
+    type<decode_q4_k, kSuper, 144>(12, "Q4_K"),
+    type<decode_q5_k, kSuper, 176>(13, "Q5_K"),
     type<decode_q6_k, kSuper, 210>(14, "Q6_K"),
+    type<decode_iq4_nl, 32, 18>(20, "IQ4_NL"),
+    type<decode_iq4_xs, kSuper, 136>(23, "IQ4_XS"),
 };
 
 // ggml's names by number, for messages about types that are not decoded.

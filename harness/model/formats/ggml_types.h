@@ -1,5 +1,6 @@
-// The number formats of GGUF tensors: names, block sizes, and decoding to float.
-// Layouts as in ggml's ggml-common.h and ggml-quants.c (MIT); every format is little-endian.
+// The number formats of GGUF tensors: names, block sizes, and decoding to
+// float. Layouts as in ggml's ggml-common.h and ggml-quants.c (MIT); every
+// format is little-endian.
 #pragma once
 
 #include <cstddef>
@@ -8,13 +9,15 @@
 
 namespace kvc {
 
-// Values of one tensor row come in blocks: `block_values` numbers in `block_bytes` bytes.
+// Values of one tensor row come in blocks: `block_values` numbers in
+// `block_bytes` bytes.
 struct GgmlType {
   std::uint32_t id;
   const char* name;
   std::int64_t block_values;
   std::int64_t block_bytes;
-  // Decodes `blocks` blocks at `source` (no alignment needed) into blocks * block_values floats.
+  // Decodes `blocks` blocks at `source` (no alignment needed) into blocks *
+  // block_values floats.
   void (*decode)(const std::byte* source, std::int64_t blocks, float* out);
 };
 

@@ -1,50 +1,23 @@
 #include "harness/model/formats/gguf.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "harness/core/error.h"
 #include "harness/model/formats/gguf_parser.h"
+#include "harness/model/formats/printable.h"
 
 namespace kvc {
 namespace {
 
 using gguf_detail::load;
-using gguf_detail::printable;
 using gguf_detail::ValueType;
 
 [[noreturn]] void refuse(const std::string& fact, const std::string& path, const std::string& mend) {
   throw Error(ErrorKind::kData, fact, path, mend);
-}
-
-std::shared_ptr<const void> map_file(const std::string& path, size_t& size) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) refuse(fmt::format("cannot open the model file: {}", std::strerror(errno)), path, "check the path");
-  struct stat info {};
-  const bool known = ::fstat(fd, &info) == 0;
-  if (!known || !S_ISREG(info.st_mode) || info.st_size == 0) {
-    ::close(fd);
-    refuse(known && S_ISREG(info.st_mode) ? "the model file is empty" : "this is no regular file", path,
-           "name a GGUF file");
-  }
-  size = static_cast<size_t>(info.st_size);
-  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-  const int reason = errno;
-  ::close(fd);
-  if (address == MAP_FAILED) {
-    refuse(fmt::format("cannot map the model file: {}", std::strerror(reason)), path, "check the free address space");
-  }
-  ::madvise(address, size, MADV_WILLNEED);
-  return {address, [size](const void* at) { ::munmap(const_cast<void*>(at), size); }};
 }
 
 bool is_string(uint32_t type) {
@@ -101,15 +74,11 @@ double read_number(const std::byte* at, uint32_t type) {
 
 }  // namespace
 
-GgufFile::GgufFile(const std::string& path) : path_(path) {
-  size_t size = 0;
-  mapping_ = map_file(path, size);
-  bytes_ = {static_cast<const std::byte*>(mapping_.get()), size};
-  gguf_detail::Header header = gguf_detail::parse_header(bytes_, path);
+GgufFile::GgufFile(const std::string& path) : TensorSource(path), mapped_(path, "name a GGUF file") {
+  gguf_detail::Header header = gguf_detail::parse_header(bytes(), path);
   version_ = header.version;
   entries_ = std::move(header.entries);
-  tensors_ = std::move(header.tensors);
-  for (size_t i = 0; i < tensors_.size(); ++i) tensor_index_.emplace(tensors_[i].name, i);
+  set_tensors(std::move(header.tensors));
 }
 
 std::vector<std::string> GgufFile::keys() const {
@@ -118,23 +87,18 @@ std::vector<std::string> GgufFile::keys() const {
   return list;
 }
 
-const GgufTensor* GgufFile::find_tensor(const std::string& name) const {
-  const auto it = tensor_index_.find(name);
-  return it == tensor_index_.end() ? nullptr : &tensors_[it->second];
-}
-
 const GgufValue& GgufFile::typed(const std::string& key, bool is_array, bool (*accepts)(uint32_t),
                                  std::string_view wanted) const {
   const auto it = entries_.find(key);
   if (it == entries_.end()) {
-    refuse(fmt::format("metadata key '{}' is missing", printable(key)), path_,
+    refuse(fmt::format("metadata key '{}' is missing", printable(key)), path(),
            fmt::format("it should be {}; convert the model again with a current converter", wanted));
   }
   const GgufValue& entry = it->second;
   if (entry.is_array != is_array || !accepts(entry.type)) {
     refuse(fmt::format("metadata key '{}' is {}{} where {} is needed", printable(key),
                        entry.is_array ? "an array of " : "", gguf_detail::value_type_name(entry.type), wanted),
-           path_, "convert the model again with a current converter");
+           path(), "convert the model again with a current converter");
   }
   return entry;
 }
@@ -147,7 +111,7 @@ std::string GgufFile::string(const std::string& key) const {
 int64_t GgufFile::checked_integer(const std::string& key, const std::byte* at, uint32_t type) const {
   const std::optional<int64_t> value = read_integer(at, type);
   if (!value) {
-    refuse(fmt::format("metadata key '{}' holds {}, more than 2^63 - 1", printable(key), load<uint64_t>(at)), path_,
+    refuse(fmt::format("metadata key '{}' holds {}, more than 2^63 - 1", printable(key), load<uint64_t>(at)), path(),
            "the file is damaged or made by a faulty converter");
   }
   return *value;

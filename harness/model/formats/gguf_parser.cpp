@@ -8,31 +8,17 @@
 #include <numeric>
 
 #include "harness/core/error.h"
+#include "harness/model/formats/foreign_file.h"
+#include "harness/model/formats/printable.h"
 
 namespace kvc::gguf_detail {
 namespace {
 
 constexpr uint64_t kMaxAlignment = 1 << 20;
 const char* const kDownloadAgain = "download it again";
-const char* const kDamaged = "the file is damaged or made by a faulty converter: download it again or convert it anew";
-
-struct Signature {
-  std::string_view start;
-  const char* kind;
-  const char* mend;
-};
-
-// What people have in place of a GGUF file.
-constexpr Signature kOthers[] = {
-    {"version https://git-lfs", "a Git LFS pointer", "fetch the file itself: git lfs pull"},
-    {"<!DOCTYPE", "a web page", "download the file itself, not the page about it"},
-    {"<html", "a web page", "download the file itself, not the page about it"},
-    {"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint",
-     "convert the model to GGUF with llama.cpp's convert_hf_to_gguf.py"},
-    {"tjgg", "an old GGML file", "convert the model to GGUF with a current llama.cpp"},
-    {"lmgg", "an old GGML file", "convert the model to GGUF with a current llama.cpp"},
-    {"fmgg", "an old GGML file", "convert the model to GGUF with a current llama.cpp"},
-};
+const char* const kDamaged =
+    "the file is damaged or made by a faulty "
+    "converter: download it again or convert it anew";
 
 class Parser {
  public:
@@ -43,15 +29,15 @@ class Parser {
     header.version = read_start();
     const auto n_tensors = read<uint64_t>("the number of tensors");
     const auto n_entries = read<uint64_t>("the number of metadata keys");
-    // The smallest entry: an empty key, a type, one byte. The smallest tensor: an empty name, one dimension, type,
-    // offset.
+    // The smallest entry: an empty key, a type, one byte. The smallest tensor:
+    // an empty name, one dimension, type, offset.
     check_count(n_entries, 8 + 4 + 1, "metadata keys");
     check_count(n_tensors, 8 + 4 + 8 + 4 + 8, "tensors");
     for (uint64_t i = 0; i < n_entries; ++i) read_entry(header.entries, i, n_entries);
     std::vector<uint64_t> offsets;
     std::map<std::string, size_t, std::less<>> names;
     for (uint64_t i = 0; i < n_tensors; ++i) {
-      GgufTensor tensor = read_tensor(fmt::format("tensor {} of {}", i + 1, n_tensors), offsets);
+      StoredTensor tensor = read_tensor(fmt::format("tensor {} of {}", i + 1, n_tensors), offsets);
       if (!names.emplace(tensor.name, i).second)
         fail(fmt::format("two tensors are named '{}'", printable(tensor.name)), kDamaged);
       header.tensors.push_back(std::move(tensor));
@@ -110,12 +96,9 @@ class Parser {
   }
 
   [[noreturn]] void refuse_other(std::string_view text) const {
-    for (const Signature& other : kOthers) {
-      if (text.starts_with(other.start)) fail(fmt::format("this is no GGUF file but {}", other.kind), other.mend);
-    }
+    refuse_foreign_file(text, path_, "GGUF file");
     if (text.size() > 9 && text[8] == '{') {
-      fail("this is no GGUF file but probably safetensors",
-           "convert the model to GGUF with llama.cpp's convert_hf_to_gguf.py");
+      fail("this is no GGUF file but probably safetensors", "name the folder in which it lies with its config.json");
     }
     fail(fmt::format("this is no GGUF file: it starts with '{}' instead of 'GGUF'", printable(text.substr(0, 4))),
          "name a GGUF file, or download it again");
@@ -143,8 +126,9 @@ class Parser {
     }
     const uint64_t least = width == 0 ? 8 : width;  // a string is at least its length
     if (entry.count > left() / least) {
-      fail(fmt::format("the file is truncated: {} has {} values of at least {} bytes at byte {} of {}", what,
-                       entry.count, least, at_, bytes_.size()),
+      fail(fmt::format("the file is truncated: {} has {} values of at least {} "
+                       "bytes at byte {} of {}",
+                       what, entry.count, least, at_, bytes_.size()),
            kDownloadAgain);
     }
     entry.data = bytes_.data() + at_;
@@ -160,8 +144,8 @@ class Parser {
     }
   }
 
-  GgufTensor read_tensor(const std::string& which, std::vector<uint64_t>& offsets) {
-    GgufTensor tensor;
+  StoredTensor read_tensor(const std::string& which, std::vector<uint64_t>& offsets) {
+    StoredTensor tensor;
     tensor.name = read_string("the name of " + which);
     const std::string what = fmt::format("tensor '{}'", printable(tensor.name));
     const auto n_dims = read<uint32_t>("the dimension count of " + what);
@@ -170,7 +154,8 @@ class Parser {
     for (uint32_t i = 0; i < n_dims; ++i) {
       const auto size = read<uint64_t>("the dimensions of " + what);
       if (size < 1 || size > uint64_t{1} << 48) fail(fmt::format("{} has a dimension of {}", what, size), kDamaged);
-      tensor.shape.insert(tensor.shape.begin(), static_cast<int64_t>(size));  // the fastest comes first in the file
+      tensor.shape.insert(tensor.shape.begin(),
+                          static_cast<int64_t>(size));  // the fastest comes first in the file
     }
     const auto type = read<uint32_t>("the type of " + what);
     tensor.type = find_ggml_type(type);
@@ -189,14 +174,15 @@ class Parser {
       fail("metadata key 'general.alignment' is no uint32", kDamaged);
     const uint64_t value = load<uint32_t>(it->second.data);
     if (!std::has_single_bit(value) || value > kMaxAlignment) {
-      fail(fmt::format("metadata key 'general.alignment' is {}; a power of two up to {} is possible", value,
-                       kMaxAlignment),
+      fail(fmt::format("metadata key 'general.alignment' is {}; a power of two "
+                       "up to {} is possible",
+                       value, kMaxAlignment),
            kDamaged);
     }
     return value;
   }
 
-  static uint64_t checked_bytes(const GgufTensor& tensor) {
+  static uint64_t checked_bytes(const StoredTensor& tensor) {
     uint64_t bytes = static_cast<uint64_t>(tensor.shape.back() / tensor.type->block_values);
     bool overflow = __builtin_mul_overflow(bytes, static_cast<uint64_t>(tensor.type->block_bytes), &bytes);
     for (size_t i = 0; i + 1 < tensor.shape.size(); ++i) {
@@ -209,8 +195,8 @@ class Parser {
     const uint64_t align = alignment(header.entries);
     const uint64_t data_start = (at_ + align - 1) / align * align;
     for (size_t i = 0; i < offsets.size(); ++i) place(header.tensors[i], offsets[i], align, data_start);
-    std::vector<const GgufTensor*> order;
-    for (const GgufTensor& tensor : header.tensors) order.push_back(&tensor);
+    std::vector<const StoredTensor*> order;
+    for (const StoredTensor& tensor : header.tensors) order.push_back(&tensor);
     std::sort(order.begin(), order.end(),
               [](const auto* a, const auto* b) { return a->bytes.data() < b->bytes.data(); });
     for (size_t i = 1; i < order.size(); ++i) {
@@ -221,7 +207,7 @@ class Parser {
     }
   }
 
-  void place(GgufTensor& tensor, uint64_t offset, uint64_t align, uint64_t data_start) const {
+  void place(StoredTensor& tensor, uint64_t offset, uint64_t align, uint64_t data_start) const {
     const std::string what = fmt::format("tensor '{}'", printable(tensor.name));
     if (tensor.shape.back() % tensor.type->block_values != 0) {
       fail(fmt::format("{} has rows of {} values, no multiple of {}'s block of {}", what, tensor.shape.back(),
@@ -259,19 +245,6 @@ std::string value_type_name(uint32_t type) {
 uint64_t value_bytes(uint32_t type) {
   static constexpr uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
   return type < std::size(kBytes) ? kBytes[type] : 0;
-}
-
-std::string printable(std::string_view text) {
-  std::string out;
-  for (const char c : text.substr(0, 80)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\x{:02x}", byte);
-    } else {
-      out += c;
-    }
-  }
-  return text.size() > 80 ? out + "..." : out;
 }
 
 Header parse_header(std::span<const std::byte> bytes, const std::string& path) {

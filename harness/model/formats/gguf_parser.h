@@ -35,8 +35,6 @@ enum ValueType : std::uint32_t {
 std::string value_type_name(std::uint32_t type);
 // Bytes of one value; 0 for strings, arrays and unknown types.
 std::uint64_t value_bytes(std::uint32_t type);
-// A name out of the file made fit for a message: control bytes escaped, at most 80 characters.
-std::string printable(std::string_view text);
 
 template <class T>
 T load(const std::byte* at) {
@@ -48,7 +46,7 @@ T load(const std::byte* at) {
 struct Header {
   std::int64_t version = 0;
   std::map<std::string, GgufValue> entries;
-  std::vector<GgufTensor> tensors;
+  std::vector<StoredTensor> tensors;
 };
 
 // Throws Error(kData); what it returns lies wholly inside `bytes`.
