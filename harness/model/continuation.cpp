@@ -188,13 +188,14 @@ std::vector<double> text_log_probs(const Model& model, const std::vector<int64_t
                             model.spec().max_positions),
                 "", "score it in windows, or take a shorter text");
   }
+  const Decoder decoder = model.decoder().for_text_of(static_cast<int64_t>(tokens.size()));
   const KvCache nothing =
-      KvCache::empty(model.spec().n_layers, model.spec().n_kv_heads, model.spec().head_dim, model.decoder().options());
+      KvCache::empty(model.spec().n_layers, model.spec().n_kv_heads, model.spec().head_dim, decoder.options());
   Tails tails = Tails::behind(nothing, 1, n_read);
   for (int64_t first = 0; first < n_read; first += kChunkTokens) {
     const int64_t n = std::min(kChunkTokens, n_read - first);
     const auto begin = tokens.begin() + first;
-    const at::Tensor hidden = model.decoder().forward(PackedTokens::single({begin, begin + n}), nothing, tails);
+    const at::Tensor hidden = decoder.forward(PackedTokens::single({begin, begin + n}), nothing, tails);
     for_log_probs(model, hidden, {begin + 1, begin + 1 + n},
                   [&](size_t /*row*/, double log_prob) { log_probs.push_back(log_prob); });
     if (progress) progress(first + n + 1);

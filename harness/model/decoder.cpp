@@ -6,13 +6,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 
 #include "harness/core/error.h"
 #include "harness/kv/ragged_attention.h"
 #include "harness/math/attention.h"
+#include "harness/model/elementwise.h"
 #include "harness/model/linear.h"
 
 namespace kvc {
@@ -39,20 +39,6 @@ void check_sizes(const DecoderSpec& spec) {
     refuse(fmt::format("{} query heads cannot share {} KV heads evenly", spec.n_query_heads, spec.n_kv_heads));
   }
   if (spec.head_dim % 2 != 0) refuse(fmt::format("head dimension {} is odd; rotation needs pairs", spec.head_dim));
-  if (!(spec.rope_base > 0) || !(spec.rope_scaling_factor > 0)) {
-    refuse(
-        fmt::format("rotary base {} and scaling factor {} must be positive", spec.rope_base, spec.rope_scaling_factor));
-  }
-  const std::vector<double>& divisors = spec.rope_frequency_divisors;
-  if (!divisors.empty() && static_cast<int64_t>(divisors.size()) != spec.head_dim / 2) {
-    refuse(fmt::format("{} rotary frequency divisors for {} frequencies", divisors.size(), spec.head_dim / 2));
-  }
-  if (std::any_of(divisors.begin(), divisors.end(), [](double x) { return !(x > 0); })) {
-    refuse("a rotary frequency divisor is not positive");
-  }
-  if (spec.rope_scaling == RopeScaling::kLlama3 && divisors.empty()) {
-    refuse("llama3 rotary scaling comes without its frequency divisors");
-  }
 }
 
 class ShapeCheck {
@@ -104,35 +90,13 @@ void check_weights(const DecoderSpec& spec, const DecoderWeights& weights) {
     check.has_if(spec.qk_norm, "q_norm", layer.q_norm, {spec.head_dim});
     check.has_if(spec.qk_norm, "k_norm", layer.k_norm, {spec.head_dim});
     check.has("attention_output", layer.attention_output, {spec.hidden_size, query_width});
+    check.has_if(spec.attention_output_bias, "attention_output_bias", layer.attention_output_bias, {spec.hidden_size});
     check.has("feed_forward_norm", layer.feed_forward_norm, {spec.hidden_size});
     check.has("gate_up", layer.gate_up, {2 * spec.feed_forward_size, spec.hidden_size});
+    check.has_if(spec.mlp_bias, "gate_up_bias", layer.gate_up_bias, {2 * spec.feed_forward_size});
     check.has("down", layer.down, {spec.hidden_size, spec.feed_forward_size});
+    check.has_if(spec.mlp_bias, "down_bias", layer.down_bias, {spec.hidden_size});
   }
-}
-
-// Frequencies and angles are rounded to float32 on the way, as they were when the public models were trained; only
-// cosine and sine of the angle are exact. At position 8,000 an unrounded angle would differ by some 1e-4.
-RotaryTables make_rotary_tables(const DecoderSpec& spec, const at::Device& device) {
-  const int64_t half = spec.head_dim / 2;
-  std::vector<float> frequencies;
-  for (int64_t i = 0; i < half; ++i) {
-    double frequency = std::pow(spec.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(spec.head_dim));
-    if (!spec.rope_frequency_divisors.empty()) frequency /= spec.rope_frequency_divisors[static_cast<size_t>(i)];
-    if (spec.rope_scaling == RopeScaling::kLinear) frequency /= spec.rope_scaling_factor;
-    frequencies.push_back(static_cast<float>(frequency));
-  }
-  at::Tensor cos = at::empty({spec.max_positions, half}, at::kFloat);
-  at::Tensor sin = at::empty_like(cos);
-  auto* c = cos.mutable_data_ptr<float>();
-  auto* s = sin.mutable_data_ptr<float>();
-  for (int64_t p = 0; p < spec.max_positions; ++p) {
-    for (int64_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(p) * frequencies[static_cast<size_t>(i)];
-      c[p * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      s[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
-    }
-  }
-  return {cos.to(device), sin.to(device)};
 }
 
 void check_positions(const std::vector<int64_t>& positions, int64_t max_positions) {
@@ -143,6 +107,10 @@ void check_positions(const std::vector<int64_t>& positions, int64_t max_position
               fmt::format("the text reaches position {}, the model was trained on {} positions",
                           *least < 0 ? *least : *most + 1, max_positions),
               "", "use a shorter text, or a model with a longer context");
+}
+
+int64_t positions_end(const std::vector<int64_t>& positions) {
+  return positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
 }
 
 }  // namespace
@@ -164,7 +132,15 @@ PackedTokens PackedTokens::single(const std::vector<int64_t>& tokens) {
 Decoder::Decoder(DecoderSpec spec, DecoderWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {
   check_sizes(spec_);
   check_weights(spec_, weights_);
-  rotary_ = make_rotary_tables(spec_, weights_.embedding.device());
+  rotary_ = RopeTables(spec_, weights_.embedding.device());
+}
+
+Decoder Decoder::for_text_of(int64_t n_positions) const {
+  Decoder other = *this;
+  if (spec_.rope_scaling != RopeScaling::kDynamic) return other;
+  other.spec_.rope_dynamic_positions = n_positions;
+  other.rotary_ = RopeTables(other.spec_, weights_.embedding.device());
+  return other;
 }
 
 at::TensorOptions Decoder::options() const {
@@ -200,7 +176,7 @@ at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at:
                            const LayerKv& prefix, Tails& tails, const QueryTap& tap) const {
   const at::Tensor qkv = project(normed, weights.qkv, weights.qkv_bias);
   const RotatedHeads heads = rotate_heads(qkv, spec_.n_query_heads, spec_.n_kv_heads, weights.q_norm, weights.k_norm,
-                                          spec_.rms_norm_eps, rotary_, positions);
+                                          spec_.rms_norm_eps, rotary_.covering(positions_end(positions)), positions);
   const int64_t kv_width = spec_.n_kv_heads * spec_.head_dim;
   const at::Tensor values =
       qkv.narrow(1, qkv.size(1) - kv_width, kv_width).unflatten(1, {spec_.n_kv_heads, spec_.head_dim});
@@ -226,9 +202,10 @@ at::Tensor Decoder::run_layer(int64_t layer, const at::Tensor& hidden, const std
   const LayerWeights& weights = weights_.layers.at(static_cast<size_t>(layer));
   const at::Tensor normed = rms_norm(hidden, weights.attention_norm, spec_.rms_norm_eps);
   const at::Tensor attention = attend(weights, layer, normed, positions, sequence_offsets, prefix, tails, tap);
-  const auto [middle, middle_normed] =
-      add_rms_norm(hidden, project(attention, weights.attention_output), weights.feed_forward_norm, spec_.rms_norm_eps);
-  at::Tensor update = project(silu_mul(project(middle_normed, weights.gate_up)), weights.down);
+  const at::Tensor mixed = project(attention, weights.attention_output, weights.attention_output_bias);
+  const auto [middle, middle_normed] = add_rms_norm(hidden, mixed, weights.feed_forward_norm, spec_.rms_norm_eps);
+  const at::Tensor inner = silu_mul(project(middle_normed, weights.gate_up, weights.gate_up_bias));
+  at::Tensor update = project(inner, weights.down, weights.down_bias);
   return update.add_(middle);
 }
 

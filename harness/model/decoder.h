@@ -12,7 +12,7 @@
 
 #include "harness/kv/kv_cache.h"
 #include "harness/model/decoder_spec.h"
-#include "harness/model/elementwise.h"
+#include "harness/model/rope.h"
 
 namespace kvc {
 
@@ -57,6 +57,10 @@ class Decoder {
   // Throws Error(kData) when a weight's shape contradicts the spec.
   Decoder(DecoderSpec spec, DecoderWeights weights);
 
+  // The same model, weights shared, with rope_dynamic_positions = n_positions: what transformers computes for one text
+  // of that length. Caches of one must not be read by the other. Without kDynamic a plain copy.
+  Decoder for_text_of(int64_t n_positions) const;
+
   const DecoderSpec& spec() const { return spec_; }
   at::TensorOptions options() const;  // dtype and device of weights and caches
 
@@ -91,7 +95,7 @@ class Decoder {
 
   DecoderSpec spec_;
   DecoderWeights weights_;
-  RotaryTables rotary_;  // (max_positions, d / 2)
+  RopeTables rotary_;
 };
 
 }  // namespace kvc

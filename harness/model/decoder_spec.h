@@ -27,6 +27,8 @@ struct DecoderSpec {
   // Context length before the stretch: kLlama3, kYarn, and kDynamic, whose frequencies change beyond it. 0 for the
   // others.
   int64_t rope_original_max_positions = 0;
+  // kDynamic: the text length whose frequencies serve every position (rope.h says why); 0 = max_positions.
+  int64_t rope_dynamic_positions = 0;
   double rope_low_freq_factor = 1.0;  // kLlama3
   double rope_high_freq_factor = 4.0;
   double rope_beta_fast = 32.0;  // kYarn
@@ -37,8 +39,9 @@ struct DecoderSpec {
   double rope_attention_factor = 0.0;
   double rope_mscale = 0.0;  // 0 = not set
   double rope_mscale_all_dim = 0.0;
-  // Divides each rotary frequency (head_dim / 2 numbers); empty = all 1. GGUF's rope_freqs tensor. With kLlama3 they
-  // stand for the numbers above: the frequencies are divided by these and nothing else.
+  // Divides each rotary frequency (head_dim / 2 numbers) before the other kinds stretch it; empty = all 1. GGUF's
+  // rope_freqs tensor. With kLlama3 they stand for the numbers above: the frequencies are divided by these and nothing
+  // else.
   std::vector<double> rope_frequency_divisors;
   bool tied_embeddings = false;
   bool attention_bias = false;         // q, k, v projections have biases (Qwen2)

@@ -113,6 +113,28 @@ INSTANTIATE_TEST_SUITE_P(Families, DecoderVariants,
                                                      s.rope_scaling = RopeScaling::kLlama3;
                                                      s.rope_frequency_divisors = {1, 1, 1, 1.5, 3, 8, 8, 8};
                                                    }},
+                                           Variant{"Llama3Numbers",
+                                                   [](DecoderSpec& s) {
+                                                     s.rope_scaling = RopeScaling::kLlama3;
+                                                     s.rope_scaling_factor = 8;
+                                                     s.rope_original_max_positions = 64;
+                                                   }},
+                                           Variant{"DynamicScaling",
+                                                   [](DecoderSpec& s) {
+                                                     s.rope_scaling = RopeScaling::kDynamic;
+                                                     s.rope_scaling_factor = 4;
+                                                     s.rope_original_max_positions = 128;
+                                                   }},
+                                           Variant{"YarnScaling",
+                                                   [](DecoderSpec& s) {
+                                                     s.rope_scaling = RopeScaling::kYarn;
+                                                     s.rope_scaling_factor = 8;
+                                                     s.rope_original_max_positions = 64;
+                                                   }},
+                                           Variant{"BiasesEverywhere",
+                                                   [](DecoderSpec& s) {
+                                                     s.attention_bias = s.attention_output_bias = s.mlp_bias = true;
+                                                   }},
                                            Variant{"AnotherBase", [](DecoderSpec& s) { s.rope_base = 1e6; }}),
                          [](const auto& variant) { return std::string(variant.param.name); });
 
@@ -283,7 +305,14 @@ TEST_F(TinyDecoder, RefusesWeightsThatContradictTheNumbers) {
               }),
               message("2 rotary frequency divisors for 8"));
   EXPECT_THAT(with([](auto& s, auto&) { s.rope_scaling = RopeScaling::kLlama3; }),
-              message("without its frequency divisors"));
+              message("without the context length before the stretch"));
+  EXPECT_THAT(with([](auto& s, auto&) { s.attention_output_bias = true; }),
+              message("'layer 0, attention_output_bias' is missing"));
+  EXPECT_THAT(with([](auto& s, auto&) { s.mlp_bias = true; }), message("'layer 0, gate_up_bias' is missing"));
+  EXPECT_THAT(with([](auto&, auto& w) { w.layers[1].down_bias = at::ones({48}); }),
+              message("'layer 1, down_bias' is there, but"));
+  EXPECT_THAT(with([](auto& s, auto&) { s.max_positions = int64_t{1} << 40; }),
+              message("a context of 1099511627776 positions"));
 }
 
 }  // namespace

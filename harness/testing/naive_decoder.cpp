@@ -36,18 +36,24 @@ Row normed(const Row& x, const Row& weight, double eps) {
   return y;
 }
 
-Row rotated(const DecoderSpec& spec, const Row& head, int64_t position) {
+// The frequencies have judges of their own in rope_test.
+Row rotated(const RopeFrequencies& rope, const Row& head, int64_t position) {
   const size_t half = head.size() / 2;
   Row y(head.size());
   for (size_t i = 0; i < half; ++i) {
-    double frequency = std::pow(spec.rope_base, -2.0 * static_cast<double>(i) / static_cast<double>(head.size()));
-    if (!spec.rope_frequency_divisors.empty()) frequency /= spec.rope_frequency_divisors[i];
-    if (spec.rope_scaling == RopeScaling::kLinear) frequency /= spec.rope_scaling_factor;
-    const double angle = static_cast<double>(position) * frequency;
-    y[i] = head[i] * std::cos(angle) - head[half + i] * std::sin(angle);
-    y[half + i] = head[half + i] * std::cos(angle) + head[i] * std::sin(angle);
+    const double angle = static_cast<double>(position) * static_cast<double>(rope.frequencies[i]);
+    const double c = std::cos(angle) * rope.factor, s = std::sin(angle) * rope.factor;
+    y[i] = head[i] * c - head[half + i] * s;
+    y[half + i] = head[half + i] * c + head[i] * s;
   }
   return y;
+}
+
+// Adds the bias where there is one.
+void shift(Row& x, const at::Tensor& bias) {
+  if (!bias.defined()) return;
+  const Row added = numbers(bias);
+  for (size_t i = 0; i < x.size(); ++i) x[i] += added[i];
 }
 
 // Softmax attention of one query over rows of keys and values with an additive bias each.
@@ -103,20 +109,18 @@ std::vector<Row> layer_forward(const DecoderSpec& spec, const LayerWeights& weig
   const auto ffn = static_cast<size_t>(spec.feed_forward_size);
   const Row qkv_weight = numbers(weights.qkv), out_weight = numbers(weights.attention_output);
   const Row gate_up_weight = numbers(weights.gate_up), down_weight = numbers(weights.down);
+  const RopeFrequencies rope = rope_frequencies(spec);
   std::vector<Head> heads;
   for (size_t h = 0; h < n_kv; ++h) heads.push_back(prefix_head(prefix, static_cast<int64_t>(h), d));
   std::vector<Row> all_queries;
   for (size_t t = 0; t < hidden.size(); ++t) {
     const int64_t position = first_position + static_cast<int64_t>(t);
     Row qkv = times(qkv_weight, normed(hidden[t], numbers(weights.attention_norm), spec.rms_norm_eps));
-    if (spec.attention_bias) {
-      const Row bias = numbers(weights.qkv_bias);
-      for (size_t i = 0; i < qkv.size(); ++i) qkv[i] += bias[i];
-    }
+    shift(qkv, weights.qkv_bias);
     for (size_t h = 0; h < n_kv; ++h) {
       Row key = slice(qkv, (n_query + h) * d, d);
       if (spec.qk_norm) key = normed(key, numbers(weights.k_norm), spec.rms_norm_eps);
-      heads[h].keys.push_back(rotated(spec, key, position));
+      heads[h].keys.push_back(rotated(rope, key, position));
       heads[h].values.push_back(slice(qkv, (n_query + n_kv + h) * d, d));
       heads[h].bias.push_back(0);
     }
@@ -124,19 +128,22 @@ std::vector<Row> layer_forward(const DecoderSpec& spec, const LayerWeights& weig
     for (size_t h = 0; h < n_query; ++h) {
       Row query = slice(qkv, h * d, d);
       if (spec.qk_norm) query = normed(query, numbers(weights.q_norm), spec.rms_norm_eps);
-      query = rotated(spec, query, position);
+      query = rotated(rope, query, position);
       queries.insert(queries.end(), query.begin(), query.end());
       const Head& head = heads[h / (n_query / n_kv)];
       const Row out = attended(query, head.keys, head.values, head.bias);
       attention.insert(attention.end(), out.begin(), out.end());
     }
     all_queries.push_back(queries);
-    const Row update = times(out_weight, attention);
+    Row update = times(out_weight, attention);
+    shift(update, weights.attention_output_bias);
     for (size_t i = 0; i < update.size(); ++i) hidden[t][i] += update[i];
-    const Row gate_up = times(gate_up_weight, normed(hidden[t], numbers(weights.feed_forward_norm), spec.rms_norm_eps));
+    Row gate_up = times(gate_up_weight, normed(hidden[t], numbers(weights.feed_forward_norm), spec.rms_norm_eps));
+    shift(gate_up, weights.gate_up_bias);
     Row inner(ffn);
     for (size_t i = 0; i < ffn; ++i) inner[i] = gate_up[i] / (1 + std::exp(-gate_up[i])) * gate_up[ffn + i];
-    const Row down = times(down_weight, inner);
+    Row down = times(down_weight, inner);
+    shift(down, weights.down_bias);
     for (size_t i = 0; i < down.size(); ++i) hidden[t][i] += down[i];
   }
   return all_queries;

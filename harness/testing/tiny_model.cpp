@@ -101,10 +101,13 @@ DecoderWeights random_weights(const DecoderSpec& spec, std::uint64_t seed, at::S
     if (spec.qk_norm) layer.k_norm = normal({spec.head_dim}, 0.1, 1);
     layer.attention_output = normal({spec.hidden_size, spec.n_query_heads * spec.head_dim},
                                     1 / std::sqrt(static_cast<double>(spec.n_query_heads * spec.head_dim)));
+    if (spec.attention_output_bias) layer.attention_output_bias = normal({spec.hidden_size}, 0.3);
     layer.feed_forward_norm = normal({spec.hidden_size}, 0.1, 1);
     layer.gate_up = normal({2 * spec.feed_forward_size, spec.hidden_size}, from_hidden);
+    if (spec.mlp_bias) layer.gate_up_bias = normal({2 * spec.feed_forward_size}, 0.3);
     layer.down =
         normal({spec.hidden_size, spec.feed_forward_size}, 1 / std::sqrt(static_cast<double>(spec.feed_forward_size)));
+    if (spec.mlp_bias) layer.down_bias = normal({spec.hidden_size}, 0.3);
     weights.layers.push_back(std::move(layer));
   }
   weights.final_norm = normal({spec.hidden_size}, 0.1, 1);
