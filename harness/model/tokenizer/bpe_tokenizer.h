@@ -59,6 +59,8 @@ struct BpeVocabulary {
   SplitRecipe split;                                    // of a byte alphabet
   SpaceRule spaces;                                     // of a character alphabet
   std::unordered_set<int64_t> strip_left, strip_right;  // special tokens that take the white space beside them
+  std::optional<int64_t> unknown;  // of a byte alphabet: what bytes without a token become; nullopt: they are left out
+  bool fuse_unknown = false;       // neighbours become one
   std::optional<int64_t> bos;
   std::vector<int64_t> end_ids;
   std::string where;                                         // file, for messages
@@ -68,9 +70,9 @@ struct BpeVocabulary {
 // "left right" as files write a merge. Throws Error(kData) naming key and rank when it is not two pieces.
 BpeMerge parse_merge(const std::string& text, size_t rank, const std::string& key, const std::string& where);
 
-// Thread-safe. A byte for which a byte alphabet has no token is left out, as the models' own tokenizers do (SmolLM2 has
-// none for 21 bytes that ordinary text does not hold: six control characters and lead bytes of unassigned planes);
-// lost_bytes() names them.
+// Thread-safe. A byte for which a byte alphabet has no token becomes the unknown token or is left out, as the models'
+// own tokenizers do (SmolLM2 has none for 21 bytes that ordinary text does not hold: six control characters and lead
+// bytes of unassigned planes); lost_bytes() names them.
 class BpeTokenizer final : public Tokenizer {
  public:
   // Throws Error(kData) naming key and index: counts that differ, duplicate token, merge of unknown pieces, to an
@@ -116,6 +118,8 @@ class BpeTokenizer final : public Tokenizer {
   BpeAlphabet alphabet_;
   SplitRecipe split_;
   SpaceRule spaces_;
+  std::int32_t unknown_ = -1;
+  bool fuse_unknown_ = false;
   bool cuts_at_spaces_ = true;      // of a character alphabet: no merge reaches over the start of a space
   std::vector<std::string> bytes_;  // by id
   std::vector<TokenKind> kinds_;

@@ -99,6 +99,11 @@ BpeTokenizer::BpeTokenizer(BpeVocabulary vocabulary)
     }
   };
   if (bos_) check_id("begin-of-text", *bos_);
+  if (vocabulary.unknown) {
+    check_id("unknown", *vocabulary.unknown);
+    unknown_ = static_cast<std::int32_t>(*vocabulary.unknown);
+    fuse_unknown_ = vocabulary.fuse_unknown;
+  }
   for (const int64_t id : end_ids_) check_id("end", id);
   add_tokens(vocabulary);
   add_bytes(vocabulary);

@@ -90,9 +90,17 @@ void BpeTokenizer::encode_word(std::string_view word, bool space_first, Scratch&
 }
 
 void BpeTokenizer::add_byte_symbols(std::string_view word, Scratch& scratch) const {
+  bool after_unknown = false;
   for (size_t i = 0; i < word.size(); ++i) {
     const std::int32_t id = byte_ids_[static_cast<unsigned char>(word[i])];
-    if (id >= 0) scratch.add_symbol(id, i + 1);
+    if (id >= 0) {
+      scratch.add_symbol(id, i + 1);
+    } else if (unknown_ >= 0) {
+      const bool fuse = fuse_unknown_ && after_unknown;
+      if (fuse) scratch.symbols.back().end = static_cast<std::uint32_t>(i + 1);
+      if (!fuse) scratch.add_symbol(unknown_, i + 1);
+    }
+    after_unknown = id < 0;
   }
 }
 

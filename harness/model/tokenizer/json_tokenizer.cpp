@@ -242,6 +242,16 @@ std::optional<int64_t> first_id(const Node& processor) {
   return ids[0].id();
 }
 
+void read_unknown(const Node& model, BpeVocabulary& vocabulary) {
+  if (model.flag("byte_fallback", false)) model.unsupported("spells bytes in two ways (ByteLevel and byte_fallback)");
+  const auto unknown = model.find_text("unk_token");
+  if (!unknown || unknown->empty()) return;
+  const auto found = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), *unknown);
+  if (found == vocabulary.tokens.end()) model.bad(fmt::format("has the unk_token '{}', which is no token", *unknown));
+  vocabulary.unknown = found - vocabulary.tokens.begin();
+  vocabulary.fuse_unknown = model.flag("fuse_unk", false);
+}
+
 bool is_byte_spelling(const std::string& token) {
   return token.size() == 6 && token.starts_with("<0x") && token[5] == '>';
 }
@@ -277,7 +287,7 @@ JsonVocabulary interpret_tokenizer_json(TokenizerJson file, const std::string& w
   }
   vocabulary.merges = std::move(file.merges);
   result.first_id = first_id(root.at("post_processor"));
-  result.loses_nothing = !model.at("unk_token").is_null() || model.flag("byte_fallback", false);
+  if (vocabulary.alphabet == BpeAlphabet::kBytes) read_unknown(model, vocabulary);
   return result;
 }
 

@@ -13,7 +13,6 @@ namespace kvc {
 struct JsonVocabulary {
   BpeVocabulary vocabulary;         // bos and end_ids are not set
   std::optional<int64_t> first_id;  // what post_processor's TemplateProcessing puts in front of a text
-  bool loses_nothing = false;       // the model would say "unknown" for a byte without a token
 };
 
 // What is understood, all else is an error that names the key:

@@ -91,9 +91,6 @@ std::unique_ptr<Tokenizer> load_json(const std::string& folder, const std::strin
   const bool byte_level = json.vocabulary.alphabet == BpeAlphabet::kBytes;
   auto tokenizer = std::make_unique<BpeTokenizer>(std::move(json.vocabulary));
   if (byte_level) tokenizer->check_ordinary_bytes("model.vocab", path);
-  if (json.loses_nothing && !tokenizer->lost_bytes().empty()) {
-    bad("bytes without a token would become an unknown token; that is not supported", path);
-  }
   return tokenizer;
 }
 
