@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+
 #include "harness/core/error.h"
 
 namespace kvc {
@@ -19,24 +23,136 @@ struct ByteRange {
   int64_t begin = 0, end = 0;
 };
 
-// Where the article stands in the rendered text: it is the last piece of data.
-ByteRange article_bytes(const std::vector<Segment>& segments, const std::string& article) {
-  ByteRange range;
-  const Segment* last = nullptr;
-  int64_t offset = 0;
-  for (const Segment& segment : segments) {
-    const auto size = static_cast<int64_t>(segment.text.size());
-    if (!segment.control) {
-      last = &segment;
-      range = {offset, offset + size};
+// Stand for a document and a question whose text is not known or does not matter. They begin with a character that
+// nobody trims and end in a letter, behind which tokenizers cut.
+constexpr const char* kSomeArticle = "\x02kvc-document\x02x";
+constexpr const char* kSomeQuestion = "\x02kvc-question\x02x";
+constexpr const char* kBetween = "\n\n";  // document and question in one turn
+
+// A rendered conversation: its text, and for each byte whether it is control.
+struct Rendered {
+  std::string text;
+  std::string marks;
+
+  void append(const Segment& segment) {
+    text += segment.text;
+    marks.append(segment.text.size(), segment.control ? '\1' : '\0');
+  }
+  bool begins_with(const Rendered& other) const {
+    return text.starts_with(other.text) && marks.starts_with(other.marks);
+  }
+  bool ends_with(const Rendered& other) const { return text.ends_with(other.text) && marks.ends_with(other.marks); }
+  Rendered part(size_t begin, size_t end) const {
+    return {text.substr(begin, end - begin), marks.substr(begin, end - begin)};
+  }
+  bool operator==(const Rendered&) const = default;
+
+  std::vector<Segment> segments() const {
+    std::vector<Segment> result;
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = std::min(marks.find(marks[begin] == 0 ? '\1' : '\0', begin), text.size());
+      result.push_back({text.substr(begin, end - begin), marks[begin] != 0});
+      begin = end;
     }
-    offset += size;
+    return result;
   }
-  if (last == nullptr || last->text != article) {
-    throw Error(ErrorKind::kInternal, "the chat template does not give the user's text as its last piece of data", "",
-                "");
+};
+
+Rendered render(const ChatTemplate& chat_template, const std::vector<std::string>& user_turns, bool generation_prompt) {
+  std::vector<ChatTurn> turns = {{"system", kSystem}};
+  for (const std::string& text : user_turns) turns.push_back({"user", text});
+  RenderOptions options;
+  options.generation_prompt = generation_prompt;
+  Rendered rendered;
+  for (const Segment& segment : chat_template.render(turns, options)) rendered.append(segment);
+  return rendered;
+}
+
+// Where `part` stands as data, if it does so exactly once.
+std::optional<size_t> find_data(const Rendered& rendered, const std::string& part) {
+  const size_t at = rendered.text.find(part);
+  if (at == std::string::npos || rendered.text.find(part, at + 1) != std::string::npos) return std::nullopt;
+  const std::string marks(part.size(), '\0');
+  if (rendered.marks.compare(at, part.size(), marks) != 0) return std::nullopt;
+  return at;
+}
+
+// A conversation of a document and a question, cut between the two.
+struct Cut {
+  Rendered context;
+  Rendered question;
+};
+
+// As two user turns: the context is rendered alone.
+std::optional<Cut> cut_turns(const ChatTemplate& chat_template, const std::string& article,
+                             const std::string& question) {
+  Cut cut{render(chat_template, {article}, false), {}};
+  const Rendered whole = render(chat_template, {article, question}, true);
+  if (!whole.begins_with(cut.context)) return std::nullopt;
+  cut.question = whole.part(cut.context.text.size(), whole.text.size());
+  return cut;
+}
+
+// As one user turn, in which `known`, the document or the question, stands at the cut.
+std::optional<Cut> cut_turn(const ChatTemplate& chat_template, const std::string& article, const std::string& question,
+                            bool article_known) {
+  const Rendered whole = render(chat_template, {article + kBetween + question}, true);
+  const std::string known = article_known ? article : kBetween + question;
+  const std::optional<size_t> at = find_data(whole, known);
+  if (!at) return std::nullopt;
+  const size_t end = *at + (article_known ? known.size() : 0);
+  return Cut{whole.part(0, end), whole.part(end, whole.text.size())};
+}
+
+[[noreturn]] void unfit(const std::string& fact) {
+  throw Error(ErrorKind::kData, "the chat template does not fit a document and questions: " + fact,
+              "chat template of the model", "write 'chat_template: NAME' in the model's config");
+}
+
+// How the template takes document and question; `split_turns` false: in one turn. Found out with the stand-ins.
+struct ChatForm {
+  bool split_turns = true;
+  Cut cut;  // of the stand-ins
+};
+
+ChatForm find_form(const ChatTemplate& chat_template) {
+  std::string refusal = "it changes the text before the question";
+  try {
+    if (auto cut = cut_turns(chat_template, kSomeArticle, kSomeQuestion)) return {true, std::move(*cut)};
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kData) throw;
+    refusal = error.fact();
   }
-  return range;
+  try {
+    if (auto cut = cut_turn(chat_template, kSomeArticle, kSomeQuestion, true)) return {false, std::move(*cut)};
+  } catch (const Error& error) {
+    // Of two refusals the second says what is wrong with any conversation.
+    if (error.kind() != ErrorKind::kData || error.fact() == refusal) throw;
+    unfit(fmt::format("as two user turns, {}; as one, {}", refusal, error.fact()));
+  }
+  unfit(fmt::format("as two user turns, {}; as one, it changes their text", refusal));
+}
+
+// The context's text, and where the article stands in it.
+std::pair<Rendered, ByteRange> render_context(const ChatTemplate& chat_template, const std::string& article) {
+  const ChatForm form = find_form(chat_template);
+  const std::optional<size_t> at = find_data(form.cut.context, kSomeArticle);
+  if (!at) unfit("it changes the document's text");
+  const Rendered before = form.cut.context.part(0, *at);
+  const Rendered after = form.cut.context.part(*at + std::string(kSomeArticle).size(), form.cut.context.text.size());
+  const std::optional<Cut> cut = form.split_turns ? cut_turns(chat_template, article, kSomeQuestion)
+                                                  : cut_turn(chat_template, article, kSomeQuestion, false);
+  if (!cut || cut->question != form.cut.question) unfit("the text behind this document is not that behind others");
+  const size_t size = cut->context.text.size(), framed = before.text.size() + after.text.size();
+  if (size < framed || !cut->context.begins_with(before) || !cut->context.ends_with(after)) {
+    unfit("the text around this document is not that around others");
+  }
+  const ByteRange range{static_cast<int64_t>(before.text.size()), static_cast<int64_t>(size - after.text.size())};
+  const Rendered shown = cut->context.part(before.text.size(), size - after.text.size());
+  if (shown.marks.find('\1') != std::string::npos || article.find(shown.text) == std::string::npos) {
+    unfit("it changes this document's text");
+  }
+  return {cut->context, range};
 }
 
 // Tokens that begin before the article belong to the template in front of it; so do those that end after it, behind.
@@ -54,16 +170,14 @@ void set_template_lengths(Context& context, const std::vector<int64_t>& ends, co
 
 Context make_context(const Tokenizer& tokenizer, const ChatTemplate& chat_template, int64_t max_positions,
                      const std::string& article) {
-  const std::vector<Segment> segments =
-      chat_template.render({{"system", kSystem}, {"user", article}}, /*start=*/true, /*generation_prompt=*/false);
+  const auto refuse_empty = [](const char* fact) { throw Error(ErrorKind::kData, fact, "", "give it some text"); };
+  if (article.empty()) refuse_empty("the document is empty");
+  const auto [rendered, range] = render_context(chat_template, article);
   Context context;
   std::vector<int64_t> ends;
-  context.tokens = tokenizer.encode(segments, &ends);
-  set_template_lengths(context, ends, article_bytes(segments, article));
-  if (context.article_len() <= 0) {
-    throw Error(ErrorKind::kData, article.empty() ? "the document is empty" : "the document has no token of its own",
-                "", "give it some text");
-  }
+  context.tokens = tokenizer.encode(rendered.segments(), &ends);
+  set_template_lengths(context, ends, range);
+  if (context.article_len() <= 0) refuse_empty("the document has no token of its own");
   const auto n_tokens = static_cast<int64_t>(context.tokens.size());
   if (n_tokens > max_positions) {
     throw Error(ErrorKind::kData,
@@ -80,10 +194,21 @@ Context make_context(const Model& model, const std::string& article) {
 
 std::vector<int64_t> make_question_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
                                           const std::string& user_text, const std::string& answer_prefix) {
-  std::vector<Segment> segments =
-      chat_template.render({{"user", user_text}}, /*start=*/false, /*generation_prompt=*/true);
-  if (!answer_prefix.empty()) segments.push_back({answer_prefix, false});
-  return tokenizer.encode(segments);
+  const ChatForm form = find_form(chat_template);
+  auto cut = form.split_turns ? cut_turns(chat_template, kSomeArticle, user_text)
+                              : cut_turn(chat_template, kSomeArticle, user_text, true);
+  if (!cut || cut->context != form.cut.context) unfit("the text before this question is not that before others");
+  if (!answer_prefix.empty()) cut->question.append({answer_prefix, false});
+  Rendered whole = cut->context;
+  whole.text += cut->question.text;
+  whole.marks += cut->question.marks;
+  std::vector<int64_t> ends;
+  const std::vector<int64_t> tokens = tokenizer.encode(whole.segments(), &ends);
+  const auto border = std::lower_bound(ends.begin(), ends.end(), static_cast<int64_t>(cut->context.text.size()));
+  if (border == ends.end() || *border != static_cast<int64_t>(cut->context.text.size())) {
+    return tokenizer.encode(cut->question.segments());
+  }
+  return {tokens.begin() + (border - ends.begin()) + 1, tokens.end()};
 }
 
 std::vector<int64_t> make_question_prompt(const Model& model, const std::string& user_text,

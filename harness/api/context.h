@@ -18,16 +18,27 @@ struct Context {
   std::vector<int64_t> article_tokens() const { return {tokens.begin() + prefix_len, tokens.end() - suffix_len}; }
 };
 
-// [system: "You are a helpful assistant. Answer a question based on the provided context."] [user: article], no
-// generation prompt (spec E.1). A token that spans template and article belongs to the template. Throws Error(kData) if
-// the article is empty or the context is longer than the model's positions, with the numbers.
+// The document as the chat template puts it behind the system prompt "You are a helpful assistant. Answer a question
+// based on the provided context." (spec E.1), without a generation prompt.
+//
+// Document and question are two user turns where the template renders them so that the text up to the question does not
+// depend on it (ChatML, Llama 3, Qwen, SmolLM2): the context is then the whole rendering of system prompt and document,
+// the question is what the template adds to it. Where the template refuses two user turns in a row (Llama 2, Mistral)
+// or changes what it has written, they are one user turn, "DOCUMENT\n\nQUESTION": the context ends with the document,
+// the question begins with the empty line. Which of the two it is depends on the template alone.
+//
+// A token that spans template and document belongs to the template. Blanks at the document's ends are left out where
+// the template trims them. Throws Error(kData): the document is empty, the context is longer than the model's positions
+// (with the numbers), the template allows neither form or changes the document or puts text of its own after looking
+// into it.
 Context make_context(const Model& model, const std::string& article);
 // The same from a model's parts.
 Context make_context(const Tokenizer& tokenizer, const ChatTemplate& chat_template, int64_t max_positions,
                      const std::string& article);
 
-// Tokens of a user turn placed behind a context, with the assistant's header, then `answer_prefix` as the first words
-// of the answer.
+// Tokens of a question behind a context, with the assistant's header, then `answer_prefix` as the first words of the
+// answer. The tokens are those of the whole conversation behind the context's text; where one of them would span both,
+// the question is read as a text of its own. Throws Error(kData) as make_context() does.
 std::vector<int64_t> make_question_prompt(const Model& model, const std::string& user_text,
                                           const std::string& answer_prefix = "");
 std::vector<int64_t> make_question_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,

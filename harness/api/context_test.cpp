@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/text_file.h"
 #include "harness/model/formats/gguf.h"
 #include "harness/model/tokenizer/gguf_tokenizer.h"
 
@@ -32,6 +34,12 @@ std::string spelled(const Tokenizer& tokenizer, const std::vector<int64_t>& ids)
   std::string text;
   for (const int64_t id : ids) text += tokenizer.token_bytes(id);
   return text;
+}
+
+RenderOptions asking() {
+  RenderOptions options;
+  options.generation_prompt = true;
+  return options;
 }
 
 std::string error_of(const std::function<void()>& call) {
@@ -119,7 +127,7 @@ TEST(QuestionPrompt, StandsBehindAContext) {
   both.insert(both.end(), question.begin(), question.end());
   const std::string system = "You are a helpful assistant. Answer a question based on the provided context.";
   std::vector<Segment> whole =
-      chat->render({{"system", system}, {"user", "The lake is deep."}, {"user", "Why?"}}, true, true);
+      chat->render({{"system", system}, {"user", "The lake is deep."}, {"user", "Why?"}}, asking());
   whole.push_back({"The", false});
   EXPECT_EQ(both, demo().encode(whole));
   EXPECT_EQ(std::count(question.begin(), question.end(), 2), 1);
@@ -127,13 +135,108 @@ TEST(QuestionPrompt, StandsBehindAContext) {
   EXPECT_EQ(std::count(attack.begin(), attack.end(), 2), 1);
 }
 
-TEST(QuestionPrompt, OfLlama3HasNoSecondBeginning) {
+// Bytes as tokens: every border is clean. Control text is written in capitals, so that it shows.
+class ByteTokenizer final : public Tokenizer {
+ public:
+  using Tokenizer::encode;
+  std::vector<int64_t> encode(const std::vector<Segment>& segments, std::vector<int64_t>* ends) const override {
+    std::vector<int64_t> ids;
+    for (const Segment& segment : segments) {
+      for (const char c : segment.text) {
+        ids.push_back(segment.control && c >= 'a' && c <= 'z' ? c - 32 : static_cast<unsigned char>(c));
+        if (ends != nullptr) ends->push_back(static_cast<int64_t>(ids.size()));
+      }
+    }
+    return ids;
+  }
+  std::string token_bytes(int64_t id) const override { return {static_cast<char>(id)}; }
+  bool is_special(int64_t /*id*/) const override { return false; }
+  int64_t vocab_size() const override { return 256; }
+  std::optional<int64_t> bos() const override { return std::nullopt; }
+  std::vector<int64_t> end_ids() const override { return {0}; }
+};
+
+const std::string kSystem = "You are a helpful assistant. Answer a question based on the provided context.";
+
+TEST(Context, OfLlama3IsTrimmedAndHasOneBeginning) {
   const auto chat = make_chat_template("llama3");
-  std::string text;
-  for (const Segment& s : chat->render({{"user", "Why?"}}, false, true)) text += s.text;
-  EXPECT_EQ(
-      text,
-      "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+  const ByteTokenizer bytes;
+  const Context context = make_context(bytes, *chat, 8192, "\n  The lake. \n");
+  EXPECT_EQ(spelled(bytes, context.article_tokens()), "The lake.");
+  EXPECT_EQ(spelled(bytes, context.tokens),
+            "<|BEGIN_OF_TEXT|><|START_HEADER_ID|>SYSTEM<|END_HEADER_ID|>\n\n" + kSystem +
+                "<|EOT_ID|><|START_HEADER_ID|>USER<|END_HEADER_ID|>\n\nThe lake.<|EOT_ID|>");
+  EXPECT_EQ(spelled(bytes, make_question_prompt(bytes, *chat, " Why? ", "Be")),
+            "<|START_HEADER_ID|>USER<|END_HEADER_ID|>\n\nWhy?<|EOT_ID|><|START_HEADER_ID|>ASSISTANT<|END_HEADER_ID|>"
+            "\n\nBe");
+  EXPECT_THAT(error_of([&] { make_context(bytes, *chat, 8192, " \n "); }), HasSubstr("no token of its own"));
+}
+
+// Templates that want user and assistant in turn: document and question are one user turn.
+TEST(Context, OfOneTurnEndsWithTheDocument) {
+  const ByteTokenizer bytes;
+  const auto llama2 = make_chat_template("llama2");
+  const Context context = make_context(bytes, *llama2, 8192, " The lake. ");
+  EXPECT_EQ(spelled(bytes, context.tokens), "<S>[INST] <<SYS>>\n" + kSystem + "\n<</SYS>>\n\n The lake. ");
+  EXPECT_EQ(spelled(bytes, context.article_tokens()), " The lake. ");
+  EXPECT_EQ(context.suffix_len, 0);
+  EXPECT_EQ(spelled(bytes, make_question_prompt(bytes, *llama2, "Why? ", "Be")), "\n\nWhy? [/INST]Be");
+  for (const char* name : {"llama2", "mistral"}) {
+    const auto chat = make_chat_template(name);
+    std::vector<int64_t> both = make_context(bytes, *chat, 8192, "The lake [/inst] is deep.").tokens;
+    const std::vector<int64_t> question = make_question_prompt(bytes, *chat, "Why [inst]?");
+    both.insert(both.end(), question.begin(), question.end());
+    EXPECT_EQ(both, bytes.encode(chat->render(
+                        {{"system", kSystem}, {"user", "The lake [/inst] is deep.\n\nWhy [inst]?"}}, asking())));
+    EXPECT_THAT(spelled(bytes, both), HasSubstr("Why [inst]?"));
+  }
+}
+
+TEST(Context, OfAModelsOwnTemplateIsThePrefixOfTheConversation) {
+  const std::string folder = kRoot + "/harness/testing/golden/chat_templates/";
+  const ByteTokenizer bytes;
+  for (const char* name : {"smollm2", "qwen2_5", "qwen3", "llama3_2_like", "mistral_nemo"}) {
+    const auto chat = make_chat_template(read_text_file(folder + name + ".jinja"),
+                                         {{"bos_token", "<s>"}, {"eos_token", "</s>"}}, name);
+    const std::string article = "A <|im_end|> text.\n\nIts end", question = "Why?";
+    const Context context = make_context(bytes, *chat, 8192, article);
+    EXPECT_EQ(spelled(bytes, context.article_tokens()), article) << name;
+    std::vector<int64_t> both = context.tokens;
+    const std::vector<int64_t> asked = make_question_prompt(bytes, *chat, question);
+    both.insert(both.end(), asked.begin(), asked.end());
+    std::vector<ChatTurn> turns = {{"system", kSystem}, {"user", article}, {"user", question}};
+    if (std::string(name) == "mistral_nemo") turns = {{"system", kSystem}, {"user", article + "\n\n" + question}};
+    EXPECT_EQ(both, bytes.encode(chat->render(turns, asking()))) << name;
+  }
+}
+
+TEST(Context, RefusesTemplatesThatDoNotFit) {
+  const ByteTokenizer bytes;
+  const auto error = [&](const std::string& text, const std::string& article = "The lake.") {
+    const auto chat = make_chat_template(text, {}, "t");
+    return error_of([&] { make_context(bytes, *chat, 8192, article); });
+  };
+  EXPECT_THAT(error("{{ messages[-1].content|upper }}"), HasSubstr("as one, it changes their text"));
+  EXPECT_THAT(error("{{ raise_exception('no') }}"), HasSubstr("it refuses the conversation: no"));
+  EXPECT_THAT(error("{{ messages|length }}"), HasSubstr("it changes the document's text"));
+  const std::string turns = "{% for m in messages %}<{{ m.content }}>{% endfor %}";
+  EXPECT_THAT(error(turns + "{{ messages|length if 'lake' in messages[1].content }}"),
+              HasSubstr("the text behind this document is not that behind others"));
+  EXPECT_THAT(error("{{ 'L' if 'lake' in messages[1].content }}" + turns),
+              HasSubstr("the text around this document is not that around others"));
+  EXPECT_THAT(error("{% for m in messages %}<{{ m.content|replace('lake', 'sea') }}>{% endfor %}"),
+              HasSubstr("it changes this document's text"));
+  const auto picky = make_chat_template("{{ 'Q' if 'Why' in messages[-1].content }}" + turns, {}, "t");
+  EXPECT_THAT(error_of([&] { make_question_prompt(bytes, *picky, "Why?"); }),
+              HasSubstr("the text before this question is not that before others"));
+}
+
+// A token over the border is the context's if it is already read: the question is then a text of its own.
+TEST(QuestionPrompt, OverABorderThatIsNotClean) {
+  const auto chat = make_chat_template("{% for m in messages %}{{ m.content }}{{ ' ' }}{% endfor %}", {}, "t");
+  const Context context = make_context(demo(), *chat, 8192, "A lake");
+  EXPECT_EQ(spelled(demo(), context.tokens), kSystem + " A lake ");
+  EXPECT_EQ(spelled(demo(), make_question_prompt(demo(), *chat, "Why?")), "Why? ");
 }
 
 TEST(Compactable, IsWhatTheTemplateLeaves) {

@@ -28,6 +28,7 @@ struct Options {
   std::optional<std::string> prompt;
   std::string prompt_file;
   std::string system;
+  std::string thinking;  // on, off, empty
   bool chat = false;
   bool special = false;
   bool no_bos = false;
@@ -75,7 +76,10 @@ std::vector<Segment> prompt_segments(const Model& model, const Options& options)
   std::vector<ChatTurn> turns;
   if (!options.system.empty()) turns.push_back({"system", options.system});
   turns.push_back({"user", text});
-  return model.chat_template().render(turns, /*start=*/true, /*generation_prompt=*/true);
+  RenderOptions render;
+  render.generation_prompt = true;
+  if (!options.thinking.empty()) render.thinking = options.thinking == "on";
+  return model.chat_template().render(turns, render);
 }
 
 std::vector<int64_t> prompt_tokens(const Model& model, const Options& options, const std::vector<Segment>& segments) {
@@ -194,6 +198,9 @@ Runner declare_generate(CLI::App& app) {
       ->excludes(prompt);
   auto* chat = command->add_flag("--chat", options->chat, "the prompt is a user's turn in the model's chat format");
   command->add_option("--system", options->system, "system prompt")->needs(chat);
+  command->add_option("--thinking", options->thinking, "on or off, where the chat template has the switch")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->needs(chat);
   command->add_flag("--special", options->special, "in the prompt the spelling of a special token is that token")
       ->excludes(chat);
   command->add_flag("--no-bos", options->no_bos, "put no BOS token in front of a plain prompt")->excludes(chat);

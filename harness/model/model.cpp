@@ -41,16 +41,6 @@ at::ScalarType choose_dtype(const std::string& name, const at::Device& device) {
   return device.is_cuda() || multiplies_bfloat16_fast() ? at::kBFloat16 : at::kFloat;
 }
 
-std::unique_ptr<ChatTemplate> choose_chat_template(const ModelConfig& config, const GgufFile& file) {
-  if (!config.chat_template.empty()) return make_chat_template(config.chat_template);
-  const std::string key = "tokenizer.chat_template";
-  if (!file.has(key)) {
-    throw Error(ErrorKind::kData, "the model file has no chat template (tokenizer.chat_template)", file.path(),
-                fmt::format("set the model's option 'chat_template'; {}", suggest_name("", chat_template_names())));
-  }
-  return recognise_chat_template(file.string(key), fmt::format("{}, {}", file.path(), key));
-}
-
 void check_choice(const OptionCheck& fail, const char* field, const std::string& value,
                   const std::vector<std::string>& known) {
   if (std::find(known.begin(), known.end(), value) == known.end()) {
@@ -83,7 +73,7 @@ Model Model::load(const ModelConfig& config) {
         fmt::format("the tokenizer knows {} tokens, the embedding {}", tokenizer->vocab_size(), spec.vocab_size),
         config.path, "the file is damaged or made by a faulty converter");
   }
-  std::unique_ptr<ChatTemplate> chat_template = choose_chat_template(config, file);
+  std::unique_ptr<ChatTemplate> chat_template = load_chat_template(config.path, config.chat_template);
   Json identity;
   identity["file"] = std::filesystem::path(config.path).filename().string();
   identity["bytes"] = file.bytes().size();

@@ -15,12 +15,12 @@ struct ModelConfig {
   std::string path;             // GGUF file
   std::string dtype = "auto";   // float32, bfloat16; auto = bfloat16 where the processor or GPU has it, else float32
   std::string device = "auto";  // cpu, cuda; auto = cuda where LibTorch finds a GPU, else cpu
-  std::string chat_template;    // chatml, llama3; empty = as the model file says
+  std::string chat_template;    // a name of chat_template_names(); empty = the model's own
   void fields(auto&& visit) {
     visit("path", path, "GGUF file of the weights");
     visit("dtype", dtype, "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
     visit("device", device, "cpu, cuda or auto");
-    visit("chat_template", chat_template, "chatml or llama3; empty: the model file's own");
+    visit("chat_template", chat_template, "chatml, llama2, llama3 or mistral; empty: the model's own");
   }
   void check(const OptionCheck& fail) const;
 };

@@ -118,7 +118,7 @@ TEST(Model, KnowsItsShapeAndWhereItCameFrom) {
   EXPECT_EQ(identity.at("dtype"), "bfloat16");
   EXPECT_EQ(identity.at("device"), "cpu");
   EXPECT_EQ(identity.at("content_hash").get<std::string>().size(), 16U);
-  EXPECT_EQ(model.chat_template().name(), "chatml");
+  EXPECT_EQ(model.chat_template().name(), "model");
 }
 
 std::string load_error(const ModelConfig& asked) {
