@@ -29,14 +29,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Mi
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 VOCABULARY = 288  # some ids beyond the tokenizer's, as Qwen has them
+MERGES = [("t", "h"), ("th", "e")]
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+BOS, EOS = 256 + len(MERGES), 258 + len(MERGES)
 TEXT = ("The keys of a long text are kept, each turned by an angle of its own; what a later word reads of them depends on how far "
-        "they lie apart. Zwölf Boxkämpfer, 東京 & 3.14159!\n")
+        "they lie apart. Zwölf Boxkämpfer, 東京 & 3.14159!\nThe other, then.")
 N_TOKENS = 160
 N_PROMPT, N_NEW = 40, 24
 ROWS = list(range(0, N_TOKENS, 16)) + [N_TOKENS - 3, N_TOKENS - 2, N_TOKENS - 1]
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 112,
-         "vocab_size": VOCABULARY, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "bos_token_id": 256, "eos_token_id": 258,
+         "vocab_size": VOCABULARY, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "bos_token_id": BOS, "eos_token_id": EOS,
          "pad_token_id": None}
 ORIGINAL = 64  # positions before a stretch
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": ORIGINAL}
@@ -53,7 +55,10 @@ def byte_letters():
 
 
 def make_tokenizer():
-    tokenizer = Tokenizer(models.BPE(vocab={letter: byte for byte, letter in byte_letters().items()}, merges=[]))
+    vocabulary = {letter: byte for byte, letter in byte_letters().items()}
+    for merge in MERGES:
+        vocabulary["".join(merge)] = len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=MERGES))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(SPECIALS)
@@ -153,10 +158,10 @@ def write_gguf(path, model, tokenizer, pre):
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([token for token, _ in ids] + [f"[PAD{len(ids) + i}]" for i in range(unused)])
-    writer.add_token_types([gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * len(SPECIALS) + [gguf.TokenType.UNUSED] * unused)
-    writer.add_token_merges(["t h"])  # a list must not be empty; "th" is no token, so nothing is merged
-    writer.add_bos_token_id(256)
-    writer.add_eos_token_id(258)
+    writer.add_token_types([gguf.TokenType.NORMAL] * BOS + [gguf.TokenType.CONTROL] * len(SPECIALS) + [gguf.TokenType.UNUSED] * unused)
+    writer.add_token_merges([" ".join(merge) for merge in MERGES])
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
     writer.add_add_bos_token(False)
     names = gguf.get_tensor_name_map(ARCHITECTURES[kind], config.num_hidden_layers)
     for name, tensor in stored_tensors(model, torch.float32).items():
@@ -293,7 +298,8 @@ def main():
     tokenizer = make_tokenizer()
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     ids = tokenizer.encode(TEXT, add_special_tokens=False).ids[:N_TOKENS]
-    assert len(ids) == N_TOKENS and bytes(ids) == TEXT.encode()[:N_TOKENS]
+    text = tokenizer.decode(ids)
+    assert len(ids) == N_TOKENS and max(ids) == BOS - 1 and TEXT.startswith(text) and tokenizer.encode(text, add_special_tokens=False).ids == ids
     weights, cases = families()
     files = {name: write_weights(out, name, model, storage, shards) for name, model, storage, shards in weights}
     listed, rows = [], []
@@ -309,7 +315,7 @@ def main():
     packages = ("torch", "transformers", "safetensors", "tokenizers", "gguf")
     head = {"made_by": "python scripts/golden/tiny_models.py harness/testing/golden/tiny_models",
             "versions": {package: importlib.metadata.version(package) for package in packages},
-            "text": TEXT.encode()[:N_TOKENS].decode(errors="ignore"), "ids": ids, "vocabulary": VOCABULARY, "rows": ROWS,
+            "text": text, "end": EOS, "ids": ids, "vocabulary": VOCABULARY, "rows": ROWS,
             "n_prompt": N_PROMPT, "n_new": N_NEW, "cases": listed}
     (out / "cases.json").write_text(json.dumps(head, ensure_ascii=False) + "\n")
 
