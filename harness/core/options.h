@@ -5,8 +5,8 @@
 //     void fields(auto&& visit) { visit("n_sink", n_sink, "leading entries always kept"); }
 //   };
 //
-// Field types: bool, int64_t, double, std::string, std::vector<std::string>, std::vector<int64_t>. A struct may also
-// have
+// Field types: bool, int64_t, double, std::string, std::vector<std::string>, std::vector<int64_t>, and Json for a
+// mapping whose keys somebody else checks. A struct may also have
 //   void check(const OptionCheck& fail) const { if (n_sink < 0) fail("n_sink", "is negative", "0 or more"); }
 // which is called once all fields are read.
 #pragma once
@@ -25,7 +25,7 @@ namespace kvc {
 // What `kvc list` shows of one option.
 struct OptionInfo {
   std::string name;
-  std::string type;  // "bool", "integer", "number", "text", "list"
+  std::string type;  // "bool", "integer", "number", "text", "list", "map"
   Json default_value;
   std::string help;
 };
@@ -45,6 +45,8 @@ std::string type_name() {
     return "number";
   else if constexpr (std::is_same_v<T, std::string>)
     return "text";
+  else if constexpr (std::is_same_v<T, Json>)
+    return "map";
   else
     return "list";
 }
@@ -73,6 +75,11 @@ inline bool assign(const Json& value, std::string& out) {
   }
   if (!value.is_string()) return false;
   out = value.get<std::string>();
+  return true;
+}
+inline bool assign(const Json& value, Json& out) {
+  if (!value.is_object()) return false;
+  out = value;
   return true;
 }
 template <class T>

@@ -4,14 +4,13 @@
 #include <ATen/Context.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
 #include "harness/core/error.h"
-#include "harness/model/families/family.h"
-#include "harness/model/formats/content_hash.h"
-#include "harness/model/formats/gguf.h"
-#include "harness/model/tokenizer/gguf_tokenizer.h"
+#include "harness/model/families/checkpoint.h"
+#include "harness/model/tokenizer/load_tokenizer.h"
 
 namespace kvc {
 namespace {
@@ -41,6 +40,26 @@ at::ScalarType choose_dtype(const std::string& name, const at::Device& device) {
   return device.is_cuda() || multiplies_bfloat16_fast() ? at::kBFloat16 : at::kFloat;
 }
 
+// The last part of a path, also of one that ends in a slash.
+std::string last_name(const std::string& path) {
+  const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
+  return (normal.has_filename() ? normal.filename() : normal.parent_path().filename()).string();
+}
+
+Json identify(const Checkpoint& checkpoint, const ModelConfig& config, at::ScalarType dtype, const at::Device& device) {
+  Json identity;
+  const std::string file = last_name(config.path);
+  identity["file"] = file;
+  identity["name"] = file.ends_with(".gguf") ? file.substr(0, file.size() - 5) : file;
+  identity["bytes"] = checkpoint.weight_bytes();
+  identity["content_hash"] = checkpoint.content_hash();
+  identity["architecture"] = checkpoint.family().name;
+  identity["dtype"] = dtype == at::kFloat ? "float32" : "bfloat16";
+  identity["device"] = device.is_cuda() ? "cuda" : "cpu";
+  if (!config.rope_scaling.empty()) identity["rope_scaling"] = config.rope_scaling;
+  return identity;
+}
+
 void check_choice(const OptionCheck& fail, const char* field, const std::string& value,
                   const std::vector<std::string>& known) {
   if (std::find(known.begin(), known.end(), value) == known.end()) {
@@ -51,7 +70,7 @@ void check_choice(const OptionCheck& fail, const char* field, const std::string&
 }  // namespace
 
 void ModelConfig::check(const OptionCheck& fail) const {
-  if (path.empty()) fail("path", "is missing", "name a GGUF file");
+  if (path.empty()) fail("path", "is missing", "name a GGUF file or a model folder");
   check_choice(fail, "dtype", dtype, {"auto", "bfloat16", "float32"});
   check_choice(fail, "device", device, {"auto", "cpu", "cuda"});
   if (!chat_template.empty()) check_choice(fail, "chat_template", chat_template, chat_template_names());
@@ -63,33 +82,30 @@ Model Model::load(const ModelConfig& config) {
   });
   const at::Device device = choose_device(config.device);
   const at::ScalarType dtype = choose_dtype(config.dtype, device);
-  const GgufFile file(config.path);
-  const ModelFamily& family = find_family(file);
-  const DecoderSpec spec = family.spec(file);
-  std::unique_ptr<Tokenizer> tokenizer = make_gguf_tokenizer(file);
-  if (tokenizer->vocab_size() > spec.vocab_size) {
+  const Checkpoint checkpoint(config.path, nlohmann::json::parse(config.rope_scaling.dump()));
+  const DecoderSpec& spec = checkpoint.spec();
+  std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(config.path);
+  // Folders often have padding tokens that the weights know nothing of; one in a text is refused there.
+  if (tokenizer->vocab_size() > spec.vocab_size && !checkpoint.is_folder()) {
     throw Error(
         ErrorKind::kData,
         fmt::format("the tokenizer knows {} tokens, the embedding {}", tokenizer->vocab_size(), spec.vocab_size),
         config.path, "the file is damaged or made by a faulty converter");
   }
   std::unique_ptr<ChatTemplate> chat_template = load_chat_template(config.path, config.chat_template);
-  Json identity;
-  identity["file"] = std::filesystem::path(config.path).filename().string();
-  identity["bytes"] = file.bytes().size();
-  identity["content_hash"] = content_hash(file.bytes());
-  identity["architecture"] = family.name;
-  identity["dtype"] = dtype == at::kFloat ? "float32" : "bfloat16";
-  identity["device"] = device.is_cuda() ? "cuda" : "cpu";
-  return {Decoder(spec, family.weights(file, spec, dtype, device)), std::move(tokenizer), std::move(chat_template),
-          std::move(identity)};
+  SamplingDefaults sampling;
+  if (checkpoint.is_folder()) sampling = read_generation_config(config.path);
+  Json identity = identify(checkpoint, config, dtype, device);
+  return {Decoder(spec, checkpoint.weights(dtype, device)), std::move(tokenizer), std::move(chat_template),
+          std::move(identity), std::move(sampling)};
 }
 
 Model::Model(Decoder decoder, std::unique_ptr<Tokenizer> tokenizer, std::unique_ptr<ChatTemplate> chat_template,
-             Json identity)
+             Json identity, SamplingDefaults sampling_defaults)
     : decoder_(std::move(decoder)),
       tokenizer_(std::move(tokenizer)),
       chat_template_(std::move(chat_template)),
-      identity_(std::move(identity)) {}
+      identity_(std::move(identity)),
+      sampling_defaults_(std::move(sampling_defaults)) {}
 
 }  // namespace kvc

@@ -7,37 +7,46 @@
 #include "harness/core/options.h"
 #include "harness/model/chat_template.h"
 #include "harness/model/decoder.h"
+#include "harness/model/formats/generation_config.h"
 #include "harness/model/tokenizer/tokenizer.h"
 
 namespace kvc {
 
 struct ModelConfig {
-  std::string path;             // GGUF file
+  std::string path;             // GGUF file, or folder as downloaded from a model hub
   std::string dtype = "auto";   // float32, bfloat16; auto = bfloat16 where the processor or GPU has it, else float32
   std::string device = "auto";  // cpu, cuda; auto = cuda where LibTorch finds a GPU, else cpu
   std::string chat_template;    // a name of chat_template_names(); empty = the model's own
+  // transformers' rope_parameters in place of the model's own: {rope_type: yarn, factor: 2.0}; {} = the model's own.
+  Json rope_scaling = Json::object();
   void fields(auto&& visit) {
-    visit("path", path, "GGUF file of the weights");
+    visit("path", path, "GGUF file, or folder with config.json, safetensors and tokenizer");
     visit("dtype", dtype, "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
     visit("device", device, "cpu, cuda or auto");
     visit("chat_template", chat_template, "chatml, llama2, llama3 or mistral; empty: the model's own");
+    visit("rope_scaling", rope_scaling,
+          "stretches the context: {rope_type: yarn, factor: 2.0}; empty: the model's own");
   }
   void check(const OptionCheck& fail) const;
 };
 
 class Model {
  public:
-  // Throws Error(kData): no such file, damaged file, unsupported architecture or tensor type, wrong shapes.
+  // Throws Error(kData): no such path, damaged file, unsupported architecture or tensor type, wrong shapes;
+  // Error(kUsage): a wrong option. Peak memory: the weights in the compute dtype and one tensor.
   static Model load(const ModelConfig& config);
   // For tests: parts made by hand.
   Model(Decoder decoder, std::unique_ptr<Tokenizer> tokenizer, std::unique_ptr<ChatTemplate> chat_template,
-        Json identity);
+        Json identity, SamplingDefaults sampling_defaults = {});
 
   const Decoder& decoder() const { return decoder_; }
   const DecoderSpec& spec() const { return decoder_.spec(); }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const ChatTemplate& chat_template() const { return *chat_template_; }
-  // {file, bytes, content_hash, architecture, dtype, device}: all that a result depends on.
+  // How the model's makers let it write; empty for GGUF files.
+  const SamplingDefaults& sampling_defaults() const { return sampling_defaults_; }
+  // {file, name, bytes, content_hash, architecture, dtype, device} and the options that change the computation: all
+  // that a result depends on.
   const Json& identity() const { return identity_; }
 
  private:
@@ -45,6 +54,7 @@ class Model {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> chat_template_;
   Json identity_;
+  SamplingDefaults sampling_defaults_;
 };
 
 }  // namespace kvc

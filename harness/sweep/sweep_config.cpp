@@ -240,6 +240,7 @@ class Parser {
         model.cell = Json{{"name", std::filesystem::path(model.config.path).filename().string()},
                           {"dtype", model.config.dtype},
                           {"chat_template", model.config.chat_template}};
+        if (!model.config.rope_scaling.empty()) model.cell["rope_scaling"] = model.config.rope_scaling;
         const auto same = [&](const SweepModel& other) { return other.cell == model.cell; };
         if (std::any_of(config_.models.begin(), config_.models.end(), same)) {
           problems_.add(fmt::format("two models are the same to the results: {}", model.cell.dump()), pointer,

@@ -4,6 +4,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
+#include "harness/model/formats/mapped_file.h"
+#include "harness/model/formats/printable.h"
+
 namespace kvc {
 namespace {
 
@@ -11,26 +16,25 @@ constexpr size_t kShown = 8;  // problems that are printed; a wrong file has hun
 
 }  // namespace
 
-const GgufTensor* WeightReader::take(const std::string& name, const std::vector<int64_t>& shape) {
+void WeightReader::add_problem(const std::string& fact, const std::string& mend) {
+  problems_.push_back({fact, source_.path(), mend});
+}
+
+const StoredTensor* WeightReader::take(const std::string& name, const std::vector<int64_t>& shape) {
   taken_.insert(name);
-  const GgufTensor* tensor = file_.find_tensor(name);
-  const char* const mend = "the file is damaged or of another architecture than it says: convert the model anew";
+  const StoredTensor* tensor = source_.find_tensor(name);
+  const char* const mend = "the model is damaged or of another architecture than it says: fetch or convert it anew";
   if (tensor == nullptr) {
-    problems_.push_back(
-        {fmt::format("tensor '{}' of shape [{}] is missing", name, fmt::join(shape, ", ")), file_.path(), mend});
+    add_problem(fmt::format("tensor '{}' of shape [{}] is missing", name, fmt::join(shape, ", ")), mend);
   } else if (tensor->shape != shape) {
-    problems_.push_back({fmt::format("tensor '{}' has shape [{}]; the metadata ask for [{}]", name,
-                                     fmt::join(tensor->shape, ", "), fmt::join(shape, ", ")),
-                         file_.path(), mend});
+    add_problem(fmt::format("tensor '{}' has shape [{}]; the model's numbers ask for [{}]", name,
+                            fmt::join(tensor->shape, ", "), fmt::join(shape, ", ")),
+                mend);
   } else {
     return tensor;
   }
   if (mode_ == Mode::kRead) finish();
   return nullptr;
-}
-
-at::Tensor WeightReader::upload(const at::Tensor& tensor) const {
-  return tensor.to(device_);
 }
 
 at::Tensor WeightReader::vector(const std::string& name, int64_t size) {
@@ -48,19 +52,22 @@ at::Tensor WeightReader::stacked(const std::vector<Part>& parts, int64_t columns
   if (mode_ == Mode::kRead) out = at::empty({rows, columns}, at::dtype(dtype_));
   int64_t start = 0;
   for (const Part& part : parts) {
-    const GgufTensor* tensor = take(part.name, {part.rows, columns});
-    if (out.defined()) dequantize_into(*tensor, out.narrow(0, start, part.rows), file_.path(), part.source_row);
+    const StoredTensor* tensor = take(part.name, {part.rows, columns});
+    if (out.defined()) {
+      dequantize_into(*tensor, out.narrow(0, start, part.rows), source_.path(), part.source_row);
+      release_pages(tensor->bytes);
+    }
     start += part.rows;
   }
-  return out.defined() ? upload(out) : out;
+  return out.defined() ? out.to(device_) : out;
 }
 
 at::Tensor WeightReader::stacked_vectors(const std::vector<Part>& parts) {
   std::vector<at::Tensor> list;
   for (const Part& part : parts) {
-    const GgufTensor* tensor = take(part.name, {part.rows});
+    const StoredTensor* tensor = take(part.name, {part.rows});
     if (mode_ == Mode::kCheck) continue;
-    const at::Tensor stored = dequantize(*tensor, dtype_, file_.path());
+    const at::Tensor stored = dequantize(*tensor, dtype_, source_.path());
     at::Tensor ordered = stored;
     if (part.source_row) {
       ordered = at::empty_like(stored);
@@ -68,23 +75,38 @@ at::Tensor WeightReader::stacked_vectors(const std::vector<Part>& parts) {
     }
     list.push_back(ordered);
   }
-  return mode_ == Mode::kCheck ? at::Tensor() : upload(list.size() == 1 ? list[0] : at::cat(list));
+  if (mode_ == Mode::kCheck) return {};
+  return (list.size() == 1 ? list[0] : at::cat(list)).to(device_);
+}
+
+void WeightReader::same(const std::string& name, const std::string& other, const std::vector<int64_t>& shape) {
+  const StoredTensor* tensor = take(name, shape);
+  const StoredTensor* original = source_.find_tensor(other);
+  if (mode_ == Mode::kCheck || tensor == nullptr || original == nullptr) return;
+  if (tensor->type != original->type ||
+      !std::equal(tensor->bytes.begin(), tensor->bytes.end(), original->bytes.begin(), original->bytes.end())) {
+    add_problem(
+        fmt::format("tensor '{}' is stored, differs from '{}', and the config says the two are one", name, other),
+        "if the head is one of its own, write \"tie_word_embeddings\": false into config.json");
+    finish();
+  }
+  release_pages(tensor->bytes);
 }
 
 void WeightReader::finish() {
-  for (const GgufTensor& tensor : file_.tensors()) {
+  for (const StoredTensor& tensor : source_.tensors()) {
     if (taken_.contains(tensor.name) || mode_ == Mode::kRead) continue;
-    problems_.push_back({fmt::format("tensor '{}' of shape [{}] is none that this architecture has", tensor.name,
-                                     fmt::join(tensor.shape, ", ")),
-                         file_.path(), "the model computes something that is not supported: take another model"});
+    add_problem(fmt::format("tensor '{}' of shape [{}] is none that this architecture has", printable(tensor.name),
+                            fmt::join(tensor.shape, ", ")),
+                "the model computes something that is not supported: take another model");
   }
   if (problems_.empty()) return;
   const size_t total = problems_.size();
   if (total > kShown) {
     problems_.resize(kShown);
-    problems_.push_back({fmt::format("and {} more tensors are wrong", total - kShown), file_.path(), ""});
+    problems_.push_back({fmt::format("and {} more tensors are wrong", total - kShown), source_.path(), ""});
   }
-  throw_if_any(ErrorKind::kData, problems_, file_.path());
+  throw_if_any(ErrorKind::kData, problems_, source_.path());
 }
 
 }  // namespace kvc

@@ -1,5 +1,5 @@
-// Takes a family's tensors out of a GGUF file by name and shape, fuses and reorders rows, and keeps account of what was
-// taken.
+// Takes a family's tensors out of a model's files by name and shape, fuses and reorders rows, and keeps account of what
+// was taken.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,18 +11,19 @@
 
 #include "harness/core/error.h"
 #include "harness/model/formats/dequantize.h"
-#include "harness/model/formats/gguf.h"
+#include "harness/model/formats/stored_tensor.h"
 
 namespace kvc {
 
 class WeightReader {
  public:
   // kCheck only looks at names and shapes and returns undefined tensors, so that a wrong file is refused before
-  // gigabytes are decoded.
+  // gigabytes are decoded. kRead holds the tensors made so far and the one in work, in compute dtype; the pages of the
+  // file are given back as they are read.
   enum class Mode : std::uint8_t { kCheck, kRead };
 
-  WeightReader(const GgufFile& file, Mode mode, at::ScalarType dtype, at::Device device)
-      : file_(file), mode_(mode), dtype_(dtype), device_(device) {}
+  WeightReader(const TensorSource& source, Mode mode, at::ScalarType dtype, at::Device device)
+      : source_(source), mode_(mode), dtype_(dtype), device_(device) {}
 
   struct Part {
     std::string name;
@@ -36,17 +37,20 @@ class WeightReader {
   at::Tensor stacked(const std::vector<Part>& parts, std::int64_t columns);
   // The same for biases: each part is a tensor of one dimension, (sum of rows).
   at::Tensor stacked_vectors(const std::vector<Part>& parts);
-  // Counts a tensor that is read elsewhere as taken.
+  // Counts a tensor that is read elsewhere, or needs no reading, as taken.
   void mark(const std::string& name) { taken_.insert(name); }
+  // A tensor that is stored although it must equal `other`: it has to have the same shape and, when read, the same
+  // bytes.
+  void same(const std::string& name, const std::string& other, const std::vector<std::int64_t>& shape);
 
   // Throws Error(kData) with everything that was missing, misshapen, or in the file and never taken.
   void finish();
 
  private:
-  const GgufTensor* take(const std::string& name, const std::vector<std::int64_t>& shape);
-  at::Tensor upload(const at::Tensor& tensor) const;
+  const StoredTensor* take(const std::string& name, const std::vector<std::int64_t>& shape);
+  void add_problem(const std::string& fact, const std::string& mend);
 
-  const GgufFile& file_;
+  const TensorSource& source_;
   Mode mode_;
   at::ScalarType dtype_;
   at::Device device_;

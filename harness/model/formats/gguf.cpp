@@ -87,6 +87,14 @@ std::vector<std::string> GgufFile::keys() const {
   return list;
 }
 
+std::string GgufFile::shown(const std::string& key) const {
+  const GgufValue& entry = entries_.at(key);
+  if (entry.is_array) return fmt::format("[{} of {}]", entry.count, gguf_detail::value_type_name(entry.type));
+  if (is_string(entry.type)) return fmt::format("'{}'", printable(string(key)));
+  if (is_boolean(entry.type)) return boolean(key) ? "true" : "false";
+  return fmt::format("{}", read_number(entry.data, entry.type));
+}
+
 const GgufValue& GgufFile::typed(const std::string& key, bool is_array, bool (*accepts)(uint32_t),
                                  std::string_view wanted) const {
   const auto it = entries_.find(key);

@@ -41,6 +41,9 @@ class GgufFile : public TensorSource {
   bool has(const std::string& key) const { return entries_.contains(key); }
   std::vector<std::string> keys() const;  // sorted
 
+  // The value as a message shows it: 8, 0.5, true, 'text', [512 strings]. The key is there.
+  std::string shown(const std::string& key) const;
+
   // Values by key. Throws Error(kData) when the key is missing or of another
   // type. Integers of every width count as integers, and as numbers too; both
   // float widths are numbers. Arrays are copied out at each call.

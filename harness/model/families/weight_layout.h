@@ -1,0 +1,38 @@
+// Where the weights of a Llama-like decoder lie in a file: two ways of naming the same tensors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "harness/model/decoder.h"
+#include "harness/model/formats/stored_tensor.h"
+
+namespace kvc {
+
+// Names without ".weight" and ".bias"; those of a layer stand behind `layer` with its number.
+struct WeightLayout {
+  std::string embedding, final_norm, head;
+  std::string layer;  // "blk.{}."
+  std::string attention_norm, q, k, v, q_norm, k_norm, attention_output;
+  std::string feed_forward_norm, gate, up, down;
+  // Rows 2j and 2j + 1 of each head of q and k are rotated together; the decoder wants j and j + d/2 so.
+  bool rotates_neighbours = false;
+};
+
+// GGUF's names (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+WeightLayout gguf_layout(bool rotates_neighbours);
+// transformers' names.
+WeightLayout transformers_layout();
+
+// Throws Error(kData) with all tensors that are missing, misshapen or left over; reads no numbers. Left over may be
+// what no computation needs: rotary frequencies stored as buffers (*.rotary_emb.inv_freq), and a stored copy of a tied
+// head.
+void check_weights(const TensorSource& source, const WeightLayout& layout, const DecoderSpec& spec);
+
+// All weights as decoder.h wants them. Throws like check_weights; also for a number that is not finite, and a stored
+// copy of a tied head that differs from the embedding.
+DecoderWeights read_weights(const TensorSource& source, const WeightLayout& layout, const DecoderSpec& spec,
+                            at::ScalarType dtype, at::Device device);
+
+}  // namespace kvc
