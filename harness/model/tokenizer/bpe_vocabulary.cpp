@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "harness/core/error.h"
+#include "harness/model/formats/printable.h"
 #include "harness/model/tokenizer/bpe_scratch.h"
 #include "harness/model/tokenizer/unicode.h"
 #include "harness/model/tokenizer/utf8.h"
@@ -16,22 +17,6 @@ namespace kvc {
 namespace {
 
 constexpr const char* kRedownload = "the file is damaged or of another kind; fetch or convert it again";
-
-// A spelling for messages: no control characters, no invalid UTF-8, not endless.
-std::string shown(std::string_view spelling) {
-  std::string text;
-  for (size_t i = 0; i < spelling.size() && text.size() < 60;) {
-    const size_t length = utf8_length(spelling, i);
-    if (length == 0 || (length == 1 && (spelling[i] < 0x20 || spelling[i] == 0x7F))) {
-      text += fmt::format("\\x{:02x}", static_cast<unsigned char>(spelling[i]));
-      ++i;
-    } else {
-      text.append(spelling.substr(i, length));
-      i += length;
-    }
-  }
-  return text.size() < 60 ? text : text + "...";
-}
 
 // "<0x0A>" -> 10.
 std::optional<unsigned char> byte_of(std::string_view spelling) {
@@ -69,7 +54,7 @@ BpeMerge parse_merge(const std::string& text, size_t rank, const std::string& ke
   if (space == std::string::npos || space == 0 || space + 1 == text.size() ||
       text.find(' ', space + 1) != std::string::npos) {
     throw Error(ErrorKind::kData,
-                fmt::format("{}[{}] '{}' is not two pieces with a space between", key, rank, shown(text)), where,
+                fmt::format("{}[{}] '{}' is not two pieces with a space between", key, rank, printable(text)), where,
                 kRedownload);
   }
   return {text.substr(0, space), text.substr(space + 1), static_cast<std::uint32_t>(rank)};
@@ -124,7 +109,7 @@ void BpeTokenizer::add_tokens(const BpeVocabulary& vocabulary) {
     bytes_.push_back(spelling);
     if (spelling.empty()) continue;
     const auto [other, is_new] = ids_.emplace(spelling, static_cast<int64_t>(id));
-    if (!is_new) bad(id, fmt::format("'{}' is also token {}", shown(spelling), other->second));
+    if (!is_new) bad(id, fmt::format("'{}' is also token {}", printable(spelling), other->second));
     switch (kinds_[id]) {
       case TokenKind::kControl:
       case TokenKind::kUserDefined:
@@ -134,7 +119,7 @@ void BpeTokenizer::add_tokens(const BpeVocabulary& vocabulary) {
         break;
       case TokenKind::kByte: {
         const auto byte = byte_of(spelling);
-        if (!byte) bad(id, fmt::format("'{}' is a byte token, but not spelled like <0x0A>", shown(spelling)));
+        if (!byte) bad(id, fmt::format("'{}' is a byte token, but not spelled like <0x0A>", printable(spelling)));
         byte_ids_[*byte] = static_cast<std::int32_t>(id);
         bytes_[id] = std::string(1, static_cast<char>(*byte));
         break;
@@ -194,13 +179,14 @@ void BpeTokenizer::add_merges(const BpeVocabulary& vocabulary) {
   for (size_t i = 0; i < vocabulary.merges.size(); ++i) {
     const BpeMerge& pair = vocabulary.merges[i];
     const auto bad = [&](const std::string& fact) {
-      throw Error(ErrorKind::kData,
-                  fmt::format("{}[{}] '{} {}' {}", vocabulary.merges_key, i, shown(pair.left), shown(pair.right), fact),
-                  vocabulary.where, kRedownload);
+      throw Error(
+          ErrorKind::kData,
+          fmt::format("{}[{}] '{} {}' {}", vocabulary.merges_key, i, printable(pair.left), printable(pair.right), fact),
+          vocabulary.where, kRedownload);
     };
     const auto id_of = [&](const std::string& spelling) {
       const auto found = ids_.find(spelling);
-      if (found == ids_.end()) bad(fmt::format("needs '{}', which is no token", shown(spelling)));
+      if (found == ids_.end()) bad(fmt::format("needs '{}', which is no token", printable(spelling)));
       return static_cast<std::uint32_t>(found->second);
     };
     const std::string both = pair.left + pair.right;

@@ -8,14 +8,14 @@
 #include <system_error>
 
 #include "harness/core/error.h"
-#include "harness/core/text_file.h"
+#include "harness/model/formats/json_file.h"
+#include "harness/model/formats/printable.h"
 
 namespace kvc {
 namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMostBytes = size_t{16} << 20U;
 constexpr int64_t kMostIds = int64_t{1} << 22U;
 
 // One of the files; an empty object where there is none.
@@ -26,8 +26,7 @@ struct SmallFile {
   SmallFile(const std::string& folder, const char* name) : path(folder + "/" + name) {
     std::error_code ignored;
     if (!std::filesystem::exists(path, ignored)) return;
-    value = json::parse(read_text_file(path, kMostBytes), nullptr, false);
-    if (!value.is_object()) bad("the file is no JSON object");
+    value = read_json_file(path);
   }
 
   [[noreturn]] void bad(const std::string& fact) const {
@@ -77,7 +76,7 @@ void read_added(const SmallFile& file, std::vector<FolderToken>& added) {
     int64_t id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= kMostIds) {
-      file.bad(fmt::format("added_tokens_decoder has the key '{}', which is no token id", key.substr(0, 40)));
+      file.bad(fmt::format("added_tokens_decoder has the key '{}', which is no token id", printable(key)));
     }
     if (!entry.is_object() || !entry.contains("content") || !entry["content"].is_string()) {
       file.bad(fmt::format("added_tokens_decoder.{} has no content", id));
@@ -107,7 +106,7 @@ FolderTokens read_folder_tokens(const std::string& folder) {
   read_added(tokenizer, tokens.added);
   const SmallFile extra(folder, "added_tokens.json");
   for (const auto& [spelling, id] : extra.value.items()) {
-    const int64_t number = extra.id(id, spelling.substr(0, 40));
+    const int64_t number = extra.id(id, printable(spelling));
     bool known = false;
     for (const FolderToken& other : tokens.added) known = known || other.id == number;
     if (!known) tokens.added.push_back({number, spelling, false, false, false});

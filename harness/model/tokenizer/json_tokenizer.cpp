@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/model/formats/printable.h"
 #include "harness/model/tokenizer/nfc.h"
 #include "harness/model/tokenizer/utf8.h"
 
@@ -32,7 +33,7 @@ class Node {
   std::string type() const { return text("type"); }
 
   [[noreturn]] void bad(const std::string& fact, const char* mend = kFetchAgain) const {
-    throw Error(ErrorKind::kData, name_ + " " + fact, where_, mend);
+    throw Error(ErrorKind::kData, printable(name_) + " " + fact, where_, mend);
   }
   [[noreturn]] void unsupported(const std::string& fact) const { bad(fact, kTakeGguf); }
 
@@ -101,7 +102,7 @@ void read_normalizer(const Node& node, Preparation& result) {
     }
     result.replaces = true;
   } else {
-    node.unsupported(fmt::format("is '{}'; NFC, Prepend and Replace are supported", type));
+    node.unsupported(fmt::format("is '{}'; NFC, Prepend and Replace are supported", printable(type)));
   }
 }
 
@@ -120,7 +121,7 @@ void read_split(const Node& node, Preparation& result) {
   const Node pattern = node.at("pattern");
   const auto expression = pattern.find_text("Regex");
   if (node.text("behavior") != "Isolated") {
-    node.unsupported(fmt::format("has the behavior '{}'; Isolated is supported", node.text("behavior")));
+    node.unsupported(fmt::format("has the behavior '{}'; Isolated is supported", printable(node.text("behavior"))));
   }
   // Matches and what lies between are words alike: invert changes nothing.
   result.expressions.push_back(expression ? *expression : quoted(pattern.text("String")));
@@ -130,7 +131,8 @@ void read_metaspace(const Node& node, Preparation& result) {
   if (node.text("replacement") != kSpaceMark) node.unsupported("writes spaces otherwise than U+2581");
   const bool adds = node.flag("add_prefix_space", true);
   const std::string scheme = node.find_text("prepend_scheme").value_or(adds ? "always" : "never");
-  if (scheme != "always" && scheme != "first" && scheme != "never") node.bad(fmt::format("prepends '{}'", scheme));
+  if (scheme != "always" && scheme != "first" && scheme != "never")
+    node.bad(fmt::format("prepends '{}'", printable(scheme)));
   result.metaspace = true;
   result.spaces.first = scheme == "always"  ? SpaceRule::First::kEveryRun
                         : scheme == "first" ? SpaceRule::First::kTextStart
@@ -156,13 +158,14 @@ void read_pre_tokenizer(const Node& node, Preparation& result) {
   } else if (type == "Metaspace") {
     read_metaspace(node, result);
   } else {
-    node.unsupported(fmt::format("is '{}'; Sequence, Split, Digits, ByteLevel and Metaspace are supported", type));
+    node.unsupported(
+        fmt::format("is '{}'; Sequence, Split, Digits, ByteLevel and Metaspace are supported", printable(type)));
   }
 }
 
 void check_model(const Node& model) {
   const std::string type = model.find_text("type").value_or("BPE");
-  if (type != "BPE") model.unsupported(fmt::format("is of type '{}'; BPE is supported", type));
+  if (type != "BPE") model.unsupported(fmt::format("is of type '{}'; BPE is supported", printable(type)));
   const json& dropout = model.at("dropout").value();
   if (!dropout.is_null() && !(dropout.is_number() && dropout.get<double>() == 0)) {
     model.unsupported("drops merges at random (dropout)");
@@ -203,7 +206,8 @@ void place(BpeVocabulary& vocabulary, int64_t id, std::string spelling, const st
   }
   std::string& token = vocabulary.tokens[index];
   if (!token.empty() && token != spelling) {
-    throw Error(ErrorKind::kData, fmt::format("token {} is '{}' and '{}'", id, token, spelling), where, kFetchAgain);
+    throw Error(ErrorKind::kData, fmt::format("token {} is '{}' and '{}'", id, printable(token), printable(spelling)),
+                where, kFetchAgain);
   }
   token = std::move(spelling);
 }
@@ -211,11 +215,12 @@ void place(BpeVocabulary& vocabulary, int64_t id, std::string spelling, const st
 void place_added(const Node& added, BpeVocabulary& vocabulary, const std::string& where) {
   const int64_t id = added.at("id").id();
   std::string content = added.text("content");
-  if (added.flag("single_word", false)) added.unsupported(fmt::format("'{}' counts as single word only", content));
+  if (added.flag("single_word", false))
+    added.unsupported(fmt::format("'{}' counts as single word only", printable(content)));
   std::string normal;
   std::vector<NfcChange> changes;
   if (added.flag("normalized", false) && vocabulary.split.nfc && normalize_nfc(content, {}, normal, changes)) {
-    added.unsupported(fmt::format("'{}' is not in normal form", content));
+    added.unsupported(fmt::format("'{}' is not in normal form", printable(content)));
   }
   place(vocabulary, id, std::move(content), where);
   vocabulary.kinds[static_cast<size_t>(id)] =
@@ -238,7 +243,8 @@ std::optional<int64_t> first_id(const Node& processor) {
   if (single.empty() || single[0].at("SpecialToken").is_null()) return std::nullopt;
   const std::string name = single[0].at("SpecialToken").text("id");
   const std::vector<Node> ids = processor.at("special_tokens").at(name).list("ids");
-  if (ids.size() != 1) processor.unsupported(fmt::format("puts {} tokens for '{}' in front", ids.size(), name));
+  if (ids.size() != 1)
+    processor.unsupported(fmt::format("puts {} tokens for '{}' in front", ids.size(), printable(name)));
   return ids[0].id();
 }
 
@@ -247,7 +253,8 @@ void read_unknown(const Node& model, BpeVocabulary& vocabulary) {
   const auto unknown = model.find_text("unk_token");
   if (!unknown || unknown->empty()) return;
   const auto found = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), *unknown);
-  if (found == vocabulary.tokens.end()) model.bad(fmt::format("has the unk_token '{}', which is no token", *unknown));
+  if (found == vocabulary.tokens.end())
+    model.bad(fmt::format("has the unk_token '{}', which is no token", printable(*unknown)));
   vocabulary.unknown = found - vocabulary.tokens.begin();
   vocabulary.fuse_unknown = model.flag("fuse_unk", false);
 }
@@ -272,8 +279,8 @@ JsonVocabulary interpret_tokenizer_json(TokenizerJson file, const std::string& w
   for (auto& [spelling, id] : file.tokens) {
     if (id >= kMostIds) model.bad(fmt::format("gives a token the id {}; at most {} are expected", id, kMostIds - 1));
     if (static_cast<size_t>(id) < vocabulary.tokens.size() && !vocabulary.tokens[static_cast<size_t>(id)].empty()) {
-      model.bad(
-          fmt::format("gives the id {} to '{}' and to '{}'", id, vocabulary.tokens[static_cast<size_t>(id)], spelling));
+      model.bad(fmt::format("gives the id {} to '{}' and to '{}'", id,
+                            printable(vocabulary.tokens[static_cast<size_t>(id)]), printable(spelling)));
     }
     place(vocabulary, id, std::move(spelling), where);
   }

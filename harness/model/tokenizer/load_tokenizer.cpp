@@ -9,7 +9,9 @@
 
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
+#include "harness/model/formats/foreign_file.h"
 #include "harness/model/formats/gguf.h"
+#include "harness/model/formats/printable.h"
 #include "harness/model/tokenizer/folder_tokens.h"
 #include "harness/model/tokenizer/gguf_tokenizer.h"
 #include "harness/model/tokenizer/json_tokenizer.h"
@@ -36,8 +38,8 @@ void add_folder_tokens(BpeVocabulary& vocabulary, const std::vector<FolderToken>
     }
     std::string& known = vocabulary.tokens[index];
     if (!known.empty() && known != token.spelling) {
-      bad(fmt::format("token {} is '{}' in tokenizer.json, but '{}' in the folder's other files", token.id, known,
-                      token.spelling),
+      bad(fmt::format("token {} is '{}' in tokenizer.json, but '{}' in the folder's other files", token.id,
+                      printable(known), printable(token.spelling)),
           vocabulary.where);
     }
     if (!known.empty() && vocabulary.kinds[index] != TokenKind::kNormal) continue;
@@ -52,7 +54,7 @@ std::optional<int64_t> find_token(const BpeVocabulary& vocabulary, const std::op
   if (!spelling) return std::nullopt;
   const auto found = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), *spelling);
   if (found == vocabulary.tokens.end() || spelling->empty()) {
-    bad(fmt::format("'{}' of tokenizer_config.json is no token", *spelling), vocabulary.where);
+    bad(fmt::format("'{}' of tokenizer_config.json is no token", printable(*spelling)), vocabulary.where);
   }
   return found - vocabulary.tokens.begin();
 }
@@ -103,6 +105,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& path) {
   if (std::filesystem::exists(json, ignored)) return load_json(path, json);
   if (std::filesystem::exists(model, ignored)) {
     const std::string bytes = read_text_file(model, kMostModelBytes);
+    refuse_foreign_file(bytes, model, "SentencePiece model");
     if (bytes.starts_with("IQ== 0")) {
       throw Error(ErrorKind::kData, "this tokenizer.model is a list of ranks (Llama 3's first form)", model,
                   "fetch tokenizer.json of the same model");

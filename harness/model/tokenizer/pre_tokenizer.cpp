@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/model/formats/printable.h"
 #include "harness/model/tokenizer/expression.h"
 #include "harness/model/tokenizer/unicode.h"
 #include "harness/model/tokenizer/utf8.h"
@@ -45,8 +46,9 @@ Expression compile(const std::string& text, const std::string& where) {
   expression.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                                       PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &offset, nullptr));
   if (!expression.code) {
-    throw Error(ErrorKind::kData, fmt::format("the pre-tokenizer's expression '{}': {}", text, pcre_message(error)),
-                where, "the file is damaged, or its expression is not supported");
+    throw Error(ErrorKind::kData,
+                fmt::format("the pre-tokenizer's expression '{}': {}", printable(text), pcre_message(error)), where,
+                "the file is damaged, or its expression is not supported");
   }
   // Where the system allows no generated code, PCRE2's interpreter gives the same words, only slower.
   pcre2_jit_compile(expression.code.get(), PCRE2_JIT_COMPLETE);
@@ -148,10 +150,10 @@ bool match_once(const Expression& expression, std::string_view text, size_t from
   }
   if (rc == PCRE2_ERROR_NOMATCH) return false;
   if (rc < 0) {
-    throw Error(
-        ErrorKind::kData,
-        fmt::format("the pre-tokenizer's expression '{}' gives up on a text: {}", expression.text, pcre_message(rc)),
-        where, "the expression takes too many steps; take the model's file from its own source");
+    throw Error(ErrorKind::kData,
+                fmt::format("the pre-tokenizer's expression '{}' gives up on a text: {}", printable(expression.text),
+                            pcre_message(rc)),
+                where, "the expression takes too many steps; take the model's file from its own source");
   }
   return true;
 }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/model/formats/printable.h"
 #include "harness/model/tokenizer/unicode.h"
 #include "harness/model/tokenizer/utf8.h"
 #include "harness/model/tokenizer/word_cache.h"
@@ -109,8 +110,8 @@ void SentencePieceTokenizer::Impl::add_pieces(const SentencePieceModel& model, c
   }
   for (const FolderToken& token : folder.added) {
     const auto bad = [&](const std::string& fact) {
-      throw Error(ErrorKind::kData, fmt::format("added token {} '{}' {}", token.id, token.spelling, fact), where,
-                  kFetchAgain);
+      throw Error(ErrorKind::kData, fmt::format("added token {} '{}' {}", token.id, printable(token.spelling), fact),
+                  where, kFetchAgain);
     };
     if (token.spelling.empty()) bad("is empty");
     const auto index = static_cast<size_t>(token.id);
@@ -136,7 +137,7 @@ void SentencePieceTokenizer::Impl::add_roles(const FolderTokens& folder, const s
   const auto find = [&](const std::optional<std::string>& spelling) -> std::optional<int64_t> {
     if (!spelling) return std::nullopt;
     const auto found = ids.find(*spelling);
-    if (found == ids.end()) bad(fmt::format("'{}' of tokenizer_config.json is no token", *spelling));
+    if (found == ids.end()) bad(fmt::format("'{}' of tokenizer_config.json is no token", printable(*spelling)));
     return found->second;
   };
   const auto add_end = [&](int64_t id) {

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "harness/core/error.h"
+#include "harness/model/formats/printable.h"
 #include "harness/model/tokenizer/pre_tokenizer.h"
 
 namespace kvc {
@@ -56,7 +57,7 @@ SplitRecipe split_recipe(const std::string& name, const std::string& where) {
   for (const Known& one : known()) {
     if (name == one.name) return {{one.expression}, one.whole_words_first, one.nfc};
   }
-  throw Error(ErrorKind::kData, fmt::format("unknown pre-tokenizer '{}'", name), where,
+  throw Error(ErrorKind::kData, fmt::format("unknown pre-tokenizer '{}'", printable(name)), where,
               suggest_name(name, split_recipe_names()));
 }
 

@@ -4,6 +4,8 @@
 
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
+#include "harness/model/formats/foreign_file.h"
+#include "harness/model/formats/printable.h"
 
 namespace kvc {
 namespace {
@@ -23,11 +25,12 @@ class Builder final : public nlohmann::json_sax<json> {
   bool null() override { return put(nullptr); }
   bool boolean(bool value) override { return put(value); }
   bool number_integer(number_integer_t value) override {
-    return list_ == List::kTokens ? bad(fmt::format("model.vocab['{}'] is {}", key_, value)) : put(value);
+    return list_ == List::kTokens ? bad(fmt::format("model.vocab['{}'] is {}", printable(key_), value)) : put(value);
   }
   bool number_unsigned(number_unsigned_t value) override {
     if (list_ != List::kTokens) return put(value);
-    if (value >= static_cast<number_unsigned_t>(INT64_MAX)) bad(fmt::format("model.vocab['{}'] is {}", key_, value));
+    if (value >= static_cast<number_unsigned_t>(INT64_MAX))
+      bad(fmt::format("model.vocab['{}'] is {}", printable(key_), value));
     result_.tokens.emplace_back(std::move(key_), static_cast<int64_t>(value));
     return true;
   }
@@ -47,6 +50,7 @@ class Builder final : public nlohmann::json_sax<json> {
   bool binary(binary_t&) override { return bad("binary data"); }
   bool start_object(size_t) override {
     if (list_ == List::kNone && in_model() && key_ == "vocab") {
+      place(nullptr);  // a second one is found by key()
       list_ = List::kTokens;
       return true;
     }
@@ -59,6 +63,7 @@ class Builder final : public nlohmann::json_sax<json> {
       return true;
     }
     if (list_ == List::kNone && in_model() && key_ == "merges") {
+      place(nullptr);
       list_ = List::kMerges;
       return true;
     }
@@ -66,7 +71,8 @@ class Builder final : public nlohmann::json_sax<json> {
   }
   bool key(string_t& value) override {
     key_ = std::move(value);
-    if (list_ == List::kNone && open_.back()->contains(key_)) bad(fmt::format("the key '{}' is there twice", key_));
+    if (list_ == List::kNone && open_.back()->contains(key_))
+      bad(fmt::format("the key '{}' is there twice", printable(key_)));
     return true;
   }
   bool end_object() override {
@@ -92,7 +98,7 @@ class Builder final : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& e) override {
-    return bad(fmt::format("no JSON at byte {}: {}", position, e.what()));
+    return bad(fmt::format("no JSON at byte {}: {}", position, printable(e.what())));
   }
 
  private:
@@ -102,7 +108,7 @@ class Builder final : public nlohmann::json_sax<json> {
   bool in_model() const { return model_ != nullptr && open_.back() == model_; }
 
   bool put(json value) {
-    if (list_ == List::kTokens) bad(fmt::format("model.vocab['{}'] is no number", key_));
+    if (list_ == List::kTokens) bad(fmt::format("model.vocab['{}'] is no number", printable(key_)));
     if (list_ != List::kNone) bad(fmt::format("model.merges[{}] is no pair", result_.merges.size()));
     place(std::move(value));
     return true;
@@ -148,7 +154,9 @@ TokenizerJson parse_tokenizer_json(const std::string& text, const std::string& w
 }
 
 TokenizerJson read_tokenizer_json(const std::string& path) {
-  return parse_tokenizer_json(read_text_file(path, kMostBytes), path);
+  const std::string text = read_text_file(path, kMostBytes);
+  refuse_foreign_file(text, path, "tokenizer.json");
+  return parse_tokenizer_json(text, path);
 }
 
 }  // namespace kvc
