@@ -7,27 +7,22 @@
 #include <utility>
 
 #include "harness/core/error.h"
-#include "harness/model/families/rope_parameters.h"
 #include "harness/model/formats/printable.h"
 
 namespace kvc {
 namespace {
 
-// Tables of angles are made for every position.
-void limit_positions(DecoderSpec& spec, std::vector<std::string>& oddities) {
-  if (spec.max_positions <= kMostPositions) return;
-  oddities.push_back(
-      fmt::format("the model knows {} positions; {} of them are used", spec.max_positions, kMostPositions));
-  spec.max_positions = kMostPositions;
-}
-
 template <class Source>
 DecoderSpec read(Source& source, DecoderSpec (*function)(Source&), std::vector<std::string>* oddities) {
   DecoderSpec spec = function(source);
   source.finish();
-  std::vector<std::string> found = source.oddities();
-  limit_positions(spec, found);
-  if (oddities != nullptr) oddities->insert(oddities->end(), found.begin(), found.end());
+  if (spec.rope_scaling == RopeScaling::kDynamic) {
+    source.note(
+        fmt::format("dynamic RoPE: transformers lets each pass over a text choose its frequencies; here one text "
+                    "length serves a whole text, {} tokens unless the program knows better",
+                    spec.max_positions));
+  }
+  if (oddities != nullptr) oddities->insert(oddities->end(), source.oddities().begin(), source.oddities().end());
   return spec;
 }
 

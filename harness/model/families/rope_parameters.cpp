@@ -10,6 +10,7 @@
 
 #include "harness/model/formats/dequantize.h"
 #include "harness/model/formats/printable.h"
+#include "harness/model/rope.h"
 
 namespace kvc {
 namespace {
@@ -69,9 +70,9 @@ class Reader {
   }
   int64_t positions(const std::string& key, int64_t otherwise) const {
     const double result = number(key, static_cast<double>(otherwise));
-    if (result != std::floor(result) || result > static_cast<double>(kMostPositions)) {
+    if (result != std::floor(result) || result > static_cast<double>(RopeTables::kMostPositions)) {
       refuse(fmt::format("RoPE parameter '{}' is {}", key, result),
-             fmt::format("write a whole number up to {}", kMostPositions));
+             fmt::format("write a whole number up to {}", RopeTables::kMostPositions));
     }
     return static_cast<int64_t>(result);
   }
@@ -134,9 +135,9 @@ RopeScaling scaling_of(const Reader& reader, const std::string& type) {
 
 int64_t times(const Reader& reader, int64_t positions, double factor) {
   const double result = std::floor(static_cast<double>(positions) * factor);
-  if (result < 1 || result > static_cast<double>(kMostPositions)) {
+  if (result < 1 || result > static_cast<double>(RopeTables::kMostPositions)) {
     reader.refuse(fmt::format("{} positions stretched by {} are {}; 1 to {} are possible", positions, factor, result,
-                              kMostPositions),
+                              RopeTables::kMostPositions),
                   "take a smaller factor");
   }
   return static_cast<int64_t>(result);

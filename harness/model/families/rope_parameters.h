@@ -26,7 +26,4 @@ void read_gguf_rope(GgufMetadata& metadata, DecoderSpec& spec);
 // stretch is the file's own, unless original_max_position_embeddings is given. Throws Error(kUsage).
 void override_rope(const nlohmann::json& parameters, DecoderSpec& spec);
 
-// Adds what is left to refuse once RoPE and window are known: more positions than the tables may hold.
-constexpr std::int64_t kMostPositions = std::int64_t{1} << 22;
-
 }  // namespace kvc
