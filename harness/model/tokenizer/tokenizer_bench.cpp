@@ -1,52 +1,83 @@
-// Bytes of article text per second, with a fresh word cache and with a warm one, and the time to build the tokenizer.
+// Bytes of text per second of every kind of tokenizer, with a fresh word cache and with a warm one, and the time to
+// build a tokenizer. Two texts: two articles, and the varied text of the golden tests, which is as hard as text gets.
+// KVC_TOKENIZER_PATHS names more model paths, divided by ':'. scripts/compare_tokenizers.py measures the Python
+// packages beside.
 #include <benchmark/benchmark.h>
 
+#include <cstdlib>
+#include <memory>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "harness/core/json_lines.h"
-#include "harness/model/tokenizer/gguf_tokenizer.h"
+#include "harness/core/text_file.h"
+#include "harness/model/tokenizer/load_tokenizer.h"
+#include "harness/testing/varied_text.h"
 
 namespace kvc {
 namespace {
 
 const std::string kRoot = KVC_SOURCE_DIR;
 
-const std::string& articles() {
-  static const std::string text = [] {
-    std::string all;
-    for (const Json& record : read_json_lines(kRoot + "/datasets/samples/quality.jsonl").values) {
-      all += record.at("article").get<std::string>();
-    }
-    return all;
-  }();
-  return text;
+std::string articles() {
+  std::string all;
+  for (const Json& record : read_json_lines(kRoot + "/datasets/samples/quality.jsonl").values) {
+    all += record.at("article").get<std::string>();
+  }
+  return all;
 }
 
-const GgufFile& file() {
-  static const GgufFile demo(kRoot + "/models/smollm2-135m-instruct.gguf");
-  return demo;
+std::vector<std::string> paths() {
+  std::vector<std::string> list = {kRoot + "/models/smollm2-135m-instruct.gguf"};
+  for (const char* name : {"llama3", "qwen", "llama2", "llama2_first"}) {
+    list.push_back(kRoot + "/harness/testing/golden/tokenizers/" + name);
+  }
+  std::stringstream more(std::getenv("KVC_TOKENIZER_PATHS") == nullptr ? "" : std::getenv("KVC_TOKENIZER_PATHS"));
+  for (std::string path; std::getline(more, path, ':');) list.push_back(path);
+  return list;
 }
 
-void build_tokenizer(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(make_gguf_tokenizer(file()));
+void build(benchmark::State& state, const std::string& path) {
+  for (auto _ : state) benchmark::DoNotOptimize(load_tokenizer(path));
 }
-BENCHMARK(build_tokenizer)->Unit(benchmark::kMillisecond);
 
-void encode_articles(benchmark::State& state) {
-  const bool warm = state.range(0) != 0;
-  auto tokenizer = make_gguf_tokenizer(file());
-  if (warm) tokenizer->encode_text(articles());
+void encode(benchmark::State& state, const std::string& path, const std::string& text, bool warm) {
+  auto tokenizer = load_tokenizer(path);
+  if (warm) tokenizer->encode_text(text);
   for (auto _ : state) {
     if (!warm) {
       state.PauseTiming();
-      tokenizer = make_gguf_tokenizer(file());
+      tokenizer = load_tokenizer(path);
       state.ResumeTiming();
     }
-    benchmark::DoNotOptimize(tokenizer->encode_text(articles()));
+    benchmark::DoNotOptimize(tokenizer->encode_text(text));
   }
-  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(articles().size()));
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(text.size()));
 }
-BENCHMARK(encode_articles)->ArgName("warm")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond);
+
+const bool kRegistered = [] {
+  for (const std::string& path : paths()) {
+    const auto add = [&](const std::string& what, auto run) {
+      benchmark::RegisterBenchmark((what + "/" + path.substr(path.rfind('/') + 1)).c_str(), run)
+          ->Unit(benchmark::kMillisecond);
+    };
+    add("tokenizer_build", [=](benchmark::State& state) { build(state, path); });
+    for (const bool warm : {false, true}) {
+      const std::string state_name = warm ? "/warm" : "/cold";
+      add("tokenizer_articles" + state_name, [=](benchmark::State& state) { encode(state, path, articles(), warm); });
+      add("tokenizer_varied" + state_name, [=](benchmark::State& state) {
+        static const std::string text = varied_text(tokenizer_golden("text.json").at("recipe"));
+        encode(state, path, text, warm);
+      });
+      if (const char* file = std::getenv("KVC_TOKENIZER_TEXT")) {
+        const std::string text = read_text_file(file, size_t{1} << 30U);
+        add("tokenizer_file" + state_name, [=](benchmark::State& state) { encode(state, path, text, warm); });
+      }
+    }
+  }
+  return true;
+}();
 
 }  // namespace
 }  // namespace kvc
