@@ -218,7 +218,7 @@ TEST(Context, RefusesTemplatesThatDoNotFit) {
   };
   EXPECT_THAT(error("{{ messages[-1].content|upper }}"), HasSubstr("as one, it changes their text"));
   EXPECT_THAT(error("{{ raise_exception('no') }}"), HasSubstr("it refuses the conversation: no"));
-  EXPECT_THAT(error("{{ messages|length }}"), HasSubstr("it changes the document's text"));
+  EXPECT_THAT(error("{% for m in messages %}<>{% endfor %}"), HasSubstr("it changes the document's text"));
   const std::string turns = "{% for m in messages %}<{{ m.content }}>{% endfor %}";
   EXPECT_THAT(error(turns + "{{ messages|length if 'lake' in messages[1].content }}"),
               HasSubstr("the text behind this document is not that behind others"));
