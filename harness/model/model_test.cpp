@@ -4,7 +4,9 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "harness/core/error.h"
@@ -113,6 +115,7 @@ TEST(Model, KnowsItsShapeAndWhereItCameFrom) {
   EXPECT_TRUE(spec.tied_embeddings);
   const Json& identity = model.identity();
   EXPECT_EQ(identity.at("file"), "smollm2-135m-instruct.gguf");
+  EXPECT_EQ(identity.at("name"), "smollm2-135m-instruct");
   EXPECT_EQ(identity.at("bytes"), 98362432);
   EXPECT_EQ(identity.at("architecture"), "llama");
   EXPECT_EQ(identity.at("dtype"), "bfloat16");
@@ -146,6 +149,70 @@ TEST(Model, RefusesWrongOptions) {
     wrong.device = "cuda";
     EXPECT_THAT(load_error(wrong), AllOf(HasSubstr("LibTorch finds no GPU"), HasSubstr("device: cpu")));
   }
+}
+
+// A folder of the golden tiny models, with what its makers say about sampling.
+class FolderModel : public testing::Test {
+ protected:
+  FolderModel() {
+    namespace fs = std::filesystem;
+    const fs::path golden = fs::path(KVC_SOURCE_DIR) / "harness/testing/golden/tiny_models";
+    fs::create_directories(folder_);
+    fs::copy_file(golden / "llama.safetensors", folder_ / "model.safetensors");
+    fs::copy_file(golden / "tokenizer.json", folder_ / "tokenizer.json");
+    std::ifstream in(golden / "cases.json");
+    std::ofstream(folder_ / "config.json") << Json::parse(in).at("cases").at(0).at("config").dump();
+    std::ofstream(folder_ / "generation_config.json")
+        << R"({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "eos_token_id": [260, 258]})";
+  }
+  ~FolderModel() override { std::filesystem::remove_all(folder_.parent_path()); }
+
+  ModelConfig config() const {
+    ModelConfig result;
+    result.path = folder_.string() + "/";
+    result.dtype = "float32";
+    result.device = "cpu";
+    return result;
+  }
+
+  std::filesystem::path folder_ =
+      std::filesystem::temp_directory_path() / ("kvc_model_test_" + std::to_string(::getpid())) / "Tiny-Llama";
+};
+
+TEST_F(FolderModel, KnowsItsShapeWhereItCameFromAndHowToSample) {
+  const Model model = Model::load(config());
+  EXPECT_EQ(model.spec().max_positions, 256);
+  const Json& identity = model.identity();
+  EXPECT_EQ(identity.at("file"), "Tiny-Llama");
+  EXPECT_EQ(identity.at("name"), "Tiny-Llama");
+  EXPECT_EQ(identity.at("architecture"), "llama");
+  EXPECT_EQ(identity.at("bytes"), std::filesystem::file_size(folder_ / "model.safetensors"));
+  EXPECT_FALSE(identity.contains("rope_scaling"));
+  const SamplingDefaults& sampling = model.sampling_defaults();
+  EXPECT_EQ(sampling.do_sample, true);
+  EXPECT_EQ(sampling.temperature, 0.6);
+  EXPECT_EQ(sampling.top_k, 20);
+  EXPECT_EQ(sampling.top_p, 0.95);
+  EXPECT_EQ(sampling.min_p, std::nullopt);
+  EXPECT_THAT(sampling.end_ids, testing::ElementsAre(260, 258));
+  EXPECT_THAT(model.tokenizer().end_ids(), testing::IsSupersetOf({260, 258}));
+}
+
+TEST_F(FolderModel, StretchesItsContextWhenAsked) {
+  ModelConfig asked = config();
+  asked.rope_scaling = {{"rope_type", "yarn"}, {"factor", 4.0}};
+  const Model model = Model::load(asked);
+  EXPECT_EQ(model.spec().max_positions, 1024);
+  EXPECT_EQ(model.identity().at("rope_scaling").dump(), R"({"rope_type":"yarn","factor":4.0})");
+  asked.rope_scaling = {{"rope_type", "yarn"}, {"factr", 4.0}};
+  EXPECT_THAT(load_error(asked), AllOf(HasSubstr("'factr' is not known"), HasSubstr("model option 'rope_scaling'")));
+}
+
+TEST_F(FolderModel, WithoutConfigOrTokenizerIsRefused) {
+  std::filesystem::remove(folder_ / "tokenizer.json");
+  EXPECT_THAT(load_error(config()), HasSubstr("neither tokenizer.json nor tokenizer.model"));
+  std::filesystem::remove(folder_ / "config.json");
+  EXPECT_THAT(load_error(config()), HasSubstr("config.json"));
 }
 
 TEST(Model, ListsFamilies) {

@@ -24,7 +24,10 @@ constexpr std::string_view kHarmless[] = {
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id",
     "begin_suppress_tokens", "suppress_tokens",
     // only with a sliding window, which is read
-    "max_window_layers", "use_mrope",
+    "max_window_layers",
+    // generation, in older files
+    "max_length", "min_length", "do_sample", "num_beams", "temperature", "top_k", "top_p", "repetition_penalty",
+    "length_penalty", "no_repeat_ngram_size", "num_return_sequences", "early_stopping", "max_sequence_length",
     // GGUF
     "tensor_data_layout", "rope.scaling.finetuned", "attention.recurrent_layers", "nextn_predict_layers",
     "vocab_padding"};
@@ -64,7 +67,8 @@ constexpr std::string_view kChanging[] = {"logit_scale",
                                           "key_length_mla",
                                           "value_length_mla",
                                           "dimension_sections",
-                                          "mrope_section",
+                                          "mrope",
+                                          "bidirectional",
                                           "sinks",
                                           "attention_sink",
                                           "temperature_",
