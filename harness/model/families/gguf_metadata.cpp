@@ -120,11 +120,6 @@ DecoderSpec read_gguf_numbers(GgufMetadata& metadata) {
   const GgufFile& file = metadata.file();
   DecoderSpec spec;
   spec.n_layers = metadata.size("block_count");
-  if (spec.n_layers > static_cast<int64_t>(file.tensors().size())) {
-    metadata.refuse(fmt::format("{} is {}, but the file has {} tensors", metadata.full("block_count"), spec.n_layers,
-                                file.tensors().size()),
-                    kDamaged);
-  }
   spec.hidden_size = metadata.size("embedding_length");
   spec.feed_forward_size = metadata.size("feed_forward_length");
   spec.max_positions = metadata.size("context_length");

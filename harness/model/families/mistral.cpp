@@ -10,11 +10,11 @@ DecoderSpec from_config(ConfigFile& config) {
   const bool says_heads = config.has("num_key_value_heads");
   DecoderSpec spec = read_config_numbers(config, says_heads ? 0 : 8);
   // The same for the window: missing is 4096, null is none.
-  if (config.has("sliding_window")) {
-    read_sliding_window(config, true, spec);
-  } else {
-    config.refuse("'sliding_window' is missing", "write null for none; the first Mistral has 4096");
+  if (!config.has("sliding_window")) {
+    const std::string note = limit_to_window(spec, 4096);
+    if (!note.empty()) config.note(note);
   }
+  read_sliding_window(config, true, spec);
   return spec;
 }
 

@@ -119,6 +119,13 @@ WeightLayout transformers_layout() {
 }
 
 void check_weights(const TensorSource& source, const WeightLayout& layout, const DecoderSpec& spec) {
+  // Before names are looked for layer by layer.
+  if (spec.n_layers > static_cast<int64_t>(source.tensors().size())) {
+    throw Error(
+        ErrorKind::kData,
+        fmt::format("the model has {} layers, and {} tensors are stored", spec.n_layers, source.tensors().size()),
+        source.path(), "the model is damaged or of another architecture than it says: fetch or convert it anew");
+  }
   read_all(source, layout, spec, WeightReader(source, WeightReader::Mode::kCheck, at::kFloat, at::kCPU));
 }
 
