@@ -129,7 +129,8 @@ Value filter_select(Run& run, const Value& value, const Arguments& arguments) {
   Arguments rest{{}, arguments.keywords};
   if (has_test) rest.values.assign(arguments.values.begin() + kSkipped + 1, arguments.values.end());
   std::vector<Value> results;
-  for (const Value& one : run.elements(value)->items) {
+  const auto items = run.elements(value);  // kept while the loop looks into it
+  for (const Value& one : items->items) {
     const Value subject = kByAttribute ? path(run, one, arguments.values[0]) : one;
     if ((has_test ? apply_test(run, name, subject, rest) : is_true(subject)) == kWanted) results.push_back(one);
   }

@@ -148,7 +148,8 @@ Value text_join(Run& run, const Value& self, const Arguments& arguments) {
   if (bound[0] == nullptr) run.fail("'join' needs an argument");
   Text text;
   bool first = true;
-  for (const Value& one : run.elements(*bound[0])->items) {
+  const auto items = run.elements(*bound[0]);  // kept while the loop looks into it
+  for (const Value& one : items->items) {
     if (!first) run.write(text, *self.text());
     run.write(text, run.want_text(one, "what 'join' joins"));
     first = false;

@@ -106,6 +106,13 @@ TEST(Jinja, EveryByteKeepsItsOrigin) {
   EXPECT_EQ(origins("{{ {'a': u}['a'] }}{{ u|string|default('z')|safe }}", Json{{"u", "a"}}), "[d:aa]");
 }
 
+// Elements that only the loop over them keeps alive.
+TEST(Jinja, ElementsOfATextLiveAsLongAsTheLoop) {
+  const Json u{{"u", "a-b"}};
+  EXPECT_EQ(rendered("{{ u|select|join }}{{ u|reject('eq', '-')|join }}{{ '+'.join(u) }}{{ '+'.join({'k': 1}) }}", u),
+            "a-baba+-+bk");
+}
+
 TEST(Jinja, ErrorsNameTheLine) {
   EXPECT_EQ(error_of("a\n\n{{ x.y }}"), "t:3 the chat template fails: 'x' is undefined, it has no 'y'");
   EXPECT_EQ(error_of("{% if a\n %}"), "t:2 'if' is not closed: 'endif' is missing");
