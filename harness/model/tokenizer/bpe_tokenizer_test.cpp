@@ -130,6 +130,20 @@ TEST(BpeTokenizer, LeavesOutBytesWithoutTokens) {
   EXPECT_THAT(tokenizer.encode_text("\x04"), IsEmpty());
 }
 
+TEST(BpeTokenizer, UnknownTokensStandForBytesWithoutTokens) {
+  BpeVocabulary v = vocabulary({"a b"}, {"<unk>"});
+  v.tokens[4] = "other";
+  v.unknown = 257;
+  std::vector<int64_t> ends;
+  EXPECT_THAT(BpeTokenizer(v).encode({{"ab\x04\x04 ab\x04", false}}, &ends), ElementsAre(256, 257, 257, ' ', 256, 257));
+  EXPECT_THAT(ends, ElementsAre(2, 3, 4, 5, 7, 8));
+  v.fuse_unknown = true;
+  EXPECT_THAT(BpeTokenizer(v).encode({{"\x04\x04\x04", false}}, &ends), ElementsAre(257));
+  EXPECT_THAT(ends, ElementsAre(3));
+  v.unknown = 999;
+  EXPECT_THROW(BpeTokenizer{v}, Error);
+}
+
 // --- segments --------------------------------------------------------------------------------------------------------
 
 TEST(BpeTokenizer, HearsSpecialTokensInControlOnly) {
