@@ -15,6 +15,8 @@ namespace kvc {
 namespace {
 
 constexpr size_t kLongest = 256;
+// Llama 2 has two merges a token, runs of one character many; far more is a file made to fill the memory.
+constexpr size_t kMergesPerToken = 32, kMoreMerges = size_t{1} << 16U;
 
 // The scores that occur, best first.
 std::vector<double> ranking(const std::vector<double>& scores) {
@@ -56,6 +58,7 @@ std::vector<BpeMerge> merges_of_scores(const std::vector<std::string>& tokens, c
       i += length;
       const std::string_view left = piece.substr(0, i), right = piece.substr(i);
       if (right.empty() || !normal.contains(left) || !normal.contains(right)) continue;
+      if (merges.size() >= kMergesPerToken * tokens.size() + kMoreMerges) bad(id, "is one of too many that can be cut");
       merges.push_back({std::string(left), std::string(right), rank});
     }
   }

@@ -7,6 +7,7 @@
 namespace kvc {
 
 std::string StreamingDecoder::feed(int64_t id) {
+  if (id >= tokenizer_.vocab_size()) return "";  // a padding row of the embedding
   std::string bytes = tokenizer_.token_bytes(id);
   if (tokenizer_.is_special(id) || bytes.empty()) return "";
   if (std::exchange(at_start_, false) && tokenizer_.drops_first_space() && bytes.front() == ' ') bytes.erase(0, 1);

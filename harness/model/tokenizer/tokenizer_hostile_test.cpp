@@ -13,6 +13,7 @@
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
 #include "harness/model/tokenizer/load_tokenizer.h"
+#include "harness/model/tokenizer/score_merges.h"
 #include "harness/testing/varied_text.h"
 
 namespace kvc {
@@ -332,6 +333,20 @@ TEST(HostileSentencePiece, NamesThePieceOrByte) {
     folder.write("tokenizer.model", sound.substr(0, size));
     folder.outcome();
   }
+}
+
+// Every run of a letter is a token, so that every place in it is a cut.
+TEST(HostileScores, MergesAreNoMultipleOfTheFile) {
+  std::vector<std::string> tokens;
+  for (char letter = 'a'; letter < 'i'; ++letter) {
+    for (size_t length = 1; length <= 256; ++length) tokens.emplace_back(length, letter);
+  }
+  const auto merges = [&](size_t n) {
+    const std::vector<std::string> some(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(n));
+    return merges_of_scores(some, std::vector<TokenKind>(n, TokenKind::kNormal), std::vector<double>(n, 0.0), "test");
+  };
+  EXPECT_EQ(merges(256).size(), 255U * 256 / 2);
+  EXPECT_THROW(merges(tokens.size()), Error);
 }
 
 }  // namespace
