@@ -21,10 +21,9 @@ constexpr const char* kSmallFiles[] = {
     "config.json",       "generation_config.json",  "tokenizer.json",     "tokenizer.model",    "tokenizer_config.json",
     "added_tokens.json", "special_tokens_map.json", "chat_template.json", "chat_template.jinja"};
 
+// The pages are given back on the way: they are read again one tensor at a time.
 std::string hash_of(std::span<const std::byte> bytes) {
-  std::string hash = content_hash(bytes);
-  release_pages(bytes);  // they are read again one tensor at a time
-  return hash;
+  return content_hash(bytes, release_pages);
 }
 
 }  // namespace

@@ -45,13 +45,17 @@ uint64_t hash_chunk(const std::byte* at, uint64_t size) {
 
 }  // namespace
 
-std::string content_hash(std::span<const std::byte> bytes) {
+std::string content_hash(std::span<const std::byte> bytes,
+                         const std::function<void(std::span<const std::byte>)>& done) {
   const uint64_t chunks = (bytes.size() + kChunkBytes - 1) / kChunkBytes;
   std::vector<uint64_t> hashes(chunks);
   at::parallel_for(0, static_cast<int64_t>(chunks), 4, [&](int64_t begin, int64_t end) {
     for (auto c = static_cast<uint64_t>(begin); c < static_cast<uint64_t>(end); ++c) {
       const uint64_t start = c * kChunkBytes;
-      hashes[c] = hash_chunk(bytes.data() + start, std::min<uint64_t>(kChunkBytes, bytes.size() - start));
+      const std::span<const std::byte> chunk =
+          bytes.subspan(start, std::min<uint64_t>(kChunkBytes, bytes.size() - start));
+      hashes[c] = hash_chunk(chunk.data(), chunk.size());
+      if (done) done(chunk);
     }
   });
   uint64_t state = bytes.size();

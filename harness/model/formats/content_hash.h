@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 
@@ -9,6 +10,8 @@ namespace kvc {
 
 // 16 hexadecimal digits over all bytes and their number; the same on every machine and for every number of threads.
 // About the speed of memory. Tells files apart, no protection against forgery.
-std::string content_hash(std::span<const std::byte> bytes);
+// `done` hears of each part that is read, from several threads at once: what to do with its memory.
+std::string content_hash(std::span<const std::byte> bytes,
+                         const std::function<void(std::span<const std::byte>)>& done = {});
 
 }  // namespace kvc
