@@ -23,12 +23,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Of the largest |logit| of a case, in float32. Measured: 1e-6. A scaling, bias or norm left out gives 0.1 to 1
-// (CasesDiffer).
+// Of the largest |logit| of a case, in float32. Measured: 0.5e-6 to 1.2e-6. A scaling, bias or norm left out gives 0.1
+// to 1 (CasesDiffer).
 constexpr double kTolerance = 1e-4;
 // Between two ways of this program, float32 sums in another order: measured 1e-6.
 constexpr double kOwnTolerance = 1e-5;
-// In bfloat16 each of the few dozen roundings on the way is 2^-9 relative: measured 0.02.
+// In bfloat16 each of the few dozen roundings on the way is 2^-9 relative: measured 0.008 to 0.021.
 constexpr double kBfloat16Tolerance = 0.05;
 
 const fs::path& golden_folder() {
@@ -181,9 +181,13 @@ TEST_P(FamilyLogits, ReadInPiecesAreTheSame) {
   const Model tiny = model();
   const std::vector<int64_t> tokens = text();
   const at::Tensor at_once = read(tiny, tokens, 160);
+  double most = 0;
   for (const int64_t step : {1, 7, 64}) {
-    EXPECT_LT(largest_difference(read(tiny, tokens, step), at_once), kOwnTolerance * largest()) << step;
+    const double error = largest_difference(read(tiny, tokens, step), at_once) / largest();
+    EXPECT_LT(error, kOwnTolerance) << step;
+    most = std::max(most, error);
   }
+  RecordProperty("relative_error", std::to_string(most * 1e6) + "e-6");
   for (const int64_t chunk : {13, 1024}) {
     const KvCache cache = tiny.decoder().prefill({tokens.begin(), tokens.begin() + 150}, chunk);
     Tails tails = Tails::behind(cache, 1, 10);
@@ -193,7 +197,7 @@ TEST_P(FamilyLogits, ReadInPiecesAreTheSame) {
   }
 }
 
-TEST_P(FamilyLogits, GreedyTokensAreThoseOfTransformersAlone_AndInABatch) {
+TEST_P(FamilyLogits, GreedyTokensAloneAndInABatchAreThoseOfTransformers) {
   const Model tiny = model();
   const std::vector<int64_t> tokens = text();
   const auto n_prompt = golden().at("n_prompt").get<int64_t>();
@@ -210,9 +214,10 @@ TEST_P(FamilyLogits, GreedyTokensAreThoseOfTransformersAlone_AndInABatch) {
   }
   const Json& greedy = expected().at("greedy");
   if (greedy.is_null()) return;  // dynamic scaling: transformers mixes rotations of many lengths in one cache
-  auto wanted = greedy.get<std::vector<int64_t>>();
-  wanted.erase(std::find(wanted.begin(), wanted.end(), golden().at("end").get<int64_t>()),
-               wanted.end());  // an end token ends it here
+  const std::vector<int64_t> ends = tiny.tokenizer().end_ids();
+  EXPECT_NE(std::find(ends.begin(), ends.end(), golden().at("end").get<int64_t>()), ends.end());
+  auto wanted = greedy.get<std::vector<int64_t>>();  // the golden text goes on behind an end
+  wanted.erase(std::find_first_of(wanted.begin(), wanted.end(), ends.begin(), ends.end()), wanted.end());
   EXPECT_EQ(together[0].tokens, wanted);
 }
 

@@ -150,7 +150,8 @@ class Generator {
 
   // Adds the token's text; true when that completes a stop text, which is then cut off.
   bool completes_stop(int64_t token, Generation& result) const {
-    if (model_.tokenizer().is_special(token)) return false;
+    // Embeddings are often padded with rows that no token of the tokenizer has: no text, as in transformers.
+    if (token >= model_.tokenizer().vocab_size() || model_.tokenizer().is_special(token)) return false;
     const size_t before = result.text.size();
     result.text += model_.tokenizer().token_bytes(token);
     size_t first = std::string::npos;
