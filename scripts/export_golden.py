@@ -26,7 +26,7 @@ TOPICS = {
     "fuzz_seeds": ([], ""),
     "gguf_blocks": ([MODEL], f"{GOLDEN}/gguf_blocks.json"),
     "intervals": ([], f"{GOLDEN}/intervals.json"),
-    "logits": ([MODEL, "{quality}", "20002"], f"{GOLDEN}/logits.json"),
+    "logits": ([MODEL, "datasets/samples/quality.jsonl", "20002"], f"{GOLDEN}/logits.json"),
     "rope": ([], f"{GOLDEN}/rope.json"),
     "tiny_models": ([f"{GOLDEN}/tiny_models"], ""),
     "tokenizer_ids": (["[--released={released}]", f"{GOLDEN}/tokenizers"], ""),
