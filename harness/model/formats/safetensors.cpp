@@ -73,6 +73,7 @@ class HeaderReader final : public nlohmann::json_sax<json> {
   }
   bool key(string_t& value) override {
     key_ = std::move(value);
+    if (place_ == Place::kTop && key_.empty()) refuse("a tensor has no name", path_);
     if (place_ == Place::kTop && !names_.insert(key_).second) {
       refuse(fmt::format("two tensors are named '{}'", printable(key_)), path_);
     }

@@ -127,6 +127,7 @@ TEST(Safetensors, RefusesHostileTensors) {
   EXPECT_THAT(error_of(file_of("{\"t\":{" + kTwo + "},\"t\":{" + kTwo + "}}", std::string(8, '\0'))),
               HasSubstr("two tensors are named 't'"));
   EXPECT_THAT(error_of(one(kTwo + R"(,"dtype":"F32")")), HasSubstr("tensor 't' has two 'dtype'"));
+  EXPECT_THAT(error_of(file_of("{\"\":{" + kTwo + "}}", std::string(8, '\0'))), HasSubstr("a tensor has no name"));
   EXPECT_THAT(error_of(one(kTwo + R"(,"x":1)")), HasSubstr("unknown field 'x'"));
   EXPECT_THAT(error_of(one(R"("dtype":"F32","shape":[2])")), HasSubstr("tensor 't' has no 'data_offsets'"));
   EXPECT_THAT(error_of(one(R"("dtype":"I64","shape":[1],"data_offsets":[0,8])")),
