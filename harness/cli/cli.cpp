@@ -135,7 +135,8 @@ std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
   CLI::App* validate_command = app.add_subcommand("validate", "check a sweep file without running it");
   validate_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
 
-  return {{"generate", declare_generate(app)},
+  return {{"inspect", declare_inspect(app)},
+          {"generate", declare_generate(app)},
           {"perplexity", declare_perplexity(app)},
           {"tokenize", declare_tokenize(app)}};
 }

@@ -221,5 +221,37 @@ TEST_F(Cli, ChatsInTheModelsOwnFormat) {
   EXPECT_EQ(kvc({"generate", "--model", kModel, "--prompt", ""}).code, 2);
 }
 
+TEST_F(Cli, InspectsWithoutLoading) {
+  const Outcome text = kvc({"inspect", kModel, "--template"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.out, AllOf(HasSubstr("gguf, llama: 134.5 M parameters"), HasSubstr("210 Q4_1"),
+                              HasSubstr("49152 tokens"), HasSubstr("{% for message in messages %}")));
+  const Json json = Json::parse(kvc({"inspect", kModel, "--json"}).out);
+  EXPECT_EQ(json["spec"]["n_layers"], 30);
+  EXPECT_EQ(json["tensors"].size(), 272U);
+  EXPECT_EQ(json["tokenizer"]["ends"][0]["text"], "<|im_end|>");
+  EXPECT_TRUE(json["problems"].empty());
+
+  const std::string tiny = kRoot + "/harness/testing/golden/tiny_models/qwen3.gguf";
+  EXPECT_THAT(kvc({"inspect", tiny}).out, AllOf(HasSubstr("gguf, qwen3"), HasSubstr("odd        no chat")));
+  EXPECT_EQ(kvc({"inspect", path("absent")}).code, 3);
+
+  // Cut in the middle of its weights: nothing is believed.
+  std::string bytes = read_text_file(tiny);
+  bytes.resize(bytes.size() / 2);
+  const Outcome cut = kvc({"inspect", write("cut.gguf", bytes)});
+  EXPECT_EQ(cut.code, 3);
+  EXPECT_THAT(cut.err, HasSubstr("cut.gguf"));
+}
+
+TEST_F(Cli, SamplingAsTheMakersProposeNeedsTheirProposal) {
+  const Outcome none = kvc({"generate", "--model", kModel, "--prompt", "x", "--sample"});
+  EXPECT_EQ(none.code, 2);
+  EXPECT_THAT(none.err, HasSubstr("generation_config.json"));
+  const Outcome thinking = kvc({"generate", "--model", kModel, "--chat", "--prompt", "x", "--thinking", "on"});
+  EXPECT_EQ(thinking.code, 2);
+  EXPECT_THAT(thinking.err, HasSubstr("no thinking switch"));
+}
+
 }  // namespace
 }  // namespace kvc

@@ -6,6 +6,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "harness/cli/model_commands.h"
@@ -28,11 +29,12 @@ struct Options {
   std::optional<std::string> prompt;
   std::string prompt_file;
   std::string system;
-  std::string thinking;  // on, off, empty
   bool chat = false;
   bool special = false;
   bool no_bos = false;
   std::uint64_t seed = 0;
+  bool sample = false;
+  std::set<std::string> given;  // decode options on the command line
   bool json = false;
   bool quiet = false;
 };
@@ -78,7 +80,6 @@ std::vector<Segment> prompt_segments(const Model& model, const Options& options)
   turns.push_back({"user", text});
   RenderOptions render;
   render.generation_prompt = true;
-  if (!options.thinking.empty()) render.thinking = options.thinking == "on";
   return model.chat_template().render(turns, render);
 }
 
@@ -133,8 +134,26 @@ Json as_json(const Model& model, const Options& options, const std::vector<Segme
   return result;
 }
 
-int run(const Options& options) {
+// With --sample: what the model's makers propose, where the command line says nothing else.
+DecodeSettings decode_settings(const Model& model, const Options& options) {
+  DecodeSettings decode = options.decode;
+  if (!options.sample) return decode;
+  const SamplingDefaults& proposed = model.sampling_defaults();
+  if (!proposed.do_sample.value_or(true) ||
+      !(proposed.temperature || proposed.top_k || proposed.top_p || proposed.min_p)) {
+    throw Error(ErrorKind::kUsage, "the model's makers propose no sampling (generation_config.json)",
+                "kvc generate --sample", "leave --sample out and give --temperature, --top-k, --top-p or --min-p");
+  }
+  if (!options.given.contains("--temperature")) decode.temperature = proposed.temperature.value_or(1.0);
+  if (!options.given.contains("--top-k")) decode.top_k = proposed.top_k.value_or(0);
+  if (!options.given.contains("--top-p")) decode.top_p = proposed.top_p.value_or(1.0);
+  if (!options.given.contains("--min-p")) decode.min_p = proposed.min_p.value_or(0.0);
+  return decode;
+}
+
+int run(Options options) {
   const Model model = Model::load(options.model);
+  options.decode = decode_settings(model, options);
   const std::vector<Segment> segments = prompt_segments(model, options);
   const std::vector<int64_t> prompt = prompt_tokens(model, options, segments);
   Stopwatch clock;
@@ -198,17 +217,22 @@ Runner declare_generate(CLI::App& app) {
       ->excludes(prompt);
   auto* chat = command->add_flag("--chat", options->chat, "the prompt is a user's turn in the model's chat format");
   command->add_option("--system", options->system, "system prompt")->needs(chat);
-  command->add_option("--thinking", options->thinking, "on or off, where the chat template has the switch")
+  command->add_option("--thinking", options->model.thinking, "on or off, where the chat template has the switch")
       ->check(CLI::IsMember({"on", "off"}))
       ->needs(chat);
   command->add_flag("--special", options->special, "in the prompt the spelling of a special token is that token")
       ->excludes(chat);
   command->add_flag("--no-bos", options->no_bos, "put no BOS token in front of a plain prompt")->excludes(chat);
   add_decode_options(*command, options->decode);
+  command->add_flag("--sample", options->sample,
+                    "sample as the model's makers propose (generation_config.json); options given here win");
   command->add_option("--seed", options->seed, "of the sampling")->capture_default_str();
   command->add_flag("--json", options->json, "prompt, ids, text and settings as JSON, nothing streamed");
   command->add_flag("--quiet", options->quiet, "nothing on stderr");
   command->callback([command, options] {
+    for (const char* name : {"--temperature", "--top-k", "--top-p", "--min-p"}) {
+      if (command->count(name) > 0) options->given.insert(name);
+    }
     if (!options->prompt && options->prompt_file.empty()) {
       throw CLI::RequiredError(command->get_name() + ": --prompt or --prompt-file");
     }

@@ -13,6 +13,16 @@ void add_model_options(CLI::App& command, ModelConfig& config) {
   command.add_option("--dtype", config.dtype,
                      "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
   command.add_option("--device", config.device, "cpu, cuda or auto");
+  command.add_option_function<std::string>(
+      "--rope-scaling",
+      [&config](const std::string& text) {
+        config.rope_scaling = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+        if (!config.rope_scaling.is_object()) {
+          throw CLI::ValidationError("--rope-scaling",
+                                     R"(is no JSON object; for example {"rope_type": "yarn", "factor": 2})");
+        }
+      },
+      R"(stretches the context, as JSON: {"rope_type": "yarn", "factor": 2}; default: the model's own)");
 }
 
 void print_out(const std::string& text) {

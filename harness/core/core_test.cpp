@@ -13,6 +13,7 @@
 #include "harness/core/json_lines.h"
 #include "harness/core/options.h"
 #include "harness/core/registry.h"
+#include "harness/core/text_file.h"
 
 namespace kvc {
 namespace {
@@ -216,6 +217,13 @@ TEST(JsonLines, StoresBytesThatAreNoUtf8) {
 
 TEST(JsonLines, MissingFileIsEmpty) {
   EXPECT_TRUE(read_json_lines("/no/such/file").values.empty());
+}
+
+TEST(TextFile, LastNameOfFilesAndFolders) {
+  EXPECT_EQ(last_name("models/qwen/"), "qwen");
+  EXPECT_EQ(last_name("models//qwen"), "qwen");
+  EXPECT_EQ(last_name("models/a/../b.gguf"), "b.gguf");
+  EXPECT_EQ(last_name("b.gguf"), "b.gguf");
 }
 
 TEST(JsonLines, UnwritablePathIsAClearError) {

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 
 #include "harness/core/error.h"
@@ -38,6 +39,11 @@ std::string read_text_file(const std::string& path, std::size_t max_bytes) {
     throw Error(ErrorKind::kData, fmt::format("cannot read the file: {}", std::strerror(errno)), path, kMend);
   }
   return text;
+}
+
+std::string last_name(const std::string& path) {
+  const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
+  return (normal.has_filename() ? normal.filename() : normal.parent_path().filename()).string();
 }
 
 }  // namespace kvc

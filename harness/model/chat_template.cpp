@@ -195,6 +195,22 @@ StoredTemplate stored_in_folder(const std::string& folder) {
   return stored;
 }
 
+class ThinkingChat final : public ChatTemplate {
+ public:
+  ThinkingChat(std::unique_ptr<ChatTemplate> inner, bool thinking) : inner_(std::move(inner)), thinking_(thinking) {}
+  std::string name() const override { return inner_->name(); }
+  std::string source() const override { return inner_->source(); }
+  std::vector<Segment> render(const std::vector<ChatTurn>& turns, const RenderOptions& options) const override {
+    RenderOptions with = options;
+    with.thinking = options.thinking.value_or(thinking_);
+    return inner_->render(turns, with);
+  }
+
+ private:
+  std::unique_ptr<ChatTemplate> inner_;
+  bool thinking_;
+};
+
 }  // namespace
 
 std::unique_ptr<ChatTemplate> load_chat_template(const std::string& model_path, const std::string& name) {
@@ -211,6 +227,14 @@ std::unique_ptr<ChatTemplate> load_chat_template(const std::string& model_path, 
     if (error.mend() != jinja::kWayOut) throw;  // a damaged file
     return std::make_unique<NoChat>(error, stored.text);
   }
+}
+
+std::unique_ptr<ChatTemplate> with_thinking(std::unique_ptr<ChatTemplate> chat_template, bool thinking) {
+  if (chat_template->source().find("enable_thinking") == std::string::npos) {
+    throw Error(ErrorKind::kUsage, "the model's chat template has no thinking switch (enable_thinking)",
+                "model option 'thinking'", "leave it out: the template has one way to begin an answer");
+  }
+  return std::make_unique<ThinkingChat>(std::move(chat_template), thinking);
 }
 
 std::vector<std::string> chat_template_names() {

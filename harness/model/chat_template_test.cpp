@@ -125,6 +125,20 @@ TEST(ChatTemplate, ThinkingIsSwitchedOrLeftAlone) {
   EXPECT_EQ(joined(chat->render({{"user", "x"}}, options)), plain + "<think>\n\n</think>\n\n");
 }
 
+TEST(ChatTemplate, ThinkingOfTheModelIsADefault) {
+  const std::vector<ChatTurn> turns = {{"user", "Hi"}};
+  RenderOptions open, off;
+  open.generation_prompt = off.generation_prompt = true;
+  off.thinking = false;
+  const auto plain = family_template("qwen3");
+  const auto chat = with_thinking(family_template("qwen3"), false);
+  EXPECT_EQ(joined(chat->render(turns, open)), joined(plain->render(turns, off)));
+  EXPECT_NE(joined(chat->render(turns, open)), joined(plain->render(turns, open)));
+  off.thinking = true;  // what is asked for wins
+  EXPECT_EQ(joined(chat->render(turns, off)), joined(plain->render(turns, off)));
+  EXPECT_THROW(with_thinking(make_chat_template("chatml"), true), Error);
+}
+
 TEST(ChatTemplate, TheDateIsFixedOrGiven) {
   const auto chat = family_template("llama3_2_like");
   EXPECT_THAT(joined(chat->render({{"user", "x"}}, kAsk)), HasSubstr("Today Date: 26 Jul 2024\n"));

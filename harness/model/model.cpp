@@ -5,10 +5,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/core/text_file.h"
 #include "harness/model/families/checkpoint.h"
 #include "harness/model/tokenizer/load_tokenizer.h"
 
@@ -40,12 +40,6 @@ at::ScalarType choose_dtype(const std::string& name, const at::Device& device) {
   return device.is_cuda() || multiplies_bfloat16_fast() ? at::kBFloat16 : at::kFloat;
 }
 
-// The last part of a path, also of one that ends in a slash.
-std::string last_name(const std::string& path) {
-  const std::filesystem::path normal = std::filesystem::path(path).lexically_normal();
-  return (normal.has_filename() ? normal.filename() : normal.parent_path().filename()).string();
-}
-
 Json identify(const Checkpoint& checkpoint, const ModelConfig& config, at::ScalarType dtype, const at::Device& device) {
   Json identity;
   const std::string file = last_name(config.path);
@@ -56,6 +50,7 @@ Json identify(const Checkpoint& checkpoint, const ModelConfig& config, at::Scala
   identity["architecture"] = checkpoint.family().name;
   identity["dtype"] = dtype == at::kFloat ? "float32" : "bfloat16";
   identity["device"] = device.is_cuda() ? "cuda" : "cpu";
+  if (!config.thinking.empty()) identity["thinking"] = config.thinking;
   if (!config.rope_scaling.empty()) identity["rope_scaling"] = config.rope_scaling;
   return identity;
 }
@@ -74,6 +69,7 @@ void ModelConfig::check(const OptionCheck& fail) const {
   check_choice(fail, "dtype", dtype, {"auto", "bfloat16", "float32"});
   check_choice(fail, "device", device, {"auto", "cpu", "cuda"});
   if (!chat_template.empty()) check_choice(fail, "chat_template", chat_template, chat_template_names());
+  if (!thinking.empty()) check_choice(fail, "thinking", thinking, {"off", "on"});
 }
 
 Model Model::load(const ModelConfig& config) {
@@ -93,6 +89,9 @@ Model Model::load(const ModelConfig& config) {
         config.path, "the file is damaged or made by a faulty converter");
   }
   std::unique_ptr<ChatTemplate> chat_template = load_chat_template(config.path, config.chat_template);
+  if (!config.thinking.empty()) {
+    chat_template = with_thinking(std::move(chat_template), config.thinking == "on");
+  }
   SamplingDefaults sampling;
   if (checkpoint.is_folder()) sampling = read_generation_config(config.path);
   Json identity = identify(checkpoint, config, dtype, device);

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <set>
 
@@ -13,6 +12,7 @@
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/text_file.h"
 
 namespace kvc {
 namespace {
@@ -229,7 +229,7 @@ class Parser {
       const std::string pointer = item_pointer(*given, "/model", i);
       const Json entry = list[i].is_string() ? Json{{"path", list[i]}} : list[i];
       if (!entry.is_object() || !entry.contains("path")) {
-        problems_.add("a model has no path", pointer, "write {path: FILE.gguf}");
+        problems_.add("a model has no path", pointer, "write {path: FILE.gguf} or {path: FOLDER}");
         continue;
       }
       for (const Json& variant : variants(entry, describe_options<ModelConfig>(), pointer, problems_)) {
@@ -237,9 +237,10 @@ class Parser {
         SweepModel model;
         read_options(variant, model.config, pointer, problems_);
         if (problems_.list().size() != before) continue;
-        model.cell = Json{{"name", std::filesystem::path(model.config.path).filename().string()},
+        model.cell = Json{{"name", last_name(model.config.path)},
                           {"dtype", model.config.dtype},
                           {"chat_template", model.config.chat_template}};
+        if (!model.config.thinking.empty()) model.cell["thinking"] = model.config.thinking;
         if (!model.config.rope_scaling.empty()) model.cell["rope_scaling"] = model.config.rope_scaling;
         const auto same = [&](const SweepModel& other) { return other.cell == model.cell; };
         if (std::any_of(config_.models.begin(), config_.models.end(), same)) {

@@ -197,7 +197,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
                    fmt::join(tasks, ", "))},
       {with("task", "task: []"), "section 'task' is empty\n  where: s.yaml:4, task\n  mend:  name at least one"},
       {with("model", "model: [{dtype: float32}]"),
-       "a model has no path\n  where: s.yaml:2, model[0]\n  mend:  write {path: FILE.gguf}"},
+       "a model has no path\n  where: s.yaml:2, model[0]\n  mend:  write {path: FILE.gguf} or {path: FOLDER}"},
       {with("model", "model: [a/m.gguf, b/m.gguf]"),
        "two models are the same to the results: {\"name\":\"m.gguf\",\"dtype\":\"auto\",\"chat_template\":\"\"}\n  "
        "where: s.yaml:2, "

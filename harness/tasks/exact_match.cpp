@@ -1,8 +1,8 @@
 // A short free answer with a known gold: the question as user turn, the answer's first words given, the rest written
 // greedily.
 //
-// Fields of an answer: prompt (the user turn), answer_prefix (the words given), text (what the model wrote behind
-// them), stop_reason ("end", "length"), n_tokens.
+// Fields of an answer: prompt (the user turn), rendered_prompt, answer_prefix (the words given), text (what the model
+// wrote behind them), stop_reason ("end", "length"), n_tokens.
 
 #include "harness/tasks/written_answers.h"
 

@@ -1,9 +1,10 @@
 // How far a cache moves the model from what it would have said with the full cache: the full cache's own greedy answers
 // are read on both caches, and the two distributions over each of their tokens are compared. No gold is needed.
 //
-// Fields of an answer: prompt (the user turn), reference_text (the full cache's answer), n_tokens (tokens compared),
-// kl_sum (sum of KL(full || this) over the tokens, nats), kl_max (the largest), log_likelihood_sum (of the reference
-// tokens on this cache, natural log), top_agreement (tokens at which both caches' likeliest token is the same).
+// Fields of an answer: prompt (the user turn), rendered_prompt, reference_text (the full cache's answer), n_tokens
+// (tokens compared), kl_sum (sum of KL(full || this) over the tokens, nats), kl_max (the largest), log_likelihood_sum
+// (of the reference tokens on this cache, natural log), top_agreement (tokens at which both caches' likeliest token is
+// the same).
 //
 // An answer that ends at once is compared at the end token. KL and likelihood are computed in float32 (ATen's
 // log_softmax), a few rows at a time: never tokens x vocabulary.
@@ -105,6 +106,7 @@ class Fidelity final : public Task {
     for (size_t i = 0; i < reference.answers.size(); ++i) {
       const auto n = static_cast<int64_t>(reference.answers[i].tokens.size());
       Json answer = summarise(request.questions[i], all, begin, n);
+      answer["rendered_prompt"] = spelled(request.model, reference.prompts[i]);
       answer["reference_text"] = reference.texts[i];
       answers.push_back(std::move(answer));
       begin += n;

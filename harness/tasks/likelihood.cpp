@@ -2,8 +2,9 @@
 // each option is scored as the assistant's answer. The options are not listed, so that an option's score does not
 // depend on the others.
 //
-// Fields of an answer: prompt (the user turn), option_log_likelihood (of each option's text, natural log, summed over
-// its tokens; the end of the turn is not scored), option_tokens, option_bytes (lengths, for ranking by mean).
+// Fields of an answer: prompt (the user turn), rendered_prompt, option_log_likelihood (of each option's text, natural
+// log, summed over its tokens; the end of the turn is not scored), option_tokens, option_bytes (lengths, for ranking by
+// mean).
 
 #include <fmt/format.h>
 
@@ -35,9 +36,12 @@ class Likelihood final : public Task {
       }
       asks.push_back({question.text, ""});
     }
+    const std::vector<std::vector<int64_t>> prompts = make_prompts(request.model, asks);
     const std::vector<double> scores =
-        continuation_log_likelihoods(request.model, request.cache, make_prompts(request.model, asks), continuations);
-    return collect(request.questions, continuations, scores);
+        continuation_log_likelihoods(request.model, request.cache, prompts, continuations);
+    std::vector<Json> answers = collect(request.questions, continuations, scores);
+    for (size_t i = 0; i < answers.size(); ++i) answers[i]["rendered_prompt"] = spelled(request.model, prompts[i]);
+    return answers;
   }
 
  private:

@@ -1,7 +1,7 @@
 // Multiple choice by letter: the options are listed, the model thinks aloud and names one (prompts: choice_prompt.h).
 //
-// Fields of an answer: prompt (the user turn), text (all that the model wrote, thoughts included), stop_reason ("end",
-// "length"), n_tokens. Which option the text names is for the report to judge.
+// Fields of an answer: prompt (the user turn), rendered_prompt, text (all that the model wrote, thoughts included),
+// stop_reason ("end", "length"), n_tokens. Which option the text names is for the report to judge.
 
 #include "harness/tasks/choice_prompt.h"
 #include "harness/tasks/written_answers.h"
@@ -16,18 +16,24 @@ class MultipleChoice final : public Task {
     double temperature = 0;
     int64_t top_k = 0;
     double top_p = 1;
+    double min_p = 0;
+    int64_t thinking_budget = -1;
 
     void fields(auto&& visit) {
       visit("max_new_tokens", max_new_tokens, "longest answer; a cut one often names no option");
       visit("temperature", temperature, "0: greedy; above: sampled, each question from its own seed");
       visit("top_k", top_k, "sample from the k likeliest tokens; 0: from all");
       visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
+      visit("min_p", min_p, "sample from tokens at least this probable beside the likeliest; 0: from all");
+      visit("thinking_budget", thinking_budget, "tokens of thought before </think> is put in; -1: no limit");
     }
     void check(const OptionCheck& fail) const {
       if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
       if (!(temperature >= 0 && temperature <= 100)) fail("temperature", "is out of range", "0 (greedy) to 100");
       if (top_k < 0) fail("top_k", "is negative", "0 for all, or 1 and more");
       if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
+      if (!(min_p >= 0 && min_p <= 1)) fail("min_p", "is out of range", "0 to 1");
+      if (thinking_budget < -1) fail("thinking_budget", "is below -1", "-1 for no limit, or 0 and more");
     }
   };
 
@@ -48,6 +54,8 @@ class MultipleChoice final : public Task {
     settings.temperature = options_.temperature;
     settings.top_k = options_.top_k;
     settings.top_p = options_.top_p;
+    settings.min_p = options_.min_p;
+    settings.thinking_budget = options_.thinking_budget;
     return write_answers(request, asks, settings);
   }
 

@@ -8,6 +8,7 @@
 #include "harness/api/task.h"
 #include "harness/core/json_lines.h"
 #include "harness/tasks/choice_prompt.h"
+#include "harness/tasks/written_answers.h"
 #include "harness/testing/tiny_model.h"
 
 namespace kvc {
@@ -167,6 +168,9 @@ TEST_F(Tasks, MultipleChoiceStoresWhatWasAskedAndWritten) {
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(answers[i].at("question_id"), choices_[i].id);
     EXPECT_EQ(answers[i].at("prompt"), choice_prompt(choices_[i], "llama", ""));
+    const std::string rendered = answers[i].at("rendered_prompt");
+    EXPECT_TRUE(rendered.starts_with("<|im_start|>user\n" + choice_prompt(choices_[i], "llama", ""))) << rendered;
+    EXPECT_TRUE(rendered.ends_with("<|im_start|>assistant\n")) << rendered;
     EXPECT_TRUE(answers[i].at("stop_reason") == "end" || answers[i].at("n_tokens") == 4);
     EXPECT_TRUE(answers[i].at("text").is_string());
   }
@@ -218,6 +222,7 @@ TEST_F(Tasks, LikelihoodIsTheNaiveSum) {
   for (size_t i = 0; i < choices_.size(); ++i) {
     EXPECT_EQ(answers[i].at("prompt"), choices_[i].text);
     const std::vector<int64_t> prompt = make_question_prompt(model_, choices_[i].text);
+    EXPECT_EQ(answers[i].at("rendered_prompt"), spelled(model_, prompt));
     ASSERT_EQ(answers[i].at("option_log_likelihood").size(), choices_[i].options.size());
     for (size_t o = 0; o < choices_[i].options.size(); ++o) {
       const std::vector<int64_t> option = model_.tokenizer().encode_text(choices_[i].options[o]);

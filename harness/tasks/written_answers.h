@@ -18,11 +18,15 @@ struct Ask {
 
 std::vector<std::vector<int64_t>> make_prompts(const Model& model, const std::vector<Ask>& asks);
 
+// What the model reads behind the document, special tokens spelt out: stored as "rendered_prompt" of each answer.
+std::string spelled(const Model& model, const std::vector<int64_t>& tokens);
+
 // A seed for each question, by its id: a question's answer does not depend on which others are asked.
 std::vector<std::uint64_t> question_seeds(const std::vector<Question>& questions, std::uint64_t seed);
 
-// All questions decoded together. One object per question: {question_id, prompt (user turn), text, stop_reason ("end"
-// or "length"), n_tokens (written, without the end token)}.
+// All questions decoded together. One object per question: {question_id, prompt (user turn), rendered_prompt, text,
+// stop_reason ("end" or "length"), n_tokens (written, without the end token)}; where the model thought, thinking_tokens
+// and thinking_cut (at the budget).
 std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask>& asks,
                                 const DecodeSettings& settings);
 
