@@ -1,0 +1,253 @@
+// The subset of CUDA C++ that this project's kernels are written in, run by the
+// host's compiler on the host: a test includes this header, then the .cu file
+// itself. Slow, and strict where a GPU is lenient: a barrier that some threads
+// of a block (or lanes of a warp) never reach ends the program with a message,
+// and shared memory starts as NaN.
+//
+// Each thread of a block is a fiber; blocks run one after the other, fibers in
+// turns between barriers. So what is shown is the arithmetic, the indexing and
+// the barriers, not memory order among blocks, speed, or registers.
+//
+// Known: __global__, __device__, __shared__ (static), dynamic shared memory by
+// KVC_SHARED_MEMORY, __syncthreads,
+// __syncwarp, __shfl_xor_sync and __shfl_sync of whole warps, float4,
+// __nv_bfloat16, launches by launch().
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#define KVC_CUDA_EMULATION 1
+#define KVC_CUDA_NAMESPACE emulated_cuda  // beside the real kernels, where a build has them
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__
+#define __shared__ static
+#define KVC_UNROLL
+#define KVC_SHARED_MEMORY(name) unsigned char* name = ::kvc::emulation::block().dynamic_shared.get()
+
+struct uint3 {
+  unsigned x, y, z;
+};
+struct dim3 : uint3 {
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : uint3{x_, y_, z_} {}  // NOLINT: as CUDA has it
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
+struct CUstream_st;
+using cudaStream_t = CUstream_st*;
+using cudaError_t = int;
+inline constexpr cudaError_t cudaSuccess = 0;
+inline const char* cudaGetErrorString(cudaError_t) {
+  return "emulated";
+}
+inline cudaError_t cudaGetLastError() {
+  return cudaSuccess;
+}
+
+struct __nv_bfloat16 {
+  std::uint16_t bits;
+};
+inline float __bfloat162float(__nv_bfloat16 x) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16U);
+}
+inline __nv_bfloat16 __float2bfloat16(float x) {  // to nearest, ties to even
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  if (std::isnan(x)) return {static_cast<std::uint16_t>(0x7fffU)};
+  return {static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16U) & 1U)) >> 16U)};
+}
+
+namespace kvc::emulation {
+
+static_assert(__STDCPP_DEFAULT_NEW_ALIGNMENT__ >= 16, "shared memory is 16-byte aligned");
+
+constexpr unsigned kWarp = 32;
+enum class Wait : std::uint8_t { kNothing, kBlock, kWarpLanes, kEnded };
+
+struct Fiber {
+  ucontext_t context{};
+  std::unique_ptr<char[]> stack;
+  uint3 index{};
+  Wait wait = Wait::kNothing;
+  unsigned n_shuffles = 0;
+};
+
+struct Block {
+  uint3 index{}, dim{}, grid{};
+  std::vector<Fiber> fibers;
+  std::unique_ptr<unsigned char[]> dynamic_shared;
+  // What lanes show each other. Two sets in turn: a lane may reach the next
+  // shuffle before its neighbours have read.
+  std::vector<std::uint64_t> shown[2];
+  std::function<void()> body;
+  ucontext_t scheduler{};
+  unsigned current = 0;
+};
+
+inline Block& block() {
+  static Block instance;
+  return instance;
+}
+
+inline std::int64_t& n_launches() {
+  static std::int64_t count = 0;
+  return count;
+}
+
+[[noreturn]] inline void stop(const char* why) {
+  std::fprintf(stderr, "CUDA emulation: %s (block %u,%u,%u)\n", why, block().index.x, block().index.y, block().index.z);
+  std::abort();
+}
+
+inline void wait_for(Wait what) {
+  Block& b = block();
+  Fiber& fiber = b.fibers[b.current];
+  fiber.wait = what;
+  swapcontext(&fiber.context, &b.scheduler);
+}
+
+inline void enter() {
+  Block& b = block();
+  b.body();
+  b.fibers[b.current].wait = Wait::kEnded;  // uc_link leads back to the scheduler
+}
+
+// Lets those go that all wait for the same thing; false when nobody could.
+inline bool release(unsigned begin, unsigned end, Wait what) {
+  Block& b = block();
+  unsigned waiting = 0;
+  for (unsigned t = begin; t < end; ++t) waiting += b.fibers[t].wait == what ? 1 : 0;
+  if (waiting != end - begin) return false;
+  for (unsigned t = begin; t < end; ++t) b.fibers[t].wait = Wait::kNothing;
+  return true;
+}
+
+inline void run_block() {
+  Block& b = block();
+  const auto n = static_cast<unsigned>(b.fibers.size());
+  for (;;) {
+    bool all_ended = true;
+    for (unsigned t = 0; t < n; ++t) {
+      if (b.fibers[t].wait == Wait::kNothing) {
+        b.current = t;
+        swapcontext(&b.scheduler, &b.fibers[t].context);
+      }
+      all_ended = all_ended && b.fibers[t].wait == Wait::kEnded;
+    }
+    if (all_ended) return;
+    bool progress = release(0, n, Wait::kBlock);
+    for (unsigned w = 0; w < n; w += kWarp) progress |= release(w, std::min(n, w + kWarp), Wait::kWarpLanes);
+    if (!progress) stop("threads wait at a barrier that others never reach");
+  }
+}
+
+inline void start_block(std::size_t shared_bytes) {
+  constexpr std::size_t kStack = std::size_t{64} << 10U;
+  Block& b = block();
+  // Whole NaNs; allocated anew for each block and exactly as large as asked
+  // for, so that AddressSanitizer sees overruns.
+  b.dynamic_shared = std::make_unique_for_overwrite<unsigned char[]>(shared_bytes);
+  std::memset(b.dynamic_shared.get(), 0xff, shared_bytes);
+  for (unsigned t = 0; t < b.fibers.size(); ++t) {
+    Fiber& fiber = b.fibers[t];
+    if (!fiber.stack) fiber.stack = std::make_unique_for_overwrite<char[]>(kStack);
+    fiber.index = {t % b.dim.x, t / b.dim.x % b.dim.y, t / (b.dim.x * b.dim.y)};
+    fiber.wait = Wait::kNothing;
+    fiber.n_shuffles = 0;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack = {.ss_sp = fiber.stack.get(), .ss_flags = 0, .ss_size = kStack};
+    fiber.context.uc_link = &b.scheduler;
+    makecontext(&fiber.context, enter, 0);
+  }
+}
+
+inline void run_grid(dim3 grid, dim3 dim, std::size_t shared_bytes, std::function<void()> body) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 || dim.x * dim.y * dim.z > 1024) {
+    stop("no such launch is possible");
+  }
+  Block& b = block();
+  ++n_launches();
+  b.grid = grid;
+  b.dim = dim;
+  b.body = std::move(body);
+  b.fibers = std::vector<Fiber>(dim.x * dim.y * dim.z);
+  for (auto& shown : b.shown) shown.assign(b.fibers.size(), 0);
+  for (unsigned z = 0; z < grid.z; ++z) {
+    for (unsigned y = 0; y < grid.y; ++y) {
+      for (unsigned x = 0; x < grid.x; ++x) {
+        b.index = {x, y, z};
+        start_block(shared_bytes);
+        run_block();
+      }
+    }
+  }
+}
+
+template <class T>
+T shuffle(T value, unsigned mask, unsigned from_lane) {
+  static_assert(sizeof(T) <= sizeof(std::uint64_t));
+  if (mask != 0xffffffffU) stop("a shuffle names fewer lanes than a warp");
+  Block& b = block();
+  const unsigned self = b.current;
+  auto& shown = b.shown[b.fibers[self].n_shuffles++ % 2];
+  std::memcpy(&shown[self], &value, sizeof(T));
+  wait_for(Wait::kWarpLanes);
+  const unsigned from = self / kWarp * kWarp + from_lane % kWarp;
+  if (from >= shown.size()) stop("a shuffle reads a lane that is not there");
+  T result;
+  std::memcpy(&result, &shown[from], sizeof(T));
+  return result;
+}
+
+}  // namespace kvc::emulation
+
+#define threadIdx (::kvc::emulation::block().fibers[::kvc::emulation::block().current].index)
+#define blockIdx (::kvc::emulation::block().index)
+#define blockDim (::kvc::emulation::block().dim)
+#define gridDim (::kvc::emulation::block().grid)
+
+inline void __syncthreads() {
+  ::kvc::emulation::wait_for(::kvc::emulation::Wait::kBlock);
+}
+inline void __syncwarp() {
+  ::kvc::emulation::wait_for(::kvc::emulation::Wait::kWarpLanes);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, unsigned lane_mask) {
+  return ::kvc::emulation::shuffle(value, mask, (threadIdx.x % 32U) ^ lane_mask);
+}
+template <class T>
+T __shfl_sync(unsigned mask, T value, unsigned lane) {
+  return ::kvc::emulation::shuffle(value, mask, lane);
+}
+
+namespace kvc::emulation {
+
+template <class... Parameters, class... Arguments>
+const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t,
+                   const Arguments&... arguments) {
+  run_grid(grid, block, shared_bytes, [&] { kernel(arguments...); });
+  return nullptr;
+}
+inline int multiprocessors() {
+  return 4;
+}
+
+}  // namespace kvc::emulation
