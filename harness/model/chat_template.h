@@ -51,8 +51,8 @@ class ChatTemplate {
 // so that what needs no chat works without. Throws Error(kUsage) for an unknown name, Error(kData) for a damaged file.
 std::unique_ptr<ChatTemplate> load_chat_template(const std::string& model_path, const std::string& name);
 
-// The same template with its thinking switch set wherever a rendering leaves it open. Throws Error(kUsage) for a template
-// without that switch (`enable_thinking`), which would ignore it.
+// The same template with its thinking switch set wherever a rendering leaves it open. Throws Error(kUsage) for a
+// template without that switch (`enable_thinking`), which would ignore it.
 std::unique_ptr<ChatTemplate> with_thinking(std::unique_ptr<ChatTemplate> chat_template, bool thinking);
 
 // A built-in one: "chatml", "llama2", "llama3", "mistral". Throws Error(kUsage) for an unknown name.

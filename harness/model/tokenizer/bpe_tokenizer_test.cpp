@@ -244,7 +244,7 @@ TEST(BpeTokenizer, RefusesForeignIds) {
   const BpeTokenizer tokenizer(vocabulary({"a b"}));
   for (const int64_t id : {int64_t{-1}, int64_t{257}, int64_t{1} << 40}) {
     try {
-      tokenizer.decode({id});
+      (void)tokenizer.token_bytes(id);
       FAIL() << id;
     } catch (const Error& e) {
       EXPECT_EQ(e.kind(), ErrorKind::kData);
@@ -252,6 +252,13 @@ TEST(BpeTokenizer, RefusesForeignIds) {
       FAIL() << "another exception";
     }
   }
+}
+
+TEST(BpeTokenizer, PaddingRowsOfTheEmbeddingHaveNoText) {
+  const BpeTokenizer tokenizer(vocabulary({"a b"}));
+  const std::vector<int64_t> ids = tokenizer.encode_text("ab");
+  EXPECT_EQ(tokenizer.decode({257, ids.at(0), 300}), "ab");
+  EXPECT_THROW((void)tokenizer.decode({-1}), Error);
 }
 
 TEST(BpeTokenizer, NamesTheBadId) {

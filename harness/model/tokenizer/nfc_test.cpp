@@ -1,8 +1,8 @@
+#include "harness/model/tokenizer/nfc.h"
+
 #include <gtest/gtest.h>
 
 #include <chrono>
-
-#include "harness/model/tokenizer/nfc.h"
 
 namespace kvc {
 namespace {

@@ -34,7 +34,8 @@ class Tokenizer {
   virtual bool is_special(int64_t id) const = 0;
   // SentencePiece vocabularies begin a text with a space that is not in it; decoding leaves out one leading space.
   virtual bool drops_first_space() const { return false; }
-  // Bytes of the ids one after the other, special tokens left out.
+  // Bytes of the ids one after the other, special tokens left out; so are ids from vocab_size() on, which embeddings
+  // padded with rows have. Throws Error(kData) for a negative id.
   std::string decode(const std::vector<int64_t>& ids) const;
 
   virtual int64_t vocab_size() const = 0;
