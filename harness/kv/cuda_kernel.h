@@ -1,6 +1,5 @@
-// What every .cu file begins with: numbers of the model's dtype, reductions
-// over a warp, launches. Includes no torch header. Tests compile the same text
-// for the host, behind harness/testing/cuda_emulation.h.
+// What every .cu file begins with: numbers of the model's dtype, reductions over a warp, launches. Includes no torch
+// header. Tests compile the same text for the host, behind harness/testing/cuda_emulation.h.
 #pragma once
 
 #include "harness/kv/cuda_launch.h"
@@ -20,8 +19,8 @@ namespace kvc::KVC_CUDA_NAMESPACE {
 using ::kvc::emulation::launch;
 using ::kvc::emulation::multiprocessors;
 #else
-// Why the launch failed, or null. Blocks that want more than the 48 KiB of
-// shared memory that every GPU grants are asked for by name.
+// Why the launch failed, or null. Blocks that want more than the 48 KiB of shared memory that every GPU grants are
+// asked for by name.
 template <class... Parameters, class... Arguments>
 const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                    const Arguments&... arguments) {

@@ -1,5 +1,4 @@
-// What host code needs to know to call a kernel's launcher: no CUDA header, no
-// torch header.
+// What host code needs to know to call a kernel's launcher: no CUDA header, no torch header.
 #pragma once
 
 struct CUstream_st;
@@ -11,8 +10,7 @@ using CudaStream = ::CUstream_st*;
 
 }  // namespace kvc
 
-// Tests compile the kernels for the host under another name, so that a program
-// can hold both.
+// Tests compile the kernels for the host under another name, so that a program can hold both.
 #ifndef KVC_CUDA_NAMESPACE
 #define KVC_CUDA_NAMESPACE cuda
 #endif

@@ -1,8 +1,6 @@
-// Attention over ragged heads and dense tails. One block: up to kWarps * kRows
-// rows (a token's query head each) of one KV head against one range of its
-// entries, 32 at a time, in float32: lane = entry for the logits, lane =
-// dimension for the sum of values. A row's running maximum and output live in
-// the registers of its warp.
+// Attention over ragged heads and dense tails. One block: up to kWarps * kRows rows (a token's query head each) of one
+// KV head against one range of its entries, 32 at a time, in float32: lane = entry for the logits, lane = dimension for
+// the sum of values. A row's running maximum and output live in the registers of its warp.
 #include "harness/kv/cuda_kernel.h"
 #include "harness/kv/ragged_attention_cuda.h"
 
@@ -17,17 +15,15 @@ __host__ __device__ constexpr int padded_dim(int head_dim) {
   return (head_dim + 3) / 4 * 4;
 }
 
-// Shared memory in floats: queries (rows, padded), keys (kTile, padded + 1:
-// lanes read a column of them), values (kTile, lanes' dimensions), weights
-// (kWarps, kTile, kRows).
+// Shared memory in floats: queries (rows, padded), keys (kTile, padded + 1: lanes read a column of them), values
+// (kTile, lanes' dimensions), weights (kWarps, kTile, kRows).
 template <int kRows, int kDims>
 __host__ __device__ constexpr int shared_floats(int head_dim) {
   return kWarps * kRows * padded_dim(head_dim) + kTile * kDims * kWarpLanes + kWarps * kTile * kRows +
          kTile * (padded_dim(head_dim) + 1);
 }
 
-// What one block works on: rows of one KV head of one sequence, and a range of
-// entries.
+// What one block works on: rows of one KV head of one sequence, and a range of entries.
 struct Job {
   int64_t first_token,
       n_rows;             // rows: tokens from first_token on, times the group
@@ -70,8 +66,7 @@ __device__ Job job_of_block(const AttentionShape& shape, const ContextPart& part
   return job;
 }
 
-// n_rows rows of `size` numbers into float32 rows `stride` apart; rows up to
-// kTile and columns up to `width` are zeros.
+// n_rows rows of `size` numbers into float32 rows `stride` apart; rows up to kTile and columns up to `width` are zeros.
 template <class T>
 __device__ void load_tile(const T* from, int n_rows, int size, bool aligned, float* to, int stride, int width) {
   const int thread = static_cast<int>(threadIdx.x);
@@ -129,8 +124,7 @@ __device__ __forceinline__ void dot_rows(const float* queries, const float* key,
   }
 }
 
-// `kDims` numbers of a row's output in each lane: dimensions lane, lane + 32,
-// ...
+// `kDims` numbers of a row's output in each lane: dimensions lane, lane + 32, ...
 template <class T, int kRows, int kDims>
 __global__ void __launch_bounds__(kThreads)
     attend_kernel(const AttentionShape shape, const ContextPart part, const T* queries, int n_pieces, bool aligned,
@@ -239,8 +233,7 @@ __global__ void __launch_bounds__(kThreads)
     float x = 0;
     for (int p = 0; p < n_pieces; ++p) {
       const float weight = expf(piece_log_sum_exp[p * n_rows + row] - shift);
-      // Where a piece saw nothing it wrote nothing: what lies there must not be
-      // touched.
+      // Where a piece saw nothing it wrote nothing: what lies there must not be touched.
       if (weight > 0) x += weight / total * piece_output[(p * n_rows + row) * head_dim + column];
     }
     store(output + row * head_dim + column, x);
@@ -273,8 +266,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Rows of one KV head that a block takes at a time: few, where a step has few
-// rows.
+// Rows of one KV head that a block takes at a time: few, where a step has few rows.
 constexpr int kFewRows = 2, kManyRows = 8;
 
 int64_t most_rows(const AttentionShape& shape, const ContextPart& part) {

@@ -1,11 +1,9 @@
-// Launchers of the attention kernels: raw pointers on one device, no torch
-// header. Shapes as in ragged_attention.h.
+// Launchers of the attention kernels: raw pointers on one device, no torch header. Shapes as in ragged_attention.h.
 //
-// The keys that a row of queries sees are divided into pieces (a part of the
-// context, and within it a range of entries); every piece leaves its own output
-// and log-sum-exp in a workspace, merge_pieces() puts them together.
-// Flash-decoding (Dao et al., 2023) with ragged heads: heads differ in length,
-// so a range is a share of each head's own length.
+// The keys that a row of queries sees are divided into pieces (a part of the context, and within it a range of
+// entries); every piece leaves its own output and log-sum-exp in a workspace, merge_pieces() puts them together.
+// Flash-decoding (Dao et al., 2023) with ragged heads: heads differ in length, so a range is a share of each head's own
+// length.
 #pragma once
 
 #include <cstdint>
@@ -26,12 +24,9 @@ struct AttentionShape {
   int n_kv_heads = 0;                // Hkv
 };
 
-// Keys of one part of the context. Of a prefix, head h is entries
-// [head_offsets[h], head_offsets[h+1]), and every token sees them all. Of tails
-// (lengths is not null), head h of sequence b is the first lengths[b] + n
-// entries from (b Hkv + h) capacity on, where n = sequence_offsets[b+1] -
-// sequence_offsets[b]; token i of the n sees lengths[b] + i
-// + 1.
+// Keys of one part of the context. Of a prefix, head h is entries [head_offsets[h], head_offsets[h+1]), and every token
+// sees them all. Of tails (lengths is not null), head h of sequence b is the first lengths[b] + n entries from (b Hkv +
+// h) capacity on, where n = sequence_offsets[b+1] - sequence_offsets[b]; token i of the n sees lengths[b] + i + 1.
 struct ContextPart {
   const void* keys = nullptr;    // rows of d numbers
   const void* values = nullptr;  // likewise
@@ -49,22 +44,19 @@ struct ContextPart {
 // How many pieces fill the GPU without leaving a piece too little to do.
 int pieces_of(const AttentionShape& shape, const ContextPart& part);
 
-// output (n_pieces, N, Hq, d), log_sum_exp (n_pieces, N, Hq): a piece without
-// entries leaves -inf, and no output. queries (N, Hq, d) contiguous. Returns
-// why it failed, or null.
+// output (n_pieces, N, Hq, d), log_sum_exp (n_pieces, N, Hq): a piece without entries leaves -inf, and no output.
+// queries (N, Hq, d) contiguous. Returns why it failed, or null.
 const char* attend(const AttentionShape& shape, const ContextPart& part, const void* queries, int n_pieces,
                    float* output, float* log_sum_exp, CudaStream stream);
 
-// The exact combination of the pieces: into `output` (N, Hq, d) of `number`,
-// and, where it is not null, log_sum_exp (N, Hq). Rows that see nothing become
-// zeros and -inf.
+// The exact combination of the pieces: into `output` (N, Hq, d) of `number`, and, where it is not null, log_sum_exp (N,
+// Hq). Rows that see nothing become zeros and -inf.
 const char* merge_pieces(const AttentionShape& shape, int n_pieces, const float* piece_output,
                          const float* piece_log_sum_exp, Number number, void* output, float* log_sum_exp,
                          CudaStream stream);
 
-// Copies new keys and values (N, Hkv, d), whose tokens are key_stride and
-// value_stride numbers apart, behind what the tails hold. part as above: keys
-// and values are written to.
+// Copies new keys and values (N, Hkv, d), whose tokens are key_stride and value_stride numbers apart, behind what the
+// tails hold. part as above: keys and values are written to.
 const char* write_tails(const AttentionShape& shape, const ContextPart& part, const void* new_keys, int64_t key_stride,
                         const void* new_values, int64_t value_stride, CudaStream stream);
 

@@ -1,17 +1,12 @@
-// The subset of CUDA C++ that this project's kernels are written in, run by the
-// host's compiler on the host: a test includes this header, then the .cu file
-// itself. Slow, and strict where a GPU is lenient: a barrier that some threads
-// of a block (or lanes of a warp) never reach ends the program with a message,
-// and shared memory starts as NaN.
+// The subset of CUDA C++ that this project's kernels are written in, run by the host's compiler on the host: a test
+// includes this header, then the .cu file itself. Slow, and strict where a GPU is lenient: a barrier that some threads
+// of a block (or lanes of a warp) never reach ends the program with a message, and shared memory starts as NaN.
 //
-// Each thread of a block is a fiber; blocks run one after the other, fibers in
-// turns between barriers. So what is shown is the arithmetic, the indexing and
-// the barriers, not memory order among blocks, speed, or registers.
+// Each thread of a block is a fiber; blocks run one after the other, fibers in turns between barriers. So what is shown
+// is the arithmetic, the indexing and the barriers, not memory order among blocks, speed, or registers.
 //
-// Known: __global__, __device__, __shared__ (static), dynamic shared memory by
-// KVC_SHARED_MEMORY, __syncthreads,
-// __syncwarp, __shfl_xor_sync and __shfl_sync of whole warps, float4,
-// __nv_bfloat16, launches by launch().
+// Known: __global__, __device__, __shared__ (static), dynamic shared memory by KVC_SHARED_MEMORY, __syncthreads,
+// __syncwarp, __shfl_xor_sync and __shfl_sync of whole warps, float4, __nv_bfloat16, launches by launch().
 #pragma once
 
 #include <ucontext.h>
@@ -93,8 +88,7 @@ struct Block {
   uint3 index{}, dim{}, grid{};
   std::vector<Fiber> fibers;
   std::unique_ptr<unsigned char[]> dynamic_shared;
-  // What lanes show each other. Two sets in turn: a lane may reach the next
-  // shuffle before its neighbours have read.
+  // What lanes show each other. Two sets in turn: a lane may reach the next shuffle before its neighbours have read.
   std::vector<std::uint64_t> shown[2];
   std::function<void()> body;
   ucontext_t scheduler{};
@@ -161,8 +155,8 @@ inline void run_block() {
 inline void start_block(std::size_t shared_bytes) {
   constexpr std::size_t kStack = std::size_t{64} << 10U;
   Block& b = block();
-  // Whole NaNs; allocated anew for each block and exactly as large as asked
-  // for, so that AddressSanitizer sees overruns.
+  // Whole NaNs; allocated anew for each block and exactly as large as asked for, so that AddressSanitizer sees
+  // overruns.
   b.dynamic_shared = std::make_unique_for_overwrite<unsigned char[]>(shared_bytes);
   std::memset(b.dynamic_shared.get(), 0xff, shared_bytes);
   for (unsigned t = 0; t < b.fibers.size(); ++t) {

@@ -1,8 +1,6 @@
-// safetensors files: a JSON header of names, types, shapes and offsets, then
-// the numbers. Memory-mapped and read-only. Layout:
-// https://github.com/huggingface/safetensors#format (version 0.x). The files
-// are untrusted: each size and offset is compared with the file's size before
-// it is used.
+// safetensors files: a JSON header of names, types, shapes and offsets, then the numbers. Memory-mapped and read-only.
+// Layout: https://github.com/huggingface/safetensors#format (version 0.x). The files are untrusted: each size and
+// offset is compared with the file's size before it is used.
 #pragma once
 
 #include <cstddef>
@@ -16,13 +14,11 @@
 
 namespace kvc {
 
-// The tensors of one file (F32, F16, BF16), sorted by their place in it. Their
-// bytes lie inside `bytes`, one behind the other without gap or overlap, and
-// reach to its end. Throws Error(kData) naming file, tensor and numbers.
+// The tensors of one file (F32, F16, BF16), sorted by their place in it. Their bytes lie inside `bytes`, one behind the
+// other without gap or overlap, and reach to its end. Throws Error(kData) naming file, tensor and numbers.
 std::vector<StoredTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& path);
 
-// All weights of a folder: model.safetensors, or else the files that
-// model.safetensors.index.json names.
+// All weights of a folder: model.safetensors, or else the files that model.safetensors.index.json names.
 class SafetensorsFolder : public TensorSource {
  public:
   struct File {
@@ -30,9 +26,8 @@ class SafetensorsFolder : public TensorSource {
     MappedFile mapped;
   };
 
-  // Headers are read and checked, the numbers only mapped. Throws Error(kData):
-  // no weights, or only in a format that runs code (pickle); a file missing or
-  // damaged; a tensor twice, or in another file than the index says; an index
+  // Headers are read and checked, the numbers only mapped. Throws Error(kData): no weights, or only in a format that
+  // runs code (pickle); a file missing or damaged; a tensor twice, or in another file than the index says; an index
   // that leaves the folder.
   explicit SafetensorsFolder(const std::string& folder);
 
