@@ -15,14 +15,16 @@
 #include "harness/core/stopwatch.h"
 
 namespace kvc {
-namespace {
 
-// One head of the request with all its results: fits[b] for budget b.
-struct HeadResult {
-  std::vector<HeadFit> fits;
+struct PerHeadMethod::HeadResult {
+  std::vector<HeadFit> fits;  // one a target
   double prepare_s = 0;
   std::vector<double> fit_s;
 };
+
+namespace {
+
+using HeadResult = PerHeadMethod::HeadResult;
 
 std::string head_name(int64_t layer, int64_t kv_head) {
   return fmt::format("layer {}, KV head {}", layer, kv_head);
@@ -81,6 +83,7 @@ HeadProblem make_problem(const CompactionRequest& request, const std::vector<at:
   problem.layer = layer;
   problem.kv_head = kv_head;
   problem.seed = head_seed(request.seed, layer, kv_head);
+  problem.request = &request;
   return problem;
 }
 
@@ -117,6 +120,18 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
       (fit.bias.defined() && !fit.bias.isfinite().all().item<bool>())) {
     fail("a fit returned numbers that are not finite");
   }
+}
+
+std::vector<float> checked_scores(const at::Tensor& scores, const HeadProblem& problem) {
+  if (!scores.defined()) {
+    throw Error(ErrorKind::kUsage, "this method has no scores, which an adaptive budget is made of", "budget",
+                "take the uniform budget, or a method that scores its keys");
+  }
+  if (scores.dim() != 1 || scores.size(0) != problem.keys.size(0) || scores.scalar_type() != at::kFloat) {
+    throw broken("scores of another shape or dtype than (T) float32", problem.layer, problem.kv_head);
+  }
+  const at::Tensor list = scores.cpu().contiguous();
+  return {list.const_data_ptr<float>(), list.const_data_ptr<float>() + list.numel()};
 }
 
 // Runs work(i) for i in [0, n), on all threads of LibTorch when `parallel`. Every worker computes alone with one
@@ -182,23 +197,29 @@ void add_notes(Json& sum, const Json& notes) {
   }
 }
 
+// heads: results of the layer's heads, of which fit `budget` is taken.
+LayerKv pack_layer(const CompactionRequest& request, const HeadResult* heads, int64_t layer, size_t budget,
+                   Json& notes) {
+  std::vector<at::Tensor> keys, values, bias;
+  for (int64_t head = 0; head < request.cache.n_kv_heads(); ++head) {
+    const HeadFit& fit = heads[head].fits[budget];
+    const PackedHead packed = with_template(request.cache.layer(layer), head, request.compactable, fit);
+    keys.push_back(packed.keys);
+    values.push_back(packed.values);
+    bias.push_back(packed.bias);
+    add_notes(notes, fit.notes);
+  }
+  LayerKv packed = pack_heads(keys, values, bias);
+  if (packed.bias.defined() && packed.bias.count_nonzero().item<int64_t>() == 0) packed.bias = at::Tensor();
+  return packed;
+}
+
 Compaction pack(const CompactionRequest& request, const std::vector<HeadResult>& heads, size_t budget) {
   std::vector<LayerKv> layers;
   Json notes = Json::object();
-  const int64_t n_kv_heads = request.cache.n_kv_heads();
   for (int64_t layer = 0; layer < request.cache.n_layers(); ++layer) {
-    std::vector<at::Tensor> keys, values, bias;
-    for (int64_t head = 0; head < n_kv_heads; ++head) {
-      const HeadFit& fit = heads[static_cast<size_t>(layer * n_kv_heads + head)].fits[budget];
-      const PackedHead packed = with_template(request.cache.layer(layer), head, request.compactable, fit);
-      keys.push_back(packed.keys);
-      values.push_back(packed.values);
-      bias.push_back(packed.bias);
-      add_notes(notes, fit.notes);
-    }
-    layers.push_back(pack_heads(keys, values, bias));
-    const at::Tensor& packed_bias = layers.back().bias;
-    if (packed_bias.defined() && packed_bias.count_nonzero().item<int64_t>() == 0) layers.back().bias = at::Tensor();
+    layers.push_back(
+        pack_layer(request, &heads[static_cast<size_t>(layer * request.cache.n_kv_heads())], layer, budget, notes));
   }
   return Compaction{KvCache(std::move(layers), request.cache.next_position()), 0, 0, std::move(notes)};
 }
@@ -232,6 +253,54 @@ HeadFit PerHeadMethod::keep(const HeadProblem& problem, const at::Tensor& indice
   return fit;
 }
 
+std::vector<HeadFit> PerHeadMethod::fit(const HeadProblem& problem, const std::vector<int64_t>& targets) const {
+  const c10::InferenceMode inference;
+  HeadResult result;
+  fit_targets(problem, targets, result);
+  return std::move(result.fits);
+}
+
+void PerHeadMethod::fit_targets(const HeadProblem& problem, const std::vector<int64_t>& targets,
+                                HeadResult& result) const {
+  const int64_t largest = targets.empty() ? 0 : *std::max_element(targets.begin(), targets.end());
+  Stopwatch watch;
+  const HeadFitter fitter = largest > 0 ? prepare(problem, largest) : HeadFitter();
+  result.prepare_s += watch.lap();
+  for (const int64_t target_len : targets) {
+    const auto none = [&] { return keep(problem, at::empty({0}, problem.keys.options().dtype(at::kLong))); };
+    result.fits.push_back(target_len > 0 ? fitter(target_len) : none());
+    check_fit(result.fits.back(), problem, target_len);
+    result.fit_s.push_back(watch.lap());
+  }
+}
+
+// The budgets with the shares of adaptive ones decided. scores() is asked once a head.
+std::vector<HeadBudget> PerHeadMethod::settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries,
+                                              int64_t first_layer, int64_t n_layers) const {
+  std::vector<HeadBudget> budgets = request.budgets;
+  const auto is_adaptive = [](const HeadBudget& budget) { return budget.adaptive.has_value(); };
+  if (std::none_of(budgets.begin(), budgets.end(), is_adaptive)) return budgets;
+  const auto n_kv_heads = static_cast<size_t>(request.cache.n_kv_heads());
+  std::vector<std::vector<std::vector<float>>> scores(static_cast<size_t>(n_layers));
+  for (auto& layer : scores) layer.resize(n_kv_heads);
+  const auto score_head = [&](int64_t item) {
+    const auto layer = static_cast<size_t>(item) / n_kv_heads;
+    const auto head = static_cast<size_t>(item) % n_kv_heads;
+    const HeadProblem problem =
+        make_problem(request, queries, first_layer + static_cast<int64_t>(layer), static_cast<int64_t>(head));
+    scores[layer][head] = checked_scores(this->scores(problem), problem);
+  };
+  for_each_item(n_layers * request.cache.n_kv_heads(), request.cache.layer(0).keys.is_cpu(), score_head);
+  for (HeadBudget& budget : budgets) {
+    if (!budget.adaptive) continue;
+    const auto begin = budget.target_len.begin() + first_layer;
+    const std::vector<std::vector<int64_t>> settled =
+        adaptive_lengths(*budget.adaptive, {begin, begin + n_layers}, scores);
+    std::copy(settled.begin(), settled.end(), begin);
+  }
+  return budgets;
+}
+
 std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request) const {
   const c10::InferenceMode inference;
   check_budgets(request);
@@ -240,41 +309,67 @@ std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request)
                 "make the queries before the method is called");
   }
   if (request.budgets.empty()) return {};
+  if (needs_queries() && request.queries->on_policy()) return compact_on_policy(request);
   const Stopwatch clock;
   const int64_t n_kv_heads = request.cache.n_kv_heads();
-  const int64_t n_heads = request.cache.n_layers() * n_kv_heads;
+  const int64_t n_layers = request.cache.n_layers();
   std::vector<at::Tensor> queries;
   if (needs_queries()) {
-    for (int64_t layer = 0; layer < request.cache.n_layers(); ++layer) {
-      queries.push_back(request.queries->layer(layer, nullptr));
-    }
+    for (int64_t layer = 0; layer < n_layers; ++layer) queries.push_back(request.queries->layer(layer, nullptr));
   }
+  const std::vector<HeadBudget> budgets = settle(request, queries, 0, n_layers);
+  const double settle_s = clock.seconds();
 
-  std::vector<HeadResult> heads(static_cast<size_t>(n_heads));
+  std::vector<HeadResult> heads(static_cast<size_t>(n_layers * n_kv_heads));
   const auto do_head = [&](int64_t item) {
     const int64_t layer = item / n_kv_heads;
     const int64_t kv_head = item % n_kv_heads;
-    HeadResult& result = heads[static_cast<size_t>(item)];
-    const HeadProblem problem = make_problem(request, queries, layer, kv_head);
-    int64_t largest = 0;
-    for (const HeadBudget& budget : request.budgets) largest = std::max(largest, budget.at(layer, kv_head));
-    Stopwatch watch;
-    const HeadFitter fitter = largest > 0 ? prepare(problem, largest) : HeadFitter();
-    result.prepare_s = watch.lap();
-    for (const HeadBudget& budget : request.budgets) {
-      const int64_t target_len = budget.at(layer, kv_head);
-      const auto none = [&] { return keep(problem, at::empty({0}, problem.keys.options().dtype(at::kLong))); };
-      result.fits.push_back(target_len > 0 ? fitter(target_len) : none());
-      check_fit(result.fits.back(), problem, target_len);
-      result.fit_s.push_back(watch.lap());
-    }
+    std::vector<int64_t> targets;
+    for (const HeadBudget& budget : budgets) targets.push_back(budget.at(layer, kv_head));
+    fit_targets(make_problem(request, queries, layer, kv_head), targets, heads[static_cast<size_t>(item)]);
   };
   // On a GPU one head fills the device; threads would only contend for its stream.
-  for_each_item(n_heads, request.cache.layer(0).keys.is_cpu(), do_head);
+  for_each_item(n_layers * n_kv_heads, request.cache.layer(0).keys.is_cpu(), do_head);
 
   std::vector<Compaction> compactions;
-  for (size_t b = 0; b < request.budgets.size(); ++b) compactions.push_back(pack(request, heads, b));
-  attribute_times(clock.seconds(), heads, compactions);
+  for (size_t b = 0; b < budgets.size(); ++b) compactions.push_back(pack(request, heads, b));
+  attribute_times(clock.seconds() - settle_s, heads, compactions);
+  for (Compaction& compaction : compactions) compaction.shared_s += settle_s;
+  return compactions;
+}
+
+// Layer by layer, each budget alone: the queries of a layer depend on what became of the layers below.
+std::vector<Compaction> PerHeadMethod::compact_on_policy(const CompactionRequest& request) const {
+  const int64_t n_kv_heads = request.cache.n_kv_heads();
+  const int64_t n_layers = request.cache.n_layers();
+  std::vector<Compaction> compactions;
+  for (const HeadBudget& budget : request.budgets) {
+    if (budget.adaptive && budget.adaptive->scope == AdaptiveShare::Scope::kAll) {
+      throw Error(ErrorKind::kUsage, "a budget shared over all layers cannot be combined with on-policy queries",
+                  "budget", "share per layer (scope: layer), or set on_policy: false");
+    }
+    const Stopwatch clock;
+    const CompactionRequest alone{request.model,   request.context, request.cache, request.compactable,
+                                  request.queries, {budget},        request.seed};
+    std::vector<LayerKv> layers;
+    for (int64_t layer = 0; layer < n_layers; ++layer) layers.push_back(request.cache.layer(layer));
+    Json notes = Json::object();
+    std::vector<at::Tensor> queries(static_cast<size_t>(n_layers));
+    for (int64_t layer = 0; layer < n_layers; ++layer) {
+      const KvCache below(layers, request.cache.next_position());
+      queries[static_cast<size_t>(layer)] = request.queries->layer(layer, &below);
+      const HeadBudget settled = settle(alone, queries, layer, 1).front();
+      std::vector<HeadResult> heads(static_cast<size_t>(n_kv_heads));
+      const auto do_head = [&](int64_t head) {
+        fit_targets(make_problem(alone, queries, layer, head), {settled.at(layer, head)},
+                    heads[static_cast<size_t>(head)]);
+      };
+      for_each_item(n_kv_heads, request.cache.layer(0).keys.is_cpu(), do_head);
+      layers[static_cast<size_t>(layer)] = pack_layer(alone, heads.data(), layer, 0, notes);
+      queries[static_cast<size_t>(layer)] = at::Tensor();
+    }
+    compactions.push_back({KvCache(std::move(layers), request.cache.next_position()), 0, clock.seconds(), notes});
+  }
   return compactions;
 }
 

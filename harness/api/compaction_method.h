@@ -1,6 +1,8 @@
 // What a compaction method is: from a full cache and a budget to a smaller cache.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -58,6 +60,8 @@ struct HeadProblem {
   int64_t layer = 0;
   int64_t kv_head = 0;
   std::uint64_t seed = 0;  // differs by layer and head
+  // The whole request, for methods that need the model or the context; nullptr when a head comes without a model.
+  const CompactionRequest* request = nullptr;
 };
 
 struct HeadFit {
@@ -69,11 +73,20 @@ struct HeadFit {
 };
 
 // Second rung: a method that treats every head alone. Looping, packing, nesting over budgets and timing happen here,
-// once.
+// once. With on-policy queries the layers are compacted from the bottom up, each budget for itself.
 class PerHeadMethod : public CompactionMethod {
  public:
   bool needs_target() const override { return true; }
+  // Throws Error(kUsage) for an adaptive budget when the method has no scores, or when it spreads over all layers and
+  // the queries are on-policy.
   std::vector<Compaction> compact(const CompactionRequest& request) const final;
+  // One head alone, for every target in [0, T]; checked as in compact().
+  std::vector<HeadFit> fit(const HeadProblem& problem, const std::vector<int64_t>& targets) const;
+
+  // How much each entry of the head matters: (T) float32, higher is kept first, comparable over the heads of a layer
+  // (and of all layers as far as the method's source says so). What adaptive budgets are made of; undefined when the
+  // method has no such numbers.
+  virtual at::Tensor scores(const HeadProblem& /*problem*/) const { return {}; }
 
  protected:
   // Does the work that all targets share (scores, an order) and returns what fits one target length in [0, T]. Called
@@ -83,6 +96,15 @@ class PerHeadMethod : public CompactionMethod {
 
   // The entries `indices` as they are: keys, values and old bias copied.
   static HeadFit keep(const HeadProblem& problem, const at::Tensor& indices);
+
+ public:
+  struct HeadResult;
+
+ private:
+  void fit_targets(const HeadProblem& problem, const std::vector<int64_t>& targets, HeadResult& result) const;
+  std::vector<HeadBudget> settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries,
+                                 int64_t first_layer, int64_t n_layers) const;
+  std::vector<Compaction> compact_on_policy(const CompactionRequest& request) const;
 };
 
 #define KVC_REGISTER_METHOD(Class, name, source) KVC_REGISTER(::kvc::CompactionMethod, Class, name, source)

@@ -34,6 +34,12 @@ class LayerQueries {
   // out as above. Throws Error(kUsage) when n_tokens > kMaxWindow or the source reads no text.
   virtual at::Tensor window(int64_t layer, int64_t n_tokens) const = 0;
 
+  // True when layer() reads the layers below as they were compacted: then layers are asked for in order, each once for
+  // every budget, and window() speaks of the layer asked for last.
+  virtual bool on_policy() const { return false; }
+  // What the record should hold of how the queries came about, e.g. the texts they were read from.
+  virtual Json notes() const { return Json::object(); }
+
   virtual int64_t n_queries() const = 0;  // n
   virtual int64_t bytes() const = 0;      // held in memory
 

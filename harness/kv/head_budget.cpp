@@ -93,4 +93,128 @@ HeadBudget uniform_budget(const TargetSize& target, int64_t source_len, int64_t 
   return budget;
 }
 
+namespace {
+
+struct HeadShare {
+  size_t layer, head;
+  double weight;
+  int64_t room;
+  double length = 0;  // before rounding
+};
+
+// Water-filling: heads whose share exceeds their room are full; what is left is shared among the others. Every round
+// fills at least one head, so there are at most as many rounds as heads.
+void fill(std::vector<HeadShare>& heads, double total) {
+  std::vector<HeadShare*> open;
+  for (HeadShare& head : heads) open.push_back(&head);
+  while (!open.empty() && total > 0) {
+    double weights = 0;
+    for (const HeadShare* head : open) weights += head->weight;
+    const auto share = [&](const HeadShare& head) {
+      return weights > 0 ? total * head.weight / weights : total / static_cast<double>(open.size());
+    };
+    std::vector<HeadShare*> full, rest;
+    for (HeadShare* head : open) (share(*head) >= static_cast<double>(head->room) ? full : rest).push_back(head);
+    if (full.empty()) {
+      for (HeadShare* head : open) head->length = share(*head);
+      return;
+    }
+    for (HeadShare* head : full) {
+      head->length = static_cast<double>(head->room);
+      total -= head->length;
+    }
+    open = std::move(rest);
+  }
+}
+
+}  // namespace
+
+std::vector<std::vector<int64_t>> proportional_lengths(const std::vector<std::vector<double>>& weights,
+                                                       const std::vector<std::vector<int64_t>>& source_len,
+                                                       int64_t total) {
+  std::vector<HeadShare> heads;
+  std::vector<std::vector<int64_t>> lengths = source_len;
+  int64_t room = 0;
+  bool same_shape = weights.size() == source_len.size();
+  for (size_t l = 0; same_shape && l < weights.size(); ++l) {
+    same_shape = weights[l].size() == source_len[l].size();
+    for (size_t h = 0; same_shape && h < weights[l].size(); ++h) {
+      heads.push_back({l, h, weights[l][h], source_len[l][h]});
+      room += source_len[l][h];
+    }
+  }
+  if (!same_shape || total < 0 || total > room) {
+    throw Error(ErrorKind::kInternal, fmt::format("{} entries cannot be spread over room for {}", total, room),
+                "proportional_lengths", "ask for at most the source lengths, with one weight a head");
+  }
+  fill(heads, static_cast<double>(total));
+  int64_t given = 0;
+  for (const HeadShare& head : heads) {
+    const auto whole = std::min(head.room, static_cast<int64_t>(std::floor(head.length + 1e-9)));
+    lengths[head.layer][head.head] = whole;
+    given += whole;
+  }
+  std::stable_sort(heads.begin(), heads.end(), [](const HeadShare& a, const HeadShare& b) {
+    return a.length - std::floor(a.length + 1e-9) > b.length - std::floor(b.length + 1e-9);
+  });
+  while (given < total) {
+    for (const HeadShare& head : heads) {
+      int64_t& length = lengths[head.layer][head.head];
+      if (given < total && length < head.room) ++length, ++given;
+    }
+  }
+  return lengths;
+}
+
+namespace {
+
+struct ScoredEntry {
+  float score;
+  size_t layer, head;
+};
+
+// Highest first, what is not a number last; a stable sort keeps equal ones in the order of layer, head, entry.
+bool better(float a, float b) {
+  return std::isnan(b) ? !std::isnan(a) : a > b;
+}
+
+// Adds to lengths of the heads in `scope` what the best of their entries beyond their own `floor` ones take.
+void share_best(const std::vector<std::pair<size_t, size_t>>& scope, int64_t total,
+                const std::vector<std::vector<std::vector<float>>>& scores,
+                std::vector<std::vector<int64_t>>& lengths) {
+  std::vector<ScoredEntry> rest;
+  for (const auto& [l, h] : scope) {
+    std::vector<float> sorted = scores[l][h];
+    std::stable_sort(sorted.begin(), sorted.end(), better);
+    const auto floor = static_cast<size_t>(lengths[l][h]);
+    for (size_t i = floor; i < sorted.size(); ++i) rest.push_back({sorted[i], l, h});
+    total -= lengths[l][h];
+  }
+  const auto n = std::min(rest.size(), static_cast<size_t>(std::max<int64_t>(0, total)));
+  std::stable_sort(rest.begin(), rest.end(),
+                   [](const ScoredEntry& a, const ScoredEntry& b) { return better(a.score, b.score); });
+  for (size_t i = 0; i < n; ++i) ++lengths[rest[i].layer][rest[i].head];
+}
+
+}  // namespace
+
+std::vector<std::vector<int64_t>> adaptive_lengths(const AdaptiveShare& share,
+                                                   const std::vector<std::vector<int64_t>>& start,
+                                                   const std::vector<std::vector<std::vector<float>>>& scores) {
+  std::vector<std::vector<int64_t>> lengths = start;
+  std::vector<std::vector<std::pair<size_t, size_t>>> scopes(share.scope == AdaptiveShare::Scope::kAll ? 1
+                                                                                                       : start.size());
+  std::vector<int64_t> totals(scopes.size(), 0);
+  for (size_t l = 0; l < start.size(); ++l) {
+    const size_t scope = scopes.size() == 1 ? 0 : l;
+    for (size_t h = 0; h < start[l].size(); ++h) {
+      scopes[scope].emplace_back(l, h);
+      totals[scope] += start[l][h];
+      lengths[l][h] = static_cast<int64_t>(std::floor(share.floor_fraction * static_cast<double>(start[l][h]) + 1e-9));
+    }
+  }
+  for (size_t scope = 0; scope < scopes.size(); ++scope) share_best(scopes[scope], totals[scope], scores, lengths);
+  return lengths;
+}
+
 }  // namespace kvc

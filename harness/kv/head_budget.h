@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,9 +27,22 @@ struct TargetSize {
   bool operator==(const TargetSize&) const = default;
 };
 
+// A budget whose heads share by score: every head keeps its own best floor_fraction * target_len entries, the rest of
+// the layer's (or the whole cache's) budget goes to the best of all others. Per layer with a floor of 0.2: Ada-KV
+// (arXiv:2407.11550); over all layers without one: KVzip (arXiv:2505.23416).
+struct AdaptiveShare {
+  enum class Scope : std::uint8_t { kLayer, kAll };
+  Scope scope = Scope::kLayer;
+  double floor_fraction = 0.2;  // [0, 1]
+
+  bool operator==(const AdaptiveShare&) const = default;
+};
+
 // Target length of every (layer, KV head).
 struct HeadBudget {
   std::vector<std::vector<int64_t>> target_len;  // [L][Hkv], entries of the compactable span to keep
+  // When set, target_len is where the heads start from; its sum over the scope stays.
+  std::optional<AdaptiveShare> adaptive;
 
   int64_t at(int64_t layer, int64_t kv_head) const {
     return target_len[static_cast<size_t>(layer)][static_cast<size_t>(kv_head)];
@@ -38,5 +52,19 @@ struct HeadBudget {
 // Every head of every layer keeps floor(fraction * source_len) or `entries`, at most source_len. Throws Error(kData)
 // when a fraction of source_len is less than one entry or more entries are asked than there are, naming the numbers.
 HeadBudget uniform_budget(const TargetSize& target, int64_t source_len, int64_t n_layers, int64_t n_kv_heads);
+
+// Lengths in proportion to weights[l][h] >= 0 that sum to `total` exactly, none above source_len[l][h]: what a full
+// head cannot take goes to the others in proportion (water-filling); remainders of rounding go to the largest
+// fractions, ties to the lower layer and head. When all weights left are 0 the rest is spread evenly. Throws
+// Error(kInternal) if total exceeds the sum of source_len or the shapes differ.
+std::vector<std::vector<int64_t>> proportional_lengths(const std::vector<std::vector<double>>& weights,
+                                                       const std::vector<std::vector<int64_t>>& source_len,
+                                                       int64_t total);
+
+// The lengths that `share` makes of `start` ([L][Hkv]) with scores[l][h] (float, one for each compactable entry,
+// higher first). Equal scores: lower layer, head, entry first. Entries whose score is not a number come last.
+std::vector<std::vector<int64_t>> adaptive_lengths(const AdaptiveShare& share,
+                                                   const std::vector<std::vector<int64_t>>& start,
+                                                   const std::vector<std::vector<std::vector<float>>>& scores);
 
 }  // namespace kvc

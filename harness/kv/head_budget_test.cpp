@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "harness/core/error.h"
+
 namespace kvc {
 namespace {
 
@@ -82,6 +84,71 @@ TEST(HeadBudget, RefusesLessThanOneEntry) {
       [] { (void)uniform_budget(target_of(0.01), 99, 1, 1); },
       ThrowsMessage<Error>(HasSubstr("a target of 0.01 of 99 compactable entries is 0.99 entries, less than one")));
   EXPECT_EQ(uniform_budget(target_of(0.01), 100, 1, 1).at(0, 0), 1);
+}
+
+using Lengths = std::vector<std::vector<int64_t>>;
+
+TEST(ProportionalLengths, SumIsExactAndFullHeadsHandOn) {
+  // 6 : 3 : 1 of 10 without a limit.
+  EXPECT_EQ(proportional_lengths({{6, 3}, {1, 0}}, {{9, 9}, {9, 9}}, 10), (Lengths{{6, 3}, {1, 0}}));
+  // The first head is full at 2; the other 8 are shared 3 : 1.
+  EXPECT_EQ(proportional_lengths({{6, 3}, {1, 0}}, {{2, 9}, {9, 9}}, 10), (Lengths{{2, 6}, {2, 0}}));
+  // Where nothing else has weight, the rest is spread evenly.
+  EXPECT_EQ(proportional_lengths({{1, 0}, {0, 0}}, {{3, 9}, {9, 9}}, 9), (Lengths{{3, 2}, {2, 2}}));
+  // Remainders: 10 over three equal heads.
+  EXPECT_EQ(proportional_lengths({{1, 1, 1}}, {{9, 9, 9}}, 10), (Lengths{{4, 3, 3}}));
+  EXPECT_EQ(proportional_lengths({{1, 1, 1}}, {{9, 9, 9}}, 27), (Lengths{{9, 9, 9}}));
+  EXPECT_EQ(proportional_lengths({{1, 1, 1}}, {{9, 9, 9}}, 0), (Lengths{{0, 0, 0}}));
+  EXPECT_THROW(proportional_lengths({{1, 1, 1}}, {{9, 9, 9}}, 28), Error);
+  EXPECT_THROW(proportional_lengths({{1, 1}}, {{9, 9, 9}}, 3), Error);
+}
+
+TEST(ProportionalLengths, EveryCaseSumsAndStaysWithinRoom) {
+  std::uint64_t state = 1;
+  const auto next = [&] { return (state = state * 6364136223846793005ULL + 1442695040888963407ULL) >> 33; };
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::vector<double>> weights(3, std::vector<double>(4));
+    Lengths room(3, std::vector<int64_t>(4));
+    int64_t sum = 0;
+    for (size_t l = 0; l < 3; ++l) {
+      for (size_t h = 0; h < 4; ++h) {
+        weights[l][h] = static_cast<double>(next() % 7);
+        sum += room[l][h] = static_cast<int64_t>(next() % 50);
+      }
+    }
+    const int64_t total = sum > 0 ? static_cast<int64_t>(next() % static_cast<std::uint64_t>(sum + 1)) : 0;
+    const Lengths lengths = proportional_lengths(weights, room, total);
+    int64_t given = 0;
+    for (size_t l = 0; l < 3; ++l) {
+      for (size_t h = 0; h < 4; ++h) {
+        EXPECT_GE(lengths[l][h], 0);
+        EXPECT_LE(lengths[l][h], room[l][h]);
+        given += lengths[l][h];
+      }
+    }
+    EXPECT_EQ(given, total) << "round " << round;
+  }
+}
+
+TEST(AdaptiveLengths, BestEntriesOfTheScopeWinAndFloorsHold) {
+  const std::vector<std::vector<std::vector<float>>> scores = {{{9, 8, 7, 6}, {1, 2, 3, 4}},
+                                                               {{5, 5, 5, 5}, {0, 0, 0, 10}}};
+  const Lengths start = {{2, 2}, {2, 2}};
+  using Scope = AdaptiveShare::Scope;
+  EXPECT_EQ(adaptive_lengths({Scope::kLayer, 0.0}, start, scores), (Lengths{{4, 0}, {3, 1}}));
+  EXPECT_EQ(adaptive_lengths({Scope::kLayer, 0.5}, start, scores), (Lengths{{3, 1}, {3, 1}}));
+  EXPECT_EQ(adaptive_lengths({Scope::kLayer, 1.0}, start, scores), start);
+  // All layers: 10, 9, 8, 7, 6, then the first three of the fives.
+  EXPECT_EQ(adaptive_lengths({Scope::kAll, 0.0}, start, scores), (Lengths{{4, 0}, {3, 1}}));
+  EXPECT_EQ(adaptive_lengths({Scope::kAll, 0.0}, {{1, 1}, {1, 1}}, scores), (Lengths{{3, 0}, {0, 1}}));
+}
+
+TEST(AdaptiveLengths, ScoresThatAreNoNumberComeLast) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(adaptive_lengths({AdaptiveShare::Scope::kLayer, 0.0}, {{1, 1}}, {{{nan, nan}, {-5, -6}}}),
+            (Lengths{{0, 2}}));
+  EXPECT_EQ(adaptive_lengths({AdaptiveShare::Scope::kLayer, 0.0}, {{2, 1}}, {{{nan, nan}, {-5, -6}}}),
+            (Lengths{{1, 2}}));
 }
 
 }  // namespace
