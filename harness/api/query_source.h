@@ -40,6 +40,10 @@ class LayerQueries {
   // What the record should hold of how the queries came about, e.g. the texts they were read from.
   virtual Json notes() const { return Json::object(); }
 
+  // RoPE position of every query of layer(), (n) int64 on the CPU in its order: what turns a query back to before its
+  // rotation. Undefined where the source reads no text.
+  virtual at::Tensor positions() const { return {}; }
+
   virtual int64_t n_queries() const = 0;  // n
   virtual int64_t bytes() const = 0;      // held in memory
 
