@@ -1,0 +1,40 @@
+// Keeps the keys of smallest L2 norm, values as they were, no bias. Devoto et
+// al., "A Simple and Effective L2 Norm-Based Strategy for KV Cache
+// Compression", arXiv:2406.11430.
+//
+// Differences from the paper: it leaves the first two layers alone, here every
+// layer obeys its budget; the first n_sink entries are kept before all others
+// (0 gives the paper's rule). An old bias plays no part in the score.
+#include <ATen/ATen.h>
+
+#include "methods/parts/scored_keys.h"
+
+namespace kvc {
+namespace {
+
+class KeyNorm final : public ScoredKeys {
+ public:
+  struct Options {
+    int64_t n_sink = 4;
+    void fields(auto&& visit) { visit("n_sink", n_sink, "leading entries kept before all others"); }
+    void check(const OptionCheck& fail) const {
+      if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
+    }
+  };
+  explicit KeyNorm(const Options& options) : options_(options) {}
+
+  bool needs_queries() const override { return false; }
+
+  // One head: problem.keys is (T, d). The entries of highest score are kept.
+  at::Tensor scores(const HeadProblem& problem) const override {
+    return with_sinks_first(at::norm(problem.keys.to(at::kFloat), 2, 1).neg(), options_.n_sink);
+  }
+
+ private:
+  Options options_;
+};
+
+KVC_REGISTER_METHOD(KeyNorm, "key_norm", "arXiv:2406.11430");
+
+}  // namespace
+}  // namespace kvc

@@ -1,0 +1,31 @@
+#include "methods/parts/scored_keys.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "harness/core/error.h"
+#include "methods/parts/key_selection.h"
+
+namespace kvc {
+
+PerHeadMethod::HeadFitter ScoredKeys::prepare(const HeadProblem& problem, int64_t largest_target_len) const {
+  const at::Tensor order = best_keys(scores(problem), largest_target_len);
+  return [problem, order](int64_t target_len) { return keep(problem, order.narrow(0, 0, target_len)); };
+}
+
+at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens) {
+  if (!problem.window_queries) {
+    throw Error(ErrorKind::kUsage, "this method reads the last queries of a text, and there is no text", "queries",
+                "take a method that scores with all queries, such as h2o or kvzip");
+  }
+  return problem.window_queries(n_tokens);
+}
+
+at::Tensor with_sinks_first(at::Tensor scores, int64_t n_sink) {
+  scores.narrow(0, 0, std::min(n_sink, scores.size(0))).fill_(std::numeric_limits<float>::infinity());
+  return scores;
+}
+
+}  // namespace kvc
