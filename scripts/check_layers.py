@@ -15,7 +15,7 @@ ALLOWED = {
     "harness/api": ["harness/model", "harness/kv", "harness/math", "harness/core"],
 }
 BELOW_PLUGINS = ["harness/api"] + ALLOWED["harness/api"]
-for plugin in ("harness/queries", "harness/tasks", "methods", "datasets"):
+for plugin in ("harness/queries", "harness/tasks", "harness/budgets", "methods", "datasets"):
     ALLOWED[plugin] = BELOW_PLUGINS
 ALLOWED["harness/sweep"] = BELOW_PLUGINS
 # The report reads records and never measures: of the sweep it sees the record only.

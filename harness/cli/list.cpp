@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "harness/api/budget_rule.h"
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
 #include "harness/api/query_source.h"
@@ -40,13 +41,14 @@ Json defaults_of(const std::vector<ListedPlugin>& plugins) {
 }  // namespace
 
 const std::vector<std::string>& list_kinds() {
-  static const std::vector<std::string> kinds = {"methods", "queries", "datasets", "tasks", "families"};
+  static const std::vector<std::string> kinds = {"methods", "queries", "budgets", "datasets", "tasks", "families"};
   return kinds;
 }
 
 std::vector<ListedPlugin> list_plugins(const std::string& kind) {
   if (kind == "methods") return registered<CompactionMethod>();
   if (kind == "queries") return registered<QuerySource>();
+  if (kind == "budgets") return registered<BudgetRule>();
   if (kind == "datasets") return registered<Dataset>();
   if (kind == "tasks") return registered<Task>();
   if (kind == "families") return families();
@@ -88,6 +90,7 @@ Json list_as_json(const std::vector<ListedPlugin>& plugins) {
 Json option_defaults() {
   return Json{{"method", defaults_of(list_plugins("methods"))},
               {"queries", defaults_of(list_plugins("queries"))},
+              {"budget", defaults_of(list_plugins("budgets"))},
               {"dataset", defaults_of(list_plugins("datasets"))},
               {"task", defaults_of(list_plugins("tasks"))}};
 }

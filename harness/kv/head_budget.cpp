@@ -69,7 +69,9 @@ std::string TargetSize::text() const {
   return unit == Unit::kFraction ? fmt::format("{}", fraction) : fmt::format("{} entries", entries);
 }
 
-HeadBudget uniform_budget(const TargetSize& target, int64_t source_len, int64_t n_layers, int64_t n_kv_heads) {
+namespace {
+
+int64_t uniform_length(const TargetSize& target, int64_t source_len) {
   int64_t keep = target.entries;
   if (target.unit == TargetSize::Unit::kFraction) {
     // A product such as 0.29 * 100 lies a rounding error below the whole number that was meant.
@@ -87,10 +89,26 @@ HeadBudget uniform_budget(const TargetSize& target, int64_t source_len, int64_t 
                 fmt::format("a target of {} is more than the {} compactable entries", target.text(), source_len), "",
                 "ask for fewer entries, or leave this document out");
   }
-  keep = std::min(keep, source_len);
+  return std::min(keep, source_len);
+}
+
+}  // namespace
+
+HeadBudget uniform_budget(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len) {
   HeadBudget budget;
-  budget.target_len.assign(static_cast<size_t>(n_layers), std::vector<int64_t>(static_cast<size_t>(n_kv_heads), keep));
+  budget.target_len = source_len;
+  for (auto& layer : budget.target_len) {
+    for (int64_t& length : layer) length = uniform_length(target, length);
+  }
   return budget;
+}
+
+int64_t total_length(const HeadBudget& budget) {
+  int64_t total = 0;
+  for (const auto& layer : budget.target_len) {
+    for (const int64_t length : layer) total += length;
+  }
+  return total;
 }
 
 namespace {

@@ -49,9 +49,13 @@ struct HeadBudget {
   }
 };
 
-// Every head of every layer keeps floor(fraction * source_len) or `entries`, at most source_len. Throws Error(kData)
-// when a fraction of source_len is less than one entry or more entries are asked than there are, naming the numbers.
-HeadBudget uniform_budget(const TargetSize& target, int64_t source_len, int64_t n_layers, int64_t n_kv_heads);
+// Every head keeps floor(fraction * its source_len), at least one entry, or `entries`. source_len: [L][Hkv]. Throws
+// Error(kData) when a fraction of a source_len is less than one entry or more entries are asked than there are, naming
+// the numbers.
+HeadBudget uniform_budget(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len);
+
+// Sum of all target lengths.
+int64_t total_length(const HeadBudget& budget);
 
 // Lengths in proportion to weights[l][h] >= 0 that sum to `total` exactly, none above source_len[l][h]: what a full
 // head cannot take goes to the others in proportion (water-filling); remainders of rounding go to the largest

@@ -12,6 +12,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
+using Lengths = std::vector<std::vector<int64_t>>;
 
 std::string problem_of(const Json& value) {
   Problems problems;
@@ -65,28 +66,27 @@ TEST(TargetSize, NamesTheKey) {
 }
 
 TEST(HeadBudget, RoundsFractionsDown) {
-  const HeadBudget budget = uniform_budget(target_of(0.05), 2957, 2, 3);
+  const HeadBudget budget = uniform_budget(target_of(0.05), Lengths(2, std::vector<int64_t>(3, 2957)));
   ASSERT_EQ(budget.target_len.size(), 2U);
   ASSERT_EQ(budget.target_len[0].size(), 3U);
-  EXPECT_EQ(budget.at(1, 2), 147);                                     // 147.85
-  EXPECT_EQ(uniform_budget(target_of(0.29), 100, 1, 1).at(0, 0), 29);  // 28.999999999999996 in float64
-  EXPECT_EQ(uniform_budget(target_of(1.0), 2957, 1, 1).at(0, 0), 2957);
+  EXPECT_EQ(budget.at(1, 2), 147);  // 147.85
+  EXPECT_EQ(uniform_budget(target_of(0.29), Lengths(1, std::vector<int64_t>(1, 100))).at(0, 0),
+            29);  // 28.999999999999996 in float64
+  EXPECT_EQ(uniform_budget(target_of(1.0), Lengths(1, std::vector<int64_t>(1, 2957))).at(0, 0), 2957);
 }
 
 TEST(HeadBudget, TakesEntriesAsTheyAre) {
-  EXPECT_EQ(uniform_budget(target_of("512 entries"), 512, 1, 1).at(0, 0), 512);
-  EXPECT_THAT([] { (void)uniform_budget(target_of("513 entries"), 512, 1, 1); },
+  EXPECT_EQ(uniform_budget(target_of("512 entries"), Lengths(1, std::vector<int64_t>(1, 512))).at(0, 0), 512);
+  EXPECT_THAT([] { (void)uniform_budget(target_of("513 entries"), Lengths(1, std::vector<int64_t>(1, 512))); },
               ThrowsMessage<Error>(HasSubstr("a target of 513 entries is more than the 512 compactable entries")));
 }
 
 TEST(HeadBudget, RefusesLessThanOneEntry) {
   EXPECT_THAT(
-      [] { (void)uniform_budget(target_of(0.01), 99, 1, 1); },
+      [] { (void)uniform_budget(target_of(0.01), Lengths(1, std::vector<int64_t>(1, 99))); },
       ThrowsMessage<Error>(HasSubstr("a target of 0.01 of 99 compactable entries is 0.99 entries, less than one")));
-  EXPECT_EQ(uniform_budget(target_of(0.01), 100, 1, 1).at(0, 0), 1);
+  EXPECT_EQ(uniform_budget(target_of(0.01), Lengths(1, std::vector<int64_t>(1, 100))).at(0, 0), 1);
 }
-
-using Lengths = std::vector<std::vector<int64_t>>;
 
 TEST(ProportionalLengths, SumIsExactAndFullHeadsHandOn) {
   // 6 : 3 : 1 of 10 without a limit.

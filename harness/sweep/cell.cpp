@@ -24,14 +24,17 @@ void expand_methods(const SweepConfig& config, const Cell& outer, std::vector<Ce
   for (const Json& queries : all_queries(config)) {
     for (const SweepMethod& method : config.methods) {
       if (std::find(method.queries.begin(), method.queries.end(), queries) == method.queries.end()) continue;
-      for (const auto& target : method.targets) {
-        for (const Json& task : config.tasks) {
-          Cell cell = outer;
-          cell.queries = queries;
-          cell.method = method.method;
-          cell.target = target ? target->to_json() : Json(nullptr);
-          cell.task = task;
-          cells.push_back(std::move(cell));
+      for (const Json& budget : method.budgets) {
+        for (const auto& target : method.targets) {
+          for (const Json& task : config.tasks) {
+            Cell cell = outer;
+            cell.queries = queries;
+            cell.method = method.method;
+            cell.target = target ? target->to_json() : Json(nullptr);
+            cell.budget = budget;
+            cell.task = task;
+            cells.push_back(std::move(cell));
+          }
         }
       }
     }
@@ -41,8 +44,10 @@ void expand_methods(const SweepConfig& config, const Cell& outer, std::vector<Ce
 }  // namespace
 
 Json Cell::to_json() const {
-  return Json{{"model", model},   {"dataset", dataset}, {"task", task}, {"queries", queries},
-              {"method", method}, {"target", target},   {"seed", seed}};
+  Json cell = Json{{"model", model},   {"dataset", dataset}, {"task", task}, {"queries", queries},
+                   {"method", method}, {"target", target},   {"seed", seed}};
+  if (!budget.is_null()) cell["budget"] = budget;
+  return cell;
 }
 
 std::string Cell::id() const {
@@ -52,6 +57,7 @@ std::string Cell::id() const {
 std::string Cell::label() const {
   std::string text = method.value("name", "");
   if (!queries.is_null()) text += " with " + queries.value("name", "");
+  if (!budget.is_null()) text += ", " + budget.value("name", "") + " budget";
   if (!target.is_null()) text += " at " + (target.is_string() ? target.get<std::string>() : target.dump());
   return fmt::format("{}, {} on {}", text, task.value("name", ""), dataset.value("name", ""));
 }

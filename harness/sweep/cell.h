@@ -16,6 +16,7 @@ struct Cell {
   Json queries;  // {name, options...}, or null where the method takes none
   Json method;
   Json target;  // 0.05 or "512 entries", or null where the method takes none
+  Json budget;  // {name, options...}; null where the method takes no target, and for the uniform rule
   std::uint64_t seed = 0;
 
   Json to_json() const;

@@ -107,11 +107,10 @@ class DocumentRun {
   void run_method(const Cells& cells, const LayerQueries* queries) {
     std::vector<Cells> targets;
     std::vector<HeadBudget> budgets;
-    for (Cells& group : group_by(cells, [](const auto& c) { return c.cell.target; })) {
+    for (Cells& group : group_by(cells, [](const auto& c) { return Json{c.cell.budget, c.cell.target}; })) {
       if (const auto& target = group.front()->target) {
         HeadBudget budget;
-        const auto failure = failure_of(
-            [&] { budget = uniform_budget(*target, context_.article_len(), full_->n_layers(), full_->n_kv_heads()); });
+        const auto failure = failure_of([&] { budget = group.front()->budget->spread({*target, source_lengths()}); });
         if (failure) {
           fail(group, *failure);
           continue;
@@ -127,6 +126,12 @@ class DocumentRun {
     if (failure && targets.size() > 1) return run_targets_alone(targets, queries);
     if (failure) return fail(targets.front(), *failure);
     for (size_t i = 0; i < targets.size(); ++i) ask_all(targets[i], made[i]);
+  }
+
+  // Compactable entries of every head.
+  std::vector<std::vector<int64_t>> source_lengths() const {
+    return {static_cast<size_t>(full_->n_layers()),
+            std::vector<int64_t>(static_cast<size_t>(full_->n_kv_heads()), context_.article_len())};
   }
 
   // Which of several targets failed is found by asking for each alone.

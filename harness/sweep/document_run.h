@@ -1,5 +1,5 @@
 // Everything that is measured on one document: prefill once, queries once per source, one compaction per method for all
-// its targets, then the tasks.
+// its budgets, then the tasks.
 #pragma once
 
 #include <functional>
@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/api/budget_rule.h"
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
 #include "harness/api/query_source.h"
@@ -27,6 +28,7 @@ struct PlannedCell {
   std::shared_ptr<const CompactionMethod> method;
   std::shared_ptr<const Task> task;
   std::optional<TargetSize> target;
+  std::shared_ptr<const BudgetRule> budget;  // nullptr where the method takes no target
 };
 
 struct DocumentJob {

@@ -85,6 +85,7 @@ class SweepRun {
     Instances<Task> tasks;
     Instances<QuerySource> sources;
     Instances<CompactionMethod> methods;
+    Instances<BudgetRule> budgets;
     for (const Cell& cell : expand(config_)) {
       const std::string key =
           stable_hash(canonical_json(Json{{"model", cell.model}, {"dataset", cell.dataset}, {"seed", cell.seed}}));
@@ -104,11 +105,13 @@ class SweepRun {
                           sources.get(cell.queries),
                           methods.get(cell.method),
                           tasks.get(cell.task),
-                          std::nullopt};
+                          std::nullopt,
+                          nullptr};
       if (!cell.target.is_null()) {
         Problems problems;
         planned.target = TargetSize::from_json(cell.target, "/target", problems);
         problems.throw_if_any(ErrorKind::kInternal);
+        planned.budget = budgets.get(cell.budget.is_null() ? Json{{"name", "uniform"}} : cell.budget);
       }
       blocks_.back().done[planned.id] = folder_.done(planned.id);
       blocks_.back().cells.push_back(std::move(planned));

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "harness/api/budget_rule.h"
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
 #include "harness/api/query_source.h"
@@ -17,8 +18,8 @@
 namespace kvc {
 namespace {
 
-const std::vector<std::string> kKeys = {"sweep",   "seed", "results", "proof_tokens", "model",
-                                        "dataset", "task", "queries", "target",       "method"};
+const std::vector<std::string> kKeys = {"sweep", "seed",    "results", "proof_tokens", "model", "dataset",
+                                        "task",  "queries", "target",  "budget",       "method"};
 
 // A section is a list; a single item stands for a list of one.
 Json as_list(const Json& value) {
@@ -103,9 +104,12 @@ std::vector<Resolved<Interface>> resolve(const std::string& name, const Json& op
     const Json complete = entry.complete(variant, pointer, problems);
     if (problems.list().size() != before) continue;
     try {
-      list.push_back({with_name(name, complete), entry.create(complete)});
+      std::shared_ptr<Interface> plugin = entry.create(complete);
+      list.push_back({with_name(name, complete), plugin});
+      // What a budget's file says is part of the cell: another file, another cell.
+      if constexpr (std::is_same_v<Interface, BudgetRule>) list.back().value.update(plugin->identity());
     } catch (const Error& e) {
-      problems.add(e.fact(), pointer, e.mend());
+      problems.add(e.where().empty() ? e.fact() : fmt::format("{} ({})", e.fact(), e.where()), pointer, e.mend());
     }
   }
   return list;
@@ -132,6 +136,7 @@ class Parser {
     config_.tasks = plain_section<Task>("task", true);
     queries_ = plain_section<QuerySource>("queries", false);
     targets_ = read_targets("target", "/target");
+    if (has("budget")) budgets_ = budgets(root_.at("budget"), "/budget");
     read_methods();
     finish();
     return std::move(config_);
@@ -302,6 +307,18 @@ class Parser {
     return list;
   }
 
+  // Rules; null for the uniform one, which needs no mention.
+  std::vector<Json> budgets(const Json& given, const std::string& pointer) {
+    std::vector<Json> list = entries<BudgetRule>("budget", given, pointer);
+    if (list.empty() && given.is_array() && given.empty()) {
+      problems_.add("the list of budgets is empty", pointer, "name a budget, e.g. uniform");
+    }
+    for (Json& budget : list) {
+      if (budget.at("name") == "uniform") budget = nullptr;
+    }
+    return list;
+  }
+
   void read_methods() {
     const Json* given = section("method", true);
     if (given == nullptr) return;
@@ -324,8 +341,13 @@ class Parser {
       own_targets = targets(options.at("target"), pointer + "/target");
       options.erase("target");
     }
+    std::optional<std::vector<Json>> own_budgets;
+    if (options.contains("budget")) {
+      own_budgets = budgets(options.at("budget"), pointer + "/budget");
+      options.erase("budget");
+    }
     for (const auto& resolved : resolve<CompactionMethod>(name, options, pointer, problems_)) {
-      SweepMethod method{resolved.value, {nullptr}, {std::nullopt}};
+      SweepMethod method{resolved.value, {nullptr}, {std::nullopt}, {nullptr}};
       if (resolved.plugin->needs_queries()) {
         method.queries = own_queries.value_or(queries_);
         if (!own_queries && !has("queries")) {
@@ -337,12 +359,16 @@ class Parser {
       }
       if (resolved.plugin->needs_target()) {
         method.targets = own_targets.value_or(targets_);
+        if (resolved.plugin->compacts_cache()) method.budgets = own_budgets.value_or(budgets_);
         if (!own_targets && !has("target")) {
           problems_.add(fmt::format("method '{}' needs a target, and there is none", name), pointer,
                         "add 'target: [0.1, 0.05]'");
         }
       } else if (own_targets) {
         problems_.add(fmt::format("method '{}' takes no target", name), pointer + "/target", "delete the key");
+      }
+      if (own_budgets && !(resolved.plugin->needs_target() && resolved.plugin->compacts_cache())) {
+        problems_.add(fmt::format("method '{}' takes no budget", name), pointer + "/budget", "delete the key");
       }
       check_twice(method, pointer);
       config_.methods.push_back(std::move(method));
@@ -353,12 +379,14 @@ class Parser {
   void check_twice(const SweepMethod& method, const std::string& pointer) {
     for (const Json& queries : method.queries) {
       for (const auto& target : method.targets) {
-        const Json cell = {method.method, queries, target ? target->to_json() : Json(nullptr)};
-        const auto [first, is_new] = method_places_.emplace(canonical_json(cell), pointer);
-        if (is_new) continue;
-        problems_.add(fmt::format("method {} stands twice", method.method.dump()), pointer,
-                      fmt::format("keep one of them; the other: {}", text_.where(first->second)));
-        return;
+        for (const Json& budget : method.budgets) {
+          const Json cell = {method.method, queries, target ? target->to_json() : Json(nullptr), budget};
+          const auto [first, is_new] = method_places_.emplace(canonical_json(cell), pointer);
+          if (is_new) continue;
+          problems_.add(fmt::format("method {} stands twice", method.method.dump()), pointer,
+                        fmt::format("keep one of them; the other: {}", text_.where(first->second)));
+          return;
+        }
       }
     }
   }
@@ -379,6 +407,7 @@ class Parser {
   SweepConfig config_;
   std::vector<Json> queries_;
   std::vector<std::optional<TargetSize>> targets_;
+  std::vector<Json> budgets_ = {nullptr};
   std::map<std::string, std::string> method_places_;
 };
 
@@ -400,6 +429,7 @@ Json SweepConfig::to_json() const {
     Json targets = Json::array();
     for (const auto& target : method.targets) targets.push_back(target ? target->to_json() : Json(nullptr));
     list_of_methods.push_back(Json{{"method", method.method}, {"queries", method.queries}, {"target", targets}});
+    if (method.budgets != std::vector<Json>{nullptr}) list_of_methods.back()["budget"] = method.budgets;
   }
   return Json{{"sweep", name},       {"seed", seeds}, {"proof_tokens", proof_tokens}, {"model", list_of_models},
               {"dataset", datasets}, {"task", tasks}, {"method", list_of_methods}};

@@ -63,6 +63,39 @@ TEST(SweepConfig, MultipliesWhatBelongsTogether) {
   EXPECT_EQ(order.size(), 4u);
 }
 
+TEST(SweepConfig, BudgetsAreAnAxisOfMethodsWithATarget) {
+  const std::string text =
+      std::string(kSweep) +
+      R"(  - {method: test_keep_first, begin: 5, budget: [{budget: pyramid, beta: [5, 20]}, adaptive]}
+budget: [uniform, pyramid]
+)";
+  const std::vector<Cell> cells = expand(parse(text));
+  // 2 tasks x (full 1 + 2 budgets x (6 + 6 + 1) + own 3 budgets x 3 targets)
+  EXPECT_EQ(cells.size(), 2u * (1 + 2 * 13 + 9));
+  std::set<std::string> ids, budgets;
+  for (const Cell& cell : cells) {
+    ids.insert(cell.id());
+    budgets.insert(cell.budget.is_null() ? "none" : canonical_json(cell.budget));
+    EXPECT_EQ(cell.to_json().contains("budget"), !cell.budget.is_null());
+  }
+  EXPECT_EQ(ids.size(), cells.size());
+  EXPECT_EQ(budgets,
+            (std::set<std::string>{"none", R"({"beta":20.0,"name":"pyramid"})", R"({"beta":5.0,"name":"pyramid"})",
+                                   R"({"floor_fraction":0.2,"name":"adaptive","scope":"layer"})"}));
+}
+
+TEST(SweepConfig, TellsWhatIsWrongWithABudget) {
+  const std::string with_own = std::string(kSweep) + "  - {method: test_keep_first, begin: 5, budget: ";
+  EXPECT_THAT(problem(with_own + "pyramide}\n"), HasSubstr("unknown budget 'pyramide'"));
+  EXPECT_THAT(problem(with_own + "{budget: pyramid, beta: 0}}\n"), HasSubstr("'beta' is 0"));
+  EXPECT_THAT(problem(with_own + "{budget: adaptive, scope: head}}\n"), HasSubstr("'layer' or 'all'"));
+  EXPECT_THAT(problem(with_own + "proportions}\n"), HasSubstr("'file' is missing"));
+  EXPECT_THAT(problem(with_own + "[]}\n"), HasSubstr("the list of budgets is empty"));
+  EXPECT_THAT(problem(with_own + "{budget: proportions, file: /no/such.json}}\n"), HasSubstr("/no/such.json"));
+  EXPECT_THAT(problem(std::string(kSweep) + "  - {method: test_full, budget: pyramid}\n"),
+              HasSubstr("method 'test_full' takes no budget"));
+}
+
 TEST(SweepConfig, SeedsAndModelsAreAxes) {
   std::string text = kSweep;
   text.replace(text.find("seed: 7"), 7, "seed: [7, 8]");
@@ -210,7 +243,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("sweep", "sweep: t\nseeed: 3"),
        "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, "
        "proof_tokens, "
-       "model, dataset, task, queries, target, method"},
+       "model, dataset, task, queries, target, budget, method"},
       {with("sweep", "sweep: t\nseed: -1"),
        "the seed -1 is no whole number from 0\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
       {with("sweep", "sweep: t\nproof_tokens: many"),
@@ -219,7 +252,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {"",
        "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, proof_tokens, model, "
        "dataset, "
-       "task, queries, target, method"},
+       "task, queries, target, budget, method"},
   };
   for (const auto& c : cases) EXPECT_EQ(problem(c.text), c.expected) << c.text;
 }

@@ -1,0 +1,128 @@
+// Every registered budget rule, and each one's own shape.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "harness/api/budget_rule.h"
+#include "harness/core/error.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+using Lengths = std::vector<std::vector<int64_t>>;
+
+std::string write_file(const std::string& name, const std::string& text) {
+  const std::string path = ::testing::TempDir() + name;
+  std::ofstream(path) << text;
+  return path;
+}
+
+std::unique_ptr<BudgetRule> rule(const std::string& name, Json options = Json::object()) {
+  if (name == "proportions" && !options.contains("file")) {
+    options["file"] = write_file("kvc_proportions.json", R"({"L0H0": 0.7, "L0H1": 0.1, "L1H0": 0.1, "L1H1": 0.1})");
+  }
+  return Registry<BudgetRule>::instance().create(name, options);
+}
+
+TargetSize fraction(double value) {
+  TargetSize target;
+  target.fraction = value;
+  return target;
+}
+
+TEST(BudgetRules, AllSpendTheUniformTotalWithinTheHeads) {
+  const Lengths ragged = {{100, 40}, {100, 7}};
+  for (const std::string& name : Registry<BudgetRule>::instance().names()) {
+    for (const Lengths& source_len : {Lengths{{1000, 1000}, {1000, 1000}}, ragged}) {
+      for (const double kept : {1.0, 0.9, 0.5, 0.2}) {
+        const int64_t total = total_length(uniform_budget(fraction(kept), source_len));
+        const HeadBudget budget = rule(name)->spread({fraction(kept), source_len});
+        EXPECT_EQ(total_length(budget), total) << name << " at " << kept;
+        for (size_t l = 0; l < 2; ++l) {
+          for (size_t h = 0; h < 2; ++h) {
+            EXPECT_LE(budget.target_len[l][h], source_len[l][h]) << name << " at " << kept;
+            if (kept == 1.0) {
+              EXPECT_EQ(budget.target_len[l][h], source_len[l][h]) << name;
+            }
+          }
+        }
+      }
+    }
+    EXPECT_THROW(rule(name)->spread({fraction(0.001), ragged}), Error) << name;
+  }
+}
+
+TEST(BudgetRules, PyramidIsAStraightLine) {
+  const Lengths source_len(4, {1000, 1000});
+  // Mean 100: 195 at the bottom, 5 at the top (beta 20), steps of 190 / 3.
+  EXPECT_EQ(rule("pyramid")->spread({fraction(0.1), source_len}).target_len,
+            (Lengths{{195, 195}, {132, 132}, {68, 68}, {5, 5}}));
+  EXPECT_EQ(rule("pyramid", {{"beta", 1.0}})->spread({fraction(0.1), source_len}).target_len, Lengths(4, {100, 100}));
+  // At half, the bottom would need 975 of 1000; at 0.6 it is full, and the others share the rest.
+  const Lengths full = rule("pyramid")->spread({fraction(0.6), source_len}).target_len;
+  EXPECT_EQ(full[0], (std::vector<int64_t>{1000, 1000}));
+  EXPECT_GT(full[1][0], 790);
+}
+
+TEST(BudgetRules, ProportionsAreThoseOfTheFile) {
+  const Lengths source_len(2, {1000, 1000});
+  EXPECT_EQ(rule("proportions")->spread({fraction(0.1), source_len}).target_len, (Lengths{{280, 40}, {40, 40}}));
+  EXPECT_EQ(rule("proportions", {{"cap", 0.2}})->spread({fraction(0.1), source_len}).target_len,
+            (Lengths{{200, 67}, {67, 66}}));
+  const std::string part = write_file("kvc_part.json", R"({"L1H1": 0.55})");
+  // The others have the uniform part, 0.25 each; all weights are then brought to the sum.
+  EXPECT_EQ(rule("proportions", {{"file", part}})->spread({fraction(0.13), source_len}).target_len,
+            (Lengths{{100, 100}, {100, 220}}));
+  EXPECT_THAT(
+      [&] {
+        rule("proportions", {{"cap", 0.2}})->spread({fraction(0.5), source_len});
+      },
+      ThrowsMessage<Error>(HasSubstr("more than a cap of 0.2 leaves room for")));
+  EXPECT_THAT(
+      [&] {
+        rule("proportions")->spread({fraction(0.5), {{1000}}});
+      },
+      ThrowsMessage<Error>(HasSubstr("the model has no head L0H1 (it has 1 layers of 1 KV heads)")));
+}
+
+TEST(BudgetRules, BrokenProportionsAreRefused) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"[1]", "no JSON object of heads"},
+      {"{}", "no JSON object of heads"},
+      {"{\"L0H0\": 0.5", "no JSON object of heads"},
+      {R"({"layer": 1.0})", "'layer' names no head"},
+      {R"({"L0H": 1.0})", "'L0H' names no head"},
+      {R"({"L-1H0": 1.0})", "'L-1H0' names no head"},
+      {R"({"L99999999999999999999H0": 1.0})", "names no head"},
+      {R"({"L0H0": "x"})", "no number"},
+      {R"({"L0H0": -0.5})", "not between 0 and 1"},
+      {R"({"L0H0": 0.9, "L0H1": 0.9})", "more than 1"},
+      {R"({"L0H0": 0.5, "L00H0": 0.5})", "L00H0 stands twice"},
+      {R"({"L0H0": 0})", "all parts are 0"}};
+  for (const auto& [text, fact] : cases) {
+    const std::string file = write_file("kvc_broken.json", text);
+    EXPECT_THAT([&] { rule("proportions", {{"file", file}}); }, ThrowsMessage<Error>(HasSubstr(fact))) << text;
+  }
+  EXPECT_THROW(rule("proportions", {{"file", "/no/such/file.json"}}), Error);
+  EXPECT_THAT([] { Registry<BudgetRule>::instance().create("proportions", Json::object()); },
+              ThrowsMessage<Error>(HasSubstr("'file' is missing")));
+}
+
+TEST(BudgetRules, AProportionsFileIsKnownByItsContent) {
+  const std::string file = write_file("kvc_known.json", R"({"L0H0": 0.5, "L0H1": 0.5})");
+  const Json identity = rule("proportions", {{"file", file}})->identity();
+  EXPECT_NO_THROW(rule("proportions", {{"file", file}, {"content_hash", identity.at("content_hash")}}));
+  write_file("kvc_known.json", R"({"L0H0": 0.4, "L0H1": 0.6})");
+  EXPECT_THAT(
+      [&] {
+        rule("proportions", {{"file", file}, {"content_hash", identity.at("content_hash")}});
+      },
+      ThrowsMessage<Error>(HasSubstr("the file is")));
+}
+
+}  // namespace
+}  // namespace kvc

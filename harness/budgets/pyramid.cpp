@@ -1,0 +1,42 @@
+// More entries for low layers, fewer for high ones, on a straight line: with the mean length as 1, the last layer has
+// 1 / beta and the first 2 - 1 / beta. All heads of a layer alike. PyramidKV, arXiv:2406.02069.
+//
+// Where the first layers would exceed what there is, the rest goes to the others in proportion, so that the sum is that
+// of the uniform budget.
+#include "harness/api/budget_rule.h"
+
+namespace kvc {
+namespace {
+
+class Pyramid final : public BudgetRule {
+ public:
+  struct Options {
+    double beta = 20;
+    void fields(auto&& visit) { visit("beta", beta, "mean length over that of the last layer; 1 is uniform"); }
+    void check(const OptionCheck& fail) const {
+      if (!(beta >= 1 && beta <= 1e6)) fail("beta", fmt::format("is {}", beta), "a number from 1 to 1e6");
+    }
+  };
+  explicit Pyramid(const Options& options) : options_(options) {}
+
+  HeadBudget spread(const BudgetRequest& request) const override {
+    HeadBudget budget = uniform_budget(request.target, request.source_len);
+    const size_t n_layers = request.source_len.size();
+    const double last = 1 / options_.beta;
+    std::vector<std::vector<double>> weights(n_layers);
+    for (size_t l = 0; l < n_layers; ++l) {
+      const double depth = n_layers > 1 ? static_cast<double>(l) / static_cast<double>(n_layers - 1) : 0.5;
+      weights[l].assign(request.source_len[l].size(), (2 - last) + depth * (last - (2 - last)));
+    }
+    budget.target_len = proportional_lengths(weights, request.source_len, total_length(budget));
+    return budget;
+  }
+
+ private:
+  Options options_;
+};
+
+KVC_REGISTER_BUDGET(Pyramid, "pyramid", "arXiv:2406.02069");
+
+}  // namespace
+}  // namespace kvc
