@@ -13,8 +13,11 @@ namespace {
 
 class CapturedQueries final : public LayerQueries {
  public:
-  CapturedQueries(at::Tensor queries, at::Tensor window, std::string source)
-      : queries_(std::move(queries)), window_(std::move(window)), source_(std::move(source)) {}
+  CapturedQueries(at::Tensor queries, at::Tensor window, at::Tensor positions, std::string source)
+      : queries_(std::move(queries)),
+        window_(std::move(window)),
+        positions_(std::move(positions)),
+        source_(std::move(source)) {}
 
   at::Tensor layer(int64_t layer, const KvCache* /*compacted_below*/) const override {
     return queries_.select(0, layer).flatten(1, 2);
@@ -33,12 +36,14 @@ class CapturedQueries final : public LayerQueries {
     return window_.select(0, layer).narrow(2, available - n_tokens, n_tokens).flatten(1, 2);
   }
 
+  at::Tensor positions() const override { return positions_; }
   int64_t n_queries() const override { return queries_.size(2) * queries_.size(3); }
   int64_t bytes() const override { return static_cast<int64_t>(queries_.nbytes() + window_.nbytes()); }
 
  private:
-  at::Tensor queries_;  // (L, Hkv, g, s, d)
-  at::Tensor window_;   // (L, Hkv, g, w, d)
+  at::Tensor queries_;    // (L, Hkv, g, s, d)
+  at::Tensor window_;     // (L, Hkv, g, w, d)
+  at::Tensor positions_;  // (g s) or undefined
   std::string source_;
 };
 
@@ -94,7 +99,7 @@ void QueryCapture::take(int64_t layer, int64_t first_token, const at::Tensor& qu
   }
 }
 
-std::unique_ptr<LayerQueries> QueryCapture::finish() && {
+std::unique_ptr<LayerQueries> QueryCapture::finish(std::optional<int64_t> first_position) && {
   for (size_t layer = 0; layer < n_taken_.size(); ++layer) {
     if (n_taken_[layer] != n_tokens_) {
       throw Error(ErrorKind::kInternal,
@@ -102,7 +107,12 @@ std::unique_ptr<LayerQueries> QueryCapture::finish() && {
                   fmt::format("{}, layer {}", source_, layer), "this is a bug of the program; please report it");
     }
   }
-  return std::make_unique<CapturedQueries>(std::move(queries_), std::move(window_), std::move(source_));
+  at::Tensor positions;
+  if (first_position) {
+    positions = (at::tensor(kept_, at::TensorOptions(at::kLong)) + *first_position).repeat({group_size_});
+  }
+  return std::make_unique<CapturedQueries>(std::move(queries_), std::move(window_), std::move(positions),
+                                           std::move(source_));
 }
 
 }  // namespace kvc

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,9 @@ class QueryCapture {
   // once.
   void take(int64_t layer, int64_t first_token, const at::Tensor& queries);
 
+  // The N tokens stand at positions first_position, first_position + 1, ...; without one the queries have no positions.
   // Throws Error(kInternal) if a kept token never came.
-  std::unique_ptr<LayerQueries> finish() &&;
+  std::unique_ptr<LayerQueries> finish(std::optional<int64_t> first_position = std::nullopt) &&;
 
  private:
   int64_t group_size_;

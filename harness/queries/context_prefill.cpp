@@ -39,7 +39,7 @@ class ContextPrefill final : public QuerySource {
       if (n_new > 0)
         capture.take(layer, first_token + n_before - context.prefix_len, queries.narrow(0, n_before, n_new));
     });
-    return std::move(capture).finish();
+    return std::move(capture).finish(context.prefix_len);
   }
 
  private:

@@ -54,7 +54,7 @@ class RepeatPrefill final : public QuerySource {
       decoder.forward(chunk, request.cache, tails,
                       [&](int64_t layer, const at::Tensor& queries) { capture.take(layer, first, queries); });
     }
-    return std::move(capture).finish();
+    return std::move(capture).finish(request.cache.next_position());
   }
 
  private:
