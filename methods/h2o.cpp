@@ -1,18 +1,15 @@
-// Keeps the "heavy hitters", the entries with the most attention over all
-// queries, and the most recent entries; values as they were, no bias. Zhang et
-// al., "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large
-// Language Models", arXiv:2306.14048.
+// Keeps the "heavy hitters", the entries with the most attention over all queries, and the most recent entries; values
+// as they were, no bias. Zhang et al., "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language
+// Models", arXiv:2306.14048.
 //
-// Differences from the paper: it sums attention greedily while tokens are
-// generated and evicts one entry a step; here the score is the mean attention
-// of the reference queries, known beforehand, and the cut is made once.
-// recent_fraction 0.5 is the paper's half and half; 0 gives pure heavy hitters
-// ("H2O+" in the comparison of arXiv:2602.16284). The group of a KV head shares
-// one score.
+// Differences from the paper: it sums attention greedily while tokens are generated and evicts one entry a step; here
+// the score is the mean attention of the reference queries, known beforehand, and the cut is made once. recent_fraction
+// 0.5 is the paper's half and half; 0 gives pure heavy hitters ("H2O+" in the comparison of arXiv:2602.16284). The
+// group of a KV head shares one score.
 #include <ATen/ATen.h>
 
-#include "harness/api/compaction_method.h"
 #include "methods/parts/key_selection.h"
+#include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
@@ -39,11 +36,7 @@ class H2o final : public PerHeadMethod {
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
     return [problem, scores = scores(problem), recent_fraction = options_.recent_fraction](int64_t target_len) {
-      const int64_t source_len = problem.keys.size(0);
-      const auto n_recent = static_cast<int64_t>(static_cast<double>(target_len) * recent_fraction);
-      const int64_t n_older = source_len - n_recent;
-      const at::Tensor recent = at::arange(n_older, source_len, problem.keys.options().dtype(at::kLong));
-      return keep(problem, at::cat({best_keys(scores.narrow(0, 0, n_older), target_len - n_recent), recent}));
+      return keep(problem, heavy_and_recent(scores, target_len, recent_fraction));
     };
   }
 

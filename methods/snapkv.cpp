@@ -1,21 +1,15 @@
-// Keeps the entries to which a window of last queries attends most, smoothed
-// over neighbouring positions; values as they were, no bias. Li et al.,
-// "SnapKV: LLM Knows What You are Looking for Before Generation",
-// arXiv:2404.14469.
+// Keeps the entries to which a window of last queries attends most, smoothed over neighbouring positions; values as
+// they were, no bias. Li et al., "SnapKV: LLM Knows What You are Looking for Before Generation", arXiv:2404.14469.
 //
-// Score of an entry: mean attention weight over the window's queries of all
-// query heads of its KV head, then pooled over positions. Max pooling gives
-// runs of equal scores; the lower index is taken first.
+// Score of an entry: mean attention weight over the window's queries of all query heads of its KV head, then pooled
+// over positions. Max pooling gives runs of equal scores; the lower index is taken first.
 //
-// Differences from the paper: its window is the end of the prompt itself, whose
-// entries are kept beside the t chosen ones. Here the window is the end of
-// whatever text the query source reads (the question template, a repetition of
-// the article), which is mostly no part of the compactable span; so no entry is
-// kept for being in the window, and t counts everything that is kept. For the
-// same reason there is no causal mask. The paper scores per query head; entries
-// here belong to KV heads, so a group shares one score. PyramidKV
-// (arXiv:2406.02069) is this score with a budget that shrinks from layer to
-// layer.
+// Differences from the paper: its window is the end of the prompt itself, whose entries are kept beside the t chosen
+// ones. Here the window is the end of whatever text the query source reads (the question template, a repetition of the
+// article), which is mostly no part of the compactable span; so no entry is kept for being in the window, and t counts
+// everything that is kept. For the same reason there is no causal mask. The paper scores per query head; entries here
+// belong to KV heads, so a group shares one score. PyramidKV (arXiv:2406.02069) is this score with a budget that
+// shrinks from layer to layer.
 #include <ATen/ATen.h>
 
 #include "methods/parts/key_selection.h"
@@ -31,9 +25,7 @@ class SnapKv final : public ScoredKeys {
     int64_t kernel = 7;
     std::string pool = "max";
     void fields(auto&& visit) {
-      visit("window", window,
-            "last tokens of the query text whose queries score the entries, at "
-            "most 128");
+      visit("window", window, "last tokens of the query text whose queries score the entries, at most 128");
       visit("kernel", kernel, "width of the pooling over positions, odd; 1 = none");
       visit("pool", pool, "max or avg (avg counts the padding at both ends as zeros)");
     }

@@ -28,4 +28,12 @@ at::Tensor with_sinks_first(at::Tensor scores, int64_t n_sink) {
   return scores;
 }
 
+at::Tensor heavy_and_recent(const at::Tensor& scores, int64_t target_len, double recent_fraction) {
+  const int64_t source_len = scores.size(0);
+  const auto n_recent = static_cast<int64_t>(static_cast<double>(target_len) * recent_fraction);
+  const int64_t n_older = source_len - n_recent;
+  const at::Tensor recent = at::arange(n_older, source_len, scores.options().dtype(at::kLong));
+  return at::cat({best_keys(scores.narrow(0, 0, n_older), target_len - n_recent), recent});
+}
+
 }  // namespace kvc

@@ -1,5 +1,4 @@
-// The shape that most evictions share: every entry has a score, the entries of
-// highest score are kept as they are.
+// The shape that most evictions share: every entry has a score, the entries of highest score are kept as they are.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,9 +9,8 @@
 
 namespace kvc {
 
-// scores() says everything; equal scores are decided by position, the lower one
-// first. Keys, values and old bias of what is kept are copied. A head with
-// another length keeps another leading part of the same order.
+// scores() says everything; equal scores are decided by position, the lower one first. Keys, values and old bias of
+// what is kept are copied. A head with another length keeps another leading part of the same order.
 class ScoredKeys : public PerHeadMethod {
  public:
   at::Tensor scores(const HeadProblem& problem) const override = 0;
@@ -21,11 +19,15 @@ class ScoredKeys : public PerHeadMethod {
   HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override;
 };
 
-// Queries of the last n_tokens tokens of the text that the query source reads,
-// (g * n_tokens, d). Throws Error(kUsage) when the head comes without a text.
+// Queries of the last n_tokens tokens of the text that the query source reads, (g * n_tokens, d). Throws Error(kUsage)
+// when the head comes without a text.
 at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens);
 
 // Scores whose first n_sink entries (or all there are) come before all others.
 at::Tensor with_sinks_first(at::Tensor scores, int64_t n_sink);
+
+// Heavy hitters as in H2O, arXiv:2306.14048: floor(recent_fraction * t) last entries, and of the others those of
+// highest score, the lower index first among equals. (t) int64.
+at::Tensor heavy_and_recent(const at::Tensor& scores, int64_t target_len, double recent_fraction);
 
 }  // namespace kvc

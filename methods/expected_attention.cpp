@@ -1,0 +1,133 @@
+// Keeps the entries to which queries to come are expected to attend, from mean and covariance of queries before their
+// rotation; values as they were, no bias. Devoto, Jeblick, Jegou, "Expected Attention: KV Cache Compression by
+// Estimating Attention from Future Queries Distribution", arXiv:2510.00636.
+//
+// For each query head, with u its queries turned back to before RoPE and R the mean of the rotations of the n_future
+// positions after the context:
+//   mean m = R mean(u), covariance C = R cov(u) R^T, both over the n / g queries of the head
+//   z_i = exp(m k_i / sqrt(d) + k_i C k_i / (2 d) + bias_i): the mean of exp(logit) for normal queries
+//   score_i = (mean over the group of z_i / sum_j z_j + epsilon) |v_i|
+// The first n_sink entries stand outside of that sum and are kept before all others.
+//
+// Differences from the paper: its queries are those of the whole prompt, here they are the reference queries, which
+// must know their positions (context_prefill is the paper's choice); |v| stands for |W_o v|, as in the authors' code;
+// entries belong to KV heads, so a group shares one score; an old bias is part of the logit.
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "harness/core/error.h"
+#include "methods/parts/scored_keys.h"
+
+namespace kvc {
+namespace {
+
+// Cosine and sine of the angles at these positions, (n, d / 2) float32 each, without YaRN's factor: queries that were
+// rotated with it still carry it.
+struct Turn {
+  at::Tensor cos, sin;
+};
+
+Turn turn_at(const DecoderSpec& spec, const at::Tensor& positions, const at::TensorOptions& options) {
+  const std::vector<float> frequencies = rope_frequencies(spec).frequencies;
+  const at::Tensor angles = at::outer(positions.to(at::kFloat), at::tensor(frequencies));
+  return {angles.cos().to(options.device()), angles.sin().to(options.device())};
+}
+
+// (..., n, d) turned by the angles; the inverse turns by their negatives.
+at::Tensor turned(const at::Tensor& x, const Turn& turn, double sign) {
+  const int64_t half = x.size(-1) / 2;
+  const at::Tensor a = x.narrow(-1, 0, half), b = x.narrow(-1, half, half);
+  const at::Tensor sin = turn.sin * sign;
+  return at::cat({a * turn.cos - b * sin, b * turn.cos + a * sin}, -1);
+}
+
+class ExpectedAttention final : public ScoredKeys {
+ public:
+  struct Options {
+    int64_t n_future = 512;
+    int64_t n_sink = 4;
+    double epsilon = 0.0;
+    bool use_covariance = true;
+    bool use_value_norm = true;
+    void fields(auto&& visit) {
+      visit("n_future", n_future, "positions after the context over which the rotation is averaged");
+      visit("n_sink", n_sink, "leading entries kept before all others");
+      visit("epsilon", epsilon, "added to the expected attention weight before it meets the value's norm");
+      visit("use_covariance", use_covariance, "false: from the mean of the queries alone");
+      visit("use_value_norm", use_value_norm, "false: the score is the expected attention weight");
+    }
+    void check(const OptionCheck& fail) const {
+      if (n_future < 1 || n_future > 1000000) fail("n_future", "is out of range", "1 to 1000000");
+      if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
+      if (!(epsilon >= 0 && epsilon <= 1)) fail("epsilon", "is out of range", "0 to 1");
+    }
+  };
+  explicit ExpectedAttention(const Options& options) : options_(options) {}
+
+  bool needs_queries() const override { return true; }
+
+  at::Tensor scores(const HeadProblem& problem) const override {
+    const int64_t n_sink = std::min(options_.n_sink, problem.keys.size(0));
+    const int64_t n_rest = problem.keys.size(0) - n_sink;
+    at::Tensor scores = at::zeros({problem.keys.size(0)}, problem.keys.options().dtype(at::kFloat));
+    if (n_rest > 0) {
+      at::Tensor rest = scores.narrow(0, n_sink, n_rest);
+      rest.copy_(at::softmax(log_expectations(problem).narrow(1, n_sink, n_rest), 1).mean(0)).add_(options_.epsilon);
+      if (options_.use_value_norm) rest.mul_(problem.values.narrow(0, n_sink, n_rest).to(at::kFloat).norm(2, 1));
+    }
+    return with_sinks_first(scores, n_sink);
+  }
+
+ private:
+  // ln z, (g, T)
+  at::Tensor log_expectations(const HeadProblem& problem) const {
+    const at::Tensor keys = problem.keys.to(at::kFloat);
+    const auto d = static_cast<double>(keys.size(1));
+    const at::Tensor queries = unrotated(problem);  // (g, n / g, d)
+    const at::Tensor mean = queries.mean(1, /*keepdim=*/true);
+    at::Tensor logits = at::matmul(rotated_ahead(mean, problem), keys.t()).squeeze(1).div_(std::sqrt(d));  // (g, T)
+    if (options_.use_covariance) {
+      const at::Tensor centred = queries - mean;
+      const at::Tensor covariance = at::bmm(centred.transpose(1, 2), centred).div_(queries.size(1));
+      // R C R^T: rows turned, then columns.
+      const at::Tensor half_way = rotated_ahead(covariance, problem).transpose(1, 2);
+      const at::Tensor ahead = rotated_ahead(half_way, problem);
+      for (int64_t j = 0; j < ahead.size(0); ++j) {
+        logits[j] += (at::mm(keys, ahead[j]) * keys).sum(1).div_(2 * d);
+      }
+    }
+    return problem.bias.defined() ? logits + problem.bias : logits;
+  }
+
+  // The problem's queries before RoPE, query head by query head.
+  static at::Tensor unrotated(const HeadProblem& problem) {
+    const auto fail = [](const std::string& fact) {
+      throw Error(ErrorKind::kUsage, "expected_attention turns queries back to before their rotation: " + fact,
+                  "queries", "take context_prefill or another source that reads a text with a model");
+    };
+    if (problem.request == nullptr || problem.request->queries == nullptr) fail("there is no model");
+    const at::Tensor positions = problem.request->queries->positions();
+    if (!positions.defined()) fail("this source of queries knows no positions");
+    if (positions.numel() != problem.queries.size(0)) fail("positions and queries differ in number");
+    const DecoderSpec& spec = problem.request->model.spec();
+    const at::Tensor queries = problem.queries.to(at::kFloat);
+    return turned(queries, turn_at(spec, positions, queries.options()), -1)
+        .view({spec.group_size(), -1, queries.size(1)});
+  }
+
+  // Rows (g, r, d) under the mean rotation of the positions to come.
+  at::Tensor rotated_ahead(const at::Tensor& rows, const HeadProblem& problem) const {
+    const int64_t next = problem.request->cache.next_position();
+    const at::Tensor positions = at::arange(next, next + options_.n_future, at::TensorOptions(at::kLong));
+    const Turn turn = turn_at(problem.request->model.spec(), positions, rows.options());
+    return turned(rows, {turn.cos.mean(0), turn.sin.mean(0)}, 1);
+  }
+
+  Options options_;
+};
+
+KVC_REGISTER_METHOD(ExpectedAttention, "expected_attention", "arXiv:2510.00636");
+
+}  // namespace
+}  // namespace kvc
