@@ -5,8 +5,9 @@
 //     void fields(auto&& visit) { visit("n_sink", n_sink, "leading entries always kept"); }
 //   };
 //
-// Field types: bool, int64_t, double, std::string, std::vector<std::string>, std::vector<int64_t>, and Json for a
-// mapping whose keys somebody else checks. A struct may also have
+// Field types: bool, int64_t, double, std::string, std::vector<std::string>, std::vector<int64_t>, Json for a mapping
+// whose keys somebody else checks, and NestedPlugin. A struct may also have
+//   void complete(const std::string& pointer, Problems& problems);  // of nested plug-ins: fills in and checks
 //   void check(const OptionCheck& fail) const { if (n_sink < 0) fail("n_sink", "is negative", "0 or more"); }
 // which is called once all fields are read.
 #pragma once
@@ -25,10 +26,19 @@ namespace kvc {
 // What `kvc list` shows of one option.
 struct OptionInfo {
   std::string name;
-  std::string type;  // "bool", "integer", "number", "text", "list", "map"
+  std::string type;  // "bool", "integer", "number", "text", "list", "map", "plug-in"
   Json default_value;
   std::string help;
 };
+
+// A plug-in among the options of another: NAME or {KEY: NAME, option: value}; null where there is none.
+// complete_nested() of registry.h fills in and checks what stands in it.
+struct NestedPlugin {
+  Json value;
+};
+inline void to_json(Json& json, const NestedPlugin& nested) {
+  json = nested.value;
+}
 
 // (field name, fact about it, how to mend)
 using OptionCheck = std::function<void(const std::string&, const std::string&, const std::string&)>;
@@ -47,6 +57,8 @@ std::string type_name() {
     return "text";
   else if constexpr (std::is_same_v<T, Json>)
     return "map";
+  else if constexpr (std::is_same_v<T, NestedPlugin>)
+    return "plug-in";
   else
     return "list";
 }
@@ -80,6 +92,11 @@ inline bool assign(const Json& value, std::string& out) {
 inline bool assign(const Json& value, Json& out) {
   if (!value.is_object()) return false;
   out = value;
+  return true;
+}
+inline bool assign(const Json& value, NestedPlugin& out) {
+  if (!value.is_string() && !value.is_object() && !value.is_null()) return false;
+  out.value = value;
   return true;
 }
 template <class T>
@@ -122,6 +139,9 @@ void read_options(const Json& object, Options& out, const std::string& pointer, 
         problems.add(fmt::format("unknown option '{}'", key), pointer + "/" + key, suggest_name(key, known));
       }
     }
+  }
+  if constexpr (requires { out.complete(pointer, problems); }) {
+    if (problems.list().size() == before) out.complete(pointer, problems);
   }
   if constexpr (requires { out.check(OptionCheck{}); }) {
     if (problems.list().size() == before) {

@@ -62,6 +62,7 @@ class Decoder {
   Decoder for_text_of(int64_t n_positions) const;
 
   const DecoderSpec& spec() const { return spec_; }
+  const DecoderWeights& weights() const { return weights_; }  // never written to
   at::TensorOptions options() const;  // dtype and device of weights and caches
 
   // Reads the tokens behind prefix and tails; token i of sequence b stands at position prefix.next_position() +
