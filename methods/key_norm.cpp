@@ -1,10 +1,8 @@
-// Keeps the keys of smallest L2 norm, values as they were, no bias. Devoto et
-// al., "A Simple and Effective L2 Norm-Based Strategy for KV Cache
-// Compression", arXiv:2406.11430.
+// Keeps the keys of smallest L2 norm, values as they were, no bias. Devoto et al., "A Simple and Effective L2
+// Norm-Based Strategy for KV Cache Compression", arXiv:2406.11430.
 //
-// Differences from the paper: it leaves the first two layers alone, here every
-// layer obeys its budget; the first n_sink entries are kept before all others
-// (0 gives the paper's rule). An old bias plays no part in the score.
+// Differences from the paper: it leaves the first two layers alone, here every layer obeys its budget; the first n_sink
+// entries are kept before all others (0 gives the paper's rule). An old bias plays no part in the score.
 #include <ATen/ATen.h>
 
 #include "methods/parts/scored_keys.h"

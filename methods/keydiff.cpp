@@ -1,14 +1,11 @@
-// Keeps the keys that differ most from the average one, values as they were, no
-// bias; needs no queries. Park et al., "KeyDiff: Key Similarity-Based KV Cache
-// Eviction for Long-Context LLM Inference in Resource-Constrained
+// Keeps the keys that differ most from the average one, values as they were, no bias; needs no queries. Park et al.,
+// "KeyDiff: Key Similarity-Based KV Cache Eviction for Long-Context LLM Inference in Resource-Constrained
 // Environments", arXiv:2504.15364.
 //
 //   anchor = mean_j k_j / |k_j|        score_i = -cos(k_i, anchor)
 //
-// Differences from the paper: it reads the prompt block by block and evicts
-// after each; here the whole context is known and cut once. Keys are those of
-// the cache, rotated, as in the paper's code. An old bias plays no part in the
-// score.
+// Differences from the paper: it reads the prompt block by block and evicts after each; here the whole context is known
+// and cut once. Keys are those of the cache, rotated, as in the paper's code. An old bias plays no part in the score.
 #include <ATen/ATen.h>
 
 #include "methods/parts/scored_keys.h"

@@ -1,18 +1,14 @@
-// Keeps the entries to which the very last query attends most, the same ones in
-// every head of a layer; values as they were, no bias. Oren et al.,
-// "Transformers are Multi-State RNNs" (TOVA, token omission via attention),
+// Keeps the entries to which the very last query attends most, the same ones in every head of a layer; values as they
+// were, no bias. Oren et al., "Transformers are Multi-State RNNs" (TOVA, token omission via attention),
 // arXiv:2401.06104.
 //
-// Score of an entry: attention weight of the last token's query, mean over all
-// query heads of the layer.
+// Score of an entry: attention weight of the last token's query, mean over all query heads of the layer.
 //
-// Differences from the paper: it drops one entry with every token that is read
-// or written; here the cut is made once, and the last token is that of the text
-// the query source reads. The softmax runs over the compactable entries alone.
-// Where the heads of a layer hold different numbers of entries (a cache
-// compacted before), their entries do not correspond, and every head is scored
-// with its own group of query heads: the note heads_scored_alone counts them.
-// So it is where one head comes without its model.
+// Differences from the paper: it drops one entry with every token that is read or written; here the cut is made once,
+// and the last token is that of the text the query source reads. The softmax runs over the compactable entries alone.
+// Where the heads of a layer hold different numbers of entries (a cache compacted before), their entries do not
+// correspond, and every head is scored with its own group of query heads: the note heads_scored_alone counts them. So
+// it is where one head comes without its model.
 #include <ATen/ATen.h>
 
 #include "methods/parts/key_selection.h"

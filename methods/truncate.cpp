@@ -1,6 +1,5 @@
-// Keeps the first t entries as they are, no bias: the text cut off, but read
-// whole (control). arXiv:2602.16284 lists it as a baseline; truncate_text cuts
-// the text before it is read.
+// Keeps the first t entries as they are, no bias: the text cut off, but read whole (control). arXiv:2602.16284 lists it
+// as a baseline; truncate_text cuts the text before it is read.
 #include <ATen/ATen.h>
 
 #include "harness/api/compaction_method.h"
