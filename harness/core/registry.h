@@ -79,38 +79,38 @@ class Registry {
   std::map<std::string, Entry> entries_;
 };
 
-// `value`, NAME or {key: NAME, option: value}, becomes {key: NAME, all options}; what is wrong with it becomes problems
-// at `pointer`, and the result is false.
+// `value`, NAME or {key: NAME, option: value}, becomes {name: NAME, all options}, which is taken too; what is wrong
+// with it becomes problems at `pointer`, and the result is false.
 template <class Interface>
 bool complete_nested(Json& value, const std::string& key, const std::string& pointer, Problems& problems) {
   const auto& registry = Registry<Interface>::instance();
-  const Json given = value.is_string() ? Json{{key, value}} : value;
-  if (!given.is_object() || !given.contains(key) || !given.at(key).is_string()) {
+  Json given = value.is_string() ? Json{{key, value}} : value;
+  const std::string named = given.is_object() && given.contains(key) ? key : "name";
+  if (!given.is_object() || !given.contains(named) || !given.at(named).is_string()) {
     problems.add("a plug-in without a name", pointer, "write a name, or {" + key + ": NAME, option: value}");
     return false;
   }
-  const auto name = given.at(key).template get<std::string>();
+  const auto name = given.at(named).template get<std::string>();
   const auto* entry = registry.find(name);
   if (entry == nullptr) {
-    problems.add("unknown " + key + " '" + name + "'", value.is_string() ? pointer : pointer + "/" + key,
+    problems.add("unknown " + key + " '" + name + "'", value.is_string() ? pointer : pointer + "/" + named,
                  suggest_name(name, registry.names()));
     return false;
   }
-  Json options = given;
-  options.erase(key);
+  given.erase(named);
   const size_t before = problems.list().size();
-  const Json complete = entry->complete(options, pointer, problems);
-  value = Json{{key, name}};
+  const Json complete = entry->complete(given, pointer, problems);
+  value = Json{{"name", name}};
   value.update(complete);
   return problems.list().size() == before;
 }
 
 // From a value that complete_nested() has filled in. Throws Error(kUsage) if it is wrong.
 template <class Interface>
-std::unique_ptr<Interface> create_nested(const Json& value, const std::string& key) {
+std::unique_ptr<Interface> create_nested(const Json& value) {
   Json options = value;
-  options.erase(key);
-  return Registry<Interface>::instance().create(value.at(key).template get<std::string>(), options);
+  options.erase("name");
+  return Registry<Interface>::instance().create(value.at("name").template get<std::string>(), options);
 }
 
 // One line at namespace scope registers a plug-in class under a name. The name of the helper variable never matters.
