@@ -1,36 +1,28 @@
-// The template without the article: the floor, what the model knows by itself. The article's tokens are deleted from
-// the text and the rest is read anew, so the cache has its own positions.
-#include <c10/core/InferenceMode.h>
-
-#include "harness/api/compaction_method.h"
-#include "harness/core/stopwatch.h"
+// The template without the article: the floor, what the model knows by itself.
+// The article's tokens are deleted from the text and the rest is read anew, so
+// the cache has its own positions.
+#include "methods/parts/text_method.h"
 
 namespace kvc {
 namespace {
 
-class NoContext final : public CompactionMethod {
- public:
+class NoContext final : public TextMethod {
+public:
   using Options = NoOptions;
-  explicit NoContext(const Options& /*options*/) {}
+  explicit NoContext(const Options & /*options*/) {}
 
-  bool needs_queries() const override { return false; }
   bool needs_target() const override { return false; }
-  bool compacts_cache() const override { return false; }
 
-  std::vector<Compaction> compact(const CompactionRequest& request) const override {
-    const c10::InferenceMode inference;
-    const Stopwatch clock;
-    const Context& context = request.context;
-    std::vector<int64_t> tokens(context.tokens.begin(), context.tokens.begin() + context.prefix_len);
-    tokens.insert(tokens.end(), context.tokens.end() - context.suffix_len, context.tokens.end());
-    std::vector<Compaction> compactions;
-    compactions.push_back(Compaction{request.model.decoder().prefill(tokens), 0, 0, Json::object()});
-    compactions.back().own_s = clock.seconds();
-    return compactions;
+  Rewritings rewrite(const CompactionRequest &request,
+                     const std::vector<int64_t> & /*lengths*/) const override {
+    Rewritings rewritings;
+    rewritings.list.push_back({with_article(request.context, {})});
+    return rewritings;
   }
 };
 
-KVC_REGISTER_METHOD(NoContext, "no_context", "the template without the article (floor)");
+KVC_REGISTER_METHOD(NoContext, "no_context",
+                    "the template without the article (floor)");
 
-}  // namespace
-}  // namespace kvc
+} // namespace
+} // namespace kvc
