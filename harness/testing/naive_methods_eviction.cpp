@@ -1,0 +1,272 @@
+#include "harness/testing/naive_methods_eviction.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace kvc {
+namespace {
+
+using Row = std::vector<double>;
+
+double dot(const Row& a, const Row& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+double cosine(const Row& a, const Row& b) {
+  return dot(a, b) / std::sqrt(dot(a, a) * dot(b, b));
+}
+
+double bias_of(const at::Tensor& bias, size_t j) {
+  return bias.defined() ? bias[static_cast<int64_t>(j)].item<double>() : 0.0;
+}
+
+// softmax(logits)
+Row softmax(Row logits) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (double& value : logits) sum += value = std::exp(value - largest);
+  for (double& value : logits) value /= sum;
+  return logits;
+}
+
+NaiveRows product(const NaiveRows& a, const NaiveRows& b) {
+  NaiveRows c(a.size(), Row(b[0].size(), 0.0));
+  for (size_t i = 0; i < a.size(); ++i) {
+    for (size_t j = 0; j < b[0].size(); ++j) {
+      for (size_t k = 0; k < b.size(); ++k) c[i][j] += a[i][k] * b[k][j];
+    }
+  }
+  return c;
+}
+
+NaiveRows transposed(const NaiveRows& a) {
+  NaiveRows b(a[0].size(), Row(a.size()));
+  for (size_t i = 0; i < a.size(); ++i) {
+    for (size_t j = 0; j < a[0].size(); ++j) b[j][i] = a[i][j];
+  }
+  return b;
+}
+
+// Entry i of the first half and entry i of the second turn together.
+NaiveRows rotation(const std::vector<double>& frequencies, double position) {
+  const size_t half = frequencies.size();
+  NaiveRows r(2 * half, Row(2 * half, 0.0));
+  for (size_t i = 0; i < half; ++i) {
+    const double angle = frequencies[i] * position;
+    r[i][i] = r[half + i][half + i] = std::cos(angle);
+    r[i][half + i] = -std::sin(angle);
+    r[half + i][i] = std::sin(angle);
+  }
+  return r;
+}
+
+bool is_kept(const std::vector<int64_t>& kept, size_t i) {
+  return std::find(kept.begin(), kept.end(), static_cast<int64_t>(i)) != kept.end();
+}
+
+NaiveRows chosen(const NaiveRows& rows, const std::vector<int64_t>& kept) {
+  NaiveRows part;
+  for (const int64_t i : kept) part.push_back(rows[static_cast<size_t>(i)]);
+  return part;
+}
+
+}  // namespace
+
+NaiveRows naive_rows(const at::Tensor& matrix) {
+  const at::Tensor flat = matrix.to(at::kDouble).contiguous();
+  NaiveRows rows;
+  for (int64_t i = 0; i < flat.size(0); ++i) {
+    const double* row = flat.const_data_ptr<double>() + i * flat.size(1);
+    rows.emplace_back(row, row + flat.size(1));
+  }
+  return rows;
+}
+
+std::vector<double> naive_attention_scores(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
+                                           const std::string& reduction) {
+  const NaiveRows q = naive_rows(queries), k = naive_rows(keys);
+  Row scores(k.size(), 0.0);
+  for (const Row& query : q) {
+    Row logits;
+    for (size_t j = 0; j < k.size(); ++j) {
+      logits.push_back(dot(query, k[j]) / std::sqrt(static_cast<double>(query.size())) + bias_of(bias, j));
+    }
+    const Row weights = softmax(logits);
+    for (size_t j = 0; j < k.size(); ++j) {
+      if (reduction == "max") {
+        scores[j] = std::max(scores[j], weights[j]);
+      } else {
+        scores[j] += (reduction == "rms" ? weights[j] * weights[j] : weights[j]) / static_cast<double>(q.size());
+      }
+    }
+  }
+  if (reduction == "rms") {
+    for (double& score : scores) score = std::sqrt(score);
+  }
+  return scores;
+}
+
+std::vector<double> naive_pooled(const std::vector<double>& scores, int64_t kernel, const std::string& pool) {
+  Row pooled;
+  const auto T = static_cast<int64_t>(scores.size());
+  for (int64_t j = 0; j < T; ++j) {
+    double largest = -std::numeric_limits<double>::infinity(), sum = 0;
+    for (int64_t i = std::max<int64_t>(0, j - kernel / 2); i <= std::min(T - 1, j + kernel / 2); ++i) {
+      largest = std::max(largest, scores[static_cast<size_t>(i)]);
+      sum += scores[static_cast<size_t>(i)];
+    }
+    pooled.push_back(pool == "max" ? largest : sum / static_cast<double>(kernel));
+  }
+  return pooled;
+}
+
+std::vector<double> naive_key_norm(const at::Tensor& keys) {
+  Row scores;
+  for (const Row& key : naive_rows(keys)) scores.push_back(-std::sqrt(dot(key, key)));
+  return scores;
+}
+
+std::vector<double> naive_keydiff(const at::Tensor& keys) {
+  const NaiveRows k = naive_rows(keys);
+  Row anchor(k[0].size(), 0.0);
+  for (const Row& key : k) {
+    for (size_t c = 0; c < key.size(); ++c)
+      anchor[c] += key[c] / std::sqrt(dot(key, key)) / static_cast<double>(k.size());
+  }
+  Row scores;
+  for (const Row& key : k) scores.push_back(-cosine(key, anchor));
+  return scores;
+}
+
+std::vector<double> naive_expected_attention(const NaiveExpectation& input) {
+  const NaiveRows q = naive_rows(input.queries), k = naive_rows(input.keys), v = naive_rows(input.values);
+  const size_t d = k[0].size(), s = q.size() / static_cast<size_t>(input.group_size);
+  const auto n_sink = std::min(static_cast<size_t>(input.n_sink), k.size());
+  NaiveRows ahead(d, Row(d, 0.0));
+  for (int64_t step = 0; step < input.n_future; ++step) {
+    const NaiveRows r = rotation(input.frequencies, static_cast<double>(input.next_position + step));
+    for (size_t a = 0; a < d; ++a) {
+      for (size_t b = 0; b < d; ++b) ahead[a][b] += r[a][b] / static_cast<double>(input.n_future);
+    }
+  }
+  Row weights(k.size() - n_sink, 0.0);
+  for (size_t head = 0; head < static_cast<size_t>(input.group_size); ++head) {
+    NaiveRows u;  // before their rotation
+    for (size_t i = head * s; i < (head + 1) * s; ++i) {
+      const NaiveRows back = rotation(input.frequencies, -static_cast<double>(input.positions[i]));
+      u.push_back(transposed(product(back, transposed({q[i]})))[0]);
+    }
+    Row mean(d, 0.0);
+    for (const Row& x : u) {
+      for (size_t c = 0; c < d; ++c) mean[c] += x[c] / static_cast<double>(s);
+    }
+    NaiveRows covariance(d, Row(d, 0.0));
+    for (const Row& x : u) {
+      for (size_t a = 0; a < d; ++a) {
+        for (size_t b = 0; b < d; ++b) covariance[a][b] += (x[a] - mean[a]) * (x[b] - mean[b]) / static_cast<double>(s);
+      }
+    }
+    mean = transposed(product(ahead, transposed({mean})))[0];
+    covariance = product(product(ahead, covariance), transposed(ahead));
+    Row logits;
+    for (size_t j = n_sink; j < k.size(); ++j) {
+      double logit = dot(mean, k[j]) / std::sqrt(static_cast<double>(d)) + bias_of(input.bias, j);
+      const double quadratic = dot(product({k[j]}, covariance)[0], k[j]);
+      if (input.use_covariance) logit += quadratic / (2 * static_cast<double>(d));
+      logits.push_back(logit);
+    }
+    const Row expected = softmax(logits);
+    for (size_t j = 0; j < expected.size(); ++j) weights[j] += expected[j] / static_cast<double>(input.group_size);
+  }
+  Row scores(n_sink, std::numeric_limits<double>::infinity());
+  for (size_t j = 0; j < weights.size(); ++j) {
+    const Row& value = v[n_sink + j];
+    scores.push_back((weights[j] + input.epsilon) * (input.use_value_norm ? std::sqrt(dot(value, value)) : 1.0));
+  }
+  return scores;
+}
+
+std::vector<int64_t> naive_heavy_and_recent(const std::vector<double>& scores, int64_t target_len,
+                                            double recent_fraction) {
+  const auto n_recent = static_cast<int64_t>(std::floor(static_cast<double>(target_len) * recent_fraction));
+  const auto n_older = static_cast<int64_t>(scores.size()) - n_recent;
+  std::vector<int64_t> order(static_cast<size_t>(n_older));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return scores[static_cast<size_t>(a)] > scores[static_cast<size_t>(b)];
+  });
+  order.resize(static_cast<size_t>(target_len - n_recent));
+  for (int64_t i = 0; i < n_recent; ++i) order.push_back(n_older + i);
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+NaiveMerge naive_cam(const at::Tensor& keys, const at::Tensor& values, const std::vector<double>& attention,
+                     const std::vector<double>& draws, const std::vector<int64_t>& kept, int64_t n_takers) {
+  const NaiveRows v = naive_rows(values);
+  NaiveMerge merge{chosen(naive_rows(keys), kept), chosen(v, kept), 0};
+  for (size_t i = 0; i < v.size(); ++i) {
+    if (is_kept(kept, i)) continue;
+    std::vector<size_t> takers;
+    for (size_t c = 0; c < kept.size() && takers.size() < static_cast<size_t>(n_takers); ++c) {
+      if (kept[c] > static_cast<int64_t>(i)) takers.push_back(c);
+    }
+    double mean = 0;
+    for (const size_t c : takers) {
+      mean += attention[static_cast<size_t>(kept[c])] / static_cast<double>(takers.size());
+    }
+    if (takers.empty() || draws[i] >= attention[i] / mean) continue;
+    ++merge.n_merged;
+    for (const size_t c : takers) {
+      for (size_t x = 0; x < v[i].size(); ++x) merge.values[c][x] += v[i][x] / static_cast<double>(takers.size());
+    }
+  }
+  return merge;
+}
+
+NaiveMerge naive_d2o(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& bias,
+                     const std::vector<int64_t>& kept) {
+  const NaiveRows k = naive_rows(keys), v = naive_rows(values);
+  struct Candidate {
+    size_t entry, into;
+    double similarity;
+  };
+  std::vector<Candidate> candidates;
+  for (size_t i = 0; i < k.size(); ++i) {
+    if (is_kept(kept, i)) continue;
+    Candidate best{i, 0, -2};
+    for (size_t c = 0; c < kept.size(); ++c) {
+      const double similarity = cosine(k[i], k[static_cast<size_t>(kept[c])]);
+      if (similarity > best.similarity) best = {i, c, similarity};
+    }
+    candidates.push_back(best);
+  }
+  double threshold = 0;
+  for (const Candidate& one : candidates) threshold += one.similarity / static_cast<double>(candidates.size());
+  NaiveMerge merge{chosen(k, kept), chosen(v, kept), 0};
+  for (size_t c = 0; c < kept.size(); ++c) {
+    const auto own_entry = static_cast<size_t>(kept[c]);
+    double total = std::exp(1.0);
+    for (double& x : merge.keys[c]) x *= std::exp(1.0);
+    for (double& x : merge.values[c]) x *= std::exp(1.0);
+    for (const Candidate& one : candidates) {
+      if (one.into != c || one.similarity < threshold) continue;
+      const double weight = std::exp(one.similarity + bias_of(bias, one.entry) - bias_of(bias, own_entry));
+      total += weight;
+      ++merge.n_merged;
+      for (size_t x = 0; x < k[0].size(); ++x) {
+        merge.keys[c][x] += weight * k[one.entry][x];
+        merge.values[c][x] += weight * v[one.entry][x];
+      }
+    }
+    for (double& x : merge.keys[c]) x /= total;
+    for (double& x : merge.values[c]) x /= total;
+  }
+  return merge;
+}
+
+}  // namespace kvc
