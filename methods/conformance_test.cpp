@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/testing/method_heads.h"
 #include "harness/testing/method_scene.h"
 
 namespace kvc {
@@ -45,11 +46,28 @@ std::vector<Variant> variants() {
   list.push_back({"attention_matching", {{"score", "mean"}, {"nnls_iters", 0}, {"bias_bound", 0.5}}});
   list.push_back({"h2o", {{"recent_fraction", 0.0}}});
   list.push_back({"h2o", {{"recent_fraction", 1.0}}});
+  list.push_back({"cam", {{"recent_fraction", 1.0}, {"n_merged", 1}}});
+  list.push_back({"d2o", {{"recent_fraction", 0.0}}});
+  list.push_back({"expected_attention", {{"n_sink", 0}, {"epsilon", 0.02}, {"n_future", 1}}});
+  list.push_back({"expected_attention", {{"use_covariance", false}, {"use_value_norm", false}}});
+  list.push_back({"key_norm", {{"n_sink", 1000}}});
   list.push_back({"snapkv", {{"pool", "avg"}, {"window", 8}}});
   list.push_back({"snapkv", {{"kernel", 1}, {"window", 128}}});
   list.push_back({"streaming_llm", {{"n_sink", 0}}});
   list.push_back({"streaming_llm", {{"n_sink", 1000}}});
   return list;
+}
+
+// Keeps some entries as they are, values too.
+bool only_evicts(const std::string& name) {
+  static const std::set<std::string> names = {"expected_attention", "h2o",    "key_norm",      "keydiff", "kvzip",
+                                              "random_keys",        "snapkv", "streaming_llm", "tova",    "truncate"};
+  return names.count(name) > 0;
+}
+
+// Makes new keys of several old ones.
+bool merges_keys(const std::string& name) {
+  return name == "d2o";
 }
 
 std::string test_name(const ::testing::TestParamInfo<Variant>& info) {
@@ -93,9 +111,10 @@ class EveryMethod : public ::testing::TestWithParam<Variant> {
 INSTANTIATE_TEST_SUITE_P(Registered, EveryMethod, ::testing::ValuesIn(variants()), test_name);
 
 TEST(Methods, AreAllRegistered) {
-  EXPECT_THAT(Registry<CompactionMethod>::instance().names(),
-              IsSupersetOf(
-                  {"attention_matching", "full_cache", "h2o", "no_context", "random_keys", "snapkv", "streaming_llm"}));
+  EXPECT_THAT(
+      Registry<CompactionMethod>::instance().names(),
+      IsSupersetOf({"attention_matching", "cam", "d2o", "expected_attention", "full_cache", "h2o", "key_norm",
+                    "keydiff", "kvzip", "no_context", "random_keys", "snapkv", "streaming_llm", "tova", "truncate"}));
 }
 
 TEST(Methods, SceneHasTemplateAndMoreQueriesThanEntries) {
@@ -164,6 +183,7 @@ TEST_P(EveryMethod, KeepsPositionsTemplateAndKeys) {
         ASSERT_GE(is.head_len(h), prefix + suffix);
         expect_kept(0, 0, prefix);
         expect_kept(was.head_len(h) - suffix, is.head_len(h) - suffix, suffix);
+        if (merges_keys(GetParam().name)) continue;
         // Keys between are distinct rows of the article's keys, bit for bit.
         const at::Tensor all = was.head_keys(h).narrow(0, prefix, scene.source_len());
         const at::Tensor kept = is.head_keys(h).narrow(0, prefix, is.head_len(h) - prefix - suffix);
@@ -234,6 +254,91 @@ TEST_P(EveryMethod, ObeysTheBudget) {
   EXPECT_TRUE(same_bits(made[1].cache, made[2].cache));
 }
 
+// --- caches that were compacted before: every head of its own length, with a bias
+
+// Attention Matching's, so biases and values are fitted ones.
+KvCache compacted(const Scene& scene, const HeadBudget& budget) {
+  const auto method = Registry<CompactionMethod>::instance().create("attention_matching", Json::object());
+  return std::move(scene.compact(*method, {budget})[0].cache);
+}
+
+const HeadBudget& unequal() {
+  static const HeadBudget budget{{{60, 45}, {80, 31}}, {}};
+  return budget;
+}
+
+std::vector<Compaction> compact_again(const Scene& scene, const CompactionMethod& method, const KvCache& cache,
+                                      const std::vector<HeadBudget>& budgets) {
+  return method.compact({scene.model,
+                         scene.context,
+                         cache,
+                         {scene.context.prefix_len, scene.context.suffix_len},
+                         scene.queries.get(),
+                         method.needs_target() ? budgets : std::vector<HeadBudget>{},
+                         1});
+}
+
+TEST_P(EveryMethod, KeepingEverythingOfACompactedCacheChangesNoLogits) {
+  if (!method_->compacts_cache()) GTEST_SKIP() << "builds a cache of its own";
+  const Scene& scene = Scene::of(at::kFloat);
+  for (const HeadBudget& budget : {unequal(), every_head(50)}) {
+    const KvCache cache = compacted(scene, budget);
+    ASSERT_TRUE(cache.layer(0).bias.defined());
+    const std::vector<Compaction> made = compact_again(scene, *method_, cache, {budget});
+    EXPECT_EQ(made[0].cache.n_entries(), cache.n_entries());
+    EXPECT_EQ(made[0].cache.next_position(), cache.next_position());
+    EXPECT_LT((scene.logits(cache) - scene.logits(made[0].cache)).abs().max().item<float>(), 1e-4);
+  }
+}
+
+TEST_P(EveryMethod, CompactsACompactedCache) {
+  if (!method_->compacts_cache() || !method_->needs_target()) GTEST_SKIP() << "takes no target";
+  const Scene& scene = Scene::of(at::kFloat);
+  const KvCache cache = compacted(scene, unequal());
+  const KvCache before = cache.clone();
+  const HeadBudget smaller{{{30, 1}, {0, 31}}, {}};
+  const std::vector<Compaction> made = compact_again(scene, *method_, cache, {every_head(20), smaller});
+  EXPECT_TRUE(same_bits(cache, before));
+  EXPECT_TRUE(same_bits(made[1].cache, compact_again(scene, *method_, cache, {smaller})[0].cache));
+  EXPECT_TRUE(scene.logits(made[0].cache).isfinite().all().item<bool>());
+  for (int64_t l = 0; l < kLayers; ++l) {
+    for (int64_t h = 0; h < kKvHeads; ++h) {
+      const LayerKv &was = cache.layer(l), &is = made[1].cache.layer(l);
+      ASSERT_EQ(is.head_len(h), scene.template_len() + smaller.at(l, h));
+      if (!only_evicts(GetParam().name)) continue;
+      // Every entry is one of the old ones, value and bias included.
+      for (int64_t j = 0; j < is.head_len(h); ++j) {
+        const at::Tensor same = was.head_keys(h).eq(is.head_keys(h)[j]).all(1).nonzero().flatten();
+        ASSERT_EQ(same.size(0), 1);
+        const int64_t old = same[0].item<int64_t>();
+        EXPECT_TRUE(at::equal(was.head_values(h)[old], is.head_values(h)[j]));
+        EXPECT_EQ(was.head_bias(h)[old].item<float>(), is.bias.defined() ? is.head_bias(h)[j].item<float>() : 0.0F);
+      }
+    }
+  }
+}
+
+// --- grouped queries (spec J-11)
+
+// Two query heads that ask the same are one: the number of query heads plays no part.
+TEST_P(EveryMethod, EqualQueryHeadsAreOne) {
+  const auto* method = dynamic_cast<const PerHeadMethod*>(method_.get());
+  if (method == nullptr) GTEST_SKIP() << "is no method of single heads";
+  if (GetParam().name == "expected_attention") GTEST_SKIP() << "needs a model, which has one number of query heads";
+  const HeadProblem one = random_head(60, 140, 16, 41, true);
+  HeadProblem two = one;
+  two.queries = at::cat({one.queries, one.queries});
+  two.window_queries = [&](int64_t n) { return at::cat({one.window_queries(n), one.window_queries(n)}); };
+  const HeadFit a = method->fit(one, {20}).front(), b = method->fit(two, {20}).front();
+  EXPECT_TRUE(at::equal(a.indices, b.indices));
+  EXPECT_LT((a.keys - b.keys).abs().max().item<float>(), 1e-5);
+  EXPECT_LT((a.values - b.values).abs().max().item<float>(), 1e-3);
+  EXPECT_EQ(a.bias.defined(), b.bias.defined());
+  if (a.bias.defined()) {
+    EXPECT_LT((a.bias - b.bias).abs().max().item<float>(), 1e-3);
+  }
+}
+
 // The order of entries may change, so sums round otherwise, and no more than that.
 TEST_P(EveryMethod, KeepingEverythingChangesNoLogits) {
   if (!method_->compacts_cache()) GTEST_SKIP() << "builds a cache of its own";
@@ -280,8 +385,11 @@ TEST(Methods, OnlyRandomOnesDependOnTheSeed) {
     return !same_bits(scene.compact(*method, budgets, 1)[0].cache, scene.compact(*method, budgets, 2)[0].cache);
   };
   EXPECT_TRUE(differs("random_keys"));
-  for (const char* name : {"full_cache", "no_context", "h2o", "snapkv", "streaming_llm"})
+  EXPECT_TRUE(differs("cam"));
+  for (const char* name : {"d2o", "expected_attention", "full_cache", "h2o", "key_norm", "keydiff", "kvzip",
+                           "no_context", "snapkv", "streaming_llm", "tova", "truncate"}) {
     EXPECT_FALSE(differs(name)) << name;
+  }
 }
 
 TEST(Methods, RandomKeysDrawsForEachHeadItsOwn) {

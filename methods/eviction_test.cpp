@@ -379,6 +379,22 @@ TEST(Eviction, ExpectedAttentionIsTheMeanOfManyQueries) {
   EXPECT_GT((bare->scores(head) / expected - 1).abs().max().item<double>(), error.max().item<double>());
 }
 
+// Two query heads that ask the same are one (spec J-11).
+TEST(Eviction, ExpectedAttentionTakesEqualQueryHeadsForOne) {
+  const Scene& scene = Scene::of(at::kFloat);
+  const at::Tensor one = normal_numbers({30, 16}, 60);
+  const at::Tensor positions = at::arange(7, 37).repeat({2});
+  const GivenQueries queries(at::cat({one, one}).expand({kKvHeads, 60, 16}), positions);
+  const CompactionRequest request = scene_request(scene, queries);
+  const HeadProblem head = scene_head(scene, request, 0, 1);
+  NaiveExpectation naive = naive_expectation(scene, head, positions);
+  naive.queries = one;
+  naive.group_size = 1;
+  naive.n_future = 40;
+  expect_scores(NamedMethod("expected_attention", {{"n_future", 40}, {"n_sink", 0}})->scores(head),
+                naive_expected_attention(naive), 1e-3);
+}
+
 TEST(Eviction, ExpectedAttentionNeedsPositions) {
   const Scene& scene = Scene::of(at::kFloat);
   const NamedMethod method("expected_attention");
