@@ -129,13 +129,18 @@ std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
   report_command->add_option("folder", arguments.folder, "results folder")->required();
 
   CLI::App* list_command = app.add_subcommand("list", "what can stand in a sweep file, with options");
-  list_command->add_option("kind", arguments.kind, "methods, queries, datasets, tasks or families")->required();
+  list_command->add_option("kind", arguments.kind, "methods, queries, budgets, datasets, tasks or families")
+      ->required();
   list_command->add_flag("--json", arguments.json, "as JSON");
 
   CLI::App* validate_command = app.add_subcommand("validate", "check a sweep file without running it");
   validate_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
 
-  return {{"inspect", declare_inspect(app)},
+  return {{"ask", declare_ask(app)},
+          {"capture", declare_capture(app)},
+          {"compact", declare_compact(app)},
+          {"fit", declare_fit(app)},
+          {"inspect", declare_inspect(app)},
           {"generate", declare_generate(app)},
           {"perplexity", declare_perplexity(app)},
           {"tokenize", declare_tokenize(app)}};

@@ -1,5 +1,6 @@
-// The commands that look at one model: tokenize, perplexity, generate, inspect. Each function adds its command to `app`
-// and returns what runs it; the result is the exit code.
+// The commands beside sweeps: those that look at one model (tokenize, perplexity, generate, inspect), and those that
+// compact without questions (fit, capture, compact, ask). Each function adds its command to `app` and returns what runs
+// it; the result is the exit code.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -13,5 +14,9 @@ Runner declare_tokenize(CLI::App& app);
 Runner declare_perplexity(CLI::App& app);
 Runner declare_generate(CLI::App& app);
 Runner declare_inspect(CLI::App& app);
+Runner declare_fit(CLI::App& app);
+Runner declare_capture(CLI::App& app);
+Runner declare_compact(CLI::App& app);
+Runner declare_ask(CLI::App& app);
 
 }  // namespace kvc

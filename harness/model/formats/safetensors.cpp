@@ -39,6 +39,7 @@ class HeaderReader final : public nlohmann::json_sax<json> {
  public:
   explicit HeaderReader(const std::string& path) : path_(path) {}
   std::vector<Entry> entries;
+  std::map<std::string, std::string> metadata;
 
   bool null() override { return unexpected("null"); }
   bool boolean(bool) override { return unexpected("a boolean"); }
@@ -53,7 +54,10 @@ class HeaderReader final : public nlohmann::json_sax<json> {
     return true;
   }
   bool string(string_t& value) override {
-    if (place_ == Place::kMetadata) return true;
+    if (place_ == Place::kMetadata) {
+      metadata[key_] = std::move(value);
+      return true;
+    }
     if (place_ != Place::kTensor || key_ != "dtype") return unexpected(fmt::format("'{}'", printable(value)));
     entries.back().type = std::move(value);
     return true;
@@ -126,7 +130,10 @@ class HeaderReader final : public nlohmann::json_sax<json> {
   std::set<std::string> names_;
 };
 
-const GgmlType* number_type(const std::string& name) {
+constexpr GgmlType kInteger = {27, "I64", 1, 8, nullptr};
+
+const GgmlType* number_type(const std::string& name, bool integers) {
+  if (integers && name == "I64") return &kInteger;
   if (name == "F32") return find_ggml_type(0);
   if (name == "F16") return find_ggml_type(1);
   if (name == "BF16") return find_ggml_type(30);
@@ -134,12 +141,12 @@ const GgmlType* number_type(const std::string& name) {
 }
 
 // Checks all of an entry that does not depend on its neighbours.
-StoredTensor checked(const Entry& entry, std::span<const std::byte> data, const std::string& path) {
+StoredTensor checked(const Entry& entry, std::span<const std::byte> data, const std::string& path, bool integers) {
   const std::string what = fmt::format("tensor '{}'", printable(entry.name));
-  StoredTensor tensor{entry.name, number_type(entry.type), {}, {}};
+  StoredTensor tensor{entry.name, number_type(entry.type, integers), {}, {}};
   if (tensor.type == nullptr) {
     refuse(fmt::format("{} is stored as {}, which is not supported", what, printable(entry.type)), path,
-           "take the model in F32, F16 or BF16, or a GGUF file of it");
+           integers ? "store it as F32, F16, BF16 or I64" : "take the model in F32, F16 or BF16, or a GGUF file of it");
   }
   if (entry.shape.empty() || entry.shape.size() > 4) {
     refuse(fmt::format("{} has {} dimensions; 1 to 4 are possible", what, entry.shape.size()), path);
@@ -194,14 +201,18 @@ std::span<const std::byte> header_of(std::span<const std::byte> bytes, const std
 
 }  // namespace
 
-std::vector<StoredTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& path) {
+std::vector<StoredTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& path,
+                                            SafetensorsExtra* extra) {
   const std::span<const std::byte> header = header_of(bytes, path);
   if (header.empty() || header.front() != std::byte{'{'}) refuse("the header is no JSON object", path);
   HeaderReader reader(path);
   json::sax_parse(as_text(header), &reader);
   const std::span<const std::byte> data = bytes.subspan(8 + header.size());
   std::vector<StoredTensor> tensors;
-  for (const Entry& entry : reader.entries) tensors.push_back(checked(entry, data, path));
+  for (const Entry& entry : reader.entries) {
+    tensors.push_back(checked(entry, data, path, extra != nullptr && extra->integers));
+  }
+  if (extra != nullptr) extra->metadata = std::move(reader.metadata);
   std::sort(tensors.begin(), tensors.end(),
             [](const StoredTensor& a, const StoredTensor& b) { return a.bytes.data() < b.bytes.data(); });
   const std::byte* end = data.data();

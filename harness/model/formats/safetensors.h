@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,9 +15,16 @@
 
 namespace kvc {
 
+// What a file may hold besides weights.
+struct SafetensorsExtra {
+  bool integers = false;                        // in: tensors of I64 are taken too; their type decodes nothing
+  std::map<std::string, std::string> metadata;  // out: "__metadata__"
+};
+
 // The tensors of one file (F32, F16, BF16), sorted by their place in it. Their bytes lie inside `bytes`, one behind the
 // other without gap or overlap, and reach to its end. Throws Error(kData) naming file, tensor and numbers.
-std::vector<StoredTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& path);
+std::vector<StoredTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& path,
+                                            SafetensorsExtra* extra = nullptr);
 
 // All weights of a folder: model.safetensors, or else the files that model.safetensors.index.json names.
 class SafetensorsFolder : public TensorSource {

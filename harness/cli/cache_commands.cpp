@@ -1,0 +1,354 @@
+// kvc capture, compact and ask: one document's cache outside of a sweep. Compact once, ask ever after.
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "harness/api/cache_file.h"
+#include "harness/api/compaction_method.h"
+#include "harness/api/query_source.h"
+#include "harness/cli/model_commands.h"
+#include "harness/cli/model_options.h"
+#include "harness/cli/writing.h"
+#include "harness/core/error.h"
+#include "harness/core/json_lines.h"
+#include "harness/core/stopwatch.h"
+#include "harness/core/text_file.h"
+#include "harness/model/formats/tensor_file.h"
+#include "harness/sweep/plugin_entry.h"
+#include "harness/sweep/progress.h"
+
+namespace kvc {
+namespace {
+
+struct Options {
+  ModelConfig model;
+  std::string document, cache, out;
+  std::string layers;
+  std::string method, target, queries = "repeat_prefill", budget = "uniform";
+  int64_t protect = 0;
+  std::vector<std::string> questions;
+  DecodeSettings decode;
+  std::uint64_t seed = 0;
+  bool json = false;
+  bool quiet = false;
+};
+
+class Notes {
+ public:
+  explicit Notes(bool quiet) : quiet_(quiet) {}
+  template <class... Args>
+  void operator()(fmt::format_string<Args...> format, Args&&... args) const {
+    if (!quiet_) fmt::print(stderr, "{}\n", fmt::format(format, std::forward<Args>(args)...));
+  }
+
+ private:
+  bool quiet_;
+};
+
+// The full cache of a document's context.
+SavedCache read_document(const Model& model, const std::string& path, bool quiet) {
+  const c10::InferenceMode inference;
+  const std::string text = read_text_file(path);
+  Context context = make_context(model, text);
+  Progress progress(quiet || context.tokens.size() < 2000);
+  progress.expect(static_cast<int64_t>(context.tokens.size()));
+  progress.begin();
+  const int64_t last_layer = model.spec().n_layers - 1;
+  KvCache cache =
+      model.decoder().prefill(context.tokens, 1024, [&](int64_t layer, int64_t first_token, const at::Tensor& queries) {
+        if (layer == last_layer) progress.reached(first_token + queries.size(0), "tokens read");
+      });
+  Json about = {{"document", last_name(path)}, {"document_hash", stable_hash(text)}, {"steps", Json::array()}};
+  return {std::move(cache), std::move(context), true, std::move(about)};
+}
+
+SavedCache open_source(const Model& model, const Options& options) {
+  if (options.document.empty() == options.cache.empty()) {
+    throw Error(ErrorKind::kUsage, "one of --document and --cache is needed", "kvc",
+                "name a text with --document, or a cache of kvc compact with --cache");
+  }
+  return options.cache.empty() ? read_document(model, options.document, options.quiet)
+                               : load_cache(options.cache, model);
+}
+
+std::unique_ptr<LayerQueries> make_queries(const Resolved<QuerySource>& source, const Model& model,
+                                           const SavedCache& saved, std::uint64_t seed) {
+  const c10::InferenceMode inference;
+  return source.plugin->make({model, saved.context, saved.cache, derive_seed(seed, "queries")});
+}
+
+// "2,14", "2-5" or "all".
+std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers) {
+  const auto refuse = [&](const std::string& part) {
+    throw Error(ErrorKind::kUsage, fmt::format("'{}' names no layer; the model has 0 to {}", part, n_layers - 1),
+                "--layers", "write 2,14 or 0-3 or all");
+  };
+  std::vector<int64_t> list;
+  if (text == "all") {
+    for (int64_t i = 0; i < n_layers; ++i) list.push_back(i);
+    return list;
+  }
+  size_t at = 0;
+  while (at <= text.size()) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    const std::string part = text.substr(at, comma - at);
+    const size_t dash = part.find('-');
+    const auto number = [&](const std::string& digits) {
+      int64_t value = -1;
+      const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+      if (digits.empty() || error != std::errc{} || end != digits.data() + digits.size() || value < 0 ||
+          value >= n_layers) {
+        refuse(part);
+      }
+      return value;
+    };
+    const int64_t first = number(part.substr(0, dash));
+    const int64_t last = dash == std::string::npos ? first : number(part.substr(dash + 1));
+    for (int64_t i = first; i <= last; ++i) {
+      if (std::find(list.begin(), list.end(), i) == list.end()) list.push_back(i);
+    }
+    if (last < first) refuse(part);
+    at = comma + 1;
+  }
+  return list;
+}
+
+int capture(const Options& options) {
+  const auto source = plugin_from_text<QuerySource>("queries", options.queries, "--queries");
+  const Model model = Model::load(options.model);
+  const std::vector<int64_t> layers = parse_layers(options.layers, model.spec().n_layers);
+  const SavedCache saved = open_source(model, options);
+  const auto queries = make_queries(source, model, saved, options.seed);
+  const Compactable span{saved.context.prefix_len, saved.context.suffix_len};
+  TensorFile file;
+  for (const int64_t layer : layers) {
+    const LayerKv& kv = saved.cache.layer(layer);
+    const at::Tensor all = queries->layer(layer, nullptr);
+    for (int64_t head = 0; head < kv.n_kv_heads(); ++head) {
+      const std::string at = fmt::format("L{}H{}.", layer, head);
+      const int64_t length = span.source_len(kv.head_len(head));
+      file.tensors[at + "K"] = kv.head_keys(head).narrow(0, span.prefix_len, length);
+      file.tensors[at + "V"] = kv.head_values(head).narrow(0, span.prefix_len, length);
+      file.tensors[at + "Q"] = all.select(0, head);
+      if (kv.bias.defined()) file.tensors[at + "bias"] = kv.head_bias(head).narrow(0, span.prefix_len, length);
+    }
+  }
+  file.metadata = {{"format", "kvcompact.heads.v1"},       {"kvc_version", KVC_VERSION},
+                   {"queries", source.value.dump()},       {"group_size", std::to_string(model.spec().group_size())},
+                   {"seed", std::to_string(options.seed)}, {"prefix_len", std::to_string(span.prefix_len)},
+                   {"model", model.identity().dump()},     {"about", saved.about.dump()}};
+  write_tensor_file(options.out, file);
+  if (!options.quiet) {
+    fmt::print(stderr, "{} heads of {} entries and {} queries each in {}\n",
+               layers.size() * static_cast<size_t>(model.spec().n_kv_heads),
+               span.source_len(saved.cache.layer(0).head_len(0)), queries->n_queries(), options.out);
+  }
+  return 0;
+}
+
+class CompactCommand {
+ public:
+  explicit CompactCommand(const Options& options)
+      : options_(options),
+        method_(plugin_from_text<CompactionMethod>("method", options.method, "--method")),
+        budget_(plugin_from_text<BudgetRule>("budget", options.budget, "--budget")) {
+    if (method_.plugin->needs_target() && options.target.empty()) {
+      throw Error(ErrorKind::kUsage, fmt::format("method '{}' needs a target", name()), "--target",
+                  "write --target 0.05, or --target '512 entries'");
+    }
+    if (!method_.plugin->needs_target() && !options.target.empty()) {
+      throw Error(ErrorKind::kUsage, fmt::format("method '{}' takes no target", name()), "--target", "leave it out");
+    }
+    if (method_.plugin->needs_queries())
+      source_ = plugin_from_text<QuerySource>("queries", options.queries, "--queries");
+    if (!options.target.empty()) {
+      Problems problems;
+      Json value = Json::parse(options.target, nullptr, /*allow_exceptions=*/false);
+      target_ = TargetSize::from_json(value.is_number() ? value : Json(options.target), "--target", problems);
+      problems.throw_if_any();
+    }
+  }
+
+  int run() {
+    const Notes note(options_.quiet);
+    const Model model = Model::load(options_.model);
+    Stopwatch clock;
+    SavedCache saved = open_source(model, options_);
+    const double read_s = clock.lap();
+    if (!saved.compactable) {
+      throw Error(ErrorKind::kData, "the entries of this cache are not those of its document in order", options_.cache,
+                  "compact the document itself");
+    }
+    std::unique_ptr<LayerQueries> queries;
+    if (source_) queries = make_queries(*source_, model, saved, options_.seed);
+    const double queries_s = clock.lap();
+    Compaction made = compact(model, saved, queries.get());
+    const double compact_s = clock.lap();
+    Json step = {{"method", method_.value},
+                 {"target", target_ ? target_->to_json() : Json(nullptr)},
+                 {"queries", source_ ? source_->value : Json(nullptr)},
+                 {"budget", budget_.value},
+                 {"protect", options_.protect},
+                 {"seed", options_.seed},
+                 {"entries_before", saved.cache.n_entries()},
+                 {"entries_after", made.cache.n_entries()},
+                 {"bytes_before", saved.cache.bytes()},
+                 {"bytes_after", made.cache.bytes()},
+                 {"seconds", {{"read_s", read_s}, {"queries_s", queries_s}, {"compaction_s", compact_s}}},
+                 {"notes", made.notes}};
+    saved.about["steps"].push_back(step);
+    const SavedCache result{std::move(made.cache), std::move(saved.context), method_.plugin->compacts_cache(),
+                            saved.about};
+    save_cache(options_.out, result, model);
+    if (options_.json) print_out(step.dump() + "\n");
+    const double before = static_cast<double>(saved.cache.bytes());
+    note(
+        "{} entries ({:.1f} MiB) instead of {} ({:.1f} MiB): {:.1f}x fewer bytes; read {:.2f} s, queries {:.2f} s, "
+        "compaction {:.2f} s; in {}",
+        result.cache.n_entries(), static_cast<double>(result.cache.bytes()) / 1048576, saved.cache.n_entries(),
+        before / 1048576, before / static_cast<double>(result.cache.bytes()), read_s, queries_s, compact_s,
+        options_.out);
+    return 0;
+  }
+
+ private:
+  std::string name() const { return method_.value.at("name").get<std::string>(); }
+
+  Compaction compact(const Model& model, const SavedCache& saved, const LayerQueries* queries) const {
+    const Compactable span{saved.context.prefix_len, saved.context.suffix_len + options_.protect};
+    std::vector<std::vector<int64_t>> source_len;
+    for (int64_t layer = 0; layer < saved.cache.n_layers(); ++layer) {
+      source_len.emplace_back();
+      for (int64_t head = 0; head < saved.cache.n_kv_heads(); ++head) {
+        source_len.back().push_back(span.source_len(saved.cache.layer(layer).head_len(head)));
+        if (source_len.back().back() >= 1) continue;
+        throw Error(ErrorKind::kData,
+                    fmt::format("layer {}, head {} has no entry left to compact beside {} protected ones", layer, head,
+                                options_.protect),
+                    "--protect", "protect fewer");
+      }
+    }
+    std::vector<HeadBudget> budgets;
+    if (target_) budgets.push_back(budget_.plugin->spread({*target_, source_len}));
+    std::vector<Compaction> made = method_.plugin->compact(
+        {model, saved.context, saved.cache, span, queries, budgets, derive_seed(options_.seed, "method")});
+    return std::move(made.front());
+  }
+
+  const Options& options_;
+  Resolved<CompactionMethod> method_;
+  Resolved<BudgetRule> budget_;
+  std::optional<Resolved<QuerySource>> source_;
+  std::optional<TargetSize> target_;
+};
+
+int ask(const Options& options) {
+  const Model model = Model::load(options.model);
+  const SavedCache saved = open_source(model, options);
+  std::vector<std::vector<int64_t>> prompts;
+  std::vector<std::uint64_t> seeds;
+  for (const std::string& question : options.questions) {
+    prompts.push_back(make_question_prompt(model, question));
+    seeds.push_back(derive_seed(options.seed, "ask/" + question));
+    const int64_t needed = saved.cache.next_position() + static_cast<int64_t>(prompts.back().size());
+    if (needed >= model.spec().max_positions) {
+      throw Error(ErrorKind::kData,
+                  fmt::format("the question ends at position {}; the model has {}", needed, model.spec().max_positions),
+                  "--question", "ask a shorter one, or take a model with more positions");
+    }
+  }
+  // Words are shown as they come where only one answer is written.
+  const bool live = prompts.size() == 1 && !options.json;
+  LiveText words(model.tokenizer(), options.decode.stop);
+  TokenSink sink;
+  if (live) sink = [&](size_t, int64_t token) { words.feed(token); };
+  const Stopwatch clock;
+  const std::vector<Generation> answers = generate(model, saved.cache, prompts, options.decode, seeds, sink);
+  if (live) words.finish();
+  int64_t n_tokens = 0;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    n_tokens += static_cast<int64_t>(answers[i].tokens.size());
+    if (options.json) {
+      const Json line = {{"question", options.questions[i]},   {"answer", answers[i].text},
+                         {"ids", answers[i].tokens},           {"stop_reason", answers[i].stop_reason},
+                         {"decode", options.decode.to_json()}, {"seed", options.seed}};
+      print_out(line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    } else if (!live) {
+      print_out(fmt::format("{}\n  {}\n", options.questions[i], answers[i].text));
+    }
+  }
+  const Notes note(options.quiet);
+  note("{} tokens in {:.2f} s over a cache of {:.1f} MiB", n_tokens, clock.seconds(),
+       static_cast<double>(saved.cache.bytes()) / 1048576);
+  return 0;
+}
+
+void add_source(CLI::App& command, Options& options) {
+  add_model_options(command, options.model);
+  command.add_option("--chat-template", options.model.chat_template,
+                     "name of a built-in one; default: the model's own");
+  auto* document = command.add_option("--document", options.document, "text file to read; - for standard input");
+  command.add_option("--cache", options.cache, "cache that kvc compact wrote, in place of a document")
+      ->excludes(document);
+  command.add_option("--seed", options.seed, "of everything random; default 0");
+  command.add_flag("--quiet", options.quiet, "no progress on stderr");
+}
+
+void add_queries(CLI::App& command, Options& options) {
+  command.add_option("--queries", options.queries, "source of reference queries, or '{queries: NAME, option: value}'")
+      ->capture_default_str();
+}
+
+}  // namespace
+
+Runner declare_capture(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("capture", "write keys, values and reference queries of a document's heads, for kvc fit");
+  add_source(*command, *options);
+  add_queries(*command, *options);
+  command->add_option("--layers", options->layers, "2,14 or 0-3 or all")->required();
+  command->add_option("--out", options->out, "safetensors file: L2H0.K (T,d), .V (T,d), .Q (n,d) for each head")
+      ->required();
+  return [options] { return capture(*options); };
+}
+
+Runner declare_compact(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("compact", "compact a document's cache, or a compact one once more, and keep it for kvc ask");
+  add_source(*command, *options);
+  add_queries(*command, *options);
+  command->add_option("--method", options->method, "snapkv, or '{method: attention_matching, bias: none}'")->required();
+  command->add_option("--target", options->target, "kept fraction (0.05) or '512 entries', of the compactable span");
+  command->add_option("--budget", options->budget, "how heads share the target: a rule of kvc list budgets")
+      ->capture_default_str();
+  command->add_option("--protect", options->protect, "last entries of the span that are kept as they are")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--out", options->out, "safetensors file for the cache")->required();
+  command->add_flag("--json", options->json, "sizes and seconds as JSON on stdout");
+  return [options] { return CompactCommand(*options).run(); };
+}
+
+Runner declare_ask(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  options->decode.max_new_tokens = 256;
+  CLI::App* command = app.add_subcommand("ask", "ask questions of a cache that kvc compact wrote, or of a document");
+  add_source(*command, *options);
+  command->add_option("--question", options->questions, "may be given several times; all are answered together")
+      ->required()
+      ->allow_extra_args(false);
+  add_decode_options(*command, options->decode);
+  command->add_flag("--json", options->json, "one JSON line a question");
+  return [options] { return ask(*options); };
+}
+
+}  // namespace kvc

@@ -1,0 +1,56 @@
+#include "harness/cli/writing.h"
+
+#include <algorithm>
+
+#include "harness/cli/model_options.h"
+
+namespace kvc {
+
+LiveText::LiveText(const Tokenizer& tokenizer, const std::vector<std::string>& stops)
+    : decoder_(tokenizer), stops_(stops) {
+  for (const std::string& stop : stops) held_ = std::max(held_, stop.size() - 1);
+}
+
+void LiveText::feed(int64_t token) {
+  text_ += decoder_.feed(token);
+  show(text_.size() - std::min(text_.size(), held_));
+}
+
+void LiveText::finish() {
+  text_ += decoder_.flush();
+  show(text_.size());
+  print_out("\n");
+}
+
+void LiveText::show(size_t end) {
+  for (const std::string& stop : stops_) end = std::min(end, text_.find(stop, shown_));
+  while (end > shown_ && end < text_.size() && (static_cast<unsigned char>(text_[end]) & 0xC0U) == 0x80U) --end;
+  if (end <= shown_) return;
+  print_out(text_.substr(shown_, end - shown_));
+  shown_ = end;
+}
+
+void add_decode_options(CLI::App& command, DecodeSettings& decode) {
+  command.add_option("--max-new-tokens", decode.max_new_tokens, "tokens to write at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--temperature", decode.temperature, "0: greedy")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command.add_option("--top-k", decode.top_k, "sample among so many tokens; 0: all")->check(CLI::NonNegativeNumber);
+  command.add_option("--top-p", decode.top_p, "sample among the fewest tokens of so much probability")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--min-p", decode.min_p, "least probability, as a part of the likeliest token's")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--stop", decode.stop, "a text that ends the answer; may be given several times")
+      ->each([](const std::string& text) {
+        if (text.empty()) throw CLI::ValidationError("--stop", "is empty; give a text");
+      })
+      ->allow_extra_args(false);
+  command
+      .add_option("--thinking-budget", decode.thinking_budget,
+                  "tokens of thought before </think> is put in; default: no limit")
+      ->check(CLI::NonNegativeNumber);
+}
+
+}  // namespace kvc
