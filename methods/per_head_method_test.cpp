@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <string>
@@ -165,6 +166,89 @@ TEST(PerHeadMethod, SumsNotesOverHeadsAndHandsOutTheWallClock) {
   for (const Compaction& one : made) {
     EXPECT_GE(one.shared_s, 0.0);
     EXPECT_GT(one.own_s, 0.0);
+  }
+}
+
+// --- budgets that heads share by score
+
+HeadBudget shared_by_score(int64_t target_len, AdaptiveShare share) {
+  HeadBudget budget = every_head(target_len);
+  budget.adaptive = share;
+  return budget;
+}
+
+// Which entries of a head are in the compact cache, true or false for each.
+std::vector<bool> is_kept(const Scene& scene, const KvCache& cache, int64_t layer, int64_t kv_head) {
+  const at::Tensor all =
+      scene.full.layer(layer).head_keys(kv_head).narrow(0, scene.context.prefix_len, scene.source_len());
+  const int64_t n = cache.layer(layer).head_len(kv_head) - scene.template_len();
+  const at::Tensor kept = cache.layer(layer).head_keys(kv_head).narrow(0, scene.context.prefix_len, n);
+  std::vector<bool> list;
+  for (int64_t j = 0; j < scene.source_len(); ++j) {
+    list.push_back(kept.eq(all[j]).all(1).any().item<bool>());
+  }
+  return list;
+}
+
+// The best entries of all heads of `layers` stay, whichever heads they belong to.
+void expect_best_of(const Scene& scene, const KvCache& cache, const std::vector<int64_t>& layers) {
+  const auto method = Registry<CompactionMethod>::instance().create("kvzip", Json::object());
+  float worst_kept = 2, best_lost = -1;
+  for (const int64_t layer : layers) {
+    for (int64_t h = 0; h < kKvHeads; ++h) {
+      HeadProblem head;
+      head.keys = scene.full.layer(layer).head_keys(h).narrow(0, scene.context.prefix_len, scene.source_len());
+      head.queries = scene.queries->layer(layer, nullptr).select(0, h);
+      const at::Tensor scores = dynamic_cast<const PerHeadMethod&>(*method).scores(head);
+      const std::vector<bool> kept = is_kept(scene, cache, layer, h);
+      for (size_t j = 0; j < kept.size(); ++j) {
+        const auto score = scores[static_cast<int64_t>(j)].item<float>();
+        if (kept[j]) worst_kept = std::min(worst_kept, score);
+        if (!kept[j]) best_lost = std::max(best_lost, score);
+      }
+    }
+  }
+  EXPECT_GE(worst_kept, best_lost);
+}
+
+TEST(PerHeadMethod, KvzipsOwnBudgetKeepsTheBestOfTheWholeCache) {
+  const Scene& scene = Scene::of(at::kFloat);
+  const auto method = Registry<CompactionMethod>::instance().create("kvzip", Json::object());
+  const std::vector<Compaction> made = scene.compact(*method, {shared_by_score(25, {AdaptiveShare::Scope::kAll, 0.0})});
+  const KvCache& cache = made[0].cache;
+  EXPECT_EQ(cache.n_entries(), kLayers * kKvHeads * (scene.template_len() + 25));
+  EXPECT_NE(cache.layer(0).head_len(0), cache.layer(1).head_len(0));
+  expect_best_of(scene, cache, {0, 1});
+}
+
+TEST(PerHeadMethod, AdaKvSharesALayersBudgetAmongItsHeads) {
+  const Scene& scene = Scene::of(at::kFloat);
+  const auto method = Registry<CompactionMethod>::instance().create("kvzip", Json::object());
+  using Scope = AdaptiveShare::Scope;
+  const std::vector<Compaction> made =
+      scene.compact(*method, {shared_by_score(25, {Scope::kLayer, 0.0}), shared_by_score(25, {Scope::kLayer, 0.8}),
+                              shared_by_score(25, {Scope::kLayer, 1.0}), every_head(25)});
+  for (int64_t layer = 0; layer < kLayers; ++layer) {
+    for (const Compaction& one : made) {
+      EXPECT_EQ(one.cache.layer(layer).n_entries(), kKvHeads * (scene.template_len() + 25));
+    }
+    expect_best_of(scene, made[0].cache, {layer});
+    for (int64_t h = 0; h < kKvHeads; ++h) EXPECT_GE(made[1].cache.layer(layer).head_len(h), scene.template_len() + 20);
+  }
+  EXPECT_TRUE(same_bits(made[2].cache, made[3].cache));
+}
+
+TEST(PerHeadMethod, MethodsWithoutScoresRefuseToShareByThem) {
+  const Scene& scene = Scene::of(at::kFloat);
+  for (const char* name : {"random_keys", "streaming_llm", "truncate"}) {
+    const auto method = Registry<CompactionMethod>::instance().create(name, Json::object());
+    try {
+      scene.compact(*method, {shared_by_score(25, {})});
+      ADD_FAILURE() << name;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::kUsage);
+      EXPECT_THAT(e.what(), HasSubstr("has no scores"));
+    }
   }
 }
 
