@@ -1,9 +1,8 @@
 // The front door as a user meets it: exit codes, what goes to stdout and what to stderr, on the real demo model.
-#include "harness/cli/cli.h"
+#include "harness/cli/cli_test.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -19,43 +18,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-const std::string kRoot = KVC_SOURCE_DIR;
-const std::string kModel = kRoot + "/models/smollm2-135m-instruct.gguf";
-
-struct Outcome {
-  int code = 0;
-  std::string out, err;
-};
-
-Outcome kvc(const std::vector<std::string>& arguments) {
-  std::vector<const char*> argv = {"kvc"};
-  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-  ::testing::internal::CaptureStdout();
-  ::testing::internal::CaptureStderr();
-  Outcome outcome;
-  outcome.code = run_cli(static_cast<int>(argv.size()), argv.data());
-  outcome.out = ::testing::internal::GetCapturedStdout();
-  outcome.err = ::testing::internal::GetCapturedStderr();
-  return outcome;
-}
-
-class Cli : public ::testing::Test {
- protected:
-  Cli() : folder_(std::filesystem::temp_directory_path() / ("kvc_cli_test_" + std::to_string(::getpid()))) {
-    std::filesystem::create_directories(folder_);
-  }
-  ~Cli() override { std::filesystem::remove_all(folder_); }
-
-  std::string write(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    return folder_ / name;
-  }
-  std::string path(const std::string& name) const { return folder_ / name; }
-
- private:
-  std::filesystem::path folder_;
-};
 
 TEST_F(Cli, UsageMistakesEndWithTwo) {
   EXPECT_EQ(kvc({}).code, 2);

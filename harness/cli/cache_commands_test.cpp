@@ -1,0 +1,159 @@
+// kvc fit, capture, compact and ask on the real demo model: what one command writes the next one reads.
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "harness/cli/cli_test.h"
+#include "harness/core/config_text.h"
+#include "harness/core/text_file.h"
+#include "harness/model/formats/tensor_file.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr const char* kText =
+    "The lighthouse of Varna was built in 1863 by Elena Petrova. Its lamp burned whale oil until 1911, when it was "
+    "given an electric light. The keeper's cat was called Admiral. In storms the keeper rang a bell every ninety "
+    "seconds, day and night, and wrote each ship's name into a green book that is still kept in the town hall.";
+
+class CacheCommands : public Cli {
+ protected:
+  std::string document() const { return write("document.txt", kText); }
+  Outcome compact(std::vector<std::string> more) const {
+    std::vector<std::string> arguments = {"compact", "--model", kModel, "--quiet", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return kvc(arguments);
+  }
+};
+
+TEST_F(CacheCommands, CompactOnceAskEverAfter) {
+  const std::string cache = path("cache.safetensors");
+  const Outcome made =
+      compact({"--document", document(), "--method", "attention_matching", "--target", "0.5", "--out", cache});
+  ASSERT_EQ(made.code, 0) << made.err;
+  const Json step = Json::parse(made.out);
+  EXPECT_LT(step.at("entries_after").get<int64_t>(), step.at("entries_before").get<int64_t>());
+  const Outcome answer =
+      kvc({"ask", "--model", kModel, "--cache", cache, "--question", "When was the lighthouse built?", "--question",
+           "What was the cat called?", "--max-new-tokens", "16", "--json", "--quiet"});
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.out, HasSubstr("1863"));
+  EXPECT_EQ(std::count(answer.out.begin(), answer.out.end(), '\n'), 2);
+
+  // Once more, with the last entries protected; the file remembers both steps.
+  const std::string smaller = path("smaller.safetensors");
+  const Outcome again =
+      compact({"--cache", cache, "--method", "snapkv", "--target", "0.5", "--protect", "4", "--out", smaller});
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(Json::parse(again.out).at("entries_before"), step.at("entries_after"));
+  EXPECT_EQ(Json::parse(read_tensor_file(smaller).metadata.at("about")).at("steps").size(), 2u);
+}
+
+TEST_F(CacheCommands, KeepingEverythingAnswersAsTheDocumentDoes) {
+  const std::string cache = path("all.safetensors");
+  ASSERT_EQ(compact({"--document", document(), "--method", "snapkv", "--target", "1.0", "--out", cache}).code, 0);
+  const auto ask = [&](const std::string& source, const std::string& file) {
+    return kvc({"ask", "--model", kModel, source, file, "--question", "Who built it?", "--max-new-tokens", "8",
+                "--quiet"})
+        .out;
+  };
+  const std::string answer = ask("--document", document());
+  EXPECT_FALSE(answer.empty());
+  EXPECT_EQ(ask("--cache", cache), answer);
+}
+
+TEST_F(CacheCommands, CapturedHeadsAreFitted) {
+  const std::string heads = path("heads.safetensors");
+  const Outcome captured =
+      kvc({"capture", "--model", kModel, "--document", document(), "--layers", "3,7", "--out", heads});
+  ASSERT_EQ(captured.code, 0) << captured.err;
+  const TensorFile dump = read_tensor_file(heads);
+  EXPECT_EQ(dump.tensors.size(), 2u * 3 * 3);
+  EXPECT_EQ(dump.tensors.at("L3H0.K").size(1), 64);
+
+  const std::string out = path("compact.safetensors"), report = path("report.json");
+  const Outcome fitted = kvc({"fit", "--in", heads, "--method", "attention_matching", "--target", "20", "--out", out,
+                              "--report", report, "--held-out", "0.25", "--group-size", "3"});
+  ASSERT_EQ(fitted.code, 0) << fitted.err;
+  EXPECT_THAT(fitted.out, AllOf(HasSubstr("L3H2"), HasSubstr("held out")));
+  const TensorFile compact = read_tensor_file(out);
+  EXPECT_EQ(compact.tensors.at("L7H1.indices").scalar_type(), at::kLong);
+  EXPECT_EQ(compact.tensors.at("L7H1.indices").size(0), 20);
+  EXPECT_EQ(compact.tensors.at("L7H1.bias").scalar_type(), at::kFloat);
+  EXPECT_TRUE(at::equal(compact.tensors.at("L7H1.keys"),
+                        dump.tensors.at("L7H1.K").index_select(0, compact.tensors.at("L7H1.indices"))));
+  const Json head = Json::parse(read_text_file(report)).at("heads").at("L3H0");
+  EXPECT_EQ(head.at("target_len"), 20);
+  EXPECT_GT(head.at("held_out_queries").at("n_queries"), 0);
+  EXPECT_LT(head.at("fit_queries").at("output_relative").get<double>(), 1.0);
+}
+
+TEST_F(CacheCommands, AUsersOwnTensors) {
+  at::manual_seed(5);
+  const std::string in = path("own.safetensors"), out = path("out.safetensors");
+  TensorFile file;
+  file.tensors = {{"K", at::randn({30, 8}, at::kBFloat16)},
+                  {"V", at::randn({30, 8}, at::kBFloat16)},
+                  {"Q", at::randn({40, 8}, at::kBFloat16)},
+                  {"bias", at::zeros({30})}};
+  write_tensor_file(in, file);
+  const std::vector<std::string> fit = {"fit", "--in", in, "--out", out, "--method", "attention_matching", "--target"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> all = fit;
+    all.insert(all.end(), more.begin(), more.end());
+    return kvc(all);
+  };
+  ASSERT_EQ(with({"0.2"}).code, 0);
+  EXPECT_EQ(read_tensor_file(out).tensors.at("keys").sizes(), (std::vector<int64_t>{6, 8}));
+  EXPECT_EQ(read_tensor_file(out).tensors.at("values").scalar_type(), at::kBFloat16);
+
+  EXPECT_EQ(with({"0"}).code, 2);
+  EXPECT_EQ(with({"31"}).code, 3);
+  EXPECT_THAT(with({"5", "--group-size", "3"}).err, HasSubstr("40 queries are not those of 3 query heads"));
+  EXPECT_THAT(kvc({"fit", "--in", in, "--out", out, "--method", "no_context", "--target", "3"}).err,
+              HasSubstr("works on a whole model"));
+  const auto broken = [&](const std::string& name, const at::Tensor& tensor, const std::string& fact) {
+    TensorFile other = file;
+    if (tensor.defined())
+      other.tensors[name] = tensor;
+    else
+      other.tensors.erase(name);
+    write_tensor_file(in, other);
+    const Outcome outcome = with({"5"});
+    EXPECT_EQ(outcome.code, 3) << fact;
+    EXPECT_THAT(outcome.err, AllOf(HasSubstr(fact), HasSubstr(in))) << fact;
+  };
+  broken("K", {}, "the file holds no keys");
+  broken("V", {}, "tensor 'V' is missing");
+  broken("V", at::randn({29, 8}, at::kBFloat16), "'V' has 29 rows and 'K' 30");
+  broken("Q", at::randn({40, 7}, at::kBFloat16), "'Q' is (40, 7)");
+  broken("Q", at::randn({40, 8}), "store all with the same d and dtype");
+  broken("K", at::ones({30}, at::kBFloat16), "'K' has 1 dimensions");
+  broken("bias", at::zeros({29}), "'bias' is no list of 30 numbers");
+  broken("V", at::full({30, 8}, std::nanf(""), at::kBFloat16), "'V' holds numbers that are not finite");
+}
+
+TEST_F(CacheCommands, MistakesAreToldWithTheWayOut) {
+  const std::string text = document(), out = path("out.safetensors");
+  EXPECT_THAT(compact({"--document", text, "--method", "snapkvv", "--target", "0.5", "--out", out}).err,
+              HasSubstr("did you mean 'snapkv'?"));
+  EXPECT_THAT(
+      compact({"--document", text, "--method", "{method: snapkv, windw: 3}", "--target", "0.5", "--out", out}).err,
+      AllOf(HasSubstr("unknown option 'windw'"), HasSubstr("--method")));
+  EXPECT_THAT(compact({"--document", text, "--method", "snapkv", "--out", out}).err, HasSubstr("needs a target"));
+  EXPECT_THAT(compact({"--document", text, "--method", "snapkv", "--target", "1.5", "--out", out}).err,
+              HasSubstr("out of range"));
+  EXPECT_THAT(compact({"--method", "snapkv", "--target", "0.5", "--out", out}).err,
+              HasSubstr("one of --document and --cache is needed"));
+  EXPECT_EQ(compact({"--document", path("absent.txt"), "--method", "snapkv", "--target", "0.5", "--out", out}).code, 3);
+  EXPECT_THAT(kvc({"capture", "--model", kModel, "--document", text, "--layers", "30", "--out", out}).err,
+              HasSubstr("'30' names no layer; the model has 0 to 29"));
+  EXPECT_THAT(kvc({"ask", "--model", kModel, "--cache", text, "--question", "x"}).err, HasSubstr("document.txt"));
+  EXPECT_FALSE(std::filesystem::exists(out));
+}
+
+}  // namespace
+}  // namespace kvc
