@@ -1,16 +1,21 @@
 // Heavy hitters and recent entries, with the values of evicted entries merged into those that stay; keys as they were,
 // no bias. Zhang et al., "CaM: Cache Merging for Memory-efficient LLMs Inference", ICML 2024 (PMLR 235).
 //
-// An evicted entry i adds its value to each of the next m kept entries j:
+// In order of position, an entry i that will not stay adds its value to each of the m entries j behind it:
 //   v_j += M_i v_i / m        M_i ~ Bernoulli(min(1, a_i / mean_j a_j))
-// with a the mean attention weight over the reference queries: the expected attention output changes little, since
-// mean_j a_j M_i v_i stands where a_i v_i stood. Fewer than m kept entries after i: those that there are; none: v_i is
-// lost.
+// with a the mean attention weight over the reference queries. What a_i v_i was in the output, mean_j a_j M_i v_i is in
+// expectation. Those behind it may not stay either, and pass on what they were given. Near the end of the span there
+// are fewer than m entries, the last one has none.
 //
-// Differences from the paper: it evicts one entry a step, so that merged values may be merged on; here the cut is made
-// once (as h2o does it), every evicted value is the original one, and "next" means in order of position. A group shares
-// one draw. The bias of a kept entry is its old one; the old bias of an evicted entry counts through its attention.
+// Differences from the paper: there an entry is evicted when it leaves the window of recent ones, its attention known
+// so far; here the whole context is known, and who stays is decided beforehand, as h2o decides it. A group shares one
+// draw. The bias of a kept entry is its old one; the old bias of an evicted entry counts through its attention. As in
+// the paper, the softmax over what is left is not corrected for the attention that is lost, so outputs grow where much
+// of it is.
 #include <ATen/ATen.h>
+
+#include <algorithm>
+#include <vector>
 
 #include "methods/parts/key_selection.h"
 #include "methods/parts/merging.h"
@@ -26,7 +31,7 @@ class Cam final : public PerHeadMethod {
     int64_t n_merged = 32;
     void fields(auto&& visit) {
       visit("recent_fraction", recent_fraction, "part of the kept entries that are the most recent ones, 0 to 1");
-      visit("n_merged", n_merged, "m: kept entries that share an evicted value");
+      visit("n_merged", n_merged, "m: entries behind an evicted one that share its value");
     }
     void check(const OptionCheck& fail) const {
       if (!(recent_fraction >= 0 && recent_fraction <= 1)) fail("recent_fraction", "is out of range", "0 to 1");
@@ -43,41 +48,53 @@ class Cam final : public PerHeadMethod {
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
-    // One number for each entry, whatever the target: a value merged at one target is merged at all where it may.
-    const at::Generator generator = at::detail::createCPUGenerator(problem.seed);
-    const at::Tensor draws =
-        at::rand({problem.keys.size(0)}, generator, at::TensorOptions(at::kDouble)).to(problem.keys.device());
-    return [this, problem, draws, scores = scores(problem)](int64_t target_len) {
-      const at::Tensor kept = heavy_and_recent(scores, target_len, options_.recent_fraction);
-      const Split split = split_entries(kept, scores.size(0));
+    const at::Tensor attention = scores(problem);
+    const at::Tensor merged = draw_merged(problem, attention.cpu().to(at::kDouble));
+    const at::Tensor values = problem.values.cpu().to(at::kDouble).contiguous();
+    return [this, problem, attention, merged, values](int64_t target_len) {
+      const at::Tensor kept = heavy_and_recent(attention, target_len, options_.recent_fraction);
+      const Split split = split_entries(kept, attention.size(0));
       HeadFit fit = keep(problem, split.kept);
-      if (split.evicted.size(0) > 0) merge_values(problem, scores.to(at::kDouble), draws, split, fit);
+      at::Tensor passed_on = at::zeros({attention.size(0)}, at::TensorOptions(at::kBool));
+      passed_on.index_copy_(0, split.evicted.cpu(), merged.index_select(0, split.evicted.cpu()));
+      fit.notes["merged_entries"] = passed_on.sum().item<int64_t>();
+      fit.values = pass_on(values, passed_on).index_select(0, split.kept.cpu()).to(fit.values.options());
       return fit;
     };
   }
 
  private:
-  void merge_values(const HeadProblem& problem, const at::Tensor& attention, const at::Tensor& draws,
-                    const Split& split, HeadFit& fit) const {
-    const int64_t target_len = split.kept.size(0);
-    const int64_t m = options_.n_merged;
-    // Evicted entry i goes to the kept ones numbered first_i .. last_i - 1.
-    const at::Tensor first = at::searchsorted(split.kept, split.evicted);
-    const at::Tensor last = at::clamp_max(first + m, target_len);
-    const at::Tensor n_takers = (last - first).clamp_min(1).to(at::kDouble);
-    const at::Tensor kept_attention = attention.index_select(0, split.kept).unsqueeze(1);
-    const at::Tensor mean = range_sums(kept_attention, first, last).squeeze(1) / n_takers;
-    // 0 / 0 is not a number and merges nothing: takers without attention would not show the value anyway.
-    const at::Tensor chance = attention.index_select(0, split.evicted) / mean;
-    const at::Tensor merged = draws.index_select(0, split.evicted).lt(chance);
-    const at::Tensor share = merged.to(at::kDouble) / n_takers;
-    const at::Tensor parts = problem.values.index_select(0, split.evicted).to(at::kDouble) * share.unsqueeze(1);
-    // Kept entry k takes from evicted ones with first_i in k - m + 1 .. k, which follow each other.
-    const at::Tensor number = at::arange(target_len, split.kept.options());
-    const at::Tensor taken = range_sums(parts, at::searchsorted(first, number - (m - 1)),
-                                        at::searchsorted(first, number, /*out_int32=*/false, /*right=*/true));
-    fit.values = (fit.values.to(at::kDouble) + taken).to(problem.values.scalar_type());
-    fit.notes["merged_entries"] = at::logical_and(merged, first.lt(target_len)).sum().item<int64_t>();
+  // Whether each entry is merged if it is evicted, the same for every target: (T) bool.
+  at::Tensor draw_merged(const HeadProblem& problem, const at::Tensor& attention) const {
+    const int64_t source_len = attention.size(0);
+    const at::Generator generator = at::detail::createCPUGenerator(problem.seed);
+    const at::Tensor draws = at::rand({source_len}, generator, attention.options());
+    const at::Tensor behind = at::arange(1, source_len + 1, at::TensorOptions(at::kLong));
+    const at::Tensor end = at::clamp_max(behind + options_.n_merged, source_len);
+    const at::Tensor mean = range_sums(attention.unsqueeze(1), behind, end).squeeze(1) / (end - behind);
+    // The last entry's mean is 0 / 0, and no number is below a chance that is none. Entries without attention among
+    // others without it: the same, their values would not show anyway.
+    return draws.lt(attention / mean);
+  }
+
+  // Values after every entry of `passed_on` has given its own to those behind it: (T, d).
+  at::Tensor pass_on(const at::Tensor& values, const at::Tensor& passed_on) const {
+    const int64_t source_len = values.size(0), d = values.size(1), m = options_.n_merged;
+    at::Tensor result = at::empty_like(values), gifts = at::zeros_like(values);
+    const double* value = values.const_data_ptr<double>();
+    const bool* gives = passed_on.const_data_ptr<bool>();
+    auto *out = result.mutable_data_ptr<double>(), *gift = gifts.mutable_data_ptr<double>();
+    std::vector<double> received(static_cast<size_t>(d), 0.0);  // sum of the gifts of the m entries before
+    for (int64_t i = 0; i < source_len; ++i) {
+      const double share = gives[i] ? 1.0 / static_cast<double>(std::min(m, source_len - 1 - i)) : 0.0;
+      for (int64_t c = 0; c < d; ++c) {
+        auto& sum = received[static_cast<size_t>(c)];
+        out[i * d + c] = value[i * d + c] + sum;
+        gift[i * d + c] = out[i * d + c] * share;
+        sum += gift[i * d + c] - (i >= m ? gift[(i - m) * d + c] : 0.0);
+      }
+    }
+    return result;
   }
 
   Options options_;

@@ -207,24 +207,22 @@ std::vector<int64_t> naive_heavy_and_recent(const std::vector<double>& scores, i
 
 NaiveMerge naive_cam(const at::Tensor& keys, const at::Tensor& values, const std::vector<double>& attention,
                      const std::vector<double>& draws, const std::vector<int64_t>& kept, int64_t n_takers) {
-  const NaiveRows v = naive_rows(values);
-  NaiveMerge merge{chosen(naive_rows(keys), kept), chosen(v, kept), 0};
-  for (size_t i = 0; i < v.size(); ++i) {
+  NaiveRows v = naive_rows(values);
+  NaiveMerge merge;
+  for (size_t i = 0; i + 1 < v.size(); ++i) {
     if (is_kept(kept, i)) continue;
-    std::vector<size_t> takers;
-    for (size_t c = 0; c < kept.size() && takers.size() < static_cast<size_t>(n_takers); ++c) {
-      if (kept[c] > static_cast<int64_t>(i)) takers.push_back(c);
-    }
+    const size_t end = std::min(v.size(), i + 1 + static_cast<size_t>(n_takers));
+    const auto n_here = static_cast<double>(end - i - 1);
     double mean = 0;
-    for (const size_t c : takers) {
-      mean += attention[static_cast<size_t>(kept[c])] / static_cast<double>(takers.size());
-    }
-    if (takers.empty() || draws[i] >= attention[i] / mean) continue;
+    for (size_t j = i + 1; j < end; ++j) mean += attention[j] / n_here;
+    if (draws[i] >= attention[i] / mean) continue;
     ++merge.n_merged;
-    for (const size_t c : takers) {
-      for (size_t x = 0; x < v[i].size(); ++x) merge.values[c][x] += v[i][x] / static_cast<double>(takers.size());
+    for (size_t j = i + 1; j < end; ++j) {
+      for (size_t x = 0; x < v[i].size(); ++x) v[j][x] += v[i][x] / n_here;
     }
   }
+  merge.keys = chosen(naive_rows(keys), kept);
+  merge.values = chosen(v, kept);
   return merge;
 }
 
