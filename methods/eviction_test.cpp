@@ -405,6 +405,12 @@ TEST(Eviction, ExpectedAttentionNeedsPositions) {
   const GivenQueries wrong(normal_numbers({kKvHeads, 8, 16}, 1), at::arange(7));
   const CompactionRequest other = scene_request(scene, wrong);
   EXPECT_THAT(refusal([&] { method->scores(scene_head(scene, other, 0, 0)); }), HasSubstr("differ in number"));
+  for (const int64_t n : {7, 8}) {  // of two query heads
+    const GivenQueries mixed(normal_numbers({kKvHeads, n, 16}, 1), at::arange(n));
+    const CompactionRequest third = scene_request(scene, mixed);
+    EXPECT_THAT(refusal([&] { method->scores(scene_head(scene, third, 0, 0)); }),
+                HasSubstr("query head by query head"));
+  }
 }
 
 TEST(Eviction, ExpectedAttentionOfNothingButSinks) {

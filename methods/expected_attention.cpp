@@ -14,7 +14,10 @@
 // entries belong to KV heads, so a group shares one score; an old bias is part of the logit.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "harness/core/error.h"
 #include "methods/parts/scored_keys.h"
@@ -111,9 +114,13 @@ class ExpectedAttention final : public ScoredKeys {
     if (!positions.defined()) fail("this source of queries knows no positions");
     if (positions.numel() != problem.queries.size(0)) fail("positions and queries differ in number");
     const DecoderSpec& spec = problem.request->model.spec();
-    const at::Tensor queries = problem.queries.to(at::kFloat);
-    return turned(queries, turn_at(spec, positions, queries.options()), -1)
-        .view({spec.group_size(), -1, queries.size(1)});
+    const int64_t g = spec.group_size();
+    // Read from a text, every query head has the same tokens. In a mix of sources rows do not tell whose they are.
+    const bool head_by_head = positions.numel() % g == 0 &&
+                              positions.view({g, -1}).eq(positions.view({g, -1}).select(0, 0)).all().item<bool>();
+    if (!head_by_head) fail("these do not stand query head by query head, as those of a mix");
+    const at::Tensor queries = problem.queries.to(at::kFloat).view({g, -1, problem.queries.size(1)});
+    return turned(queries, turn_at(spec, positions.narrow(0, 0, queries.size(1)), queries.options()), -1);
   }
 
   // Rows (g, r, d) under the mean rotation of the positions to come.
