@@ -33,20 +33,22 @@ struct SecondStage {
   std::unique_ptr<BudgetRule> budget;
 };
 
+// Looked at before the options are, so that stages are never nested.
+bool refuse_stacked(const Json& value, const std::string& pointer, Problems& problems) {
+  const Json name = value.is_object() ? value.value("method", value.value("name", Json())) : value;
+  if (name != "stacked") return false;
+  problems.add("a stacked method within a stacked one", pointer,
+               "two stages are all: one on the text, one on the cache");
+  return true;
+}
+
 void complete_first(Json& value, const std::string& pointer, Problems& problems) {
+  if (refuse_stacked(value, pointer, problems)) return;
   if (!complete_nested<CompactionMethod>(value, "method", pointer, problems)) return;
   const auto method = create_nested<CompactionMethod>(value);
   if (dynamic_cast<const TextMethod*>(method.get()) != nullptr) return;
   problems.add("method '" + value.at("name").get<std::string>() + "' does not work on the text", pointer,
                "the first stage is summarize, truncate_text or the like; methods on the cache stand under 'then'");
-}
-
-// What may not stand under `then`; looked at before its options are, so that stages are never nested.
-bool refused_second(const Json& value, const std::string& pointer, Problems& problems) {
-  const Json name = value.is_object() ? value.value("method", value.value("name", Json())) : value;
-  if (name != "stacked") return false;
-  problems.add("a stacked method within a stacked one", pointer, "two stages are all: name a method on the cache");
-  return true;
 }
 
 void complete_second_queries(Json& queries, bool needed, const std::string& pointer, Problems& problems) {
@@ -63,7 +65,7 @@ void complete_second_queries(Json& queries, bool needed, const std::string& poin
 }
 
 void complete_second(Json& value, const std::string& pointer, Problems& problems) {
-  if (refused_second(value, pointer, problems)) return;
+  if (refuse_stacked(value, pointer, problems)) return;
   Json method = value, queries, budget = "uniform";
   if (method.is_object()) {
     queries = method.value("queries", Json());

@@ -24,18 +24,19 @@
 namespace kvc {
 namespace {
 
-const std::array<std::pair<const char *, const char *>, 5> kPrompts = {{
+const std::array<std::pair<const char*, const char*>, 5> kPrompts = {{
     {"plain", "Summarize the following text"},
     {"in_depth", "Summarize the following text in depth"},
-    {"key_points", "Summarize the following text, providing all key points "
-                   "that might be necessary to answer comprehension "
-                   "questions"},
+    {"key_points",
+     "Summarize the following text, providing all key points "
+     "that might be necessary to answer comprehension "
+     "questions"},
     {"concise", "Summarize the following text concisely"},
     {"very_concise", "Summarize the following text very concisely"},
 }};
 
 class Summarize final : public TextMethod {
-public:
+ public:
   struct Options {
     std::string prompt = "plain";
     std::string length = "target";
@@ -43,49 +44,38 @@ public:
     int64_t top_k = 20;
     double top_p = 0.8;
     int64_t part_tokens = 0;
-    void fields(auto &&visit) {
-      visit("prompt", prompt,
-            "plain, in_depth, key_points, concise or very_concise");
+    void fields(auto&& visit) {
+      visit("prompt", prompt, "plain, in_depth, key_points, concise or very_concise");
       visit("length", length,
             "target (asked for and cut), cut (not asked for), or free (takes "
             "no target)");
-      visit("temperature", temperature,
-            "0: greedy; above: sampled from the sweep's seed; published: 0.7");
+      visit("temperature", temperature, "0: greedy; above: sampled from the sweep's seed; published: 0.7");
       visit("top_k", top_k, "sample from the k likeliest tokens; 0: from all");
-      visit("top_p", top_p,
-            "sample from the likeliest tokens of this total probability");
+      visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
       visit("part_tokens", part_tokens,
             "a longer article is summarised in parts; 0: only where it does "
             "not fit");
     }
-    void check(const OptionCheck &fail) const {
+    void check(const OptionCheck& fail) const {
       std::vector<std::string> prompts;
-      for (const auto &[name, text] : kPrompts)
-        prompts.emplace_back(name);
-      const auto one_of = [&](const char *name, const std::string &value,
-                              const std::vector<std::string> &known) {
-        if (std::find(known.begin(), known.end(), value) != known.end())
-          return;
+      for (const auto& [name, text] : kPrompts) prompts.emplace_back(name);
+      const auto one_of = [&](const char* name, const std::string& value, const std::vector<std::string>& known) {
+        if (std::find(known.begin(), known.end(), value) != known.end()) return;
         fail(name, "is '" + value + "'", suggest_name(value, known));
       };
       one_of("prompt", prompt, prompts);
       one_of("length", length, {"target", "cut", "free"});
-      if (!(temperature >= 0 && temperature <= 100))
-        fail("temperature", "is out of range", "0 (greedy) to 100");
-      if (top_k < 0)
-        fail("top_k", "is negative", "0 for all, or 1 and more");
-      if (!(top_p > 0 && top_p <= 1))
-        fail("top_p", "is out of range", "above 0, at most 1");
-      if (part_tokens < 0)
-        fail("part_tokens", "is negative",
-             "0 for as many as fit, or e.g. 4096");
+      if (!(temperature >= 0 && temperature <= 100)) fail("temperature", "is out of range", "0 (greedy) to 100");
+      if (top_k < 0) fail("top_k", "is negative", "0 for all, or 1 and more");
+      if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
+      if (part_tokens != 0 && part_tokens < 64) {
+        fail("part_tokens", "is out of range", "0 for as many as fit, or 64 and more");
+      }
     }
   };
-  explicit Summarize(const Options &options) : free_(options.length == "free") {
-    const auto *prompt =
-        std::find_if(kPrompts.begin(), kPrompts.end(), [&](const auto &entry) {
-          return options.prompt == entry.first;
-        });
+  explicit Summarize(const Options& options) : free_(options.length == "free") {
+    const auto* prompt = std::find_if(kPrompts.begin(), kPrompts.end(),
+                                      [&](const auto& entry) { return options.prompt == entry.first; });
     style_.instruction = prompt->second;
     style_.state_length = options.length == "target";
     style_.settings.temperature = options.temperature;
@@ -96,42 +86,33 @@ public:
 
   bool needs_target() const override { return !free_; }
 
-  Rewritings rewrite(const CompactionRequest &request,
-                     const std::vector<int64_t> &lengths) const override {
+  Rewritings rewrite(const CompactionRequest& request, const std::vector<int64_t>& lengths) const override {
     std::vector<std::optional<int64_t>> limits(lengths.begin(), lengths.end());
-    if (free_)
-      limits.assign(1, std::nullopt);
+    if (free_) limits.assign(1, std::nullopt);
     Summaries summaries =
-        summarize_article(request.model, request.context.article_tokens(),
-                          limits, style_, request.seed);
+        summarize_article(request.model, request.context.article_tokens(), limits, style_, request.seed);
     Rewritings rewritings{{}, summaries.shared_s};
     for (size_t i = 0; i < limits.size(); ++i) {
       const Stopwatch clock;
-      const Summary &summary = summaries.list[i];
-      Rewriting rewriting{
-          in_place_of_article(request, summary.text, limits[i])};
-      rewriting.notes =
-          Json{{"summary", summary.text},
-               {"summary_tokens", rewriting.context.article_len()},
-               {"summary_parts", summary.n_parts},
-               {"summary_parts_cut", summary.n_cut}};
-      if (summary.thinking_tokens > 0)
-        rewriting.notes["summary_thinking_tokens"] = summary.thinking_tokens;
+      const Summary& summary = summaries.list[i];
+      Rewriting rewriting{in_place_of_article(request, summary.text, limits[i])};
+      rewriting.notes = Json{{"summary", summary.text},
+                             {"summary_tokens", rewriting.context.article_len()},
+                             {"summary_parts", summary.n_parts},
+                             {"summary_parts_cut", summary.n_cut}};
+      if (summary.thinking_tokens > 0) rewriting.notes["summary_thinking_tokens"] = summary.thinking_tokens;
       rewriting.own_s = summary.own_s + clock.seconds();
       rewritings.list.push_back(std::move(rewriting));
     }
     return rewritings;
   }
 
-private:
-  static Context in_place_of_article(const CompactionRequest &request,
-                                     const std::string &summary,
-                                     const std::optional<int64_t> &limit) {
-    if (summary.empty())
-      return with_article(request.context, {});
+ private:
+  static Context in_place_of_article(const CompactionRequest& request, const std::string& summary,
+                                     const std::optional<int64_t>& limit) {
+    if (summary.empty()) return with_article(request.context, {});
     const Context context = make_context(request.model, summary);
-    if (!limit || context.article_len() <= *limit)
-      return context;
+    if (!limit || context.article_len() <= *limit) return context;
     std::vector<int64_t> tokens = context.article_tokens();
     tokens.resize(static_cast<size_t>(*limit));
     return with_article(context, tokens);
@@ -141,9 +122,7 @@ private:
   SummaryStyle style_;
 };
 
-KVC_REGISTER_METHOD(
-    Summarize, "summarize",
-    "the model's own summary, read anew; prompts of arXiv:2602.16284");
+KVC_REGISTER_METHOD(Summarize, "summarize", "the model's own summary, read anew; prompts of arXiv:2602.16284");
 
-} // namespace
-} // namespace kvc
+}  // namespace
+}  // namespace kvc
