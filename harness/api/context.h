@@ -13,6 +13,9 @@ struct Context {
   std::vector<int64_t> tokens;  // the whole formatted context
   int64_t prefix_len = 0;       // template tokens before the article, kept by every method
   int64_t suffix_len = 0;       // template tokens after it, kept too
+  // Of a slice of a longer text: how many article tokens stand before its first. The article's tokens then have the
+  // positions prefix_len + first_position + i, as their keys do.
+  int64_t first_position = 0;
 
   int64_t article_len() const { return static_cast<int64_t>(tokens.size()) - prefix_len - suffix_len; }
   std::vector<int64_t> article_tokens() const { return {tokens.begin() + prefix_len, tokens.end() - suffix_len}; }

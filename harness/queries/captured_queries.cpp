@@ -12,96 +12,76 @@ namespace kvc {
 namespace {
 
 class CapturedQueries final : public LayerQueries {
-public:
-  CapturedQueries(at::Tensor queries, at::Tensor window, at::Tensor positions,
-                  std::string source, Json notes)
-      : queries_(std::move(queries)), window_(std::move(window)),
-        positions_(std::move(positions)), source_(std::move(source)),
+ public:
+  CapturedQueries(at::Tensor queries, at::Tensor window, at::Tensor positions, std::string source, Json notes)
+      : queries_(std::move(queries)),
+        window_(std::move(window)),
+        positions_(std::move(positions)),
+        source_(std::move(source)),
         notes_(std::move(notes)) {}
 
-  at::Tensor layer(int64_t layer,
-                   const KvCache * /*compacted_below*/) const override {
+  at::Tensor layer(int64_t layer, const KvCache* /*compacted_below*/) const override {
     return queries_.select(0, layer).flatten(1, 2);
   }
 
   at::Tensor window(int64_t layer, int64_t n_tokens) const override {
     const int64_t available = window_.size(3);
     check_window(n_tokens, available, source_);
-    return window_.select(0, layer)
-        .narrow(2, available - n_tokens, n_tokens)
-        .flatten(1, 2);
+    return window_.select(0, layer).narrow(2, available - n_tokens, n_tokens).flatten(1, 2);
   }
 
   Json notes() const override { return notes_; }
   at::Tensor positions() const override { return positions_; }
-  int64_t n_queries() const override {
-    return queries_.size(2) * queries_.size(3);
-  }
-  int64_t bytes() const override {
-    return static_cast<int64_t>(queries_.nbytes() + window_.nbytes());
-  }
+  int64_t n_queries() const override { return queries_.size(2) * queries_.size(3); }
+  int64_t bytes() const override { return static_cast<int64_t>(queries_.nbytes() + window_.nbytes()); }
 
-private:
-  at::Tensor queries_;   // (L, Hkv, g, s, d)
-  at::Tensor window_;    // (L, Hkv, g, w, d)
-  at::Tensor positions_; // (g s)
+ private:
+  at::Tensor queries_;    // (L, Hkv, g, s, d)
+  at::Tensor window_;     // (L, Hkv, g, w, d)
+  at::Tensor positions_;  // (g s)
   std::string source_;
   Json notes_;
 };
 
-} // namespace
+}  // namespace
 
-std::vector<int64_t> draw_sorted(int64_t n, int64_t n_drawn,
-                                 std::uint64_t seed) {
+std::vector<int64_t> draw_sorted(int64_t n, int64_t n_drawn, std::uint64_t seed) {
   const at::TensorOptions index(at::kLong);
   at::Tensor order = at::arange(n, index);
   if (n > n_drawn) {
     const at::Generator generator = at::detail::createCPUGenerator(seed);
-    order = std::get<0>(
-        at::sort(at::randperm(n, generator, index).narrow(0, 0, n_drawn)));
+    order = std::get<0>(at::sort(at::randperm(n, generator, index).narrow(0, 0, n_drawn)));
   }
-  const int64_t *data = order.const_data_ptr<int64_t>();
+  const int64_t* data = order.const_data_ptr<int64_t>();
   return {data, data + order.numel()};
 }
 
-at::Tensor pool_queries(const at::Tensor &queries, int64_t group_size) {
-  return queries.unflatten(1, {queries.size(1) / group_size, group_size})
-      .permute({1, 2, 0, 3})
-      .flatten(1, 2);
+at::Tensor pool_queries(const at::Tensor& queries, int64_t group_size) {
+  return queries.unflatten(1, {queries.size(1) / group_size, group_size}).permute({1, 2, 0, 3}).flatten(1, 2);
 }
 
-void check_window(int64_t n_tokens, int64_t available,
-                  const std::string &source) {
+void check_window(int64_t n_tokens, int64_t available, const std::string& source) {
   if (n_tokens < 0 || n_tokens > LayerQueries::kMaxWindow) {
     throw Error(ErrorKind::kUsage,
-                fmt::format("a window of {} tokens, at most {} are kept",
-                            n_tokens, LayerQueries::kMaxWindow),
-                source,
-                fmt::format("ask for a window of 0 to {} tokens",
-                            LayerQueries::kMaxWindow));
+                fmt::format("a window of {} tokens, at most {} are kept", n_tokens, LayerQueries::kMaxWindow), source,
+                fmt::format("ask for a window of 0 to {} tokens", LayerQueries::kMaxWindow));
   }
   if (n_tokens > available) {
-    throw Error(ErrorKind::kUsage,
-                fmt::format("a window of {} tokens, the text read has {}",
-                            n_tokens, available),
+    throw Error(ErrorKind::kUsage, fmt::format("a window of {} tokens, the text read has {}", n_tokens, available),
                 source, "ask for a smaller window or take a longer document");
   }
 }
 
-at::Tensor query_positions(const std::vector<int64_t> &positions,
-                           const std::vector<int64_t> &kept,
+at::Tensor query_positions(const std::vector<int64_t>& positions, const std::vector<int64_t>& kept,
                            int64_t group_size) {
   std::vector<int64_t> of_kept;
   of_kept.reserve(kept.size());
-  for (const int64_t token : kept)
-    of_kept.push_back(positions[static_cast<size_t>(token)]);
+  for (const int64_t token : kept) of_kept.push_back(positions[static_cast<size_t>(token)]);
   return at::tensor(of_kept, at::TensorOptions(at::kLong)).repeat({group_size});
 }
 
-QueryCapture::QueryCapture(const Decoder &decoder,
-                           const std::vector<int64_t> &positions,
-                           int64_t max_queries, std::uint64_t seed,
-                           std::string source)
+QueryCapture::QueryCapture(const Decoder& decoder, const std::vector<int64_t>& positions, int64_t max_queries,
+                           std::uint64_t seed, std::string source)
     : group_size_(decoder.spec().group_size()),
       n_tokens_(static_cast<int64_t>(positions.size())),
       n_window_(std::min(n_tokens_, LayerQueries::kMaxWindow)),
@@ -109,38 +89,27 @@ QueryCapture::QueryCapture(const Decoder &decoder,
       n_taken_(static_cast<size_t>(decoder.spec().n_layers), 0),
       source_(std::move(source)),
       positions_(query_positions(positions, kept_, group_size_)) {
-  const DecoderSpec &spec = decoder.spec();
+  const DecoderSpec& spec = decoder.spec();
   const auto n_kept = static_cast<int64_t>(kept_.size());
-  queries_ = at::empty(
-      {spec.n_layers, spec.n_kv_heads, group_size_, n_kept, spec.head_dim},
-      decoder.options());
-  window_ = at::empty(
-      {spec.n_layers, spec.n_kv_heads, group_size_, n_window_, spec.head_dim},
-      decoder.options());
+  queries_ = at::empty({spec.n_layers, spec.n_kv_heads, group_size_, n_kept, spec.head_dim}, decoder.options());
+  window_ = at::empty({spec.n_layers, spec.n_kv_heads, group_size_, n_window_, spec.head_dim}, decoder.options());
 }
 
-void QueryCapture::take(int64_t layer, int64_t first_token,
-                        const at::Tensor &queries) {
+void QueryCapture::take(int64_t layer, int64_t first_token, const at::Tensor& queries) {
   const int64_t n_new = queries.size(0);
   const int64_t end_token = first_token + n_new;
   n_taken_[static_cast<size_t>(layer)] += n_new;
   // (c, Hq, d) -> (Hkv, g, c, d)
-  const at::Tensor by_head = queries
-                                 .view({n_new, queries.size(1) / group_size_,
-                                        group_size_, queries.size(2)})
-                                 .permute({1, 2, 0, 3});
+  const at::Tensor by_head =
+      queries.view({n_new, queries.size(1) / group_size_, group_size_, queries.size(2)}).permute({1, 2, 0, 3});
 
   const auto first = std::lower_bound(kept_.begin(), kept_.end(), first_token);
   const auto last = std::lower_bound(first, kept_.end(), end_token);
   if (first != last) {
     std::vector<int64_t> rows;
-    for (auto token = first; token != last; ++token)
-      rows.push_back(*token - first_token);
-    const at::Tensor index =
-        at::tensor(rows, at::TensorOptions(at::kLong)).to(queries.device());
-    queries_.select(0, layer)
-        .narrow(2, first - kept_.begin(), last - first)
-        .copy_(by_head.index_select(2, index));
+    for (auto token = first; token != last; ++token) rows.push_back(*token - first_token);
+    const at::Tensor index = at::tensor(rows, at::TensorOptions(at::kLong)).to(queries.device());
+    queries_.select(0, layer).narrow(2, first - kept_.begin(), last - first).copy_(by_head.index_select(2, index));
   }
   const int64_t window_start = n_tokens_ - n_window_;
   const int64_t from = std::max(first_token, window_start);
@@ -155,15 +124,12 @@ std::unique_ptr<LayerQueries> QueryCapture::finish(Json notes) && {
   for (size_t layer = 0; layer < n_taken_.size(); ++layer) {
     if (n_taken_[layer] != n_tokens_) {
       throw Error(ErrorKind::kInternal,
-                  fmt::format("queries of {} tokens came, {} were expected",
-                              n_taken_[layer], n_tokens_),
-                  fmt::format("{}, layer {}", source_, layer),
-                  "this is a bug of the program; please report it");
+                  fmt::format("queries of {} tokens came, {} were expected", n_taken_[layer], n_tokens_),
+                  fmt::format("{}, layer {}", source_, layer), "this is a bug of the program; please report it");
     }
   }
-  return std::make_unique<CapturedQueries>(
-      std::move(queries_), std::move(window_), std::move(positions_),
-      std::move(source_), std::move(notes));
+  return std::make_unique<CapturedQueries>(std::move(queries_), std::move(window_), std::move(positions_),
+                                           std::move(source_), std::move(notes));
 }
 
-} // namespace kvc
+}  // namespace kvc

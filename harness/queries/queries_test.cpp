@@ -1,5 +1,4 @@
-// Query sources against a plain forward pass over the same text, read in one
-// go.
+// Query sources against a plain forward pass over the same text, read in one go.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -23,56 +22,43 @@ using ::testing::UnorderedElementsAre;
 
 constexpr int64_t kLayers = 2, kKvHeads = 2, kGroup = 2, kDim = 16;
 
-// A text of about `n_bytes`, which is as many tokens of the small model,
-// without repetition.
+// A text of about `n_bytes`, which is as many tokens of the small model, without repetition.
 std::string article(int64_t n_bytes) {
   std::string text;
   for (int64_t i = 0; static_cast<int64_t>(text.size()) < n_bytes; ++i) {
-    text += fmt::format("House {} of the street has {} windows. ", i * i + 7,
-                        (i * 37 + 11) % 97);
+    text += fmt::format("House {} of the street has {} windows. ", i * i + 7, (i * 37 + 11) % 97);
   }
   return text.substr(0, static_cast<size_t>(n_bytes));
 }
 
 struct Scene {
-  explicit Scene(int64_t n_bytes, int64_t max_positions = 8192,
-                 at::ScalarType dtype = at::kFloat)
+  explicit Scene(int64_t n_bytes, int64_t max_positions = 8192, at::ScalarType dtype = at::kFloat)
       : model(tiny_model(21, dtype, max_positions)),
         context(make_context(model, article(n_bytes))),
         full(model.decoder().prefill(context.tokens)) {}
 
-  std::unique_ptr<LayerQueries> make(const std::string &name,
-                                     const Json &options,
-                                     std::uint64_t seed = 1) const {
-    return Registry<QuerySource>::instance()
-        .create(name, options)
-        ->make({model, context, full, seed});
+  std::unique_ptr<LayerQueries> make(const std::string& name, const Json& options, std::uint64_t seed = 1) const {
+    return Registry<QuerySource>::instance().create(name, options)->make({model, context, full, seed});
   }
 
-  // The text a source reads after `skip` tokens: the whole in one pass, queries
-  // of the rest, (L, N, Hq, d).
-  at::Tensor judge(const std::string &name) const {
+  // The text a source reads after `skip` tokens: the whole in one pass, queries of the rest, (L, N, Hq, d).
+  at::Tensor judge(const std::string& name) const {
     std::vector<int64_t> tokens = context.tokens;
     int64_t skip = context.prefix_len;
     if (name == "repeat_prefill") {
       skip = static_cast<int64_t>(tokens.size());
-      const std::vector<int64_t> turn =
-          make_question_prompt(model, "Repeat the previous context verbatim.");
+      const std::vector<int64_t> turn = make_question_prompt(model, "Repeat the previous context verbatim.");
       tokens.insert(tokens.end(), turn.begin(), turn.end());
       tokens.insert(tokens.end(), context.tokens.begin() + context.prefix_len,
                     context.tokens.end() - context.suffix_len);
     }
-    const KvCache empty =
-        KvCache::empty(kLayers, kKvHeads, kDim, model.decoder().options());
+    const KvCache empty = KvCache::empty(kLayers, kKvHeads, kDim, model.decoder().options());
     const auto n_tokens = static_cast<int64_t>(tokens.size());
     Tails tails = Tails::behind(empty, 1, n_tokens);
     std::vector<at::Tensor> layers(kLayers);
-    model.decoder().forward(
-        PackedTokens::single(tokens), empty, tails,
-        [&](int64_t layer, const at::Tensor &queries) {
-          layers[static_cast<size_t>(layer)] =
-              queries.narrow(0, skip, n_tokens - skip).clone();
-        });
+    model.decoder().forward(PackedTokens::single(tokens), empty, tails, [&](int64_t layer, const at::Tensor& queries) {
+      layers[static_cast<size_t>(layer)] = queries.narrow(0, skip, n_tokens - skip).clone();
+    });
     return at::stack(layers);
   }
 
@@ -81,24 +67,18 @@ struct Scene {
   KvCache full;
 };
 
-// Query head g of KV head h, (n_tokens, d), out of (n, d) with the query head
-// slow and the token fast.
-at::Tensor query_head(const at::Tensor &pooled, int64_t member) {
+// Query head g of KV head h, (n_tokens, d), out of (n, d) with the query head slow and the token fast.
+at::Tensor query_head(const at::Tensor& pooled, int64_t member) {
   const int64_t n_tokens = pooled.size(0) / kGroup;
   return pooled.narrow(0, member * n_tokens, n_tokens);
 }
 
-// Which of the judge's tokens each captured query is; empty if one is none of
-// them.
-std::vector<int64_t> tokens_of(const at::Tensor &captured,
-                               const at::Tensor &all) {
-  const at::Tensor distance =
-      (captured.unsqueeze(1) - all.unsqueeze(0)).abs().amax(-1);
+// Which of the judge's tokens each captured query is; empty if one is none of them.
+std::vector<int64_t> tokens_of(const at::Tensor& captured, const at::Tensor& all) {
+  const at::Tensor distance = (captured.unsqueeze(1) - all.unsqueeze(0)).abs().amax(-1);
   const auto [smallest, index] = distance.min(1);
-  if (smallest.max().item<float>() > 1e-4F)
-    return {};
-  return {index.const_data_ptr<int64_t>(),
-          index.const_data_ptr<int64_t>() + index.numel()};
+  if (smallest.max().item<float>() > 1e-4F) return {};
+  return {index.const_data_ptr<int64_t>(), index.const_data_ptr<int64_t>() + index.numel()};
 }
 
 class TextSource : public ::testing::TestWithParam<std::string> {};
@@ -106,31 +86,26 @@ INSTANTIATE_TEST_SUITE_P(Prefill, TextSource, ::testing::Values("context_prefill
                          [](const auto& source) { return source.param; });
 
 TEST(QuerySources, AreAllRegistered) {
-  EXPECT_THAT(Registry<QuerySource>::instance().names(),
-              UnorderedElementsAre("context_prefill", "repeat_prefill",
-                                   "random_vectors", "cache_keys", "mix"));
+  EXPECT_THAT(
+      Registry<QuerySource>::instance().names(),
+      UnorderedElementsAre("cache_keys", "context_prefill", "mix", "random_vectors", "repeat_prefill", "self_study"));
 }
 
 // Long enough for three chunks, the first of which holds template and article.
 TEST_P(TextSource, CapturesWhatOnePlainForwardComputes) {
   const Scene scene(2300);
   const at::Tensor judge = scene.judge(GetParam());
-  const std::unique_ptr<LayerQueries> queries =
-      scene.make(GetParam(), {{"max_queries", 100000}});
+  const std::unique_ptr<LayerQueries> queries = scene.make(GetParam(), {{"max_queries", 100000}});
   const int64_t n_tokens = judge.size(1);
   EXPECT_GE(n_tokens, 2300);
   ASSERT_EQ(queries->n_queries(), kGroup * n_tokens);
   for (int64_t l = 0; l < kLayers; ++l) {
     const at::Tensor layer = queries->layer(l, nullptr);
-    ASSERT_EQ(layer.sizes().vec(),
-              (std::vector<int64_t>{kKvHeads, kGroup * n_tokens, kDim}));
+    ASSERT_EQ(layer.sizes().vec(), (std::vector<int64_t>{kKvHeads, kGroup * n_tokens, kDim}));
     for (int64_t h = 0; h < kKvHeads; ++h) {
       for (int64_t g = 0; g < kGroup; ++g) {
         const at::Tensor expected = judge[l].select(1, h * kGroup + g);
-        EXPECT_LT(
-            (query_head(layer[h], g) - expected).abs().max().item<float>(),
-            1e-4)
-            << l << ' ' << h << ' ' << g;
+        EXPECT_LT((query_head(layer[h], g) - expected).abs().max().item<float>(), 1e-4) << l << ' ' << h << ' ' << g;
       }
     }
   }
@@ -138,8 +113,7 @@ TEST_P(TextSource, CapturesWhatOnePlainForwardComputes) {
 
 TEST_P(TextSource, KeepsTheModelsType) {
   const Scene scene(300, 8192, at::kBFloat16);
-  const std::unique_ptr<LayerQueries> queries =
-      scene.make(GetParam(), Json::object());
+  const std::unique_ptr<LayerQueries> queries = scene.make(GetParam(), Json::object());
   EXPECT_EQ(queries->layer(0, nullptr).scalar_type(), at::kBFloat16);
   EXPECT_EQ(queries->window(0, 5).scalar_type(), at::kBFloat16);
 }
@@ -147,27 +121,22 @@ TEST_P(TextSource, KeepsTheModelsType) {
 TEST_P(TextSource, DrawsTheSameTokensForAllLayersAndHeads) {
   const Scene scene(1500);
   const at::Tensor judge = scene.judge(GetParam());
-  const std::unique_ptr<LayerQueries> queries =
-      scene.make(GetParam(), {{"max_queries", 101}});
-  EXPECT_EQ(queries->n_queries(), 102); // 51 for each of two query heads
+  const std::unique_ptr<LayerQueries> queries = scene.make(GetParam(), {{"max_queries", 101}});
+  EXPECT_EQ(queries->n_queries(), 102);  // 51 for each of two query heads
   std::vector<int64_t> drawn;
   for (int64_t l = 0; l < kLayers; ++l) {
     const at::Tensor layer = queries->layer(l, nullptr);
     ASSERT_EQ(layer.sizes().vec(), (std::vector<int64_t>{kKvHeads, 102, kDim}));
     for (int64_t h = 0; h < kKvHeads; ++h) {
       for (int64_t g = 0; g < kGroup; ++g) {
-        const std::vector<int64_t> tokens = tokens_of(
-            query_head(layer[h], g), judge[l].select(1, h * kGroup + g));
+        const std::vector<int64_t> tokens = tokens_of(query_head(layer[h], g), judge[l].select(1, h * kGroup + g));
         ASSERT_EQ(tokens.size(), 51U) << l << ' ' << h << ' ' << g;
-        if (drawn.empty())
-          drawn = tokens;
+        if (drawn.empty()) drawn = tokens;
         EXPECT_EQ(tokens, drawn) << l << ' ' << h << ' ' << g;
       }
     }
   }
-  EXPECT_TRUE(std::adjacent_find(drawn.begin(), drawn.end(),
-                                 std::greater_equal<>()) == drawn.end())
-      << "not ascending";
+  EXPECT_TRUE(std::adjacent_find(drawn.begin(), drawn.end(), std::greater_equal<>()) == drawn.end()) << "not ascending";
   // From all over the text, not from one end of it.
   const int64_t n_tokens = judge.size(1);
   EXPECT_LT(drawn.front(), n_tokens / 4);
@@ -176,48 +145,34 @@ TEST_P(TextSource, DrawsTheSameTokensForAllLayersAndHeads) {
 
 TEST_P(TextSource, DependsOnTheSeedAndNothingElse) {
   const Scene scene(600);
-  const at::Tensor first =
-      scene.make(GetParam(), {{"max_queries", 64}}, 5)->layer(1, nullptr);
-  EXPECT_TRUE(at::equal(
-      first,
-      scene.make(GetParam(), {{"max_queries", 64}}, 5)->layer(1, nullptr)));
-  EXPECT_FALSE(at::equal(
-      first,
-      scene.make(GetParam(), {{"max_queries", 64}}, 6)->layer(1, nullptr)));
+  const at::Tensor first = scene.make(GetParam(), {{"max_queries", 64}}, 5)->layer(1, nullptr);
+  EXPECT_TRUE(at::equal(first, scene.make(GetParam(), {{"max_queries", 64}}, 5)->layer(1, nullptr)));
+  EXPECT_FALSE(at::equal(first, scene.make(GetParam(), {{"max_queries", 64}}, 6)->layer(1, nullptr)));
 }
 
 TEST_P(TextSource, WindowIsTheEndOfTheTextWhateverTheCap) {
   const Scene scene(1500);
   const at::Tensor judge = scene.judge(GetParam());
-  const std::unique_ptr<LayerQueries> queries =
-      scene.make(GetParam(), {{"max_queries", 10}});
-  for (const int64_t width :
-       {int64_t{0}, int64_t{1}, int64_t{64}, LayerQueries::kMaxWindow}) {
+  const std::unique_ptr<LayerQueries> queries = scene.make(GetParam(), {{"max_queries", 10}});
+  for (const int64_t width : {int64_t{0}, int64_t{1}, int64_t{64}, LayerQueries::kMaxWindow}) {
     for (int64_t l = 0; l < kLayers; ++l) {
       const at::Tensor window = queries->window(l, width);
-      ASSERT_EQ(window.sizes().vec(),
-                (std::vector<int64_t>{kKvHeads, kGroup * width, kDim}));
+      ASSERT_EQ(window.sizes().vec(), (std::vector<int64_t>{kKvHeads, kGroup * width, kDim}));
       for (int64_t h = 0; width > 0 && h < kKvHeads; ++h) {
         for (int64_t g = 0; g < kGroup; ++g) {
-          const at::Tensor expected =
-              judge[l]
-                  .select(1, h * kGroup + g)
-                  .narrow(0, judge.size(1) - width, width);
-          EXPECT_LT(
-              (query_head(window[h], g) - expected).abs().max().item<float>(),
-              1e-4);
+          const at::Tensor expected = judge[l].select(1, h * kGroup + g).narrow(0, judge.size(1) - width, width);
+          EXPECT_LT((query_head(window[h], g) - expected).abs().max().item<float>(), 1e-4);
         }
       }
     }
   }
-  EXPECT_EQ(queries->bytes(), 4 * kLayers * kKvHeads * kDim *
-                                  (10 + kGroup * LayerQueries::kMaxWindow));
+  EXPECT_EQ(queries->bytes(), 4 * kLayers * kKvHeads * kDim * (10 + kGroup * LayerQueries::kMaxWindow));
 }
 
-std::string error_of(ErrorKind kind, const std::function<void()> &call) {
+std::string error_of(ErrorKind kind, const std::function<void()>& call) {
   try {
     call();
-  } catch (const Error &e) {
+  } catch (const Error& e) {
     EXPECT_EQ(e.kind(), kind);
     return e.what();
   }
@@ -226,24 +181,17 @@ std::string error_of(ErrorKind kind, const std::function<void()> &call) {
 
 TEST_P(TextSource, RefusesAWindowItDoesNotHave) {
   const Scene scene(100);
-  const std::unique_ptr<LayerQueries> queries =
-      scene.make(GetParam(), Json::object());
-  EXPECT_EQ(
-      error_of(ErrorKind::kUsage, [&] { queries->window(0, 129); }),
-      fmt::format("a window of 129 tokens, at most 128 are kept\n  where: {}\n"
-                  "  mend:  ask for a window of 0 to 128 tokens",
-                  GetParam()));
-  EXPECT_THAT(error_of(ErrorKind::kUsage, [&] { queries->window(0, -1); }),
-              HasSubstr("a window of -1 tokens"));
+  const std::unique_ptr<LayerQueries> queries = scene.make(GetParam(), Json::object());
+  EXPECT_EQ(error_of(ErrorKind::kUsage, [&] { queries->window(0, 129); }),
+            fmt::format("a window of 129 tokens, at most 128 are kept\n  where: {}\n"
+                        "  mend:  ask for a window of 0 to 128 tokens",
+                        GetParam()));
+  EXPECT_THAT(error_of(ErrorKind::kUsage, [&] { queries->window(0, -1); }), HasSubstr("a window of -1 tokens"));
   const Scene tiny(1);
   const int64_t n_tokens = tiny.judge("context_prefill").size(1);
   ASSERT_LT(n_tokens, 20);
-  EXPECT_THAT(
-      error_of(
-          ErrorKind::kUsage,
-          [&] { tiny.make("context_prefill", Json::object())->window(0, 20); }),
-      HasSubstr(fmt::format("a window of 20 tokens, the text read has {}",
-                            n_tokens)));
+  EXPECT_THAT(error_of(ErrorKind::kUsage, [&] { tiny.make("context_prefill", Json::object())->window(0, 20); }),
+              HasSubstr(fmt::format("a window of 20 tokens, the text read has {}", n_tokens)));
 }
 
 TEST_P(TextSource, LeavesTheCacheUntouched) {
@@ -260,14 +208,12 @@ TEST_P(TextSource, LeavesTheCacheUntouched) {
 TEST_P(TextSource, RefusesACapBelowOne) {
   EXPECT_THAT(error_of(ErrorKind::kUsage,
                        [] {
-                         Registry<QuerySource>::instance().create(
-                             GetParam(), {{"max_queries", 0}});
+                         Registry<QuerySource>::instance().create(GetParam(), {{"max_queries", 0}});
                        }),
               HasSubstr("max_queries"));
   EXPECT_THAT(error_of(ErrorKind::kUsage,
                        [] {
-                         Registry<QuerySource>::instance().create(
-                             GetParam(), {{"max_querys", 5}});
+                         Registry<QuerySource>::instance().create(GetParam(), {{"max_querys", 5}});
                        }),
               HasSubstr("did you mean 'max_queries'?"));
 }
@@ -275,47 +221,37 @@ TEST_P(TextSource, RefusesACapBelowOne) {
 TEST(RepeatPrefill, SaysHowManyPositionsAreMissingAndTheWaysOut) {
   const Scene scene(1000, 2000);
   const int64_t needed =
-      static_cast<int64_t>(scene.context.tokens.size()) +
-      scene.judge("context_prefill").size(1) - scene.context.suffix_len +
-      static_cast<int64_t>(
-          make_question_prompt(scene.model,
-                               "Repeat the previous context verbatim.")
-              .size());
+      static_cast<int64_t>(scene.context.tokens.size()) + scene.judge("context_prefill").size(1) -
+      scene.context.suffix_len +
+      static_cast<int64_t>(make_question_prompt(scene.model, "Repeat the previous context verbatim.").size());
   ASSERT_GT(needed, 2000);
   ASSERT_LT(needed, 3000);
-  EXPECT_EQ(error_of(ErrorKind::kData,
-                     [&] { scene.make("repeat_prefill", Json::object()); }),
+  EXPECT_EQ(error_of(ErrorKind::kData, [&] { scene.make("repeat_prefill", Json::object()); }),
             fmt::format("repeat_prefill needs 2,{:03} positions, the model has "
                         "2,000\n  where: queries\n"
                         "  mend:  take context_prefill, a shorter document or "
                         "a model with a longer context",
                         needed - 2000));
-  scene.make("context_prefill", Json::object()); // one of the ways out
+  scene.make("context_prefill", Json::object());  // one of the ways out
 }
 
 TEST(RepeatPrefill, UsesTheLastPosition) {
   const Scene probe(600);
-  const int64_t needed = static_cast<int64_t>(probe.context.tokens.size()) +
-                         probe.judge("repeat_prefill").size(1);
+  const int64_t needed = static_cast<int64_t>(probe.context.tokens.size()) + probe.judge("repeat_prefill").size(1);
   const Scene fits(600, needed), too_long(600, needed - 1);
   EXPECT_GT(fits.make("repeat_prefill", Json::object())->n_queries(), 0);
-  EXPECT_THAT(
-      error_of(ErrorKind::kData,
-               [&] { too_long.make("repeat_prefill", Json::object()); }),
-      HasSubstr("needs"));
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { too_long.make("repeat_prefill", Json::object()); }), HasSubstr("needs"));
 }
 
 TEST(QueryCapture, NoticesTokensThatNeverCame) {
   const Scene scene(100);
-  QueryCapture capture(scene.model.decoder(), std::vector<int64_t>(10, 0), 100,
-                       1, "some_source");
+  QueryCapture capture(scene.model.decoder(), std::vector<int64_t>(10, 0), 100, 1, "some_source");
   capture.take(0, 0, at::zeros({10, kKvHeads * kGroup, kDim}));
   capture.take(1, 0, at::zeros({9, kKvHeads * kGroup, kDim}));
-  EXPECT_THAT(
-      error_of(ErrorKind::kInternal, [&] { std::move(capture).finish(); }),
-      HasSubstr("queries of 9 tokens came, 10 were expected\n  where: "
-                "some_source, layer 1"));
+  EXPECT_THAT(error_of(ErrorKind::kInternal, [&] { std::move(capture).finish(); }),
+              HasSubstr("queries of 9 tokens came, 10 were expected\n  where: "
+                        "some_source, layer 1"));
 }
 
-} // namespace
-} // namespace kvc
+}  // namespace
+}  // namespace kvc

@@ -17,50 +17,40 @@ namespace {
 
 std::string with_thousands(int64_t number) {
   std::string digits = std::to_string(number);
-  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3)
-    digits.insert(static_cast<size_t>(at), ",");
+  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<size_t>(at), ",");
   return digits;
 }
 
-std::vector<int64_t>
-joined(const std::vector<std::vector<int64_t>> &sequences) {
+std::vector<int64_t> joined(const std::vector<std::vector<int64_t>>& sequences) {
   std::vector<int64_t> tokens;
-  for (const std::vector<int64_t> &sequence : sequences)
-    tokens.insert(tokens.end(), sequence.begin(), sequence.end());
+  for (const std::vector<int64_t>& sequence : sequences) tokens.insert(tokens.end(), sequence.begin(), sequence.end());
   return tokens;
 }
 
 // Positions of the tokens that give queries.
-std::vector<int64_t> positions_of(const std::vector<ReadPass> &passes,
-                                  int64_t n_skipped) {
+std::vector<int64_t> positions_of(const std::vector<ReadPass>& passes, int64_t n_skipped) {
   std::vector<int64_t> all;
-  for (const ReadPass &pass : passes)
-    all.insert(all.end(), pass.positions.begin(), pass.positions.end());
+  for (const ReadPass& pass : passes) all.insert(all.end(), pass.positions.begin(), pass.positions.end());
   return {all.begin() + n_skipped, all.end()};
 }
 
-} // namespace
+}  // namespace
 
-std::vector<ReadPass>
-plan_passes(const std::vector<std::vector<int64_t>> &sequences,
-            int64_t first_position, int64_t most_tokens) {
+std::vector<ReadPass> plan_passes(const std::vector<std::vector<int64_t>>& sequences, int64_t first_position,
+                                  int64_t most_tokens) {
   std::vector<ReadPass> passes;
   int64_t token = 0;
-  bool open = false; // the last pass takes more sequences
-  for (const std::vector<int64_t> &sequence : sequences) {
+  bool open = false;  // the last pass takes more sequences
+  for (const std::vector<int64_t>& sequence : sequences) {
     const auto length = static_cast<int64_t>(sequence.size());
-    if (!open || passes.back().n_tokens() + length > most_tokens)
-      passes.push_back({token, {0}, {}, length});
+    if (!open || passes.back().n_tokens() + length > most_tokens) passes.push_back({token, {0}, {}, length});
     for (int64_t done = 0; done < length;) {
       const int64_t n_new = std::min(most_tokens, length - done);
-      if (done > 0)
-        passes.push_back({token, {0}, {}, 0});
-      ReadPass &pass = passes.back();
-      for (int64_t i = 0; i < n_new; ++i)
-        pass.positions.push_back(first_position + done + i);
+      if (done > 0) passes.push_back({token, {0}, {}, 0});
+      ReadPass& pass = passes.back();
+      for (int64_t i = 0; i < n_new; ++i) pass.positions.push_back(first_position + done + i);
       pass.sequence_offsets.push_back(pass.n_tokens() + n_new);
-      if (pass.capacity > 0)
-        pass.capacity = std::max(pass.capacity, length);
+      if (pass.capacity > 0) pass.capacity = std::max(pass.capacity, length);
       done += n_new;
       token += n_new;
     }
@@ -69,56 +59,39 @@ plan_passes(const std::vector<std::vector<int64_t>> &sequences,
   return passes;
 }
 
-std::unique_ptr<LayerQueries> read_queries(const QueryRequest &request,
-                                           QueryText text,
-                                           const ReadSettings &settings) {
+std::unique_ptr<LayerQueries> read_queries(const QueryRequest& request, QueryText text, const ReadSettings& settings) {
   const c10::InferenceMode inference;
-  const Decoder &decoder = request.model.decoder();
-  const DecoderSpec &spec = decoder.spec();
-  const int64_t first_position =
-      text.behind_context ? request.cache.next_position() : 0;
-  const std::vector<ReadPass> passes =
-      plan_passes(text.sequences, first_position);
+  const Decoder& decoder = request.model.decoder();
+  const KvCache& prefix = text.behind ? *text.behind : request.cache;
+  const std::vector<ReadPass> passes = plan_passes(text.sequences, prefix.next_position());
   const std::vector<int64_t> tokens = joined(text.sequences);
   const std::vector<int64_t> positions = positions_of(passes, text.n_skipped);
   if (settings.on_policy) {
-    return std::make_unique<OnPolicyQueries>(request, std::move(text), settings,
-                                             tokens, passes, positions);
+    return std::make_unique<OnPolicyQueries>(request, std::move(text), settings, tokens, passes, positions);
   }
-  const KvCache nothing = KvCache::empty(spec.n_layers, spec.n_kv_heads,
-                                         spec.head_dim, decoder.options());
-  const KvCache &prefix = text.behind_context ? request.cache : nothing;
-  QueryCapture capture(decoder, positions, settings.max_queries, request.seed,
-                       settings.source);
+  QueryCapture capture(decoder, positions, settings.max_queries, request.seed, settings.source);
   std::optional<Tails> tails;
-  for (const ReadPass &pass : passes) {
-    if (pass.capacity > 0)
-      tails.emplace(Tails::behind(prefix, pass.batch(), pass.capacity));
+  for (const ReadPass& pass : passes) {
+    if (pass.capacity > 0) tails.emplace(Tails::behind(prefix, pass.batch(), pass.capacity));
     const auto first = tokens.begin() + pass.first_token;
     decoder.forward(
-        {{first, first + pass.n_tokens()}, pass.sequence_offsets}, prefix,
-        *tails, [&](int64_t layer, const at::Tensor &queries) {
-          const int64_t n_before = std::clamp<int64_t>(
-              text.n_skipped - pass.first_token, 0, queries.size(0));
+        {{first, first + pass.n_tokens()}, pass.sequence_offsets}, prefix, *tails,
+        [&](int64_t layer, const at::Tensor& queries) {
+          const int64_t n_before = std::clamp<int64_t>(text.n_skipped - pass.first_token, 0, queries.size(0));
           const int64_t n_new = queries.size(0) - n_before;
-          if (n_new == 0)
-            return;
-          capture.take(layer, pass.first_token + n_before - text.n_skipped,
-                       queries.narrow(0, n_before, n_new));
+          if (n_new == 0) return;
+          capture.take(layer, pass.first_token + n_before - text.n_skipped, queries.narrow(0, n_before, n_new));
         });
   }
   return std::move(capture).finish(std::move(text.notes));
 }
 
-void check_positions(const std::string &source, int64_t needed,
-                     int64_t available, const std::string &ways_out) {
-  if (needed <= available)
-    return;
-  throw Error(ErrorKind::kData,
-              fmt::format("{} needs {} positions, the model has {}", source,
-                          with_thousands(needed), with_thousands(available)),
-              "queries",
-              ways_out + "a shorter document or a model with a longer context");
+void check_positions(const std::string& source, int64_t needed, int64_t available, const std::string& ways_out) {
+  if (needed <= available) return;
+  throw Error(
+      ErrorKind::kData,
+      fmt::format("{} needs {} positions, the model has {}", source, with_thousands(needed), with_thousands(available)),
+      "queries", ways_out + "a shorter document or a model with a longer context");
 }
 
-} // namespace kvc
+}  // namespace kvc
