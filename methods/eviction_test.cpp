@@ -329,6 +329,11 @@ NaiveExpectation naive_expectation(const Scene& scene, const HeadProblem& head, 
   return naive;
 }
 
+// The scores without their logarithm.
+at::Tensor expected_weights(const Json& options, const HeadProblem& head) {
+  return NamedMethod("expected_attention", options)->scores(head).exp();
+}
+
 TEST(Eviction, ExpectedAttentionEqualsFloat64Loops) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const Scene& scene = Scene::of(dtype);
@@ -338,18 +343,16 @@ TEST(Eviction, ExpectedAttentionEqualsFloat64Loops) {
     NaiveExpectation naive = naive_expectation(scene, head, positions);
     naive.n_future = 40;
     naive.n_sink = 4;
-    expect_scores(NamedMethod("expected_attention", {{"n_future", 40}})->scores(head), naive_expected_attention(naive),
-                  1e-3);
+    expect_scores(expected_weights({{"n_future", 40}}, head), naive_expected_attention(naive), 1e-3);
     naive.use_covariance = naive.use_value_norm = false;
     naive.n_sink = 0;
-    expect_scores(NamedMethod("expected_attention",
-                              {{"n_future", 40}, {"n_sink", 0}, {"use_covariance", false}, {"use_value_norm", false}})
-                      ->scores(head),
-                  naive_expected_attention(naive), 1e-3);
+    expect_scores(
+        expected_weights({{"n_future", 40}, {"n_sink", 0}, {"use_covariance", false}, {"use_value_norm", false}}, head),
+        naive_expected_attention(naive), 1e-3);
     head.bias = naive.bias = normal_numbers({head.keys.size(0)}, 3);
     naive.use_covariance = naive.use_value_norm = true;
     naive.epsilon = 0.02;
-    expect_scores(NamedMethod("expected_attention", {{"n_future", 40}, {"n_sink", 0}, {"epsilon", 0.02}})->scores(head),
+    expect_scores(expected_weights({{"n_future", 40}, {"n_sink", 0}, {"epsilon", 0.02}}, head),
                   naive_expected_attention(naive), 1e-3);
   }
 }
@@ -372,11 +375,11 @@ TEST(Eviction, ExpectedAttentionIsTheMeanOfManyQueries) {
   const at::Tensor weights = at::mm(there, head.keys.t()).div(4.0).exp().view({2, n, -1}).mean(1);
   const at::Tensor expected = (weights / weights.sum(1, true)).mean(0);
   const NamedMethod method("expected_attention", {{"n_future", 1}, {"n_sink", 0}, {"use_value_norm", false}});
-  const at::Tensor error = (method->scores(head) / expected - 1).abs();
+  const at::Tensor error = (method->scores(head).exp() / expected - 1).abs();
   EXPECT_LT(error.max().item<double>(), 0.05);
   const NamedMethod bare("expected_attention",
                          {{"n_future", 1}, {"n_sink", 0}, {"use_value_norm", false}, {"use_covariance", false}});
-  EXPECT_GT((bare->scores(head) / expected - 1).abs().max().item<double>(), error.max().item<double>());
+  EXPECT_GT((bare->scores(head).exp() / expected - 1).abs().max().item<double>(), error.max().item<double>());
 }
 
 // Two query heads that ask the same are one (spec J-11).
@@ -391,8 +394,7 @@ TEST(Eviction, ExpectedAttentionTakesEqualQueryHeadsForOne) {
   naive.queries = one;
   naive.group_size = 1;
   naive.n_future = 40;
-  expect_scores(NamedMethod("expected_attention", {{"n_future", 40}, {"n_sink", 0}})->scores(head),
-                naive_expected_attention(naive), 1e-3);
+  expect_scores(expected_weights({{"n_future", 40}, {"n_sink", 0}}, head), naive_expected_attention(naive), 1e-3);
 }
 
 TEST(Eviction, ExpectedAttentionNeedsPositions) {
@@ -411,6 +413,17 @@ TEST(Eviction, ExpectedAttentionNeedsPositions) {
     EXPECT_THAT(refusal([&] { method->scores(scene_head(scene, third, 0, 0)); }),
                 HasSubstr("query head by query head"));
   }
+}
+
+// Weights far below the smallest float still have their order.
+TEST(Eviction, ExpectedAttentionKeepsTheOrderOfTinyWeights) {
+  const Scene& scene = Scene::of(at::kFloat);
+  const CompactionRequest request = scene_request(scene, *scene.queries);
+  HeadProblem head = scene_head(scene, request, 1, 0);
+  head.bias = at::arange(head.keys.size(0), at::TensorOptions(at::kFloat)) * -2000;
+  const at::Tensor scores = NamedMethod("expected_attention", {{"n_sink", 0}})->scores(head);
+  EXPECT_TRUE(scores.isfinite().all().item<bool>());
+  EXPECT_TRUE(scores.diff().lt(0).all().item<bool>());
 }
 
 TEST(Eviction, ExpectedAttentionOfNothingButSinks) {

@@ -6,8 +6,9 @@
 // positions after the context:
 //   mean m = R mean(u), covariance C = R cov(u) R^T, both over the n / g queries of the head
 //   z_i = exp(m k_i / sqrt(d) + k_i C k_i / (2 d) + bias_i): the mean of exp(logit) for normal queries
-//   score_i = (mean over the group of z_i / sum_j z_j + epsilon) |v_i|
-// The first n_sink entries stand outside of that sum and are kept before all others.
+//   score_i = ln((mean over the group of z_i / sum_j z_j + epsilon) |v_i|)
+// The logarithm leaves the order as it is, and keeps it where float32 would round small weights to zero. The first
+// n_sink entries stand outside of that sum and are kept before all others.
 //
 // Differences from the paper: its queries are those of the whole prompt, here they are the reference queries, which
 // must know their positions (context_prefill is the paper's choice); |v| stands for |W_o v|, as in the authors' code;
@@ -75,9 +76,11 @@ class ExpectedAttention final : public ScoredKeys {
     const int64_t n_rest = problem.keys.size(0) - n_sink;
     at::Tensor scores = at::zeros({problem.keys.size(0)}, problem.keys.options().dtype(at::kFloat));
     if (n_rest > 0) {
-      at::Tensor rest = scores.narrow(0, n_sink, n_rest);
-      rest.copy_(at::softmax(log_expectations(problem).narrow(1, n_sink, n_rest), 1).mean(0)).add_(options_.epsilon);
-      if (options_.use_value_norm) rest.mul_(problem.values.narrow(0, n_sink, n_rest).to(at::kFloat).norm(2, 1));
+      const at::Tensor by_head = at::log_softmax(log_expectations(problem).narrow(1, n_sink, n_rest), 1);
+      at::Tensor rest = by_head.logsumexp(0) - std::log(static_cast<double>(by_head.size(0)));
+      if (options_.epsilon > 0) rest = rest.exp().add_(options_.epsilon).log_();
+      if (options_.use_value_norm) rest += problem.values.narrow(0, n_sink, n_rest).to(at::kFloat).norm(2, 1).log_();
+      scores.narrow(0, n_sink, n_rest).copy_(rest);
     }
     return with_sinks_first(scores, n_sink);
   }
