@@ -17,7 +17,6 @@ namespace kvc::KVC_CUDA_NAMESPACE {
 
 #ifdef KVC_CUDA_EMULATION
 using ::kvc::emulation::launch;
-using ::kvc::emulation::multiprocessors;
 #else
 // Why the launch failed, or null. Blocks that want more than the 48 KiB of shared memory that every GPU grants are
 // asked for by name.
@@ -28,20 +27,16 @@ const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
   if (shared_bytes > kGranted) {
     const cudaError_t refused =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    if (refused != cudaSuccess) return cudaGetErrorString(refused);
+    if (refused != cudaSuccess) {
+      cudaGetLastError();  // else the next launch that asks would report it again
+      return cudaGetErrorString(refused);
+    }
   }
   // clang-format off
   kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
   // clang-format on
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
-inline int multiprocessors() {
-  int device = 0, count = 0;
-  const bool known = cudaGetDevice(&device) == cudaSuccess &&
-                     cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess;
-  return known ? count : 1;
 }
 #endif
 

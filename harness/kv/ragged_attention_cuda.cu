@@ -9,7 +9,9 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarpLanes;
-constexpr int kTile = kWarpLanes;  // entries at a time
+constexpr int kTile = kWarpLanes;             // entries at a time
+constexpr int64_t kLeastEntries = 4 * kTile;  // a piece costs a write and a read of its output
+constexpr int64_t kMostPieces = 64;
 
 __host__ __device__ constexpr int padded_dim(int head_dim) {
   return (head_dim + 3) / 4 * 4;
@@ -33,6 +35,13 @@ struct Job {
                           // row sees all
 };
 
+// Into how many pieces a head of `n_entries` is divided. By its own length alone: what a row sees is added up in the
+// same order whatever stands beside it in the batch.
+__host__ __device__ constexpr int pieces_for(int64_t n_entries) {
+  const int64_t n = (n_entries + kLeastEntries - 1) / kLeastEntries;
+  return static_cast<int>(n < 1 ? 1 : n > kMostPieces ? kMostPieces : n);
+}
+
 template <int kRows>
 __device__ Job job_of_block(const AttentionShape& shape, const ContextPart& part, int group, int n_pieces) {
   const int head = static_cast<int>(blockIdx.z) % shape.n_kv_heads,
@@ -52,10 +61,12 @@ __device__ Job job_of_block(const AttentionShape& shape, const ContextPart& part
     job.first_entry = part.head_offsets[head];
     n_entries = part.head_offsets[head + 1] - part.head_offsets[head];
   }
-  // Whole tiles to each piece, as even as tiles allow.
+  // Whole tiles to each piece, as even as tiles allow; shorter heads leave the last pieces empty.
+  const int wanted = pieces_for(n_entries), own_pieces = wanted < n_pieces ? wanted : n_pieces;
+  if (static_cast<int>(blockIdx.y) >= own_pieces) return job;
   const int64_t n_tiles = (n_entries + kTile - 1) / kTile;
-  job.begin = n_tiles * blockIdx.y / n_pieces * kTile;
-  job.end = n_tiles * (blockIdx.y + 1) / n_pieces * kTile;
+  job.begin = n_tiles * blockIdx.y / own_pieces * kTile;
+  job.end = n_tiles * (blockIdx.y + 1) / own_pieces * kTile;
   if (job.end > n_entries) job.end = n_entries;
   if (tail) {  // what the block's last row sees
     int64_t last_row = (static_cast<int64_t>(blockIdx.x) + 1) * kWarps * kRows - 1;
@@ -206,8 +217,9 @@ __global__ void __launch_bounds__(kThreads)
     const float total = warp_sum(sum[r]);
     if (row >= job.n_rows) continue;  // the same for all lanes
     const int64_t query = piece + (job.first_token + row / group) * shape.n_query_heads + head * group + row % group;
-    if (lane == 0) log_sum_exp[query] = total > 0 ? highest[r] + logf(total) : -INFINITY;
-    if (!(total > 0)) continue;
+    // A sum that is no number stays visible, in the output too.
+    if (lane == 0) log_sum_exp[query] = total == 0 ? -INFINITY : highest[r] + logf(total);
+    if (total == 0) continue;
     KVC_UNROLL
     for (int i = 0; i < kDims; ++i) {
       const int column = i * kWarpLanes + lane;
@@ -234,11 +246,11 @@ __global__ void __launch_bounds__(kThreads)
     for (int p = 0; p < n_pieces; ++p) {
       const float weight = expf(piece_log_sum_exp[p * n_rows + row] - shift);
       // Where a piece saw nothing it wrote nothing: what lies there must not be touched.
-      if (weight > 0) x += weight / total * piece_output[(p * n_rows + row) * head_dim + column];
+      if (!(weight == 0)) x += weight / total * piece_output[(p * n_rows + row) * head_dim + column];
     }
     store(output + row * head_dim + column, x);
   }
-  if (lane == 0 && log_sum_exp != nullptr) log_sum_exp[row] = total > 0 ? shift + logf(total) : -INFINITY;
+  if (lane == 0 && log_sum_exp != nullptr) log_sum_exp[row] = total == 0 ? -INFINITY : shift + logf(total);
 }
 
 // A block for each new token.
@@ -266,8 +278,12 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Rows of one KV head that a block takes at a time: few, where a step has few rows.
-constexpr int kFewRows = 2, kManyRows = 8;
+// Rows of one KV head that a warp takes at a time: few, where a step has few rows. Wide heads take fewer: a block's
+// shared memory must fit into the 99 KiB of the smallest GPUs served.
+constexpr int kFewRows = 2;
+constexpr int many_rows(int head_dim) {
+  return head_dim > 128 ? 4 : 8;
+}
 
 int64_t most_rows(const AttentionShape& shape, const ContextPart& part) {
   return part.most_tokens * (shape.n_query_heads / shape.n_kv_heads);
@@ -276,7 +292,7 @@ bool takes_few(const AttentionShape& shape, const ContextPart& part) {
   return most_rows(shape, part) <= kWarps * kFewRows;
 }
 int64_t row_tiles(const AttentionShape& shape, const ContextPart& part) {
-  const int64_t rows = kWarps * (takes_few(shape, part) ? kFewRows : kManyRows);
+  const int64_t rows = kWarps * (takes_few(shape, part) ? kFewRows : many_rows(shape.head_dim));
   return (most_rows(shape, part) + rows - 1) / rows;
 }
 
@@ -298,7 +314,7 @@ const char* attend_as(const AttentionShape& shape, const ContextPart& part, cons
 template <class T, int kDims, class... Rest>
 const char* attend_rows(const AttentionShape& shape, const ContextPart& part, Rest... rest) {
   if (takes_few(shape, part)) return attend_as<T, kFewRows, kDims>(shape, part, rest...);
-  return attend_as<T, kManyRows, kDims>(shape, part, rest...);
+  return attend_as<T, many_rows(kDims * kWarpLanes), kDims>(shape, part, rest...);
 }
 
 template <class T, class... Rest>
@@ -320,16 +336,8 @@ const char* refusal(const AttentionShape& shape, const ContextPart& part) {
 
 }  // namespace
 
-int pieces_of(const AttentionShape& shape, const ContextPart& part) {
-  constexpr int64_t kBlocksPerProcessor = 4;    // resident together, so that one computes while others wait for memory
-  constexpr int64_t kLeastEntries = 2 * kTile;  // a piece costs a write and a read of its output
-  constexpr int64_t kMostPieces = 64;
-  const int64_t blocks = row_tiles(shape, part) * part.batch * shape.n_kv_heads;
-  if (blocks == 0) return 1;
-  const int64_t wanted = (multiprocessors() * kBlocksPerProcessor + blocks - 1) / blocks;
-  const int64_t worth = (part.most_entries + kLeastEntries - 1) / kLeastEntries;
-  const int64_t n = wanted < worth ? wanted : worth;
-  return static_cast<int>(n < 1 ? 1 : n > kMostPieces ? kMostPieces : n);
+int pieces_of(const ContextPart& part) {
+  return pieces_for(part.most_entries);
 }
 
 const char* attend(const AttentionShape& shape, const ContextPart& part, const void* queries, int n_pieces,

@@ -38,14 +38,16 @@ struct ContextPart {
   int64_t batch = 1;
   int64_t capacity = 0;
   int64_t most_tokens = 0;   // of one sequence; all N for a prefix. An upper bound
-  int64_t most_entries = 0;  // of one head. Chooses the number of pieces only
+  int64_t most_entries = 0;  // of one head. An upper bound; chooses the number of pieces only
 };
 
-// How many pieces fill the GPU without leaving a piece too little to do.
-int pieces_of(const AttentionShape& shape, const ContextPart& part);
+// How many pieces the longest head is divided into. A head's own division follows from its own length alone, so that a
+// row's result does not depend on the rest of the batch.
+int pieces_of(const ContextPart& part);
 
-// output (n_pieces, N, Hq, d), log_sum_exp (n_pieces, N, Hq): a piece without entries leaves -inf, and no output.
-// queries (N, Hq, d) contiguous. Returns why it failed, or null.
+// output (n_pieces, N, Hq, d), log_sum_exp (n_pieces, N, Hq): a piece without entries leaves -inf, and no output. A
+// bias of -inf switches its entry off; NaN or +inf among the logits makes the row's result NaN. queries (N, Hq, d)
+// contiguous. Returns why it failed, or null.
 const char* attend(const AttentionShape& shape, const ContextPart& part, const void* queries, int n_pieces,
                    float* output, float* log_sum_exp, CudaStream stream);
 

@@ -23,7 +23,7 @@ struct Case {
   std::vector<int64_t> lengths;  // of the tails, before the new tokens
   std::vector<int64_t> news;     // new tokens of each sequence
   bool bias;
-  int n_pieces;  // 0: as pieces_of() says
+  int n_pieces;  // at most; 0: as pieces_of() says
 };
 
 template <class T>
@@ -153,8 +153,8 @@ void check(const Case& c) {
   const Scene<T> scene(c);
   const AttentionShape shape = scene.shape();
   const ContextPart prefix = scene.prefix_part(), tail = scene.tail_part();
-  const int prefix_pieces = c.n_pieces > 0 ? c.n_pieces : pieces_of(shape, prefix);
-  const int tail_pieces = c.n_pieces > 0 ? c.n_pieces : pieces_of(shape, tail);
+  const int prefix_pieces = c.n_pieces > 0 ? c.n_pieces : pieces_of(prefix);
+  const int tail_pieces = c.n_pieces > 0 ? c.n_pieces : pieces_of(tail);
   const int n_pieces = prefix_pieces + tail_pieces;
   const int64_t rows = scene.n_tokens() * c.n_query_heads;
   // What a kernel does not write must not be read: NaN shows it.
@@ -204,6 +204,12 @@ const std::vector<Case> kCases = {
      {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
      true,
      0},
+    // Heads of one and of several pieces side by side; groups that rows of four do not divide.
+    {16, 5, 1, {300}, {0, 200}, {1, 4}, true, 0},
+    {24, 12, 2, {129, 1000}, {2}, {3}, true, 0},
+    {40, 7, 1, {257}, {4, 0, 9}, {1, 0, 6}, false, 0},
+    {256, 2, 1, {140}, {0}, {20}, true, 0},    // wide heads, many rows
+    {8, 2, 2, {9000, 30}, {1}, {1}, true, 0},  // more entries than the most pieces times the least entries
 };
 
 TEST(CudaAttention, EqualsFloat64LoopsInFloat32) {
@@ -212,6 +218,105 @@ TEST(CudaAttention, EqualsFloat64LoopsInFloat32) {
 
 TEST(CudaAttention, EqualsFloat64LoopsInBfloat16) {
   for (const Case& c : kCases) check<__nv_bfloat16>(c);
+}
+
+// Prefix and tails of a scene, merged.
+template <class T>
+std::pair<std::vector<float>, std::vector<float>> attended(const Scene<T>& scene) {
+  const AttentionShape shape = scene.shape();
+  const ContextPart prefix = scene.prefix_part(), tail = scene.tail_part();
+  const int n_prefix = pieces_of(prefix), n = n_prefix + pieces_of(tail);
+  const int64_t rows = scene.n_tokens() * shape.n_query_heads, d = shape.head_dim;
+  std::vector<float> pieces(static_cast<size_t>(n * rows * d), std::nanf(""));
+  std::vector<float> piece_sums(static_cast<size_t>(n * rows), std::nanf(""));
+  std::vector<float> output(static_cast<size_t>(rows * d)), sums(static_cast<size_t>(rows));
+  EXPECT_EQ(attend(shape, prefix, scene.queries.data(), n_prefix, pieces.data(), piece_sums.data(), nullptr), nullptr);
+  EXPECT_EQ(attend(shape, tail, scene.queries.data(), n - n_prefix, pieces.data() + n_prefix * rows * d,
+                   piece_sums.data() + n_prefix * rows, nullptr),
+            nullptr);
+  EXPECT_EQ(
+      merge_pieces(shape, n, pieces.data(), piece_sums.data(), Number::kFloat32, output.data(), sums.data(), nullptr),
+      nullptr);
+  return {output, sums};
+}
+
+TEST(CudaAttention, ARowHasTheSameBitsAloneAndInABatch) {
+  const Case together{32, 6, 2, {700, 40}, {300, 2, 0}, {2, 1, 9}, true, 0};
+  const Scene<float> batch(together);
+  const auto [output, sums] = attended(batch);
+  for (size_t b = 0; b < together.lengths.size(); ++b) {
+    Case alone = together;
+    alone.lengths = {together.lengths[b]};
+    alone.news = {together.news[b]};
+    Scene<float> single(alone);
+    single.prefix_keys = batch.prefix_keys;
+    single.prefix_values = batch.prefix_values;
+    single.bias = batch.bias;
+    const auto row = static_cast<ptrdiff_t>(6 * 32), first = static_cast<ptrdiff_t>(batch.sequence_offsets[b]);
+    const auto n_tokens = static_cast<ptrdiff_t>(together.news[b]);
+    single.queries.assign(batch.queries.begin() + first * row, batch.queries.begin() + (first + n_tokens) * row);
+    const auto head_size = static_cast<ptrdiff_t>(batch.capacity * 32);
+    const ptrdiff_t from = static_cast<ptrdiff_t>(b) * 2 * head_size;
+    single.capacity = batch.capacity;
+    single.tail_keys.assign(batch.tail_keys.begin() + from, batch.tail_keys.begin() + from + 2 * head_size);
+    single.tail_values.assign(batch.tail_values.begin() + from, batch.tail_values.begin() + from + 2 * head_size);
+    const auto [own, own_sums] = attended(single);
+    EXPECT_TRUE(std::equal(own.begin(), own.end(), output.begin() + first * row)) << "sequence " << b;
+    EXPECT_TRUE(std::equal(own_sums.begin(), own_sums.end(), sums.begin() + first * 6)) << "sequence " << b;
+  }
+}
+
+TEST(CudaAttention, AnInfinitelyNegativeBiasSwitchesAnEntryOff) {
+  Scene<float> scene({16, 2, 2, {200, 3}, {0}, {1}, true, 0});
+  for (size_t e = 0; e < scene.bias.size(); e += 3) scene.bias[e] = -INFINITY;
+  for (size_t e = 32; e < 160; ++e) scene.bias[e] = -INFINITY;  // whole tiles, and a piece's beginning
+  Scene<float> without = scene;
+  without.shape_case.prefix = {0, 0};
+  without.offsets = {0};
+  without.bias.clear();
+  without.prefix_keys.clear();
+  without.prefix_values.clear();
+  for (size_t h = 0; h < 2; ++h) {
+    for (int64_t e = scene.offsets[h]; e < scene.offsets[h + 1]; ++e) {
+      if (std::isinf(scene.bias[static_cast<size_t>(e)])) continue;
+      without.bias.push_back(scene.bias[static_cast<size_t>(e)]);
+      const auto at = static_cast<ptrdiff_t>(e * 16);
+      without.prefix_keys.insert(without.prefix_keys.end(), scene.prefix_keys.begin() + at,
+                                 scene.prefix_keys.begin() + at + 16);
+      without.prefix_values.insert(without.prefix_values.end(), scene.prefix_values.begin() + at,
+                                   scene.prefix_values.begin() + at + 16);
+      ++without.shape_case.prefix[h];
+    }
+    without.offsets.push_back(static_cast<int64_t>(without.bias.size()));
+  }
+  ASSERT_LT(without.bias.size(), scene.bias.size() / 2);
+  const auto [output, sums] = attended(scene);
+  const auto [want, want_sums] = attended(without);
+  for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(output[i], want[i], 1e-5);
+  for (size_t i = 0; i < want_sums.size(); ++i) ASSERT_NEAR(sums[i], want_sums[i], 1e-5);
+}
+
+TEST(CudaAttention, AHeadWhoseEntriesAreAllOffSeesTheTailAlone) {
+  Scene<float> scene({16, 1, 1, {300}, {4}, {1}, true, 0});
+  const auto [seen, seen_sums] = attended(scene);
+  std::fill(scene.bias.begin(), scene.bias.end(), -INFINITY);
+  const auto [output, sums] = attended(scene);
+  scene.shape_case.prefix = {0};
+  scene.offsets = {0, 0};
+  EXPECT_EQ(attended(scene), std::make_pair(output, sums));
+  EXPECT_NE(sums, seen_sums);
+}
+
+TEST(CudaAttention, WhatIsNoNumberStaysVisible) {
+  for (const float bad : {std::nanf(""), INFINITY}) {
+    Scene<float> scene({16, 2, 2, {300, 3}, {0}, {1}, true, 0});
+    scene.bias[200] = bad;
+    const auto [output, sums] = attended(scene);
+    EXPECT_TRUE(std::isnan(sums[0]));
+    EXPECT_TRUE(std::isnan(output[0]));
+    EXPECT_TRUE(std::isfinite(sums[1]));  // the other head does not see it
+    EXPECT_TRUE(std::isfinite(output[16]));
+  }
 }
 
 TEST(CudaAttention, OutputInTheModelsDtype) {

@@ -176,6 +176,8 @@ inline void run_grid(dim3 grid, dim3 dim, std::size_t shared_bytes, std::functio
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 || dim.x * dim.y * dim.z > 1024) {
     stop("no such launch is possible");
   }
+  if (shared_bytes > (std::size_t{99} << 10U))
+    stop("more shared memory than GPUs of compute capability 8.6 give a block");
   Block& b = block();
   ++n_launches();
   b.grid = grid;
@@ -239,9 +241,6 @@ const char* launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::si
                    const Arguments&... arguments) {
   run_grid(grid, block, shared_bytes, [&] { kernel(arguments...); });
   return nullptr;
-}
-inline int multiprocessors() {
-  return 4;
 }
 
 }  // namespace kvc::emulation
