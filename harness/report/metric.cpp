@@ -40,6 +40,19 @@ class Fields {
       fail("gold_option", fmt::format("is {} of {} options", gold, n_options));
     return gold;
   }
+  bool cut_by_length() const {
+    const std::string stop = text("stop_reason");
+    if (stop != "end" && stop != "length") fail("stop_reason", "is '" + stop + "', neither 'end' nor 'length'");
+    return stop == "length";
+  }
+  // The question's own, which data sets may leave out.
+  std::optional<double> depth_fraction() const {
+    if (!answer_.contains("extra") || !answer_.at("extra").is_object()) return std::nullopt;
+    const Json depth = answer_.at("extra").value("depth_fraction", Json());
+    if (!depth.is_number()) return std::nullopt;
+    const double value = depth.get<double>();
+    return value >= 0 && value <= 1 ? std::optional(value) : std::nullopt;
+  }
 
   [[noreturn]] void fail(const char* name, const std::string& fact) const {
     throw Error(ErrorKind::kData, fmt::format("field '{}' of answer {} {}", name, index_, fact),
@@ -86,16 +99,15 @@ std::vector<double> likelihood(const Fields& fields) {
 }
 
 std::vector<double> exact(const Fields& fields) {
-  return {is_true(exact_match(fields.text("text"), fields.text("gold_answer")))};
+  return {is_true(exact_match(fields.text("text"), fields.text("gold_answer"))), is_true(fields.cut_by_length())};
 }
 
 std::vector<double> multiple_choice(const Fields& fields) {
   const int64_t n_options = fields.integer("n_options", 1);
   const auto choice = parse_choice(fields.text("text"), n_options);
-  const std::string stop = fields.text("stop_reason");
-  if (stop != "end" && stop != "length") fields.fail("stop_reason", "is '" + stop + "', neither 'end' nor 'length'");
+  const bool cut = fields.cut_by_length();
   const int64_t gold = fields.gold_option(static_cast<size_t>(n_options));
-  return {is_true(choice && *choice == gold), is_true(choice.has_value()), is_true(stop == "length")};
+  return {is_true(choice && *choice == gold), is_true(choice.has_value()), is_true(cut)};
 }
 
 std::vector<double> fidelity(const Fields& fields) {
@@ -120,7 +132,10 @@ const std::vector<TaskMetrics>& all_tasks() {
        {{"accuracy", "accuracy, options ranked by mean log-likelihood per token", true, true},
         {"accuracy_raw", "accuracy, options ranked by raw log-likelihood", true, true}},
        likelihood},
-      {"exact_match", {{"accuracy", "accuracy, exact match", true, true}}, exact},
+      {"exact_match",
+       {{"accuracy", "accuracy, exact match", true, true},
+        {"length_limit_rate", "share of answers cut off by the length limit", true, false}},
+       exact},
       {"multiple_choice",
        {{"accuracy", "accuracy, unreadable answers counted wrong", true, true},
         {"parse_rate", "share of answers that could be read", true, true},
@@ -162,7 +177,7 @@ std::vector<QuestionValues> question_values(const Record& record) {
   if (metrics == nullptr) return list;
   for (size_t i = 0; i < record.answers.size(); ++i) {
     const Fields fields(record, i);
-    QuestionValues values{fields.text("question_id"), metrics->values(fields)};
+    QuestionValues values{fields.text("question_id"), metrics->values(fields), fields.depth_fraction()};
     if (!values.values.empty()) list.push_back(std::move(values));
   }
   return list;

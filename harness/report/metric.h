@@ -19,14 +19,15 @@ struct MetricInfo {
 
 // The metrics of a task, the primary one first; empty for a task that has none.
 //   likelihood       accuracy, accuracy_raw
-//   exact_match      accuracy
+//   exact_match      accuracy, length_limit_rate
 //   multiple_choice  accuracy, parse_rate, length_limit_rate
 //   fidelity         kl, log_perplexity, top_agreement
 const std::vector<MetricInfo>& metrics_of_task(const std::string& task);
 
 struct QuestionValues {
   std::string question_id;
-  std::vector<double> values;  // in the order of metrics_of_task
+  std::vector<double> values;              // in the order of metrics_of_task
+  std::optional<double> depth_fraction{};  // where in the document the answer stands, if extra.depth_fraction says so
 };
 
 // One entry per answer of a "done" record, except fidelity answers of no reference token, which have no value per
@@ -38,6 +39,7 @@ struct QuestionValues {
 //
 // exact_match:
 // - accuracy: 1 if exact_match(text, gold_answer)
+// - length_limit_rate: 1 if stop_reason is "length"
 //
 // multiple_choice:
 // - accuracy: 1 if parse_choice(text, n_options) is gold_option

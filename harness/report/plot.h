@@ -44,7 +44,6 @@ std::string render_svg(const Plot& plot);
 
 // One plot per model that has a point to show, as (model label, plot). With fewer than kFewDocuments documents an
 // interval by document is wider than the plot, so the bars are intervals over questions, and a note says so.
-constexpr int64_t kFewDocuments = 5;
 std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated);
 
 }  // namespace kvc

@@ -50,21 +50,10 @@ std::optional<double> mean_of(const Row& row) {
   return row.untargeted->metrics.front().estimate.mean;
 }
 
-// Where the targets stand on the axis: a fraction at itself, a number of entries at what was kept on average.
 std::vector<double> ticks_of(const Table& table) {
   std::vector<double> ticks;
-  for (size_t i = 0; i < table.targets.size(); ++i) {
-    if (table.targets[i].is_number() && table.targets[i].get<double>() > 0) {
-      ticks.push_back(table.targets[i].get<double>());
-      continue;
-    }
-    double total = 0, count = 0;
-    for (const Row& row : table.rows) {
-      if (!row.cells[i] || row.cells[i]->sizes.kept_fraction.value_or(0) <= 0) continue;
-      total += *row.cells[i]->sizes.kept_fraction;
-      count += 1;
-    }
-    if (count > 0) ticks.push_back(total / count);
+  for (const double fraction : target_fractions(table)) {
+    if (fraction > 0) ticks.push_back(fraction);
   }
   return ticks;
 }

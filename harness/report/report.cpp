@@ -8,7 +8,7 @@
 
 #include "harness/core/json_lines.h"
 #include "harness/report/plot.h"
-#include "harness/report/text_table.h"
+#include "harness/report/report_tables.h"
 
 namespace kvc {
 namespace {
@@ -57,18 +57,6 @@ bool several_models(const Tabulated& tabulated) {
   return models.size() > 1;
 }
 
-int64_t most_questions(const Table& table) {
-  int64_t most = 0;
-  const auto look = [&](const std::optional<CellSummary>& cell) {
-    if (cell && !cell->metrics.empty()) most = std::max(most, cell->metrics.front().estimate.n_questions);
-  };
-  for (const Row& row : table.rows) {
-    look(row.untargeted);
-    for (const auto& cell : row.cells) look(cell);
-  }
-  return most;
-}
-
 // Tables of one model and data set, in order.
 std::vector<std::vector<const Table*>> by_dataset(const Tabulated& tabulated) {
   std::vector<std::vector<const Table*>> groups;
@@ -104,24 +92,44 @@ std::string counts_text(const Tabulated& t) {
 // Both forms have the same parts; they differ in how a heading and a table are written.
 struct Form {
   bool markdown;
+  size_t width = kTerminalWidth;
   std::string heading(int level, const std::string& text) const {
     if (markdown) return fmt::format("\n{} {}\n\n", std::string(static_cast<size_t>(level), '#'), text);
-    return fmt::format("\n{}\n", text);
+    return fmt::format("\n{}\n", wrapped_text(text, width));
   }
   std::string table(const TextTable& text, size_t n_left) const {
-    return markdown ? markdown_table(text, n_left) : terminal_table(text, n_left);
+    return markdown ? markdown_table(text, n_left) : terminal_table(text, n_left, width);
   }
   std::string paragraph(const std::string& text) const {
     if (text.empty()) return "";
-    return markdown ? "\n" + text + "\n" : text + "\n";
+    return markdown ? "\n" + text + "\n" : wrapped_text(text, width) + "\n";
   }
 };
+
+std::string titled(const std::string& title, const TextTable& text, const std::string& note, const Form& form) {
+  if (text.rows.empty()) return "";
+  return form.heading(3, title) + form.table(text, 2) + form.paragraph(note);
+}
+
+// What follows from the primary metric: retained accuracy, who is better, which answers could be judged.
+std::string conclusions_part(const Table& table, const Form& form) {
+  std::string text = titled("retained: (method - no_context) / (full_cache - no_context)", retained_table(table, 0),
+                            retained_note(table, 0), form);
+  text +=
+      titled("ranks; a range is a tie that this run cannot decide", rank_table(table), comparison_note(table), form);
+  if (form.markdown) {
+    text += titled("against the best mean: difference (wins/losses/ties by question), p after Holm",
+                   versus_best_table(table), "Every pair is in report_pairs.csv.", form);
+  }
+  return text +
+         titled("answers that could not be read, answers cut off by the length limit", answers_table(table), "", form);
+}
 
 std::string metric_part(const Table& table, bool with_model, const Form& form) {
   const auto& metrics = metrics_of_task(table.task.value("name", ""));
   std::string text;
   for (size_t i = 0; i < metrics.size(); ++i) {
-    if (i > 0 && !form.markdown) break;  // a terminal gets the primary metric
+    if (i > 0 && (!form.markdown || is_answer_check(metrics[i]))) continue;  // a terminal gets the primary metric
     const std::string what =
         fmt::format("{}{}", metrics[i].title, metrics[i].higher_is_better ? "" : " (lower is better)");
     if (i == 0) {
@@ -134,10 +142,7 @@ std::string metric_part(const Table& table, bool with_model, const Form& form) {
       text += form.heading(3, what);
     }
     text += form.table(metric_table(table, i), 2) + form.paragraph(interval_note(table, i));
-    const TextTable retained = retained_table(table, i);
-    if (i == 0 && !retained.rows.empty()) {
-      text += form.heading(3, "retained: (method - no_context) / (full_cache - no_context)") + form.table(retained, 2);
-    }
+    if (i == 0) text += conclusions_part(table, form);
   }
   return text;
 }
@@ -167,7 +172,7 @@ std::string compose(const Tabulated& tabulated, const Form& form) {
     const std::string title =
         fmt::format("{}{}: size and seconds of compaction, per document",
                     with_model ? tables.front()->model_label + ": " : "", tables.front()->dataset_label);
-    text += form.heading(2, title) + form.table(size_table(tables), 2);
+    text += form.heading(2, title) + form.table(size_table(tables), 3);
   }
   for (const auto& stages : stages_by_model(tabulated)) {
     const std::string title = fmt::format("{}seconds per document, whole grid (shared stages once)",
@@ -188,8 +193,8 @@ std::string report_markdown(const Tabulated& tabulated, const std::string& name)
   return text + compose(tabulated, Form{true});
 }
 
-std::string report_terminal(const Tabulated& tabulated) {
-  const std::string text = compose(tabulated, Form{false});
+std::string report_terminal(const Tabulated& tabulated, size_t width) {
+  const std::string text = compose(tabulated, Form{false, width});
   return text.substr(text.find_first_not_of('\n')) + "\n" + counts_text(tabulated) + "\n";
 }
 
@@ -199,13 +204,20 @@ void write_report(const std::string& results_folder, const Json& defaults) {
   const std::string name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   for (const auto& [file, svg] : plot_files(tabulated)) write_file_atomically((folder / file).string(), svg);
   write_file_atomically((folder / "report.csv").string(), report_csv(tabulated));
+  write_file_atomically((folder / "report_pairs.csv").string(), report_pairs_csv(tabulated));
   write_file_atomically((folder / "report.md").string(), report_markdown(tabulated, name));
   write_file_atomically((folder / "report.json").string(),
                         report_json(tabulated).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
-std::string report_table(const std::string& results_folder, const Json& defaults) {
-  return report_terminal(load(std::filesystem::path(results_folder).lexically_normal().string(), defaults));
+std::string report_table(const std::string& results_folder, const Json& defaults, size_t width) {
+  return report_terminal(load(std::filesystem::path(results_folder).lexically_normal().string(), defaults), width);
+}
+
+std::string score_answers(const std::string& results_folder, std::vector<Failure>& failures, const Json& defaults) {
+  const Tabulated tabulated = load(std::filesystem::path(results_folder).lexically_normal().string(), defaults);
+  failures = tabulated.failures;
+  return score_lines(tabulated);
 }
 
 }  // namespace kvc

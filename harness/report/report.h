@@ -8,19 +8,31 @@
 
 namespace kvc {
 
-// Writes report.json (schema: results/README.md), report.md, report.csv and report.svg (report_<model>.svg when there
-// are several models) into the folder, each atomically. `defaults` as in tabulate.h: with them, labels also show
-// options that differ from their default. Throws Error(kData) when the folder or its records cannot be read or the
-// files cannot be written.
+constexpr int kReportVersion = 2;       // of report.json
+constexpr size_t kTerminalWidth = 100;  // where nobody says how wide it is
+
+// Writes report.json (schema: results/README.md), report.md, report.csv, report_pairs.csv, report.svg and, where
+// answers have a depth, report_depth.svg (report_<model>.svg, report_depth_<model>.svg when there are several models)
+// into the folder, each atomically. `defaults` as in tabulate.h: with them, labels also show options that differ from
+// their default. Throws Error(kData) when the folder or its records cannot be read or the files cannot be written.
 void write_report(const std::string& results_folder, const Json& defaults = nullptr);
 
-// The tables as printed to a terminal.
-std::string report_table(const std::string& results_folder, const Json& defaults = nullptr);
+// The tables as printed to a terminal of `width` columns; a table that is wider is split into several.
+std::string report_table(const std::string& results_folder, const Json& defaults = nullptr,
+                         size_t width = kTerminalWidth);
+
+// The stored answers judged anew, no model needed: one JSON line per question and cell, {model, dataset, task, method,
+// queries, target, seed, document_id, question_id, values: {METRIC: number}[, depth_fraction]}. Records that cannot be
+// judged are in `failures`, three-part messages with their cells. Throws as write_report.
+std::string score_answers(const std::string& results_folder, std::vector<Failure>& failures,
+                          const Json& defaults = nullptr);
 
 // The files' texts, from what tabulate() made.
 Json report_json(const Tabulated& tabulated);
 std::string report_markdown(const Tabulated& tabulated, const std::string& name);
 std::string report_csv(const Tabulated& tabulated);
-std::string report_terminal(const Tabulated& tabulated);
+std::string report_pairs_csv(const Tabulated& tabulated);
+std::string report_terminal(const Tabulated& tabulated, size_t width = kTerminalWidth);
+std::string score_lines(const Tabulated& tabulated);
 
 }  // namespace kvc

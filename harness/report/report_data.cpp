@@ -1,8 +1,4 @@
-// report.json and report.csv: everything that was computed, for programs.
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
-#include "harness/core/json_lines.h"
+// report.json: everything that was computed, for programs.
 #include "harness/report/report.h"
 
 namespace kvc {
@@ -36,13 +32,30 @@ Json estimate_json(const Estimate& estimate) {
               {"interval_bootstrap", interval_json(estimate.bootstrap)}};
 }
 
+Json ratio_interval_json(const RatioInterval& interval) {
+  if (!interval.computed) return nullptr;
+  return Json{{"level", kLevel},
+              {"low", interval.unbounded ? Json(nullptr) : Json(interval.low)},
+              {"high", interval.unbounded ? Json(nullptr) : Json(interval.high)},
+              {"unbounded", interval.unbounded},
+              {"degrees_of_freedom", interval.degrees}};
+}
+
+Json retained_json(const Retained& retained) {
+  return Json{{"value", retained.value},
+              {"interval", ratio_interval_json(retained.documents)},
+              {"interval_by_question", ratio_interval_json(retained.questions)},
+              {"interval_bootstrap", interval_json(retained.bootstrap)},
+              {"bootstrap_left_out", retained.bootstrap_left_out}};
+}
+
 Json metrics_json(const CellSummary& cell) {
   Json metrics = Json::object();
   for (const MetricSummary& metric : cell.metrics) {
     if (metric.estimate.n_questions == 0) continue;
     Json json = estimate_json(metric.estimate);
     json["difference_to_full"] = metric.difference_to_full ? estimate_json(*metric.difference_to_full) : Json(nullptr);
-    json["retained"] = or_null(metric.retained);
+    json["retained"] = metric.retained ? retained_json(*metric.retained) : Json(nullptr);
     metrics[metric.info.name] = std::move(json);
   }
   return metrics;
@@ -73,6 +86,55 @@ const char* role_name(Role role) {
   return role == Role::kCeiling ? "ceiling" : role == Role::kFloor ? "floor" : "method";
 }
 
+Json pair_json(const Table& table, const PairSummary& summary) {
+  const Pair& pair = summary.pair;
+  const auto kept = [&](size_t row) -> Json {
+    if (!summary.target || !table.rows[row].cells[*summary.target]) return nullptr;
+    return or_null(table.rows[row].cells[*summary.target]->sizes.kept_fraction);
+  };
+  return Json{{"first", summary.first},
+              {"second", summary.second},
+              {"target", summary.target ? table.targets[*summary.target] : Json("area")},
+              {"kept_fractions", Json::array({kept(summary.first), kept(summary.second)})},
+              {"wins", pair.wins},
+              {"losses", pair.losses},
+              {"ties", pair.ties},
+              {"difference", estimate_json(pair.difference)},
+              {"p_mcnemar", or_null(pair.p_mcnemar)},
+              {"p_documents", or_null(pair.p_documents)},
+              {"p_questions", or_null(pair.p_questions)},
+              {"p", pair.p},
+              {"p_holm", summary.p_holm},
+              {"detectable", or_null(summary.detectable)},
+              {"detectable_corrected", or_null(summary.detectable_corrected)},
+              {"better", summary.better == 0  ? "undecided"
+                         : summary.better > 0 ? "first"
+                                              : "second"}};
+}
+
+Json comparison_json(const Table& table) {
+  const auto& metrics = metrics_of_task(table.task.is_object() ? table.task.value("name", "") : "");
+  if (metrics.empty() || table.targets.empty()) return nullptr;
+  const Comparison& comparison = table.comparison;
+  Json pairs = Json::array(), areas = Json::array(), ranks = Json::array();
+  for (const PairSummary& pair : comparison.pairs) pairs.push_back(pair_json(table, pair));
+  for (size_t row = 0; row < table.rows.size(); ++row) {
+    areas.push_back(comparison.areas[row] ? estimate_json(*comparison.areas[row]) : Json(nullptr));
+    Json places = Json::array();
+    for (const auto& range : comparison.ranks[row])
+      places.push_back(range ? Json::array({range->best, range->worst}) : Json(nullptr));
+    ranks.push_back(std::move(places));
+  }
+  return Json{{"metric", metrics.front().name},
+              {"level", 1 - kLevel},
+              {"power", kPower},
+              {"n_hypotheses", comparison.n_hypotheses},
+              {"n_area_hypotheses", comparison.n_area_hypotheses},
+              {"areas", areas},
+              {"ranks", ranks},
+              {"pairs", pairs}};
+}
+
 Json table_json(const Table& table) {
   Json metrics = Json::array();
   for (const MetricInfo& info : metrics_of_task(table.task.value("name", ""))) {
@@ -91,9 +153,14 @@ Json table_json(const Table& table) {
                         {"queries", row.queries},
                         {"cells", std::move(cells)}});
   }
-  return Json{
-      {"model", table.model},     {"dataset", table.dataset}, {"task", table.task}, {"documents", table.documents},
-      {"targets", table.targets}, {"metrics", metrics},       {"rows", rows}};
+  return Json{{"model", table.model},
+              {"dataset", table.dataset},
+              {"task", table.task},
+              {"documents", table.documents},
+              {"targets", table.targets},
+              {"metrics", metrics},
+              {"rows", rows},
+              {"comparison", comparison_json(table)}};
 }
 
 Json stage_json(const StageCost& cost) {
@@ -104,62 +171,6 @@ Json stage_json(const StageCost& cost) {
               {"queries_s", cost.queries_s},     {"compaction_s", cost.compaction_s},
               {"reference_s", cost.reference_s}, {"ask_s", cost.ask_s},
               {"total_s", cost.total_s()},       {"parts", parts}};
-}
-
-std::string quoted(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string result = "\"";
-  for (const char c : text) result += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return result + "\"";
-}
-
-std::string csv_line(const std::vector<std::string>& fields) {
-  std::vector<std::string> list;
-  for (const std::string& field : fields) list.push_back(quoted(field));
-  return fmt::format("{}\n", fmt::join(list, ","));
-}
-
-std::string text(const std::optional<double>& value) {
-  return value ? fmt::format("{}", *value) : "";
-}
-
-void csv_cell(const Table& table, const Row& row, const CellSummary& cell, std::string& csv) {
-  const SizeSummary& s = cell.sizes;
-  const auto line = [&](const MetricSummary* metric) {
-    std::vector<std::string> fields = {table.model_label,
-                                       table.dataset_label,
-                                       table.task_label,
-                                       row.method_label,
-                                       row.queries_label,
-                                       target_text(cell.target),
-                                       fmt::format("{}", cell.n_done),
-                                       fmt::format("{}", cell.n_failed),
-                                       fmt::format("{}", cell.n_missing)};
-    if (metric != nullptr && metric->estimate.n_questions > 0) {
-      const Estimate& e = metric->estimate;
-      const bool interval = e.interval.exists();
-      const auto& difference = metric->difference_to_full;
-      const bool paired = difference && difference->interval.exists();
-      for (const std::string& value :
-           {metric->info.name, fmt::format("{}", e.n_questions), fmt::format("{}", e.mean),
-            interval ? fmt::format("{}", e.interval.low) : "", interval ? fmt::format("{}", e.interval.high) : "",
-            std::string(interval_name(e.interval.kind)), text(metric->retained),
-            difference ? fmt::format("{}", difference->mean) : "",
-            paired ? fmt::format("{}", difference->interval.low) : "",
-            paired ? fmt::format("{}", difference->interval.high) : ""}) {
-        fields.push_back(value);
-      }
-    } else {
-      fields.insert(fields.end(), 10, "");
-    }
-    for (const auto& value : {s.kept_fraction, s.compaction_ratio, s.bytes_before, s.bytes_after, s.bytes_ratio,
-                              cell.compaction_shared_s, cell.compaction_s}) {
-      fields.push_back(text(value));
-    }
-    csv += csv_line(fields);
-  };
-  if (cell.n_done == 0 || cell.metrics.empty()) return line(nullptr);
-  for (const MetricSummary& metric : cell.metrics) line(&metric);
 }
 
 }  // namespace
@@ -173,7 +184,7 @@ Json report_json(const Tabulated& tabulated) {
         Json{{"cell_id", f.cell_id}, {"label", f.label}, {"document_id", f.document_id}, {"error", f.error}});
   }
   return Json{{"schema", "kvcompact.report"},
-              {"version", 1},
+              {"version", kReportVersion},
               {"records", Json{{"total", tabulated.n_records},
                                {"done", tabulated.n_done},
                                {"failed", tabulated.n_failed},
@@ -183,24 +194,6 @@ Json report_json(const Tabulated& tabulated) {
               {"seconds_per_document", stages},
               {"failures", failures},
               {"warnings", tabulated.warnings}};
-}
-
-std::string report_csv(const Tabulated& tabulated) {
-  std::string csv =
-      "model,dataset,task,method,queries,target,n_done,n_failed,n_missing,metric,n_questions,mean,low,high,interval,"
-      "retained,"
-      "difference_to_full,difference_low,difference_high,kept_fraction,compaction_ratio,bytes_before,bytes_after,bytes_"
-      "ratio,"
-      "compaction_shared_s,compaction_s\n";
-  for (const Table& table : tabulated.tables) {
-    for (const Row& row : table.rows) {
-      if (row.untargeted) csv_cell(table, row, *row.untargeted, csv);
-      for (const auto& cell : row.cells) {
-        if (cell) csv_cell(table, row, *cell, csv);
-      }
-    }
-  }
-  return csv;
 }
 
 }  // namespace kvc

@@ -86,10 +86,11 @@ TEST(Metric, MultipleChoiceCountsUnreadableAnswersAsWrong) {
 }
 
 TEST(Metric, ExactMatchAndFidelity) {
-  EXPECT_EQ(question_values(one("exact_match", "x", nullptr,
-                                {{{"question_id", "q"}, {"gold_answer", "4821"}, {"text", " 4821."}}}))[0]
-                .values[0],
-            1);
+  EXPECT_EQ(question_values(one(
+                "exact_match", "x", nullptr,
+                {{{"question_id", "q"}, {"gold_answer", "4821"}, {"text", " 4821."}, {"stop_reason", "length"}}}))[0]
+                .values,
+            (std::vector<double>{1, 1}));
   const Json answer = {
       {"question_id", "q"}, {"n_tokens", 4}, {"kl_sum", 2.0}, {"log_likelihood_sum", -6.0}, {"top_agreement", 3}};
   Json empty = answer;
@@ -117,7 +118,7 @@ TEST(Metric, BrokenAnswersNameRecordAndField) {
 }
 
 Json match(const std::string& id, bool right) {
-  return {{"question_id", id}, {"gold_answer", "7"}, {"text", right ? "7" : "8"}};
+  return {{"question_id", id}, {"gold_answer", "7"}, {"text", right ? "7" : "8"}, {"stop_reason", "end"}};
 }
 
 TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
@@ -135,7 +136,7 @@ TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
   EXPECT_EQ(table.rows[2].role, Role::kFloor);
   const MetricSummary& metric = table.rows[1].cells[0]->metrics[0];
   EXPECT_DOUBLE_EQ(metric.estimate.mean, 0.5);
-  EXPECT_DOUBLE_EQ(*metric.retained, 0.5);
+  EXPECT_DOUBLE_EQ(metric.retained->value, 0.5);
   EXPECT_DOUBLE_EQ(metric.difference_to_full->mean, -0.25);
   EXPECT_EQ(metric.estimate.interval.kind, IntervalKind::kWilson);  // one document
   // No share is retained of a full cache that is no better than nothing.
@@ -211,10 +212,10 @@ TEST(Report, WritesTheSameBytesWhateverTheOrder) {
   }
   const Json json = Json::parse(folder.read("report.json"));
   EXPECT_EQ(json.at("schema"), "kvcompact.report");
-  EXPECT_EQ(json.at("version"), 1);
+  EXPECT_EQ(json.at("version"), 2);
   EXPECT_EQ(json.at("tables").size(), 4u);
   EXPECT_FALSE(json.at("provenance")[0].contains("started_at"));
-  EXPECT_EQ(count(folder.read("report.csv"), "\n"), 1u + 32 * (3 + 2 + 1 + 3));
+  EXPECT_EQ(count(folder.read("report.csv"), "\n"), 1u + 32 * (3 + 2 + 2 + 3));
   EXPECT_THAT(folder.read("report.md"), HasSubstr("![accuracy against kept cache](report.svg)"));
   const std::string before = folder.read("report.md");
   write_report(folder.path() + "/");

@@ -5,6 +5,8 @@
 #include <limits>
 #include <map>
 
+#include "harness/report/resampling.h"
+
 namespace kvc {
 namespace {
 
@@ -87,31 +89,6 @@ double upper_tail(double t, double degrees) {  // t >= 0
   return 0.5 * incomplete_beta(degrees / 2, 0.5, degrees / denominator, t * t / denominator);
 }
 
-double percentile(const std::vector<double>& sorted, double p) {
-  const double place = p * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<size_t>(place);
-  const size_t above = std::min(below + 1, sorted.size() - 1);
-  return sorted[below] + (place - static_cast<double>(below)) * (sorted[above] - sorted[below]);
-}
-
-// splitmix64 (Steele et al., 2014): the standard library's distributions differ between machines.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed) {}
-  size_t below(size_t n) {
-    return static_cast<size_t>(static_cast<double>(next() >> 11) * 0x1p-53 * static_cast<double>(n));
-  }
-
- private:
-  std::uint64_t next() {
-    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15ULL);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
-  }
-  std::uint64_t state_;
-};
-
 }  // namespace
 
 std::string_view interval_name(IntervalKind kind) {
@@ -167,12 +144,12 @@ Interval clustered_interval(const std::vector<Observation>& observations) {
 Interval bootstrap_interval(const std::vector<Observation>& observations, int64_t draws, std::uint64_t seed) {
   const std::vector<Cluster> clusters = clusters_of(observations);
   if (clusters.size() < 2 || draws < 2) return {};
-  Random random(seed);
+  Draws draws_of(seed);
   std::vector<double> means;
   for (int64_t draw = 0; draw < draws; ++draw) {
     Cluster total;
     for (size_t i = 0; i < clusters.size(); ++i) {
-      const Cluster& cluster = clusters[random.below(clusters.size())];
+      const Cluster& cluster = clusters[draws_of.below(clusters.size())];
       total.sum += cluster.sum;
       total.count += cluster.count;
     }

@@ -48,6 +48,8 @@ struct Estimate {
 };
 
 constexpr double kLevel = 0.95;
+// With fewer documents an interval by document is wider than what it is about, and tests by document see nothing.
+constexpr int64_t kFewDocuments = 5;
 constexpr int64_t kBootstrapDraws = 2000;
 constexpr std::uint64_t kBootstrapSeed = 20240229;
 

@@ -28,7 +28,7 @@ struct CellData {
   Json target;
   std::set<std::string> cell_ids;
   std::vector<Judged> records;
-  std::map<Question, std::vector<double>> values;
+  std::map<Question, QuestionValues> values;
 };
 
 struct RowData {
@@ -80,7 +80,7 @@ void add(TableData& table, const Record& record) {
   cell.records.push_back(judge(record));
   const std::string seed = seed_of(record);
   for (const QuestionValues& question : cell.records.back().values) {
-    cell.values[{record.document_id, seed, question.question_id}] = question.values;
+    cell.values[{record.document_id, seed, question.question_id}] = question;
   }
   table.documents.insert({record.document_id, seed});
   if (!target.is_null()) table.targets[canonical_json(target)] = target;
@@ -143,34 +143,28 @@ SizeSummary sizes_of(const CellData& cell) {
 
 std::vector<Observation> column(const CellData& cell, size_t metric) {
   std::vector<Observation> list;
-  for (const auto& [question, values] : cell.values) list.push_back({std::get<0>(question), values[metric]});
+  for (const auto& [question, values] : cell.values) list.push_back({std::get<0>(question), values.values[metric]});
   return list;
-}
-
-double mean_of(const std::vector<double>& values) {
-  double total = 0;
-  for (const double value : values) total += value;
-  return total / static_cast<double>(values.size());
 }
 
 // What full cache and floor have on the questions of this cell.
 void compare(const CellData& cell, const CellData* full, const CellData* floor, size_t metric, MetricSummary& summary) {
   std::vector<Observation> differences;
-  std::vector<double> own, ceilings, floors;
-  for (const auto& [question, values] : cell.values) {
+  std::vector<RetainedObservation> retained;
+  double range = 0;
+  for (const auto& [question, own] : cell.values) {
     if (full == nullptr || full->values.count(question) == 0) continue;
-    const double ceiling = full->values.at(question)[metric];
-    differences.push_back({std::get<0>(question), values[metric] - ceiling});
+    const std::string& document = std::get<0>(question);
+    const double value = own.values[metric];
+    const double ceiling = full->values.at(question).values[metric];
+    differences.push_back({document, value - ceiling});
     if (floor == nullptr || floor->values.count(question) == 0) continue;
-    own.push_back(values[metric]);
-    ceilings.push_back(ceiling);
-    floors.push_back(floor->values.at(question)[metric]);
+    const double least = floor->values.at(question).values[metric];
+    retained.push_back({document, value - least, ceiling - least});
+    range += ceiling - least;
   }
   if (!differences.empty()) summary.difference_to_full = estimate(differences, false);
-  if (own.empty() || !summary.info.share || !summary.info.higher_is_better) return;
-  const double low = mean_of(floors);
-  const double high = mean_of(ceilings);
-  if (high > low) summary.retained = (mean_of(own) - low) / (high - low);
+  if (summary.info.share && summary.info.higher_is_better && range > 0) summary.retained = retained_of(retained);
 }
 
 const CellData* untargeted_of(const TableData& table, const std::string& method) {
@@ -196,6 +190,10 @@ CellSummary summarize(const CellData& cell, const TableData& table) {
     MetricSummary metric{metrics[i], estimate(column(cell, i), metrics[i].share), std::nullopt, std::nullopt};
     if (&cell != full) compare(cell, full, floor, i, metric);
     summary.metrics.push_back(std::move(metric));
+  }
+  for (const auto& [question, own] : cell.values) {
+    const auto& [document, seed, id] = question;
+    summary.questions.push_back({document, seed, id, own.values, own.depth_fraction});
   }
   summary.sizes = sizes_of(cell);
   summary.compaction_shared_s = sum(cell, &Record::seconds, "compaction_shared_s").mean();
@@ -249,6 +247,7 @@ Table finish(const TableData& data, const Labels& labels) {
               labels.of("task", data.task),
               {},
               {},
+              {},
               {}};
   for (const auto& [document, seed] : data.documents) {
     if (table.documents.empty() || table.documents.back() != document) table.documents.push_back(document);
@@ -259,6 +258,7 @@ Table finish(const TableData& data, const Labels& labels) {
   std::stable_sort(table.rows.begin(), table.rows.end(), [](const Row& a, const Row& b) {
     return std::tuple(a.role, a.method_label, a.queries_label) < std::tuple(b.role, b.method_label, b.queries_label);
   });
+  table.comparison = compare_methods(table);
   return table;
 }
 

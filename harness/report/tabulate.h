@@ -4,22 +4,33 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "harness/report/comparison.h"
 #include "harness/report/metric.h"
+#include "harness/report/retained.h"
 #include "harness/report/statistics.h"
 #include "harness/sweep/record.h"
 
 namespace kvc {
+
+// What one question of one cell is worth.
+struct ScoredQuestion {
+  std::string document, seed, question;
+  std::vector<double> values;  // as metrics_of_task
+  std::optional<double> depth_fraction;
+  auto key() const { return std::tie(document, seed, question); }
+};
 
 // One metric in one cell.
 struct MetricSummary {
   MetricInfo info;
   Estimate estimate;
   std::optional<Estimate> difference_to_full;  // of each question to the same question of full_cache
-  std::optional<double>
-      retained;  // (m - floor) / (full - floor) on the same questions; only for shares, only if full > floor
+  // (m - floor) / (full - floor) on the same questions; only for shares, only if full > floor
+  std::optional<Retained> retained;
 };
 
 // Sums or means over documents; a size that no record has is not there.
@@ -38,7 +49,8 @@ struct CellSummary {
   int64_t n_failed = 0;   // failed, or not to be judged
   int64_t n_missing = 0;  // that other cells of the table have
   std::string first_error;
-  std::vector<MetricSummary> metrics;  // as metrics_of_task
+  std::vector<MetricSummary> metrics;     // as metrics_of_task
+  std::vector<ScoredQuestion> questions;  // by document, seed, question
   SizeSummary sizes;
   std::optional<double> compaction_shared_s, compaction_s;  // mean per document
 };
@@ -61,6 +73,7 @@ struct Table {
   std::vector<std::string> documents;
   std::vector<Json> targets;  // fractions from large to small, then numbers of entries from large to small
   std::vector<Row> rows;      // ceiling, methods by label, floor
+  Comparison comparison;      // of the methods, on the primary metric
 };
 
 // Seconds per document of one model and data set for its whole grid; what several cells share is counted once per

@@ -3,15 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <set>
-
-#include "harness/core/json_lines.h"
 
 namespace kvc {
 namespace {
-
-const char* const kNone = "–";
 
 size_t width(const std::string& text) {
   return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; }));
@@ -31,48 +25,88 @@ std::vector<size_t> widths_of(const TextTable& table) {
   return widths;
 }
 
+// Lines of at most `to` code points, broken at spaces where there are some.
+std::vector<std::string> wrapped(const std::string& text, size_t to) {
+  std::vector<std::string> lines;
+  size_t begin = 0;
+  while (begin < text.size()) {
+    size_t end = begin, points = 0, space = std::string::npos;
+    while (end < text.size() && points < to) {
+      if (text[end] == ' ' && end > begin) space = end;
+      do ++end;
+      while (end < text.size() && (text[end] & 0xC0) == 0x80);
+      ++points;
+    }
+    if (end < text.size() && text[end] == ' ') space = end;
+    if (end < text.size() && space != std::string::npos) end = space;
+    lines.push_back(text.substr(begin, end - begin));
+    begin = end;
+    while (begin < text.size() && text[begin] == ' ') ++begin;
+  }
+  if (lines.empty()) lines.emplace_back();
+  return lines;
+}
+
+constexpr size_t kGap = 2;         // between two columns
+constexpr size_t kLeastLabel = 8;  // a wrapped column is no narrower
+
+size_t total_width(const std::vector<size_t>& widths, size_t first, size_t last) {
+  size_t total = 0;
+  for (size_t i = first; i < last; ++i) total += widths[i] + (i == first ? 0 : kGap);
+  return total;
+}
+
+// Takes from the widest label until the labels leave room for what stands beside them.
+void narrow(std::vector<size_t>& widths, size_t n_left, size_t limit) {
+  size_t widest = 0;
+  for (size_t i = n_left; i < widths.size(); ++i) widest = std::max(widest, widths[i] + kGap);
+  const size_t room = std::max(limit > widest ? limit - widest : 0, n_left == widths.size() ? limit : limit * 45 / 100);
+  const size_t allowed = n_left == widths.size() ? limit : std::min(room, limit * 55 / 100);
+  while (n_left > 0 && total_width(widths, 0, n_left) > allowed) {
+    size_t& label = *std::max_element(widths.begin(), widths.begin() + static_cast<std::ptrdiff_t>(n_left));
+    if (label <= kLeastLabel) return;
+    --label;
+  }
+}
+
+// The labels and columns [first, last) of all rows.
+std::string block(const TextTable& table, const std::vector<size_t>& widths, size_t n_left, size_t first, size_t last) {
+  std::vector<size_t> columns;
+  for (size_t i = 0; i < n_left; ++i) columns.push_back(i);
+  for (size_t i = first; i < last; ++i) columns.push_back(i);
+  const auto row_text = [&](const std::vector<std::string>& cells) {
+    std::vector<std::vector<std::string>> lines;
+    size_t height = 1;
+    for (const size_t i : columns) {
+      lines.push_back(i < n_left ? wrapped(cells[i], widths[i]) : std::vector<std::string>{cells[i]});
+      height = std::max(height, lines.back().size());
+    }
+    std::string text;
+    for (size_t y = 0; y < height; ++y) {
+      std::string line;
+      for (size_t c = 0; c < columns.size(); ++c) {
+        const std::string& part = y < lines[c].size() ? lines[c][y] : std::string();
+        line += (c == 0 ? "" : std::string(kGap, ' ')) + padded(part, widths[columns[c]], columns[c] < n_left);
+      }
+      line.erase(line.find_last_not_of(' ') + 1);
+      text += line + "\n";
+    }
+    return text;
+  };
+  std::string text = row_text(table.header);
+  size_t total = 0;
+  for (const size_t i : columns) total += widths[i] + kGap;
+  for (size_t i = kGap; i < total; ++i) text += "─";
+  text += "\n";
+  for (const auto& row : table.rows) text += row_text(row);
+  return text;
+}
+
 std::string escaped(std::string text) {
   for (size_t at = 0; (at = text.find_first_of("|\n", at)) != std::string::npos; at += 2) {
     text.replace(at, 1, text[at] == '|' ? "\\|" : "; ");
   }
   return text;
-}
-
-std::string value_text(const MetricSummary& metric) {
-  const Estimate& estimate = metric.estimate;
-  if (estimate.n_questions == 0) return kNone;
-  const int digits = metric.info.share ? 3 : std::abs(estimate.mean) < 0.01 ? 5 : 4;
-  const Interval& interval = estimate.interval;
-  if (interval.kind == IntervalKind::kWilson) {
-    return fmt::format("{:.{}f} [{:.3f}, {:.3f}]", estimate.mean, digits, interval.low, interval.high);
-  }
-  if (!interval.exists()) return fmt::format("{:.{}f}", estimate.mean, digits);
-  const char* mark = interval.kind == IntervalKind::kQuestionsT ? " q" : "";
-  return fmt::format("{:.{}f} ± {:.{}f}{}", estimate.mean, digits, interval.half_width(), digits, mark);
-}
-
-std::string cell_text(const std::optional<CellSummary>& cell, size_t metric) {
-  if (!cell) return kNone;
-  std::string text = cell->n_done == 0 ? "" : value_text(cell->metrics[metric]);
-  const auto note = [&](int64_t n, const char* what) {
-    if (n > 0) text += fmt::format("{}({} {})", text.empty() ? "" : " ", n, what);
-  };
-  note(cell->n_failed, "failed");
-  note(cell->n_missing, "missing");
-  return text;
-}
-
-std::string number_text(const std::optional<double>& value, const char* format) {
-  return value ? fmt::format(fmt::runtime(format), *value) : kNone;
-}
-
-std::vector<const CellSummary*> cells_of(const Row& row) {
-  std::vector<const CellSummary*> list;
-  if (row.untargeted) list.push_back(&*row.untargeted);
-  for (const auto& cell : row.cells) {
-    if (cell) list.push_back(&*cell);
-  }
-  return list;
 }
 
 }  // namespace
@@ -89,21 +123,29 @@ std::string markdown_table(const TextTable& table, size_t n_left) {
   return text + "\n";
 }
 
-std::string terminal_table(const TextTable& table, size_t n_left) {
-  const std::vector<size_t> widths = widths_of(table);
-  const auto line = [&](const std::vector<std::string>& cells) {
-    std::string text;
-    for (size_t i = 0; i < cells.size(); ++i) text += (i == 0 ? "" : "  ") + padded(cells[i], widths[i], i < n_left);
-    text.erase(text.find_last_not_of(' ') + 1);
-    return text + "\n";
-  };
-  std::string text = line(table.header);
-  size_t total = 0;
-  for (const size_t w : widths) total += w + 2;
-  for (size_t i = 2; i < total; ++i) text += "─";
-  text += "\n";
-  for (const auto& row : table.rows) text += line(row);
-  return text;
+std::string terminal_table(const TextTable& table, size_t n_left, size_t width_limit) {
+  std::vector<size_t> widths = widths_of(table);
+  n_left = std::min(n_left, widths.size());
+  if (total_width(widths, 0, widths.size()) > width_limit) narrow(widths, n_left, width_limit);
+  const size_t labels = n_left == 0 ? 0 : total_width(widths, 0, n_left) + kGap;
+  std::string text;
+  for (size_t first = n_left;;) {
+    size_t last = first;  // at least one column, then as many as fit
+    while (last < widths.size() && (last == first || labels + total_width(widths, first, last + 1) <= width_limit)) {
+      ++last;
+    }
+    if (!text.empty()) text += "\n";
+    text += block(table, widths, n_left, first, last);
+    first = last;
+    if (first >= widths.size()) return text;
+  }
+}
+
+std::string wrapped_text(const std::string& text, size_t width) {
+  std::string result;
+  for (const std::string& line : wrapped(text, std::max<size_t>(1, width)))
+    result += (result.empty() ? "" : "\n") + line;
+  return result;
 }
 
 std::string bytes_text(double bytes) {
@@ -117,124 +159,12 @@ std::string bytes_text(double bytes) {
 }
 
 std::string seconds_text(std::optional<double> value) {
-  if (!value) return kNone;
+  if (!value) return kNoValue;
   return fmt::format("{:.{}f}", *value, *value < 1 ? 3 : *value < 10 ? 2 : 1);
 }
 
 std::string ratio_text(std::optional<double> ratio) {
-  return ratio ? fmt::format("{:.1f}x", *ratio) : kNone;
-}
-
-TextTable metric_table(const Table& table, size_t metric) {
-  TextTable text{{"method", "queries"}, {}};
-  for (const Json& target : table.targets) text.header.push_back(target_text(target));
-  if (table.targets.empty()) text.header.push_back("value");
-  for (const Row& row : table.rows) {
-    std::vector<std::string> cells = {row.method_label, row.queries_label.empty() ? kNone : row.queries_label};
-    for (size_t i = 2; i < text.header.size(); ++i) {
-      const bool targeted = i - 2 < row.cells.size() && row.cells[i - 2].has_value();
-      cells.push_back(cell_text(targeted || !row.untargeted ? row.cells.at(i - 2) : row.untargeted, metric));
-    }
-    text.rows.push_back(std::move(cells));
-  }
-  return text;
-}
-
-TextTable retained_table(const Table& table, size_t metric) {
-  TextTable text{{"method", "queries"}, {}};
-  for (const Json& target : table.targets) text.header.push_back(target_text(target));
-  for (const Row& row : table.rows) {
-    std::vector<std::string> cells = {row.method_label, row.queries_label.empty() ? kNone : row.queries_label};
-    bool any = false;
-    for (const auto& cell : row.cells) {
-      const bool there = cell && cell->metrics[metric].retained.has_value();
-      any = any || there;
-      cells.push_back(there ? fmt::format("{:.0f} %", 100 * *cell->metrics[metric].retained) : kNone);
-    }
-    if (any) text.rows.push_back(std::move(cells));
-  }
-  return text;
-}
-
-TextTable size_table(const std::vector<const Table*>& tables) {
-  TextTable text{{"method", "queries", "target", "kept", "ratio", "cache", "of", "bytes ratio", "head length",
-                  "shared s", "own s"},
-                 {}};
-  std::set<std::string> seen;  // the tasks of a data set share their caches: the first that has the cell is shown
-  for (const Table* table : tables) {
-    for (const Row& row : table->rows) {
-      for (const CellSummary* cell : cells_of(row)) {
-        if (cell->n_done == 0 || !seen.insert(canonical_json(Json{row.method, row.queries, cell->target})).second)
-          continue;
-        const SizeSummary& s = cell->sizes;
-        text.rows.push_back(
-            {row.method_label, row.queries_label.empty() ? kNone : row.queries_label,
-             cell->target.is_null() ? kNone : target_text(cell->target), number_text(s.kept_fraction, "{:.4f}"),
-             ratio_text(s.compaction_ratio), s.bytes_after ? bytes_text(*s.bytes_after) : kNone,
-             s.bytes_before ? bytes_text(*s.bytes_before) : kNone, ratio_text(s.bytes_ratio),
-             fmt::format("{}..{}", number_text(s.head_len_min, "{:.0f}"), number_text(s.head_len_max, "{:.0f}")),
-             seconds_text(cell->compaction_shared_s), seconds_text(cell->compaction_s)});
-      }
-    }
-  }
-  return text;
-}
-
-TextTable stage_table(const std::vector<StageCost>& stages) {
-  TextTable text{{"stage"}, {}};
-  std::set<std::string> names;
-  for (const StageCost& cost : stages) {
-    text.header.push_back(cost.dataset_label);
-    for (const auto& [name, seconds] : cost.parts) names.insert(name);
-  }
-  const auto line = [&](const std::string& name, const auto& value) {
-    std::vector<std::string> cells = {name};
-    for (const StageCost& cost : stages) cells.push_back(value(cost));
-    text.rows.push_back(std::move(cells));
-  };
-  line("documents", [](const StageCost& c) { return std::to_string(c.n_documents); });
-  line("prefill", [](const StageCost& c) { return seconds_text(c.prefill_s); });
-  for (const std::string& name : names) {
-    line(name, [&](const StageCost& cost) {
-      for (const auto& [part, seconds] : cost.parts) {
-        if (part == name) return seconds_text(seconds);
-      }
-      return std::string(kNone);
-    });
-  }
-  line("whole grid", [](const StageCost& c) { return seconds_text(c.total_s()); });
-  return text;
-}
-
-std::string interval_note(const Table& table, size_t metric) {
-  std::set<IntervalKind> kinds;
-  int64_t fewest = 0;
-  for (const Row& row : table.rows) {
-    for (const CellSummary* cell : cells_of(row)) {
-      const Estimate& estimate = cell->metrics[metric].estimate;
-      if (estimate.n_questions == 0) continue;
-      kinds.insert(estimate.interval.kind);
-      if (estimate.interval.kind != IntervalKind::kDocuments) continue;
-      fewest = fewest == 0 ? estimate.n_documents : std::min(fewest, estimate.n_documents);
-    }
-  }
-  std::string note;
-  if (kinds.count(IntervalKind::kDocuments) > 0) {
-    note +=
-        fmt::format("± is half of a 95 % interval clustered by document ({} documents, t with {} degree{} of freedom).",
-                    fewest, fewest - 1, fewest == 2 ? "" : "s");
-    if (fewest < 5)
-      note += " So few documents say little about others: the intervals are wide because they have to be.";
-  }
-  const char* why = table.documents.size() < 2 ? "one document allows no interval by document"
-                                               : "the documents do not differ, or only one has answers";
-  const auto by_question = [&](const char* form) {
-    note += fmt::format("{}{} is a 95 % interval over questions ({}); it says nothing about other documents.",
-                        note.empty() ? "" : " ", form, why);
-  };
-  if (kinds.count(IntervalKind::kWilson) > 0) by_question("[low, high]");
-  if (kinds.count(IntervalKind::kQuestionsT) > 0) by_question("± q");
-  return note;
+  return ratio ? fmt::format("{:.1f}x", *ratio) : kNoValue;
 }
 
 }  // namespace kvc

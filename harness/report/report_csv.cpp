@@ -1,0 +1,156 @@
+// report.csv and report_pairs.csv: the tables for spreadsheets and statistics programs; and the score of every single
+// question.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "harness/report/report.h"
+
+namespace kvc {
+namespace {
+
+std::string quoted(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string result = "\"";
+  for (const char c : text) result += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return result + "\"";
+}
+
+// The fields of one line, in order; an empty field where there is no value.
+class Line {
+ public:
+  Line& add(const std::string& text) {
+    fields_.push_back(quoted(text));
+    return *this;
+  }
+  Line& add(double value) { return add(fmt::format("{}", value)); }
+  Line& add(int64_t value) { return add(fmt::format("{}", value)); }
+  Line& add(const std::optional<double>& value) { return value ? add(*value) : add(std::string()); }
+  Line& add_range(bool exists, double low, double high) {
+    return exists ? add(low).add(high) : add(std::string()).add(std::string());
+  }
+  Line& add_range(const Interval& interval) { return add_range(interval.exists(), interval.low, interval.high); }
+  Line& skip(size_t n) {
+    fields_.insert(fields_.end(), n, "");
+    return *this;
+  }
+  std::string text() const { return fmt::format("{}\n", fmt::join(fields_, ",")); }
+
+ private:
+  std::vector<std::string> fields_;
+};
+
+void add_metric(const MetricSummary& metric, Line& line) {
+  const Estimate& e = metric.estimate;
+  line.add(metric.info.name).add(e.n_questions).add(e.n_documents).add(e.mean).add_range(e.interval);
+  line.add(std::string(interval_name(e.interval.kind))).add_range(e.bootstrap).add_range(e.questions);
+  if (metric.difference_to_full) {
+    line.add(metric.difference_to_full->mean).add_range(metric.difference_to_full->interval);
+  } else {
+    line.skip(3);
+  }
+  if (!metric.retained) {
+    line.skip(5);
+    return;
+  }
+  const RatioInterval& documents = metric.retained->documents;
+  const RatioInterval& questions = metric.retained->questions;
+  line.add(metric.retained->value);
+  line.add_range(documents.computed && !documents.unbounded, documents.low, documents.high);
+  line.add_range(questions.computed && !questions.unbounded, questions.low, questions.high);
+}
+
+constexpr const char* kCellHeader =
+    "model,dataset,task,method,queries,target,n_done,n_failed,n_missing,metric,n_questions,n_documents,mean,low,high,"
+    "interval,bootstrap_low,bootstrap_high,questions_low,questions_high,difference_to_full,difference_low,"
+    "difference_high,retained,retained_low,retained_high,retained_questions_low,retained_questions_high,kept_fraction,"
+    "compaction_ratio,bytes_before,bytes_after,bytes_ratio,compaction_shared_s,compaction_s\n";
+constexpr size_t kMetricFields = 19;  // metric .. retained_questions_high
+
+void csv_cell(const Table& table, const Row& row, const CellSummary& cell, std::string& csv) {
+  const auto write = [&](const MetricSummary* metric) {
+    Line line;
+    line.add(table.model_label).add(table.dataset_label).add(table.task_label).add(row.method_label);
+    line.add(row.queries_label).add(target_text(cell.target));
+    line.add(cell.n_done).add(cell.n_failed).add(cell.n_missing);
+    if (metric != nullptr && metric->estimate.n_questions > 0) {
+      add_metric(*metric, line);
+    } else {
+      line.skip(kMetricFields);
+    }
+    const SizeSummary& s = cell.sizes;
+    line.add(s.kept_fraction).add(s.compaction_ratio).add(s.bytes_before).add(s.bytes_after).add(s.bytes_ratio);
+    csv += line.add(cell.compaction_shared_s).add(cell.compaction_s).text();
+  };
+  if (cell.n_done == 0 || cell.metrics.empty()) return write(nullptr);
+  for (const MetricSummary& metric : cell.metrics) write(&metric);
+}
+
+void csv_pair(const Table& table, const PairSummary& summary, std::string& csv) {
+  const Row& first = table.rows[summary.first];
+  const Row& second = table.rows[summary.second];
+  const Pair& pair = summary.pair;
+  Line line;
+  line.add(table.model_label).add(table.dataset_label).add(table.task_label);
+  line.add(summary.target ? target_text(table.targets[*summary.target]) : "area");
+  line.add(first.label()).add(second.label()).add(pair.wins).add(pair.losses).add(pair.ties);
+  line.add(pair.difference.mean).add_range(pair.difference.interval).add_range(pair.difference.bootstrap);
+  line.add(pair.p_mcnemar).add(pair.p_documents).add(pair.p_questions).add(pair.p).add(summary.p_holm);
+  line.add(summary.detectable).add(summary.detectable_corrected);
+  csv += line.add(std::string(summary.better == 0 ? "undecided" : summary.better > 0 ? "first" : "second")).text();
+}
+
+void score_cell(const Table& table, const Row& row, const CellSummary& cell, std::string& lines) {
+  for (const ScoredQuestion& question : cell.questions) {
+    Json values = Json::object();
+    for (size_t i = 0; i < question.values.size(); ++i) values[cell.metrics[i].info.name] = question.values[i];
+    Json line = Json{{"model", table.model_label},
+                     {"dataset", table.dataset_label},
+                     {"task", table.task_label},
+                     {"method", row.method_label},
+                     {"queries", row.queries_label},
+                     {"target", cell.target},
+                     {"seed", question.seed},
+                     {"document_id", question.document},
+                     {"question_id", question.question},
+                     {"values", values}};
+    if (question.depth_fraction) line["depth_fraction"] = *question.depth_fraction;
+    lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
+}
+
+void for_cells(const Tabulated& tabulated, const auto& visit) {
+  for (const Table& table : tabulated.tables) {
+    for (const Row& row : table.rows) {
+      if (row.untargeted) visit(table, row, *row.untargeted);
+      for (const auto& cell : row.cells) {
+        if (cell) visit(table, row, *cell);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::string report_csv(const Tabulated& tabulated) {
+  std::string csv = kCellHeader;
+  for_cells(tabulated, [&](const Table& t, const Row& r, const CellSummary& c) { csv_cell(t, r, c, csv); });
+  return csv;
+}
+
+std::string report_pairs_csv(const Tabulated& tabulated) {
+  std::string csv =
+      "model,dataset,task,target,first,second,wins,losses,ties,difference,low,high,bootstrap_low,bootstrap_high,"
+      "p_mcnemar,p_documents,p_questions,p,p_holm,detectable,detectable_corrected,better\n";
+  for (const Table& table : tabulated.tables) {
+    for (const PairSummary& pair : table.comparison.pairs) csv_pair(table, pair, csv);
+  }
+  return csv;
+}
+
+std::string score_lines(const Tabulated& tabulated) {
+  std::string lines;
+  for_cells(tabulated, [&](const Table& t, const Row& r, const CellSummary& c) { score_cell(t, r, c, lines); });
+  return lines;
+}
+
+}  // namespace kvc

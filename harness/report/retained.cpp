@@ -1,0 +1,111 @@
+#include "harness/report/retained.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "harness/report/resampling.h"
+
+namespace kvc {
+namespace {
+
+struct Cluster {
+  double gain = 0, range = 0, count = 0;
+};
+
+std::vector<Cluster> clusters_of(const std::vector<RetainedObservation>& observations) {
+  std::map<std::string, Cluster> by_document;
+  for (const RetainedObservation& o : observations) {
+    Cluster& cluster = by_document[o.document];
+    cluster.gain += o.gain;
+    cluster.range += o.range;
+    cluster.count += 1;
+  }
+  std::vector<Cluster> list;
+  for (const auto& [document, cluster] : by_document) list.push_back(cluster);
+  return list;
+}
+
+Cluster total_of(const std::vector<Cluster>& clusters) {
+  Cluster total;
+  for (const Cluster& cluster : clusters) {
+    total.gain += cluster.gain;
+    total.range += cluster.range;
+    total.count += cluster.count;
+  }
+  return total;
+}
+
+RatioInterval fieller(const std::vector<Cluster>& clusters) {
+  RatioInterval result;
+  if (clusters.size() < 2) return result;
+  result.degrees = static_cast<int64_t>(clusters.size()) - 1;
+  const Cluster total = total_of(clusters);
+  const double a = total.gain / total.count;
+  const double b = total.range / total.count;
+  double aa = 0, ab = 0, bb = 0;
+  for (const Cluster& cluster : clusters) {
+    const double gain = cluster.gain - a * cluster.count;
+    const double range = cluster.range - b * cluster.count;
+    aa += gain * gain;
+    ab += gain * range;
+    bb += range * range;
+  }
+  const double ratio = a / b;
+  // Gains that are the ratio times the range in every cluster leave nothing to estimate a spread from.
+  if (aa - 2 * ratio * ab + ratio * ratio * bb <= 1e-12 * (aa + ratio * ratio * bb)) return result;
+  result.computed = true;
+  const auto g = static_cast<double>(clusters.size());
+  const double t = student_t_quantile(0.5 + kLevel / 2, g - 1);
+  const double scale = t * t * g / (g - 1) / (total.count * total.count);
+  const double square = b * b - scale * bb;  // square r^2 - 2 linear r + constant <= 0
+  const double linear = a * b - scale * ab;
+  const double constant = a * a - scale * aa;
+  result.unbounded = square <= 1e-14 * b * b;
+  if (result.unbounded) return result;
+  const double root = std::sqrt(std::max(0.0, linear * linear - square * constant));
+  result.low = (linear - root) / square;
+  result.high = (linear + root) / square;
+  return result;
+}
+
+void bootstrap(const std::vector<Cluster>& clusters, Retained& retained) {
+  if (clusters.size() < 2) return;
+  Draws draws(kBootstrapSeed);
+  std::vector<double> ratios;
+  for (int64_t draw = 0; draw < kBootstrapDraws; ++draw) {
+    Cluster total;
+    for (size_t i = 0; i < clusters.size(); ++i) {
+      const Cluster& cluster = clusters[draws.below(clusters.size())];
+      total.gain += cluster.gain;
+      total.range += cluster.range;
+    }
+    if (total.range > 0) ratios.push_back(total.gain / total.range);
+  }
+  retained.bootstrap_left_out = kBootstrapDraws - static_cast<int64_t>(ratios.size());
+  if (ratios.empty()) return;
+  std::sort(ratios.begin(), ratios.end());
+  const double edge = (1 - kLevel) / 2;
+  retained.bootstrap = {IntervalKind::kBootstrap, percentile(ratios, edge), percentile(ratios, 1 - edge), 0, 0};
+}
+
+}  // namespace
+
+RatioInterval fieller_interval(const std::vector<RetainedObservation>& observations) {
+  return fieller(clusters_of(observations));
+}
+
+Retained retained_of(const std::vector<RetainedObservation>& observations) {
+  const std::vector<Cluster> clusters = clusters_of(observations);
+  const Cluster total = total_of(clusters);
+  Retained retained;
+  retained.value = total.gain / total.range;
+  retained.documents = fieller(clusters);
+  std::vector<Cluster> questions;
+  for (const RetainedObservation& o : observations) questions.push_back({o.gain, o.range, 1});
+  retained.questions = fieller(questions);
+  bootstrap(clusters, retained);
+  return retained;
+}
+
+}  // namespace kvc
