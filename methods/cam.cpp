@@ -1,5 +1,5 @@
 // Heavy hitters and recent entries, with the values of evicted entries merged into those that stay; keys as they were,
-// no bias. Zhang et al., "CaM: Cache Merging for Memory-efficient LLMs Inference", ICML 2024 (PMLR 235).
+// no bias. Zhang et al., "CaM: Cache Merging for Memory-efficient LLMs Inference", ICML 2024, PMLR 235:58840.
 //
 // In order of position, an entry i that will not stay adds its value to each of the m entries j behind it:
 //   v_j += M_i v_i / m        M_i ~ Bernoulli(min(1, a_i / mean_j a_j))
