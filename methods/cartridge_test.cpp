@@ -330,6 +330,37 @@ TEST(Cartridge, TrainsOnFromAnotherMethodsResult) {
   }
 }
 
+TEST(Cartridge, NothingKeptIsNothingTrained) {
+  const Scene& scene = Scene::of(at::kFloat);
+  Json options = kToy;
+  options["steps"] = 1;
+  const Compaction made = std::move(scene.compact(*method("cartridge", options), {every_head(0)})[0]);
+  EXPECT_EQ(made.cache.n_entries(), kLayers * kKvHeads * scene.template_len());
+  EXPECT_EQ(made.notes.at("loss_before"), made.notes.at("loss_after"));
+}
+
+TEST(Cartridge, ATrainingThatDivergesIsAnError) {
+  const Scene& scene = Scene::of(at::kFloat);
+  Json options = kToy;
+  options["init"] = "random_keys";
+  options["text"] = "self_study";
+  options["conversations"] = 2;
+  options["learning_rate"] = 10.0;
+  options["steps"] = 1;
+  const auto cartridge = method("cartridge", options);
+  // Values of 1e38 overflow with the first step.
+  KvCache huge = scene.full.clone();
+  for (int64_t l = 0; l < kLayers; ++l) huge.layer(l).values.fill_(3e38);
+  const Compactable compactable{scene.context.prefix_len, scene.context.suffix_len};
+  try {
+    cartridge->compact({scene.model, scene.context, huge, compactable, nullptr, {every_head(9)}, 1});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_THAT(error.what(), HasSubstr("lower the learning rate"));
+  }
+}
+
 TEST(Cartridge, NoStepsIsTheStart) {
   const Scene& scene = Scene::of(at::kFloat);
   Json options = kToy;
