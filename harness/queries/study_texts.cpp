@@ -136,21 +136,22 @@ Json study_to_json(const StudyTexts& texts, const StudyKey& key) {
                     {"prompt_tokens", conversation.prompt},
                     {"answer_tokens", conversation.said}});
   }
-  return {{"self_study",
-           {{"model", key.model},
-            {"document", key.document},
-            {"seed", texts.seed},
-            {"conversations", key.kinds},
-            {"texts", list},
-            {"seeds", texts.seeds},
-            {"dropped", texts.dropped}}}};
+  const Json study = {
+      {"model", key.model}, {"document", key.document}, {"seed", texts.seed},      {"conversations", key.kinds},
+      {"texts", list},      {"seeds", texts.seeds},     {"dropped", texts.dropped}};
+  // A text that ends inside a character, as tokens can, is no JSON: the half becomes U+FFFD. The tokens are exact.
+  return {{"self_study", Json::parse(study.dump(-1, ' ', false, Json::error_handler_t::replace))}};
 }
 
 StudyTexts read_study(const std::string& path, const StudyKey& key, const QueryRequest& request) {
   const Json study = choose(studies_in(path), path, key);
   const DecoderSpec& spec = request.model.spec();
   StudyTexts texts;
-  for (const Json& text : study.at("texts")) {
+  if (study.contains("seed") && study.at("seed").is_number_integer()) {
+    texts.seed = study.at("seed").get<std::uint64_t>();
+  }
+  const Json list = study.at("texts").is_array() ? study.at("texts") : Json::array();
+  for (const Json& text : list) {
     StudyConversation conversation;
     conversation.prompt = tokens_of(text, "prompt_tokens", spec.vocab_size, path);
     conversation.said = tokens_of(text, "answer_tokens", spec.vocab_size, path);
