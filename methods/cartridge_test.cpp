@@ -343,8 +343,6 @@ TEST(Cartridge, ATrainingThatDivergesIsAnError) {
   const Scene& scene = Scene::of(at::kFloat);
   Json options = kToy;
   options["init"] = "random_keys";
-  options["text"] = "self_study";
-  options["conversations"] = 2;
   options["learning_rate"] = 10.0;
   options["steps"] = 1;
   const auto cartridge = method("cartridge", options);
