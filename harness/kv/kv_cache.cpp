@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/kv/device_numbers.h"
+#include "harness/kv/ragged_attention_gpu.h"
 
 namespace kvc {
 
@@ -179,8 +181,7 @@ void write_rows(const at::Tensor& target, const at::Tensor& rows, const std::vec
         }
       }
     }
-    target.view({-1, head_dim})
-        .index_copy_(0, at::tensor(index, at::kLong).to(target.device()), rows.reshape({-1, head_dim}));
+    target.view({-1, head_dim}).index_copy_(0, device_numbers(index, target.device()), rows.reshape({-1, head_dim}));
     return;
   }
   // One copy a row and head: a chain of ATen calls per sequence would cost more than a decode step's arithmetic.
@@ -227,6 +228,7 @@ void Tails::write(int64_t layer, const at::Tensor& new_keys, const at::Tensor& n
   const auto l = static_cast<size_t>(layer);
   check_rows(new_keys, keys_.at(l), sequence_offsets.back());
   check_rows(new_values, values_.at(l), sequence_offsets.back());
+  if (gpu::write_tails(keys_[l], values_[l], new_keys, new_values, lengths_, sequence_offsets)) return;
   write_rows(keys_[l], new_keys, lengths_, sequence_offsets);
   write_rows(values_[l], new_values, lengths_, sequence_offsets);
 }
@@ -245,10 +247,10 @@ at::Tensor gather(const at::Tensor& source, const std::vector<int64_t>& sequence
   const auto batch = static_cast<int64_t>(sequences.size());
   at::Tensor result = at::empty({batch, source.size(1), capacity, source.size(3)}, source.options());
   if (!source.is_cpu()) {
-    for (int64_t i = 0; i < batch; ++i) {
-      const int64_t n = lengths[static_cast<size_t>(i)];
-      result[i].narrow(1, 0, n).copy_(source[sequences[static_cast<size_t>(i)]].narrow(1, 0, n));
-    }
+    // One operation for all: entries behind a sequence's own length come along, and are never read.
+    const int64_t most = lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
+    const at::Tensor rows = device_numbers(sequences, source.device());
+    result.narrow(2, 0, most).copy_(source.narrow(2, 0, most).index_select(0, rows));
     return result;
   }
   const int64_t row = source.size(3) * static_cast<int64_t>(source.element_size());

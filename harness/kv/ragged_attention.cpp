@@ -1,13 +1,15 @@
-// Chooses between the CPU's own kernels (float32 and bfloat16, rows contiguous, head dimension a multiple of 8) and a
-// path in plain ATen for any device, dtype and layout.
+// Chooses between the CPU's own kernels (float32 and bfloat16, rows contiguous, head dimension a multiple of 8), the
+// GPU's, and a path in plain ATen for any device, dtype and layout.
 #include "harness/kv/ragged_attention.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "harness/kv/ragged_attention_cpu_run.h"
+#include "harness/kv/ragged_attention_gpu.h"
 
 namespace kvc {
 namespace {
@@ -15,11 +17,28 @@ namespace {
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
 constexpr int64_t kMaxLogits = int64_t{1} << 24;  // 64 MiB of logits at a time
 
+// Tensor cores multiply bfloat16 and add in float32; only a GPU's LibTorch gives the sums unrounded.
+bool multiplies_to_float(const at::Tensor& tensor) {
+  return tensor.is_cuda() && tensor.scalar_type() == at::kBFloat16;
+}
+
+at::Tensor logits_of(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias) {
+  if (!multiplies_to_float(queries)) return attention_logits(queries, keys, bias);
+  at::Tensor logits = at::mm(queries, keys.t(), at::kFloat);
+  logits.mul_(1.0 / std::sqrt(static_cast<double>(queries.size(1))));
+  return bias.defined() ? logits.add_(bias) : logits;
+}
+
+at::Tensor weighted_sum(const at::Tensor& weights, const at::Tensor& values) {
+  if (multiplies_to_float(values)) return at::mm(weights.to(at::kBFloat16), values, at::kFloat);
+  return at::mm(weights, values.to(at::kFloat));
+}
+
 // queries (n, d), keys and values (T, d), bias (T) or undefined. visible (n) int64 on the device, or undefined: query i
 // sees the first visible[i] entries.
 PartialAttention attend(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                         const at::Tensor& bias, const at::Tensor& visible) {
-  at::Tensor logits = attention_logits(queries, keys, bias);
+  at::Tensor logits = logits_of(queries, keys, bias);
   if (visible.defined()) {
     const at::Tensor index = at::arange(keys.size(0), visible.options());
     logits.masked_fill_(index.unsqueeze(0).ge(visible.unsqueeze(1)), kNothing);
@@ -27,7 +46,7 @@ PartialAttention attend(const at::Tensor& queries, const at::Tensor& keys, const
   const at::Tensor log_sum_exp = at::logsumexp(logits, 1);
   const at::Tensor shift = log_sum_exp.masked_fill(log_sum_exp.eq(kNothing), 0.0);
   const at::Tensor weights = logits.sub_(shift.unsqueeze(1)).exp_();
-  return {at::mm(weights, values.to(at::kFloat)), log_sum_exp};
+  return {weighted_sum(weights, values), log_sum_exp};
 }
 
 // As attend() with queries (n, g, d), a block of tokens at a time, written into out's output (n, g, d), log_sum_exp (n,
@@ -132,29 +151,19 @@ void tail_on_cpu(const at::Tensor& queries, const at::Tensor& keys, const at::Te
   tasks.run();
 }
 
-}  // namespace
+// --- plain ATen ---
 
-PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix) {
-  const PartialAttention out = nothing_seen(queries);
-  if (has_own_kernel(queries, prefix.keys, prefix.values)) {
-    prefix_on_cpu(queries, prefix, out);
-    return out;
-  }
+void prefix_by_products(const at::Tensor& queries, const LayerKv& prefix, const PartialAttention& out) {
   const int64_t n = queries.size(0), n_kv_heads = prefix.n_kv_heads(), group = queries.size(1) / n_kv_heads;
   for (int64_t h = 0; h < n_kv_heads; ++h) {
     attend_blocks(group_of(queries, h, group, 0, n), prefix.head_keys(h), prefix.head_values(h), prefix.head_bias(h), 0,
                   {group_of(out.output, h, group, 0, n), group_of(out.log_sum_exp, h, group, 0, n)});
   }
-  return out;
 }
 
-PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets) {
-  const PartialAttention out = nothing_seen(queries);
-  if (has_own_kernel(queries, keys, values)) {
-    tail_on_cpu(queries, keys, values, lengths, sequence_offsets, out);
-    return out;
-  }
+void tail_by_products(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                      const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets,
+                      const PartialAttention& out) {
   const int64_t n_kv_heads = keys.size(1), group = queries.size(1) / n_kv_heads;
   for (size_t b = 0; b < lengths.size(); ++b) {
     const int64_t begin = sequence_offsets[b], end = sequence_offsets[b + 1], seen = lengths[b] + end - begin;
@@ -166,7 +175,88 @@ PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& key
                     {group_of(out.output, h, group, begin, end), group_of(out.log_sum_exp, h, group, begin, end)});
     }
   }
+}
+
+// --- a GPU: runs of sequences with few new tokens by kernels, each of the others by products ---
+
+at::Tensor context_on_gpu(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const std::vector<int64_t>& lengths,
+                          const std::vector<int64_t>& offsets) {
+  const int64_t group = queries.size(1) / keys.size(1);
+  const auto is_long = [&](size_t b) { return (offsets[b + 1] - offsets[b]) * group >= kProductRows; };
+  bool any_long = false;
+  for (size_t b = 0; b < lengths.size(); ++b) any_long = any_long || is_long(b);
+  if (!any_long) return gpu::context_attention(queries, prefix, keys, values, lengths, offsets);
+  const at::Tensor output = at::empty(queries.sizes(), queries.options());
+  for (size_t first = 0, last = 0; first < lengths.size(); first = last) {
+    last = first + 1;
+    while (!is_long(first) && last < lengths.size() && !is_long(last)) ++last;
+    const auto run = [&](const std::vector<int64_t>& all, size_t end) {
+      return std::vector<int64_t>(all.begin() + static_cast<std::ptrdiff_t>(first),
+                                  all.begin() + static_cast<std::ptrdiff_t>(end));
+    };
+    const std::vector<int64_t> own_lengths = run(lengths, last);
+    std::vector<int64_t> own_offsets = run(offsets, last + 1);
+    for (int64_t& offset : own_offsets) offset -= offsets[first];
+    const at::Tensor own = queries.slice(0, offsets[first], offsets[last]);
+    const auto b0 = static_cast<int64_t>(first), b1 = static_cast<int64_t>(last);
+    const at::Tensor own_keys = keys.slice(0, b0, b1), own_values = values.slice(0, b0, b1);
+    const at::Tensor out = output.slice(0, offsets[first], offsets[last]);
+    if (!is_long(first)) {
+      out.copy_(gpu::context_attention(own, prefix, own_keys, own_values, own_lengths, own_offsets));
+      continue;
+    }
+    PartialAttention attention = nothing_seen(own);
+    tail_by_products(own, own_keys, own_values, own_lengths, own_offsets, attention);
+    if (prefix.n_entries() > 0) {
+      const PartialAttention before = nothing_seen(own);
+      prefix_by_products(own, prefix, before);
+      attention = merge(before, attention);
+    }
+    out.copy_(attention.output);
+  }
+  return output;
+}
+
+}  // namespace
+
+PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix) {
+  const PartialAttention out = nothing_seen(queries);
+  if (has_own_kernel(queries, prefix.keys, prefix.values)) {
+    prefix_on_cpu(queries, prefix, out);
+    return out;
+  }
+  if (gpu::takes(queries, prefix.keys, prefix.values, prefix.n_kv_heads())) {
+    return gpu::prefix_attention(queries, prefix);
+  }
+  prefix_by_products(queries, prefix, out);
   return out;
+}
+
+PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets) {
+  const PartialAttention out = nothing_seen(queries);
+  if (has_own_kernel(queries, keys, values)) {
+    tail_on_cpu(queries, keys, values, lengths, sequence_offsets, out);
+    return out;
+  }
+  if (gpu::takes(queries, keys, values, keys.size(1))) {
+    return gpu::tail_attention(queries, keys, values, lengths, sequence_offsets);
+  }
+  tail_by_products(queries, keys, values, lengths, sequence_offsets, out);
+  return out;
+}
+
+at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                             const at::Tensor& values, const std::vector<int64_t>& lengths,
+                             const std::vector<int64_t>& sequence_offsets) {
+  if (gpu::takes(queries, keys, values, keys.size(1)) &&
+      gpu::takes(queries, prefix.keys, prefix.values, prefix.n_kv_heads())) {
+    return context_on_gpu(queries, prefix, keys, values, lengths, sequence_offsets);
+  }
+  PartialAttention attention = tail_attention(queries, keys, values, lengths, sequence_offsets);
+  if (prefix.n_entries() > 0) attention = merge(prefix_attention(queries, prefix), attention);
+  return attention.output.to(queries.scalar_type());
 }
 
 }  // namespace kvc

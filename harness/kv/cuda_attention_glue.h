@@ -1,0 +1,172 @@
+// From tensors to the launchers of ragged_attention_cuda.h. The tensors' memory must be reachable by the kernels: on
+// the current GPU, or, for the kernels as tests emulate them, on the CPU. Work is put on `stream` and not waited for.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "harness/core/error.h"
+#include "harness/kv/device_numbers.h"
+#include "harness/kv/kv_cache.h"
+#include "harness/kv/ragged_attention_cuda.h"
+#include "harness/math/attention.h"
+
+namespace kvc::KVC_CUDA_NAMESPACE {
+
+inline void demand(const char* refused, const char* what) {
+  if (refused == nullptr) return;
+  throw Error(ErrorKind::kInternal, std::string("the GPU refuses: ") + refused, what,
+              "is the GPU free, and is it one of those the kernels were compiled for?");
+}
+
+inline Number number_of(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat ? Number::kFloat32 : Number::kBfloat16;
+}
+
+// What the kernels can take; anything else goes through LibTorch's operations.
+inline bool kernels_take(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                         int64_t n_kv_heads) {
+  const auto fits = [&](const at::Tensor& tensor) {
+    return tensor.device() == queries.device() && tensor.scalar_type() == queries.scalar_type() &&
+           tensor.is_contiguous();
+  };
+  const bool known = queries.scalar_type() == at::kFloat || queries.scalar_type() == at::kBFloat16;
+  return known && fits(keys) && fits(values) && queries.size(2) >= 1 && queries.size(2) <= kMaxHeadDim &&
+         n_kv_heads >= 1 && n_kv_heads <= kMaxKvHeads && queries.size(1) % n_kv_heads == 0;
+}
+
+// A part of the context, with what its pointers point to.
+struct HeldPart {
+  ContextPart part;
+  at::Tensor bias, lengths, sequence_offsets;
+};
+
+inline HeldPart prefix_part(const LayerKv& prefix, int64_t n_tokens) {
+  HeldPart held;
+  ContextPart& part = held.part;
+  part.keys = prefix.keys.const_data_ptr();
+  part.values = prefix.values.const_data_ptr();
+  if (prefix.bias.defined()) {
+    held.bias = prefix.bias.contiguous();
+    part.bias = held.bias.const_data_ptr<float>();
+  }
+  std::copy(prefix.head_offsets.begin(), prefix.head_offsets.end(), part.head_offsets);
+  part.most_tokens = n_tokens;
+  for (int64_t h = 0; h < prefix.n_kv_heads(); ++h) part.most_entries = std::max(part.most_entries, prefix.head_len(h));
+  return held;
+}
+
+inline HeldPart tail_part(const at::Tensor& keys, const at::Tensor& values, const std::vector<int64_t>& lengths,
+                          const std::vector<int64_t>& sequence_offsets) {
+  HeldPart held;
+  ContextPart& part = held.part;
+  part.keys = keys.const_data_ptr();
+  part.values = values.const_data_ptr();
+  held.lengths = device_numbers(lengths, keys.device());
+  held.sequence_offsets = device_numbers(sequence_offsets, keys.device());
+  part.lengths = held.lengths.const_data_ptr<int64_t>();
+  part.sequence_offsets = held.sequence_offsets.const_data_ptr<int64_t>();
+  part.batch = static_cast<int64_t>(lengths.size());
+  part.capacity = keys.size(2);
+  for (size_t b = 0; b < lengths.size(); ++b) {
+    const int64_t n = sequence_offsets[b + 1] - sequence_offsets[b];
+    part.most_tokens = std::max(part.most_tokens, n);
+    part.most_entries = std::max(part.most_entries, lengths[b] + n);
+  }
+  return held;
+}
+
+// Attention over all parts at once: output (N, Hq, d) of `dtype`, log_sum_exp (N, Hq).
+inline PartialAttention attend_parts(const at::Tensor& queries, int64_t n_kv_heads, const std::vector<HeldPart>& parts,
+                                     at::ScalarType dtype, CudaStream stream) {
+  const at::Tensor rows = queries.contiguous();
+  const int64_t n = rows.size(0), n_heads = rows.size(1), d = rows.size(2);
+  const AttentionShape shape{number_of(rows), n, static_cast<int>(d), static_cast<int>(n_heads),
+                             static_cast<int>(n_kv_heads)};
+  int n_pieces = 0;
+  for (const HeldPart& held : parts) n_pieces += pieces_of(held.part);
+  const auto options = rows.options().dtype(at::kFloat);
+  const at::Tensor outputs = at::empty({n_pieces, n, n_heads, d}, options);
+  const at::Tensor sums = at::empty({n_pieces, n, n_heads}, options);
+  auto* output = outputs.mutable_data_ptr<float>();
+  auto* sum = sums.mutable_data_ptr<float>();
+  for (const HeldPart& held : parts) {
+    const int own = pieces_of(held.part);
+    demand(attend(shape, held.part, rows.const_data_ptr(), own, output, sum, stream), "attention kernel");
+    output += own * n * n_heads * d;
+    sum += own * n * n_heads;
+  }
+  PartialAttention merged{at::empty({n, n_heads, d}, options.dtype(dtype)), at::empty({n, n_heads}, options)};
+  demand(merge_pieces(shape, n_pieces, outputs.const_data_ptr<float>(), sums.const_data_ptr<float>(),
+                      number_of(merged.output), merged.output.mutable_data_ptr(),
+                      merged.log_sum_exp.mutable_data_ptr<float>(), stream),
+         "attention kernel");
+  return merged;
+}
+
+// How many sequences, from `first` on, one launch takes so that its pieces stay within `most_bytes` (one at least). A
+// row's result is the same however the batch is cut.
+inline size_t sequences_at_once(const at::Tensor& queries, int64_t n_pieces, const std::vector<int64_t>& offsets,
+                                int64_t n_kv_heads, size_t first, int64_t most_bytes) {
+  const int64_t token_bytes = n_pieces * queries.size(1) * (queries.size(2) + 1) * int64_t{sizeof(float)};
+  size_t last = first + 1;
+  while (last + 1 < offsets.size() && (offsets[last + 1] - offsets[first]) * token_bytes <= most_bytes &&
+         static_cast<int64_t>(last + 1 - first) * n_kv_heads <= 65535) {
+    ++last;
+  }
+  return last - first;
+}
+
+// As kvc::context_attention(), whose dtypes and layouts kernels_take().
+inline at::Tensor context(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const std::vector<int64_t>& lengths,
+                          const std::vector<int64_t>& offsets, CudaStream stream,
+                          int64_t most_bytes = int64_t{256} << 20) {
+  const int64_t n_kv_heads = keys.size(1);
+  const int64_t n_pieces =
+      pieces_of(prefix_part(prefix, 0).part) + pieces_of(tail_part(keys, values, lengths, offsets).part);
+  at::Tensor output;
+  for (size_t first = 0; first < lengths.size();) {
+    const size_t last = first + sequences_at_once(queries, n_pieces, offsets, n_kv_heads, first, most_bytes);
+    const int64_t begin = offsets[first], end = offsets[last];
+    std::vector<int64_t> own_offsets(offsets.begin() + static_cast<std::ptrdiff_t>(first),
+                                     offsets.begin() + static_cast<std::ptrdiff_t>(last) + 1);
+    for (int64_t& offset : own_offsets) offset -= begin;
+    const std::vector<int64_t> own_lengths(lengths.begin() + static_cast<std::ptrdiff_t>(first),
+                                           lengths.begin() + static_cast<std::ptrdiff_t>(last));
+    const auto b0 = static_cast<int64_t>(first), b1 = static_cast<int64_t>(last);
+    std::vector<HeldPart> parts;
+    if (prefix.n_entries() > 0) parts.push_back(prefix_part(prefix, end - begin));
+    parts.push_back(tail_part(keys.slice(0, b0, b1), values.slice(0, b0, b1), own_lengths, own_offsets));
+    const at::Tensor part =
+        attend_parts(queries.slice(0, begin, end), n_kv_heads, parts, queries.scalar_type(), stream).output;
+    if (last == lengths.size() && first == 0) return part;
+    if (!output.defined()) output = at::empty_like(queries, queries.options(), at::MemoryFormat::Contiguous);
+    output.slice(0, begin, end).copy_(part);
+    first = last;
+  }
+  return output.defined() ? output : at::zeros_like(queries);
+}
+
+// As Tails::write() checks and describes; new rows (N, Hkv, d) whose heads lie side by side.
+inline void write(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                  const at::Tensor& new_values, const std::vector<int64_t>& lengths,
+                  const std::vector<int64_t>& offsets, CudaStream stream) {
+  const AttentionShape shape{number_of(keys), new_keys.size(0), static_cast<int>(keys.size(3)),
+                             static_cast<int>(keys.size(1)), static_cast<int>(keys.size(1))};
+  const HeldPart tails = tail_part(keys, values, lengths, offsets);
+  demand(write_tails(shape, tails.part, new_keys.const_data_ptr(), new_keys.stride(0), new_values.const_data_ptr(),
+                     new_values.stride(0), stream),
+         "cache kernel");
+}
+
+// Whether write() can take rows of this layout.
+inline bool rows_are_dense(const at::Tensor& rows) {
+  return rows.stride(2) == 1 && rows.stride(1) == rows.size(2);
+}
+
+}  // namespace kvc::KVC_CUDA_NAMESPACE

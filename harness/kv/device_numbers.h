@@ -1,0 +1,17 @@
+// Small tables of whole numbers (positions, lengths, offsets) that every layer of a step reads: sent to the device
+// once, not once per layer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace kvc {
+
+// `numbers` as int64 (n) on `device`. Elsewhere than on the CPU, equal tables that this thread sent lately on the same
+// stream are sent once: the tensor is shared and must not be written to. Sent from pinned memory: the host does not
+// wait for the device.
+at::Tensor device_numbers(const std::vector<int64_t>& numbers, const c10::Device& device);
+
+}  // namespace kvc

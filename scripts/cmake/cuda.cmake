@@ -1,0 +1,87 @@
+# This project's CUDA kernels (harness/kv/*.cu: raw pointers and a stream, no torch header) and the tests that need a GPU.
+#
+# Where LibTorch has CUDA and nvcc is found, nvcc compiles them into kvc_kv and the program calls them; else a GPU runs LibTorch's
+# operations. gpu::attention_way() says which. Without CUDA in LibTorch, nvcc only shows, in ctest, that they compile.
+# On the host they run in kv_test (harness/testing/cuda_emulation.h), in every build.
+find_program(KVC_NVCC nvcc HINTS ENV CUDA_HOME PATH_SUFFIXES bin PATHS /usr/local/cuda)
+# Machine code for these, and code that the driver translates for newer GPUs.
+set(KVC_CUDA_ARCHITECTURES 80 90 CACHE STRING "compute capabilities that the kernels are compiled for, rising: 80 is 8.0")
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/harness/kv/*.cu)
+
+# The runtime library that LibTorch itself loads: pip's wheel brings it beside torch/.
+function(kvc_find_cudart)
+  get_filename_component(toolkit ${KVC_NVCC} REALPATH)
+  get_filename_component(toolkit ${toolkit} DIRECTORY)
+  find_library(KVC_CUDART NAMES libcudart.so.13 libcudart.so.12 cudart NO_DEFAULT_PATH
+               PATHS ${torch_root}/../nvidia/cu13/lib ${torch_root}/../nvidia/cuda_runtime/lib ${torch_lib}
+                     ${toolkit}/../lib64 ${toolkit}/../targets/x86_64-linux/lib)
+endfunction()
+
+# Object code of CUDA 12 and a LibTorch of CUDA 13 (or the reverse) must not share a program.
+function(kvc_check_cuda_versions result)
+  set(${result} "" PARENT_SCOPE)
+  execute_process(COMMAND ${KVC_NVCC} --version OUTPUT_VARIABLE text ERROR_QUIET)
+  string(REGEX MATCH "release ([0-9]+)" found "${text}")
+  set(nvcc_major ${CMAKE_MATCH_1})
+  set(torch_major "")
+  if(EXISTS ${torch_root}/version.py)
+    file(STRINGS ${torch_root}/version.py line REGEX "^cuda.*= *'[0-9]+")
+    string(REGEX MATCH "'([0-9]+)" found "${line}")
+    set(torch_major ${CMAKE_MATCH_1})
+  endif()
+  if(NOT KVC_CUDART)
+    set(${result} "libcudart was not found" PARENT_SCOPE)
+  elseif(torch_major AND NOT torch_major STREQUAL nvcc_major)
+    set(${result} "nvcc is of CUDA ${nvcc_major}, LibTorch of CUDA ${torch_major}" PARENT_SCOPE)
+  endif()
+endfunction()
+
+set(cuda_kernels OFF)
+if(KVC_NVCC AND torch_kind STREQUAL "with CUDA")
+  kvc_find_cudart()
+  kvc_check_cuda_versions(cuda_obstacle)
+  if(cuda_obstacle)
+    message(WARNING "The CUDA kernels are left out, a GPU will run LibTorch's operations: ${cuda_obstacle}")
+  else()
+    set(cuda_kernels ON)
+  endif()
+endif()
+
+if(cuda_kernels)
+  set(cuda_codes "")
+  foreach(number ${KVC_CUDA_ARCHITECTURES})
+    list(APPEND cuda_codes -gencode arch=compute_${number},code=sm_${number})
+  endforeach()
+  list(APPEND cuda_codes -gencode arch=compute_${number},code=compute_${number})
+  foreach(source ${cuda_sources})
+    get_filename_component(name ${source} NAME_WE)
+    set(object ${CMAKE_BINARY_DIR}/cuda/${name}.o)
+    add_custom_command(
+      OUTPUT ${object} DEPENDS ${source} DEPFILE ${CMAKE_BINARY_DIR}/cuda/${name}.d COMMENT "nvcc ${name}.cu"
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
+      COMMAND ${KVC_NVCC} -std=c++20 -O2 ${cuda_codes} -Werror all-warnings -Xcompiler=-fPIC -I${CMAKE_SOURCE_DIR}
+              -MD -MF ${CMAKE_BINARY_DIR}/cuda/${name}.d -c ${source} -o ${object}
+      VERBATIM)
+    set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+    target_sources(kvc_kv PRIVATE ${object})
+  endforeach()
+  # The only file that knows; it does without the precompiled header, whose flags are others.
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/harness/kv/ragged_attention_gpu.cpp
+                              PROPERTIES COMPILE_DEFINITIONS KVC_CUDA_KERNELS SKIP_PRECOMPILE_HEADERS ON)
+  get_filename_component(cudart_folder ${KVC_CUDART} DIRECTORY)
+  target_link_libraries(kvc_kv PUBLIC ${KVC_CUDART} -Wl,-rpath,${cudart_folder})
+  message(STATUS "CUDA kernels: compiled by ${KVC_NVCC} for ${KVC_CUDA_ARCHITECTURES}, with ${KVC_CUDART}")
+elseif(KVC_NVCC)
+  message(STATUS "CUDA kernels: compiled by ctest only")
+else()
+  message(STATUS "CUDA kernels: not compiled (no nvcc), tested by emulation; a GPU would run LibTorch's operations")
+endif()
+
+if(KVC_NVCC AND NOT cuda_kernels)
+  foreach(source ${cuda_sources})
+    get_filename_component(name ${source} NAME_WE)
+    add_test(NAME ${name}_compiles COMMAND ${KVC_NVCC} -std=c++20 -O2 -arch=sm_80 -Werror all-warnings
+             -I${CMAKE_SOURCE_DIR} -c ${source} -o ${CMAKE_BINARY_DIR}/${name}.o)
+    set_tests_properties(${name}_compiles PROPERTIES TIMEOUT 900)
+  endforeach()
+endif()
