@@ -6,65 +6,16 @@
 #include <array>
 #include <cmath>
 
+#include "harness/report/svg.h"
+
 namespace kvc {
 namespace {
 
 // Okabe-Ito without its yellow, which is too pale for a thin line on white.
 constexpr std::array kColours = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"};
 constexpr std::array kDashes = {"", "7 3", "2 2.5", "9 3 2 3"};  // from the second round of colours on
-constexpr const char* kInk = "#222222";
-constexpr const char* kPale = "#555555";
-constexpr const char* kGrid = "#E4E4E4";
-constexpr double kGlyph = 0.6;  // width of a letter over the font size, on the safe side for any sans-serif face
+constexpr size_t kFewSeries = 9;                                 // with more, panels are larger and bars paler
 constexpr double kSide = 14, kLeft = 62, kRight = 74, kTop = 30, kBottom = 66;  // kLeft..kBottom around a panel's axes
-
-std::string escaped(const std::string& text) {
-  std::string result;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-    }
-  }
-  return result;
-}
-
-double text_width(const std::string& text, double size) {
-  const auto letters = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
-  return kGlyph * size * static_cast<double>(letters);
-}
-
-struct Style {
-  double size = 12;
-  const char* anchor = "start";
-  const char* colour = kInk;
-  const char* weight = "normal";
-};
-
-std::string text_at(double x, double y, const std::string& text, const Style& style) {
-  return fmt::format(
-      "<text x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{}\" text-anchor=\"{}\" fill=\"{}\" font-weight=\"{}\">{}</text>\n",
-      x, y, style.size, style.anchor, style.colour, style.weight, escaped(text));
-}
-
-std::string line_at(double x1, double y1, double x2, double y2, const std::string& colour, double width,
-                    const std::string& more = "") {
-  return fmt::format(
-      "<line x1=\"{:.2f}\" y1=\"{:.2f}\" x2=\"{:.2f}\" y2=\"{:.2f}\" stroke=\"{}\" stroke-width=\"{}\"{}/>\n", x1, y1,
-      x2, y2, colour, width, more);
-}
 
 std::string colour_of(size_t series) {
   return kColours[series % kColours.size()];
@@ -165,7 +116,13 @@ YAxis y_axis(const PlotPanel& panel) {
 class PanelDrawing {
  public:
   PanelDrawing(const PlotPanel& panel, double x, double y, double width, double height)
-      : panel_(panel), x_(x), y_(y), width_(width), height_(height), axis_(y_axis(panel)) {
+      : many_(panel.lines.size() > kFewSeries),
+        panel_(panel),
+        x_(x),
+        y_(y),
+        width_(width),
+        height_(height),
+        axis_(y_axis(panel)) {
     double least = 1e9, most = 0;
     const auto reach = [&](double fraction) {
       least = std::min(least, fraction);
@@ -182,7 +139,7 @@ class PanelDrawing {
   }
 
   std::string draw() const {
-    std::string svg = text_at(x_, y_ - 11, panel_.title, {13, "start", kInk, "bold"});
+    std::string svg = svg_text(x_, y_ - 11, panel_.title, {13, "start", kInk, "bold"});
     svg += grid() + x_labels() + references();
     svg += fmt::format("<g clip-path=\"url(#{})\">\n", clip_id());
     for (size_t i = 0; i < panel_.lines.size(); ++i) svg += bars(panel_.lines[i], shift(i));
@@ -215,16 +172,16 @@ class PanelDrawing {
     const int digits = std::max(0, static_cast<int>(std::ceil(-std::log10(axis_.step * scale) - 1e-9)));
     for (int i = 0; axis_.low + i * axis_.step <= axis_.high + 1e-9 * axis_.step; ++i) {
       const double value = axis_.low + i * axis_.step;
-      svg += line_at(x_, at_y(value), x_ + width_, at_y(value), kGrid, 0.8);
-      svg += text_at(x_ - 7, at_y(value) + 4, fmt::format("{:.{}f}", value * scale, digits), {11.5, "end"});
+      svg += svg_line(x_, at_y(value), x_ + width_, at_y(value), kGrid, 0.8);
+      svg += svg_text(x_ - 7, at_y(value) + 4, fmt::format("{:.{}f}", value * scale, digits), {11.5, "end"});
     }
-    for (const double tick : panel_.ticks) svg += line_at(at_x(tick), y_, at_x(tick), y_ + height_, kGrid, 0.8);
-    svg += line_at(x_, y_, x_, y_ + height_, kInk, 1) + line_at(x_, y_ + height_, x_ + width_, y_ + height_, kInk, 1);
+    for (const double tick : panel_.ticks) svg += svg_line(at_x(tick), y_, at_x(tick), y_ + height_, kGrid, 0.8);
+    svg += svg_line(x_, y_, x_, y_ + height_, kInk, 1) + svg_line(x_, y_ + height_, x_ + width_, y_ + height_, kInk, 1);
     const double middle = y_ + height_ / 2;
     svg += fmt::format(
         "<text x=\"{0:.1f}\" y=\"{1:.1f}\" font-size=\"12\" text-anchor=\"middle\" fill=\"{2}\" transform=\"rotate(-90 "
         "{0:.1f} {1:.1f})\">{3}</text>\n",
-        x_ - 46, middle, kInk, escaped(panel_.y_label));
+        x_ - 46, middle, kInk, svg_escaped(panel_.y_label));
     return svg;
   }
 
@@ -236,15 +193,15 @@ class PanelDrawing {
     const double bottom = y_ + height_;
     for (const double tick : ticks) {
       const double x = at_x(tick);
-      svg += line_at(x, bottom, x, bottom + 4, kInk, 1);
+      svg += svg_line(x, bottom, x, bottom + 4, kInk, 1);
       const std::string kept = fmt::format("{:.3g}", 100 * tick);
       const std::string ratio = fmt::format("{:.3g}x", 1 / tick);
-      const double half = text_width(ratio.size() > kept.size() ? ratio : kept, 11.5) / 2;
+      const double half = svg_text_width(ratio.size() > kept.size() ? ratio : kept, 11.5) / 2;
       if (x - half < last + 4) continue;
       last = x + half;
-      svg += text_at(x, bottom + 17, kept, {11.5, "middle"}) + text_at(x, bottom + 32, ratio, {11, "middle", kPale});
+      svg += svg_text(x, bottom + 17, kept, {11.5, "middle"}) + svg_text(x, bottom + 32, ratio, {11, "middle", kPale});
     }
-    svg += text_at(x_ + width_ / 2, bottom + 52, "KV cache kept (%)  /  compaction ratio", {12, "middle"});
+    svg += svg_text(x_ + width_ / 2, bottom + 52, "KV cache kept (%)  /  compaction ratio", {12, "middle"});
     return svg;
   }
 
@@ -253,8 +210,8 @@ class PanelDrawing {
     std::string svg;
     double ceiling_y = panel_.ceiling ? at_y(*panel_.ceiling) : -1e9;
     double floor_y = panel_.floor ? at_y(*panel_.floor) : -1e9;
-    if (panel_.ceiling) svg += line_at(x_, ceiling_y, x_ + width_, ceiling_y, kPale, 1.2, " stroke-dasharray=\"6 3\"");
-    if (panel_.floor) svg += line_at(x_, floor_y, x_ + width_, floor_y, kPale, 1.2, " stroke-dasharray=\"1.5 2.5\"");
+    if (panel_.ceiling) svg += svg_line(x_, ceiling_y, x_ + width_, ceiling_y, kPale, 1.2, " stroke-dasharray=\"6 3\"");
+    if (panel_.floor) svg += svg_line(x_, floor_y, x_ + width_, floor_y, kPale, 1.2, " stroke-dasharray=\"1.5 2.5\"");
     if (std::abs(ceiling_y - floor_y) < 13) {
       double& upper = ceiling_y <= floor_y ? ceiling_y : floor_y;
       double& lower = ceiling_y <= floor_y ? floor_y : ceiling_y;
@@ -262,15 +219,15 @@ class PanelDrawing {
       upper -= push;
       lower += push;
     }
-    if (panel_.ceiling) svg += text_at(x_ + width_ + 5, ceiling_y + 4, "full cache", {11.5, "start", kPale});
-    if (panel_.floor) svg += text_at(x_ + width_ + 5, floor_y + 4, "no context", {11.5, "start", kPale});
+    if (panel_.ceiling) svg += svg_text(x_ + width_ + 5, ceiling_y + 4, "full cache", {11.5, "start", kPale});
+    if (panel_.floor) svg += svg_text(x_ + width_ + 5, floor_y + 4, "no context", {11.5, "start", kPale});
     return svg;
   }
 
   // Lines stand a little apart, so that the bars of several methods at one target can be told.
   double shift(size_t place) const {
     const double n = static_cast<double>(panel_.lines.size());
-    return std::min(2.6, 18 / n) * (static_cast<double>(place) - (n - 1) / 2);
+    return std::min(2.6, (many_ ? 28 : 18) / n) * (static_cast<double>(place) - (n - 1) / 2);
   }
 
   std::string bars(const PlotLine& line, double by) const {
@@ -281,7 +238,8 @@ class PanelDrawing {
       const double low = std::clamp(*point.low, axis_.low, axis_.high),
                    high = std::clamp(*point.high, axis_.low, axis_.high);
       if (high <= low) continue;
-      svg += line_at(x, at_y(low), x, at_y(high), colour_of(line.series), 1.1, " stroke-opacity=\"0.5\"");
+      svg += svg_line(x, at_y(low), x, at_y(high), colour_of(line.series), many_ ? 0.9 : 1.1,
+                      many_ ? " stroke-opacity=\"0.3\"" : " stroke-opacity=\"0.5\"");
     }
     return svg;
   }
@@ -292,28 +250,33 @@ class PanelDrawing {
     for (const PlotPoint& point : line.points)
       points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", at_x(point.x) + by, at_y(point.y));
     return fmt::format(
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"{}/>\n",
-        points, colour_of(line.series), dash_of(line.series));
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" stroke-linejoin=\"round\"{}/>\n",
+        points, colour_of(line.series), many_ ? 1.4 : 1.8, dash_of(line.series));
   }
 
+  bool many_;
   const PlotPanel& panel_;
   double x_, y_, width_, height_;
   YAxis axis_;
   double left_log_ = 0, right_log_ = 0;
 };
 
-// Entries in the order of the series, wrapped at the plot's width. Moves `y` below itself.
+// Entries in the order of the series, wrapped at the plot's width, in columns where there are many. Moves `y` below
+// itself.
 std::string legend(const std::vector<std::string>& series, double width, double& y) {
   std::string svg;
-  double x = kSide;
+  double x = kSide, widest_entry = 0;
+  const auto entry_width = [](const std::string& label) { return 36 + svg_text_width(label, 12) + 14; };
+  for (const std::string& label : series) widest_entry = std::max(widest_entry, entry_width(label));
+  const double column = (width - kSide) / std::max(1.0, std::floor((width - kSide) / widest_entry));
   for (size_t i = 0; i < series.size(); ++i) {
-    const double entry = 36 + text_width(series[i], 12) + 14;
-    if (x > kSide && x + entry > width) {
+    const double entry = series.size() > kFewSeries ? column : entry_width(series[i]);
+    if (x > kSide && x + entry > width + 0.01) {
       x = kSide;
       y += 20;
     }
-    svg += line_at(x, y - 4, x + 28, y - 4, colour_of(i), 1.8, dash_of(i));
-    svg += marker(i, x + 14, y - 4, false) + text_at(x + 35, y, series[i], {12});
+    svg += svg_line(x, y - 4, x + 28, y - 4, colour_of(i), 1.8, dash_of(i));
+    svg += marker(i, x + 14, y - 4, false) + svg_text(x + 35, y, series[i], {12});
     x += entry;
   }
   y += 14;
@@ -321,22 +284,23 @@ std::string legend(const std::vector<std::string>& series, double width, double&
 }
 
 double widest(const Plot& plot, double width) {
-  for (const std::string& label : plot.series) width = std::max(width, 2 * kSide + 50 + text_width(label, 12));
-  for (const std::string& note : plot.notes) width = std::max(width, 2 * kSide + text_width(note, 11) * 0.92);
-  return std::max(width, 2 * kSide + text_width(plot.title, 14) * 1.05);
+  for (const std::string& label : plot.series) width = std::max(width, 2 * kSide + 50 + svg_text_width(label, 12));
+  for (const std::string& note : plot.notes) width = std::max(width, 2 * kSide + svg_text_width(note, 11) * 0.92);
+  return std::max(width, 2 * kSide + svg_text_width(plot.title, 14) * 1.05);
 }
 
 }  // namespace
 
 std::string render_svg(const Plot& plot) {
   const size_t n = plot.panels.size();
-  const size_t columns = n <= 1 ? 1 : n == 2 || n == 4 ? 2 : 3;
-  const double area_width = columns == 1 ? 420 : columns == 2 ? 330 : 260;
-  const double area_height = columns == 1 ? 280 : columns == 2 ? 220 : 200;
+  const bool many = plot.series.size() > kFewSeries;
+  const size_t columns = n <= 1 ? 1 : n == 2 || n == 4 || many ? 2 : 3;
+  const double area_width = columns == 1 ? (many ? 560 : 420) : columns == 2 ? (many ? 420 : 330) : 260;
+  const double area_height = columns == 1 ? (many ? 400 : 280) : columns == 2 ? (many ? 330 : 220) : 200;
   const double cell_width = kLeft + area_width + kRight, cell_height = kTop + area_height + kBottom;
   const double width = widest(plot, static_cast<double>(columns) * cell_width + kSide);
   double y = 26;
-  std::string body = text_at(kSide, y, plot.title, {14, "start", kInk, "bold"});
+  std::string body = svg_text(kSide, y, plot.title, {14, "start", kInk, "bold"});
   y += 24;
   body += legend(plot.series, width - kSide, y);
   std::string clips;
@@ -348,14 +312,10 @@ std::string render_svg(const Plot& plot) {
   }
   y += static_cast<double>((n + columns - 1) / columns) * cell_height + 14;
   for (const std::string& note : plot.notes) {
-    body += text_at(kSide, y, note, {11, "start", kPale});
+    body += svg_text(kSide, y, note, {11, "start", kPale});
     y += 15;
   }
-  return fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
-      "font-family=\"Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif\">\n"
-      "<rect width=\"100%\" height=\"100%\" fill=\"#FFFFFF\"/>\n<defs>\n{2}</defs>\n{3}</svg>\n",
-      width, y, clips, body);
+  return svg_document(width, y, clips, body);
 }
 
 }  // namespace kvc

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "harness/core/json_lines.h"
+#include "harness/report/heat_map.h"
 #include "harness/report/plot.h"
 #include "harness/report/report_tables.h"
 
@@ -43,6 +44,16 @@ std::vector<std::pair<std::string, std::string>> plot_files(const Tabulated& tab
   std::vector<std::pair<std::string, std::string>> files;
   for (const auto& [model, plot] : plots) {
     files.emplace_back(plots.size() == 1 ? "report.svg" : "report_" + file_part(model) + ".svg", render_svg(plot));
+  }
+  return files;
+}
+
+std::vector<std::pair<std::string, std::string>> depth_files(const Tabulated& tabulated) {
+  const auto maps = heat_maps_of(tabulated);
+  std::vector<std::pair<std::string, std::string>> files;
+  for (const auto& [model, map] : maps) {
+    files.emplace_back(maps.size() == 1 ? "report_depth.svg" : "report_depth_" + file_part(model) + ".svg",
+                       render_heat_map(map));
   }
   return files;
 }
@@ -190,6 +201,8 @@ std::string report_markdown(const Tabulated& tabulated, const std::string& name)
     text += fmt::format("Model: {}.\n", tabulated.tables.front().model_label);
   for (const auto& [file, svg] : plot_files(tabulated))
     text += fmt::format("\n![accuracy against kept cache]({})\n", file);
+  for (const auto& [file, svg] : depth_files(tabulated))
+    text += fmt::format("\n![accuracy by depth and ratio]({})\n", file);
   return text + compose(tabulated, Form{true});
 }
 
@@ -203,6 +216,7 @@ void write_report(const std::string& results_folder, const Json& defaults) {
   const Tabulated tabulated = load(folder.string(), defaults);
   const std::string name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   for (const auto& [file, svg] : plot_files(tabulated)) write_file_atomically((folder / file).string(), svg);
+  for (const auto& [file, svg] : depth_files(tabulated)) write_file_atomically((folder / file).string(), svg);
   write_file_atomically((folder / "report.csv").string(), report_csv(tabulated));
   write_file_atomically((folder / "report_pairs.csv").string(), report_pairs_csv(tabulated));
   write_file_atomically((folder / "report.md").string(), report_markdown(tabulated, name));

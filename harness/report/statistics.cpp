@@ -19,13 +19,18 @@ struct Cluster {
 
 std::vector<Cluster> clusters_of(const std::vector<Observation>& observations) {
   std::map<std::string, Cluster> by_document;  // ordered, so that the sums never depend on the order of the records
+  const std::string* document = nullptr;  // observations mostly come document by document
+  Cluster* cluster = nullptr;
   for (const Observation& o : observations) {
-    Cluster& cluster = by_document[o.document];
-    cluster.sum += o.value;
-    cluster.count += 1;
+    if (document == nullptr || *document != o.document) {
+      document = &o.document;
+      cluster = &by_document[o.document];
+    }
+    cluster->sum += o.value;
+    cluster->count += 1;
   }
   std::vector<Cluster> list;
-  for (const auto& [document, cluster] : by_document) list.push_back(cluster);
+  for (const auto& [name, total] : by_document) list.push_back(total);
   return list;
 }
 

@@ -29,6 +29,7 @@ struct CellData {
   std::set<std::string> cell_ids;
   std::vector<Judged> records;
   std::map<Question, QuestionValues> values;
+  std::map<std::pair<std::string, std::string>, std::optional<double>> context_tokens;  // by document, seed
 };
 
 struct RowData {
@@ -57,6 +58,11 @@ std::string name_of(const Json& plugin) {
              : "?";
 }
 
+std::optional<double> number(const Json& object, const char* name) {
+  if (!object.is_object() || !object.contains(name) || !object.at(name).is_number()) return std::nullopt;
+  return object.at(name).get<double>();
+}
+
 Judged judge(const Record& record) {
   Judged judged{&record, record.status != "done", record.error, {}};
   if (judged.failed) return judged;
@@ -82,13 +88,9 @@ void add(TableData& table, const Record& record) {
   for (const QuestionValues& question : cell.records.back().values) {
     cell.values[{record.document_id, seed, question.question_id}] = question;
   }
+  cell.context_tokens[{record.document_id, seed}] = number(record.sizes, "context_tokens");
   table.documents.insert({record.document_id, seed});
   if (!target.is_null()) table.targets[canonical_json(target)] = target;
-}
-
-std::optional<double> number(const Json& object, const char* name) {
-  if (!object.is_object() || !object.contains(name) || !object.at(name).is_number()) return std::nullopt;
-  return object.at(name).get<double>();
 }
 
 // Sums `name` over the done records that have it.
@@ -193,7 +195,8 @@ CellSummary summarize(const CellData& cell, const TableData& table) {
   }
   for (const auto& [question, own] : cell.values) {
     const auto& [document, seed, id] = question;
-    summary.questions.push_back({document, seed, id, own.values, own.depth_fraction});
+    summary.questions.push_back(
+        {document, seed, id, own.values, own.depth_fraction, cell.context_tokens.at({document, seed})});
   }
   summary.sizes = sizes_of(cell);
   summary.compaction_shared_s = sum(cell, &Record::seconds, "compaction_shared_s").mean();

@@ -20,7 +20,7 @@ namespace kvc {
 struct ScoredQuestion {
   std::string document, seed, question;
   std::vector<double> values;  // as metrics_of_task
-  std::optional<double> depth_fraction;
+  std::optional<double> depth_fraction, context_tokens;
   auto key() const { return std::tie(document, seed, question); }
 };
 

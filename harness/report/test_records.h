@@ -27,6 +27,32 @@ struct Shape {
   bool kl_is_zero = false;
 };
 
+// `n` methods of growing loss, named as long as real ones are.
+inline Shape many_methods(int n, int n_documents) {
+  Shape shape;
+  shape.methods.clear();
+  const char* const names[] = {"attention_matching",
+                               "kvzip",
+                               "expected_attention",
+                               "snapkv",
+                               "h2o",
+                               "tova",
+                               "keydiff",
+                               "key_norm",
+                               "streaming_llm",
+                               "cam",
+                               "d2o",
+                               "cartridge"};
+  for (int i = 0; i < n; ++i) {
+    Json method = Json{{"name", names[i % 12]}};
+    if (i % 12 < 5) method["score"] = i < 12 ? "rms" : "mean";
+    if (i >= 12) method["n_sink"] = i;
+    shape.methods.emplace_back(method, 0.1 + 0.8 * i / n);
+  }
+  shape.n_documents = n_documents;
+  return shape;
+}
+
 struct Level {
   double loss;  // 0 = full cache, 1 = no context
   double kept;
@@ -65,7 +91,7 @@ inline Record record(const Json& cell, int document, const Level& level, const S
   r.document_id = needle ? "needle-" + std::to_string(document) : std::to_string(20000 + document);
   r.status = "done";
   r.provenance = Json{{"kvc_version", "0.1.0"}, {"threads", 2}, {"started_at", "2026-01-01T00:00:00Z"}};
-  const double tokens = 2900 + 30 * document, before = 30 * 3 * (tokens + 40) * 256;
+  const double tokens = needle ? 2500 + document % 3 : 2900 + 30 * document, before = 30 * 3 * (tokens + 40) * 256;
   r.sizes = Json{{"context_tokens", tokens + 40},
                  {"compactable_tokens", tokens},
                  {"kept_fraction", level.kept},
@@ -79,7 +105,10 @@ inline Record record(const Json& cell, int document, const Level& level, const S
                    {"reference_s", 1.0},          {"ask_s", 0.75}};
   const std::string task = cell.at("task").at("name");
   const int n = needle ? 6 : document % 2 == 0 ? 17 : 10;
-  for (int i = 0; i < n; ++i) r.answers.push_back(answer(task, i, level, shape.kl_is_zero, random));
+  for (int i = 0; i < n; ++i) {
+    r.answers.push_back(answer(task, i, level, shape.kl_is_zero, random));
+    if (needle) r.answers.back()["extra"]["depth_fraction"] = (i + 0.1 + 0.2 * (document % 4)) / n;
+  }
   return r;
 }
 
