@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/kv/device_numbers.h"
 #include "harness/kv/ragged_attention.h"
-#include "harness/math/attention.h"
 #include "harness/model/elementwise.h"
 #include "harness/model/linear.h"
 
@@ -166,8 +166,7 @@ at::Tensor Decoder::embed(const std::vector<int64_t>& tokens) const {
                   "", "tokenizer and weights are not of the same model");
     }
   }
-  const at::Tensor ids = at::tensor(tokens, at::kLong).to(weights_.embedding.device());
-  return weights_.embedding.index_select(0, ids);
+  return weights_.embedding.index_select(0, device_numbers(tokens, weights_.embedding.device()));
 }
 
 // Attention of the new tokens over prefix and tails, (N, Hq d) model dtype. Writes the tails.
@@ -182,10 +181,9 @@ at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at:
       qkv.narrow(1, qkv.size(1) - kv_width, kv_width).unflatten(1, {spec_.n_kv_heads, spec_.head_dim});
   if (tap) tap(layer, heads.queries);
   tails.write(layer, heads.keys, values, sequence_offsets);
-  PartialAttention attention =
-      tail_attention(heads.queries, tails.keys(layer), tails.values(layer), tails.lengths(), sequence_offsets);
-  if (prefix.n_entries() > 0) attention = merge(prefix_attention(heads.queries, prefix), attention);
-  return attention.output.to(normed.scalar_type()).view({normed.size(0), spec_.n_query_heads * spec_.head_dim});
+  return context_attention(heads.queries, prefix, tails.keys(layer), tails.values(layer), tails.lengths(),
+                           sequence_offsets)
+      .view({normed.size(0), spec_.n_query_heads * spec_.head_dim});
 }
 
 at::Tensor Decoder::run_layer(int64_t layer, const at::Tensor& hidden, const std::vector<int64_t>& positions,

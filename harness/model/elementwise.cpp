@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/kv/device_numbers.h"
 #include "harness/model/vector_clones.h"
 
 namespace kvc {
@@ -222,7 +223,7 @@ RotatedHeads rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t 
   const int64_t n = qkv.size(0), width = qkv.size(1), half = tables.cos.size(1), head_dim = 2 * half;
   const int64_t query_width = n_query_heads * head_dim;
   if (!has_loop(qkv)) {
-    const at::Tensor index = at::tensor(positions, at::kLong).to(qkv.device());
+    const at::Tensor index = device_numbers(positions, qkv.device());
     const at::Tensor cos = tables.cos.index_select(0, index).unsqueeze(1);
     const at::Tensor sin = tables.sin.index_select(0, index).unsqueeze(1);
     const at::Tensor heads = qkv.view({n, -1, head_dim});

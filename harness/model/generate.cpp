@@ -14,6 +14,7 @@
 #include "harness/core/error.h"
 #include "harness/model/logit_rows.h"
 #include "harness/model/sampling.h"
+#include "harness/model/sampling_rows.h"
 
 namespace kvc {
 
@@ -112,21 +113,45 @@ class Generator {
   }
 
   std::vector<int64_t> choose(const at::Tensor& hidden, std::vector<Stream>& streams) const {
+    std::vector<int64_t> tokens = hidden.is_cpu() ? choose_on_host(hidden, streams) : choose_on_device(hidden, streams);
+    for (size_t i = 0; i < streams.size(); ++i) {
+      if (streams[i].forced.empty()) continue;
+      tokens[i] = streams[i].forced.front();
+      streams[i].forced.pop_front();
+    }
+    return tokens;
+  }
+
+  std::vector<int64_t> choose_on_host(const at::Tensor& hidden, std::vector<Stream>& streams) const {
     std::vector<int64_t> tokens(streams.size());
     for_logits(model_, hidden, [&](int64_t first, const at::Tensor& logits) {
       const auto width = static_cast<size_t>(logits.size(1));
       for (int64_t row = 0; row < logits.size(0); ++row) {
         const std::span<const float> scores(logits.const_data_ptr<float>() + row * logits.size(1), width);
-        Stream& stream = streams[static_cast<size_t>(first + row)];
-        int64_t& token = tokens[static_cast<size_t>(first + row)];
-        token = sampled() ? sampled_token(scores, settings_.temperature, settings_.top_k, settings_.top_p,
-                                          settings_.min_p, stream.random)
-                          : greedy_token(scores);
-        if (stream.forced.empty()) continue;
-        token = stream.forced.front();
-        stream.forced.pop_front();
+        const auto at = static_cast<size_t>(first + row);
+        tokens[at] = sampled() ? sampled_token(scores, settings_.temperature, settings_.top_k, settings_.top_p,
+                                               settings_.min_p, streams[at].random)
+                               : greedy_token(scores);
       }
     });
+    return tokens;
+  }
+
+  // The chosen tokens are all that the host waits for.
+  std::vector<int64_t> choose_on_device(const at::Tensor& hidden, std::vector<Stream>& streams) const {
+    constexpr int64_t kRows = 256;
+    std::vector<int64_t> tokens;
+    for (int64_t first = 0; first < hidden.size(0); first += kRows) {
+      const int64_t n = std::min(kRows, hidden.size(0) - first);
+      const at::Tensor logits = model_.decoder().logits(hidden.narrow(0, first, n));
+      const auto random = [&](int64_t row) -> std::mt19937_64& {
+        return streams[static_cast<size_t>(first + row)].random;
+      };
+      const std::vector<int64_t> chosen = sampled() ? sampled_tokens(logits, settings_.temperature, settings_.top_k,
+                                                                     settings_.top_p, settings_.min_p, random)
+                                                    : greedy_tokens(logits);
+      tokens.insert(tokens.end(), chosen.begin(), chosen.end());
+    }
     return tokens;
   }
 

@@ -7,12 +7,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "harness/kv/device_numbers.h"
 #include "harness/model/model.h"
 
 namespace kvc {
 
 // visit(first row, logits (n, vocab) float32 contiguous on the CPU) for all rows of `hidden` (N, hidden). 256 rows of a
 // vocabulary of 150,000 are 150 MB.
+//
+// On a GPU this copies whole rows: for log-likelihoods. Tokens are chosen where the logits are (sampling_rows.h).
 template <class Visit>
 void for_logits(const Model& model, const at::Tensor& hidden, const Visit& visit) {
   constexpr int64_t kLogitRows = 256;
@@ -26,7 +29,7 @@ void for_logits(const Model& model, const at::Tensor& hidden, const Visit& visit
 inline at::Tensor last_rows(const at::Tensor& hidden, const std::vector<int64_t>& sequence_offsets) {
   std::vector<int64_t> rows;
   for (size_t b = 1; b < sequence_offsets.size(); ++b) rows.push_back(sequence_offsets[b] - 1);
-  return hidden.index_select(0, at::tensor(rows, at::kLong).to(hidden.device()));
+  return hidden.index_select(0, device_numbers(rows, hidden.device()));
 }
 
 inline int64_t longest(const std::vector<std::vector<int64_t>>& texts) {
