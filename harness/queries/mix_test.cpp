@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "harness/queries/query_scene.h"
+#include "harness/testing/query_scene.h"
 
 namespace kvc {
 namespace {

@@ -6,7 +6,7 @@
 #include "harness/api/compaction_method.h"
 #include "harness/queries/captured_queries.h"
 #include "harness/queries/on_policy_queries.h"
-#include "harness/queries/query_scene.h"
+#include "harness/testing/query_scene.h"
 
 namespace kvc {
 namespace {

@@ -7,10 +7,10 @@
 #include <fstream>
 
 #include "harness/queries/captured_queries.h"
-#include "harness/queries/query_scene.h"
 #include "harness/queries/read_queries.h"
 #include "harness/queries/study_conversations.h"
 #include "harness/queries/study_writer.h"
+#include "harness/testing/query_scene.h"
 
 namespace kvc {
 namespace {
