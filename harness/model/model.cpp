@@ -9,6 +9,7 @@
 
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
+#include "harness/kv/ragged_attention_gpu.h"
 #include "harness/model/families/checkpoint.h"
 #include "harness/model/tokenizer/load_tokenizer.h"
 
@@ -50,6 +51,7 @@ Json identify(const Checkpoint& checkpoint, const ModelConfig& config, at::Scala
   identity["architecture"] = checkpoint.family().name;
   identity["dtype"] = dtype == at::kFloat ? "float32" : "bfloat16";
   identity["device"] = device.is_cuda() ? "cuda" : "cpu";
+  if (device.is_cuda()) identity["attention"] = gpu::attention_way();
   if (!config.thinking.empty()) identity["thinking"] = config.thinking;
   if (!config.rope_scaling.empty()) identity["rope_scaling"] = config.rope_scaling;
   return identity;

@@ -85,3 +85,11 @@ if(KVC_NVCC AND NOT cuda_kernels)
     set_tests_properties(${name}_compiles PROPERTIES TIMEOUT 900)
   endforeach()
 endif()
+
+# One program, label gpu: `ctest -L gpu`. It compiles in every build, and says that it is skipped where there is no GPU.
+add_executable(gpu_test ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_test.cpp ${plugins})
+target_link_libraries(gpu_test PRIVATE kvc_cli kvc_testing GTest::gmock_main)
+target_precompile_headers(gpu_test REUSE_FROM kvc_pch)
+add_test(NAME gpu COMMAND gpu_test)
+set_tests_properties(gpu PROPERTIES LABELS gpu TIMEOUT 900 ENVIRONMENT OMP_WAIT_POLICY=passive
+                     SKIP_REGULAR_EXPRESSION "no GPU: LibTorch finds no CUDA device")

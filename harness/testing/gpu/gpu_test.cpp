@@ -1,0 +1,281 @@
+// The same computations on a GPU and on the CPU. Skipped, with the reason, where LibTorch finds no GPU. With
+// KVC_GPU_TEST_DEVICE=cpu both sides are the CPU: that shows no more than that the tests themselves are whole.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "harness/api/compaction_method.h"
+#include "harness/core/registry.h"
+#include "harness/kv/ragged_attention.h"
+#include "harness/kv/ragged_attention_gpu.h"
+#include "harness/model/generate.h"
+#include "harness/model/sampling.h"
+#include "harness/model/sampling_rows.h"
+
+namespace kvc {
+namespace {
+
+const std::string kRoot = KVC_SOURCE_DIR;
+
+std::string device_name() {
+  const char* given = std::getenv("KVC_GPU_TEST_DEVICE");
+  return given == nullptr ? "cuda" : given;
+}
+
+// float32 sums in another order; bfloat16 rounds every intermediate result to 8 bits, at other places of a sum.
+double tolerance(at::ScalarType dtype) {
+  return dtype == at::kFloat ? 2e-4 : 5e-2;
+}
+
+// Relative to the largest number wanted.
+void expect_near(const at::Tensor& got, const at::Tensor& want, double most, const std::string& what) {
+  ASSERT_EQ(got.sizes(), want.sizes()) << what;
+  if (want.numel() == 0) return;
+  const at::Tensor exact = want.to(at::kCPU, at::kDouble), found = got.to(at::kCPU, at::kDouble);
+  ASSERT_TRUE(at::equal(exact.isinf(), found.isinf())) << what;
+  const at::Tensor far = (found - exact).nan_to_num(0.0, 0.0, 0.0).abs();
+  EXPECT_LE(far.max().item<double>(), most * (1e-6 + exact.nan_to_num(0.0, 0.0, 0.0).abs().max().item<double>()))
+      << what;
+  EXPECT_FALSE(found.isnan().any().item<bool>()) << what;
+}
+
+class Gpu : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (device_name() == "cuda" && !at::hasCUDA()) {
+      GTEST_SKIP() << "no GPU: LibTorch finds no CUDA device, so nothing of the GPU half has been run";
+    }
+    if (device_name() == "cuda") RecordProperty("attention", gpu::attention_way());
+  }
+
+  static at::Device device() { return at::Device(device_name() == "cuda" ? "cuda:0" : "cpu"); }
+  static at::Tensor there(const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device()) : tensor; }
+
+  static Model load(const std::string& path, const std::string& dtype, const std::string& where) {
+    ModelConfig config;
+    config.path = kRoot + path;
+    config.dtype = dtype;
+    config.device = where;
+    return Model::load(config);
+  }
+};
+
+constexpr const char* kSmol = "/models/smollm2-135m-instruct.gguf";
+
+// --- attention ---
+
+struct AttentionScene {
+  at::Tensor queries, keys, values;
+  LayerKv prefix;
+  std::vector<int64_t> lengths, offsets = {0};
+};
+
+AttentionScene attention_scene(at::ScalarType dtype, int64_t group, int64_t d, const std::vector<int64_t>& heads,
+                               const std::vector<int64_t>& lengths, const std::vector<int64_t>& news) {
+  at::manual_seed(7);
+  AttentionScene s;
+  s.lengths = lengths;
+  int64_t capacity = 1;
+  for (size_t b = 0; b < news.size(); ++b) {
+    s.offsets.push_back(s.offsets.back() + news[b]);
+    capacity = std::max(capacity, lengths[b] + news[b]);
+  }
+  s.prefix.head_offsets = {0};
+  for (const int64_t n : heads) s.prefix.head_offsets.push_back(s.prefix.head_offsets.back() + n);
+  const auto n_heads = static_cast<int64_t>(heads.size()), batch = static_cast<int64_t>(lengths.size());
+  s.queries = at::randn({s.offsets.back(), n_heads * group, d}).to(dtype);
+  s.prefix.keys = at::randn({s.prefix.n_entries(), d}).to(dtype);
+  s.prefix.values = at::randn({s.prefix.n_entries(), d}).to(dtype);
+  s.prefix.bias = at::randn({s.prefix.n_entries()});
+  if (s.prefix.n_entries() > 2) s.prefix.bias[1] = -INFINITY;
+  s.keys = at::randn({batch, n_heads, capacity, d}).to(dtype);
+  s.values = at::randn({batch, n_heads, capacity, d}).to(dtype);
+  return s;
+}
+
+TEST_F(Gpu, AttentionEqualsTheCpus) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const AttentionScene scenes[] = {
+        attention_scene(dtype, 3, 64, {700, 0, 33}, {0, 9, 40}, {1, 1, 1}),      // a step
+        attention_scene(dtype, 4, 128, {9000, 10}, {0}, {1}),                    // more than the most pieces
+        attention_scene(dtype, 7, 80, {65}, {2, 0, 5}, {30, 0, 11}),             // questions
+        attention_scene(dtype, 2, 256, {150, 150}, {0, 3}, {40, 1}),             // the widest heads
+        attention_scene(dtype, 4, 64, {0, 0}, {100}, {600}),                     // a document's chunk
+        attention_scene(dtype, 4, 64, {200, 50}, {3, 0, 7, 1}, {2, 300, 5, 1}),  // one long among short ones
+        attention_scene(dtype, 1, 20, {37, 2}, std::vector<int64_t>(40, 3), std::vector<int64_t>(40, 1)),
+    };
+    for (const AttentionScene& s : scenes) {
+      LayerKv prefix = s.prefix;
+      prefix.keys = there(prefix.keys);
+      prefix.values = there(prefix.values);
+      prefix.bias = there(prefix.bias);
+      const at::Tensor queries = there(s.queries), keys = there(s.keys), values = there(s.values);
+      const double most = dtype == at::kFloat ? 5e-5 : 2e-2;
+      const PartialAttention before = prefix_attention(queries, prefix), want = prefix_attention(s.queries, s.prefix);
+      expect_near(before.output, want.output, most, "prefix");
+      expect_near(before.log_sum_exp, want.log_sum_exp, most, "prefix's log-sum-exp");
+      const PartialAttention tail = tail_attention(queries, keys, values, s.lengths, s.offsets);
+      const PartialAttention want_tail = tail_attention(s.queries, s.keys, s.values, s.lengths, s.offsets);
+      expect_near(tail.output, want_tail.output, most, "tail");
+      expect_near(tail.log_sum_exp, want_tail.log_sum_exp, most, "tail's log-sum-exp");
+      const at::Tensor both = context_attention(queries, prefix, keys, values, s.lengths, s.offsets);
+      EXPECT_EQ(both.scalar_type(), dtype);
+      EXPECT_EQ(both.device().type(), device().type());
+      expect_near(both, context_attention(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets), most, "both");
+    }
+  }
+}
+
+// --- the model ---
+
+std::vector<int64_t> some_tokens(int64_t n, int64_t vocab, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<int64_t> tokens;
+  for (int64_t i = 0; i < n; ++i) {
+    tokens.push_back(static_cast<int64_t>(random() % static_cast<std::uint64_t>(vocab)));
+  }
+  return tokens;
+}
+
+// Prefill in chunks, then three sequences of different lengths read behind the cache, then one token each.
+std::vector<at::Tensor> read(const Model& model) {
+  const int64_t vocab = model.spec().vocab_size;
+  const KvCache cache = model.decoder().prefill(some_tokens(70, vocab, 1), 32);
+  Tails tails = Tails::behind(cache, 3, 16);
+  std::vector<at::Tensor> found;
+  for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
+    found.push_back(cache.layer(layer).keys);
+    found.push_back(cache.layer(layer).values);
+  }
+  const PackedTokens questions =
+      PackedTokens::pack({some_tokens(5, vocab, 2), some_tokens(1, vocab, 3), some_tokens(9, vocab, 4)});
+  found.push_back(model.decoder().logits(model.decoder().forward(questions, cache, tails)));
+  Tails two = tails.select({2, 0});
+  const PackedTokens next = PackedTokens::pack({some_tokens(1, vocab, 5), some_tokens(1, vocab, 6)});
+  found.push_back(model.decoder().logits(model.decoder().forward(next, cache, two)));
+  return found;
+}
+
+TEST_F(Gpu, EveryFamilyReadsAsOnTheCpu) {
+  for (const char* name : {"llama", "llama3", "llama_biases", "qwen2", "qwen2_yarn", "qwen3"}) {
+    for (const std::string dtype : {"float32", "bfloat16"}) {
+      const std::string path = std::string("/harness/testing/golden/tiny_models/") + name + ".gguf";
+      const std::vector<at::Tensor> want = read(load(path, dtype, "cpu"));
+      const std::vector<at::Tensor> got = read(load(path, dtype, device_name()));
+      for (size_t i = 0; i < want.size(); ++i) {
+        expect_near(got[i], want[i], tolerance(want[0].scalar_type()), name + (" " + dtype));
+      }
+    }
+  }
+}
+
+const char* const kText =
+    "The lake is deep and cold. In winter nobody swims there, but in June the whole village comes. Old Mara says a "
+    "bell lies on its ground; 42 divers have looked for it, none found it.";
+
+std::vector<std::vector<int64_t>> questions(const Model& model, size_t n) {
+  const char* const asked[] = {"What lies on the ground of the lake?", "Who tells of the bell?", "When is it cold?",
+                               "How many divers came?"};
+  std::vector<std::vector<int64_t>> prompts;
+  for (size_t i = 0; i < n; ++i) prompts.push_back(make_question_prompt(model, asked[i % 4]));
+  return prompts;
+}
+
+std::vector<std::string> greedy(const Model& model, const KvCache& cache,
+                                const std::vector<std::vector<int64_t>>& prompts) {
+  DecodeSettings settings;
+  settings.max_new_tokens = 24;
+  std::vector<std::string> texts;
+  for (const Generation& each : generate(model, cache, prompts, settings, {})) texts.push_back(each.text);
+  return texts;
+}
+
+TEST_F(Gpu, GreedyAnswersAreTheCpusAloneAndInABatch) {
+  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
+  const std::vector<int64_t> tokens = make_context(here, kText).tokens;
+  const KvCache cache_here = here.decoder().prefill(tokens), cache = model.decoder().prefill(tokens);
+  const auto prompts = questions(here, 16);
+  const std::vector<std::string> want = greedy(here, cache_here, {prompts.begin(), prompts.begin() + 4});
+  const std::vector<std::string> together = greedy(model, cache, prompts);
+  for (size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(together[i], want[i % 4]) << "question " << i;
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(greedy(model, cache, {prompts[i]})[0], want[i]) << "question " << i;
+}
+
+TEST_F(Gpu, Bfloat16LogitsOfARealModelAreNear) {
+  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "bfloat16", device_name());
+  const std::vector<int64_t> tokens = make_context(here, kText).tokens;
+  const auto last_logits = [&](const Model& each) {
+    const KvCache cache = each.decoder().prefill(tokens);
+    Tails tails = Tails::behind(cache, 1, 64);
+    return each.decoder().logits(each.decoder().forward(PackedTokens::single(questions(here, 1)[0]), cache, tails));
+  };
+  expect_near(last_logits(model), last_logits(here), 0.1, "logits");
+}
+
+TEST_F(Gpu, TokensAreChosenAsOnTheCpu) {
+  at::manual_seed(2);
+  const at::Tensor logits = at::randn({40, 50'000}).mul(8).round().div(4);  // many equal ones
+  EXPECT_EQ(greedy_tokens(there(logits)), greedy_tokens(logits));
+  for (const int64_t top_k : {0, 7, 200}) {
+    std::vector<std::mt19937_64> one, other;
+    for (std::uint64_t row = 0; row < 40; ++row) {
+      one.emplace_back(row);
+      other.emplace_back(row);
+    }
+    const auto of = [](std::vector<std::mt19937_64>& all) {
+      return [&all](int64_t row) -> std::mt19937_64& { return all[static_cast<size_t>(row)]; };
+    };
+    EXPECT_EQ(sampled_tokens(there(logits), 1.0, top_k, 0.9, 0, of(one)),
+              sampled_tokens(logits, 1.0, top_k, 0.9, 0, of(other)));
+  }
+  at::Tensor broken = logits.clone();
+  broken[3][4] = std::nanf("");
+  EXPECT_THROW(greedy_tokens(there(broken)), Error);
+}
+
+// --- methods: what a question's answer would be behind each compacted cache ---
+
+at::Tensor logits_behind(const Model& model, const KvCache& cache) {
+  const std::vector<int64_t> tokens = make_question_prompt(model, "What lies on the ground of the lake?");
+  Tails tails = Tails::behind(cache, 1, static_cast<int64_t>(tokens.size()));
+  return model.decoder().logits(model.decoder().forward(PackedTokens::single(tokens), cache, tails));
+}
+
+std::vector<Compaction> compact_with(const CompactionMethod& method, const Model& model) {
+  const Context context = make_context(model, kText);
+  const KvCache full = model.decoder().prefill(context.tokens);
+  const auto source = Registry<QuerySource>::instance().create("repeat_prefill", Json::object());
+  const auto queries = source->make({model, context, full, 5});
+  const int64_t n_heads = model.spec().n_kv_heads;
+  std::vector<HeadBudget> budgets;
+  if (method.needs_target()) {
+    HeadBudget budget;
+    budget.target_len.assign(static_cast<size_t>(model.spec().n_layers),
+                             std::vector<int64_t>(static_cast<size_t>(n_heads), context.article_len() / 2));
+    budgets.push_back(budget);
+  }
+  return method.compact({model, context, full, {context.prefix_len, context.suffix_len}, queries.get(), budgets, 1});
+}
+
+TEST_F(Gpu, MethodsFitAsOnTheCpu) {
+  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
+  // Selections could differ where two entries' scores agree to the last bits: not in this text.
+  for (const char* name : {"full_cache", "attention_matching", "h2o", "snapkv", "tova", "keydiff", "key_norm", "d2o",
+                           "cam", "expected_attention", "streaming_llm", "random_keys"}) {
+    const auto method = Registry<CompactionMethod>::instance().create(name, Json::object());
+    const std::vector<Compaction> want = compact_with(*method, here), got = compact_with(*method, model);
+    ASSERT_EQ(got.size(), want.size()) << name;
+    for (size_t i = 0; i < want.size(); ++i) {
+      EXPECT_EQ(got[i].cache.n_entries(), want[i].cache.n_entries()) << name;
+      EXPECT_EQ(got[i].cache.layer(0).keys.device().type(), device().type()) << name;
+      expect_near(logits_behind(model, got[i].cache), logits_behind(here, want[i].cache), 1e-2, name);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvc
