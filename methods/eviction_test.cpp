@@ -7,14 +7,11 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <map>
 #include <numeric>
 #include <string>
 #include <vector>
 
-#include "harness/core/error.h"
-#include "harness/testing/method_heads.h"
-#include "harness/testing/method_scene.h"
+#include "harness/testing/method_scores.h"
 #include "harness/testing/naive_methods_eviction.h"
 
 namespace kvc {
@@ -24,29 +21,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-void expect_scores(const at::Tensor& found, const std::vector<double>& judge, double relative = 1e-4) {
-  ASSERT_EQ(found.scalar_type(), at::kFloat);
-  ASSERT_EQ(found.sizes().vec(), std::vector<int64_t>{static_cast<int64_t>(judge.size())});
-  for (size_t j = 0; j < judge.size(); ++j) {
-    const auto score = found[static_cast<int64_t>(j)].item<double>();
-    if (std::isinf(judge[j])) {
-      EXPECT_EQ(score, judge[j]) << "entry " << j;
-    } else {
-      EXPECT_NEAR(score, judge[j], relative * std::abs(judge[j]) + 1e-9) << "entry " << j;
-    }
-  }
-}
-
-std::string refusal(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
-    return e.what();
-  }
-  return "no error";
-}
 
 // --- answers that can be seen
 
@@ -127,7 +101,7 @@ TEST(Eviction, TovaGoesByTheLastQuery) {
 TEST(Eviction, MethodsOfAWindowSayWhenThereIsNone) {
   const HeadProblem head = written_head({{1, 0}, {0, 1}}, {{1, 1}});
   for (const char* name : {"snapkv", "tova"}) {
-    EXPECT_THAT(refusal([&] { NamedMethod(name).fit(head, 1); }), HasSubstr("last queries of a text")) << name;
+    EXPECT_THAT(usage_refusal([&] { NamedMethod(name).fit(head, 1); }), HasSubstr("last queries of a text")) << name;
   }
 }
 
@@ -220,31 +194,6 @@ TEST(Eviction, AnOldBiasCountsAsSoManyEntries) {
     EXPECT_NEAR(one[10].item<double>(), two[11].item<double>(), 1e-6) << name;
   }
 }
-
-// --- methods that look at more than their head
-
-HeadProblem scene_head(const Scene& scene, const CompactionRequest& request, int64_t layer, int64_t kv_head) {
-  const auto span = [&](const at::Tensor& whole) {
-    return whole.narrow(0, scene.context.prefix_len, scene.source_len());
-  };
-  HeadProblem head;
-  head.keys = span(request.cache.layer(layer).head_keys(kv_head));
-  head.values = span(request.cache.layer(layer).head_values(kv_head));
-  head.queries = request.queries->layer(layer, nullptr).select(0, kv_head);
-  head.window_queries = [&request, layer, kv_head](int64_t n) {
-    return request.queries->window(layer, n).select(0, kv_head);
-  };
-  head.layer = layer;
-  head.kv_head = kv_head;
-  head.request = &request;
-  return head;
-}
-
-CompactionRequest scene_request(const Scene& scene, const LayerQueries& queries) {
-  return {
-      scene.model, scene.context, scene.full, {scene.context.prefix_len, scene.context.suffix_len}, &queries, {}, 1};
-}
-
 TEST(Eviction, TovaScoresTheHeadsOfALayerTogether) {
   const Scene& scene = Scene::of(at::kFloat);
   const CompactionRequest request = scene_request(scene, *scene.queries);
@@ -271,172 +220,9 @@ TEST(Eviction, TovaScoresHeadsOfOtherLengthsAlone) {
   EXPECT_EQ(tova->compact(ragged)[0].notes, (Json{{"heads_scored_alone", 2}}));
 }
 
-// Of layer 0, a query depends on its token alone until it is rotated: turned back, equal tokens have equal queries.
-TEST(Eviction, PositionsOfQueriesTurnThemBack) {
-  const Scene& scene = Scene::of(at::kFloat);
-  const auto queries = Registry<QuerySource>::instance()
-                           .create("context_prefill", {{"max_queries", 200}})
-                           ->make({scene.model, scene.context, scene.full, 5});
-  const at::Tensor positions = queries->positions();
-  ASSERT_EQ(positions.numel(), queries->n_queries());
-  const std::vector<float> narrow = rope_frequencies(scene.model.spec()).frequencies;
-  const at::Tensor head = queries->layer(0, nullptr).select(0, 1);
-  const int64_t n_tokens = positions.numel() / scene.model.spec().group_size();
-  std::map<int64_t, std::vector<double>> first_of_token;
-  int64_t n_compared = 0;
-  for (int64_t i = 0; i < n_tokens; ++i) {
-    const int64_t p = positions[i].item<int64_t>();
-    std::vector<double> u(16);
-    for (int64_t c = 0; c < 8; ++c) {
-      const double angle = narrow[static_cast<size_t>(c)] * static_cast<double>(p);
-      const double x = head[i][c].item<double>(), y = head[i][c + 8].item<double>();
-      u[static_cast<size_t>(c)] = x * std::cos(angle) + y * std::sin(angle);
-      u[static_cast<size_t>(c) + 8] = y * std::cos(angle) - x * std::sin(angle);
-    }
-    const auto [known, is_new] = first_of_token.emplace(scene.context.tokens[static_cast<size_t>(p)], u);
-    for (size_t c = 0; !is_new && c < u.size(); ++c) EXPECT_NEAR(u[c], known->second[c], 1e-4);
-    n_compared += is_new ? 0 : 1;
-  }
-  EXPECT_GT(n_compared, 20);
-}
-
-// Queries as given, of known positions.
-class GivenQueries final : public LayerQueries {
- public:
-  GivenQueries(at::Tensor queries, at::Tensor positions)
-      : queries_(std::move(queries)), positions_(std::move(positions)) {}
-  at::Tensor layer(int64_t, const KvCache*) const override { return queries_; }
-  at::Tensor window(int64_t, int64_t) const override { return {}; }
-  at::Tensor positions() const override { return positions_; }
-  int64_t n_queries() const override { return queries_.size(1); }
-  int64_t bytes() const override { return 0; }
-
- private:
-  at::Tensor queries_, positions_;
-};
-
-NaiveExpectation naive_expectation(const Scene& scene, const HeadProblem& head, const at::Tensor& positions) {
-  const std::vector<float> narrow = rope_frequencies(scene.model.spec()).frequencies;
-  NaiveExpectation naive;
-  naive.queries = head.queries;
-  naive.positions.assign(positions.const_data_ptr<int64_t>(), positions.const_data_ptr<int64_t>() + positions.numel());
-  naive.keys = head.keys;
-  naive.values = head.values;
-  naive.bias = head.bias;
-  naive.group_size = scene.model.spec().group_size();
-  naive.frequencies.assign(narrow.begin(), narrow.end());
-  naive.next_position = scene.full.next_position();
-  return naive;
-}
-
-// The scores without their logarithm.
-at::Tensor expected_weights(const Json& options, const HeadProblem& head) {
-  return NamedMethod("expected_attention", options)->scores(head).exp();
-}
-
-TEST(Eviction, ExpectedAttentionEqualsFloat64Loops) {
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const Scene& scene = Scene::of(dtype);
-    const CompactionRequest request = scene_request(scene, *scene.queries);
-    const at::Tensor positions = request.queries->positions();
-    HeadProblem head = scene_head(scene, request, 1, 0);
-    NaiveExpectation naive = naive_expectation(scene, head, positions);
-    naive.n_future = 40;
-    naive.n_sink = 4;
-    expect_scores(expected_weights({{"n_future", 40}}, head), naive_expected_attention(naive), 1e-3);
-    naive.use_covariance = naive.use_value_norm = false;
-    naive.n_sink = 0;
-    expect_scores(
-        expected_weights({{"n_future", 40}, {"n_sink", 0}, {"use_covariance", false}, {"use_value_norm", false}}, head),
-        naive_expected_attention(naive), 1e-3);
-    head.bias = naive.bias = normal_numbers({head.keys.size(0)}, 3);
-    naive.use_covariance = naive.use_value_norm = true;
-    naive.epsilon = 0.02;
-    expect_scores(expected_weights({{"n_future", 40}, {"n_sink", 0}, {"epsilon", 0.02}}, head),
-                  naive_expected_attention(naive), 1e-3);
-  }
-}
-
-// With one position ahead and normal queries, what is expected is what those queries do on the mean, once they stand
-// there.
-TEST(Eviction, ExpectedAttentionIsTheMeanOfManyQueries) {
-  const Scene& scene = Scene::of(at::kFloat);
-  const int64_t n = 20000, position = 31, next = scene.full.next_position();
-  const at::Tensor centre = normal_numbers({1, 16}, 50);
-  const at::Tensor drawn = centre + normal_numbers({2 * n, 16}, 51) * 0.7;  // two query heads
-  const GivenQueries queries(drawn.expand({kKvHeads, 2 * n, 16}),
-                             at::full({2 * n}, position, at::TensorOptions(at::kLong)));
-  const CompactionRequest request = scene_request(scene, queries);
-  const HeadProblem head = scene_head(scene, request, 0, 1);
-  // From `position` to the next one.
-  const at::Tensor angles = at::tensor(rope_frequencies(scene.model.spec()).frequencies) * (next - position);
-  const at::Tensor x = drawn.narrow(1, 0, 8), y = drawn.narrow(1, 8, 8);
-  const at::Tensor there = at::cat({x * angles.cos() - y * angles.sin(), y * angles.cos() + x * angles.sin()}, 1);
-  const at::Tensor weights = at::mm(there, head.keys.t()).div(4.0).exp().view({2, n, -1}).mean(1);
-  const at::Tensor expected = (weights / weights.sum(1, true)).mean(0);
-  const NamedMethod method("expected_attention", {{"n_future", 1}, {"n_sink", 0}, {"use_value_norm", false}});
-  const at::Tensor error = (method->scores(head).exp() / expected - 1).abs();
-  EXPECT_LT(error.max().item<double>(), 0.05);
-  const NamedMethod bare("expected_attention",
-                         {{"n_future", 1}, {"n_sink", 0}, {"use_value_norm", false}, {"use_covariance", false}});
-  EXPECT_GT((bare->scores(head).exp() / expected - 1).abs().max().item<double>(), error.max().item<double>());
-}
-
-// Two query heads that ask the same are one (spec J-11).
-TEST(Eviction, ExpectedAttentionTakesEqualQueryHeadsForOne) {
-  const Scene& scene = Scene::of(at::kFloat);
-  const at::Tensor one = normal_numbers({30, 16}, 60);
-  const at::Tensor positions = at::arange(7, 37).repeat({2});
-  const GivenQueries queries(at::cat({one, one}).expand({kKvHeads, 60, 16}), positions);
-  const CompactionRequest request = scene_request(scene, queries);
-  const HeadProblem head = scene_head(scene, request, 0, 1);
-  NaiveExpectation naive = naive_expectation(scene, head, positions);
-  naive.queries = one;
-  naive.group_size = 1;
-  naive.n_future = 40;
-  expect_scores(expected_weights({{"n_future", 40}, {"n_sink", 0}}, head), naive_expected_attention(naive), 1e-3);
-}
-
-TEST(Eviction, ExpectedAttentionNeedsPositions) {
-  const Scene& scene = Scene::of(at::kFloat);
-  const NamedMethod method("expected_attention");
-  EXPECT_THAT(refusal([&] { method->scores(random_head(9, 4, 16, 1)); }), HasSubstr("there is no model"));
-  const GivenQueries unknown(normal_numbers({kKvHeads, 8, 16}, 1), {});
-  const CompactionRequest request = scene_request(scene, unknown);
-  EXPECT_THAT(refusal([&] { method->scores(scene_head(scene, request, 0, 0)); }), HasSubstr("knows no positions"));
-  const GivenQueries wrong(normal_numbers({kKvHeads, 8, 16}, 1), at::arange(7));
-  const CompactionRequest other = scene_request(scene, wrong);
-  EXPECT_THAT(refusal([&] { method->scores(scene_head(scene, other, 0, 0)); }), HasSubstr("differ in number"));
-  for (const int64_t n : {7, 8}) {  // of two query heads
-    const GivenQueries mixed(normal_numbers({kKvHeads, n, 16}, 1), at::arange(n));
-    const CompactionRequest third = scene_request(scene, mixed);
-    EXPECT_THAT(refusal([&] { method->scores(scene_head(scene, third, 0, 0)); }),
-                HasSubstr("query head by query head"));
-  }
-}
-
-// Weights far below the smallest float still have their order.
-TEST(Eviction, ExpectedAttentionKeepsTheOrderOfTinyWeights) {
-  const Scene& scene = Scene::of(at::kFloat);
-  const CompactionRequest request = scene_request(scene, *scene.queries);
-  HeadProblem head = scene_head(scene, request, 1, 0);
-  head.bias = at::arange(head.keys.size(0), at::TensorOptions(at::kFloat)) * -2000;
-  const at::Tensor scores = NamedMethod("expected_attention", {{"n_sink", 0}})->scores(head);
-  EXPECT_TRUE(scores.isfinite().all().item<bool>());
-  EXPECT_TRUE(scores.diff().lt(0).all().item<bool>());
-}
-
-TEST(Eviction, ExpectedAttentionOfNothingButSinks) {
-  const Scene& scene = Scene::of(at::kFloat);
-  const CompactionRequest request = scene_request(scene, *scene.queries);
-  const at::Tensor scores =
-      NamedMethod("expected_attention", {{"n_sink", 100000}})->scores(scene_head(scene, request, 0, 0));
-  EXPECT_TRUE(at::equal(scores, at::full({scene.source_len()}, kInfinity)));
-}
-
 TEST(Eviction, RefusesOptionsOutOfRange) {
   const auto problem = [](const std::string& name, const Json& options) {
-    return refusal([&] { NamedMethod(name, options); });
+    return usage_refusal([&] { NamedMethod(name, options); });
   };
   EXPECT_THAT(problem("key_norm", {{"n_sink", -1}}), HasSubstr("negative"));
   EXPECT_THAT(problem("expected_attention", {{"n_future", 0}}), HasSubstr("out of range"));
