@@ -64,6 +64,47 @@ NaiveRows rotation(const std::vector<double>& frequencies, double position) {
   return r;
 }
 
+// Mean of the rotations of the positions to come.
+NaiveRows mean_rotation(const NaiveExpectation& input) {
+  const size_t d = 2 * input.frequencies.size();
+  NaiveRows mean(d, Row(d, 0.0));
+  for (int64_t step = 0; step < input.n_future; ++step) {
+    const NaiveRows r = rotation(input.frequencies, static_cast<double>(input.next_position + step));
+    for (size_t a = 0; a < d; ++a) {
+      for (size_t b = 0; b < d; ++b) mean[a][b] += r[a][b] / static_cast<double>(input.n_future);
+    }
+  }
+  return mean;
+}
+
+struct Moments {
+  Row mean;
+  NaiveRows covariance;
+};
+
+// Of one query head's queries, each turned back from its position.
+Moments moments_before_rotation(const NaiveExpectation& input, int64_t head) {
+  const NaiveRows q = naive_rows(input.queries);
+  const size_t d = q[0].size(), s = q.size() / static_cast<size_t>(input.group_size);
+  NaiveRows u;
+  for (size_t i = static_cast<size_t>(head) * s; i < static_cast<size_t>(head + 1) * s; ++i) {
+    const NaiveRows back = rotation(input.frequencies, -static_cast<double>(input.positions[i]));
+    u.push_back(product({q[i]}, transposed(back))[0]);
+  }
+  Moments moments{Row(d, 0.0), NaiveRows(d, Row(d, 0.0))};
+  for (const Row& x : u) {
+    for (size_t c = 0; c < d; ++c) moments.mean[c] += x[c] / static_cast<double>(s);
+  }
+  for (const Row& x : u) {
+    for (size_t a = 0; a < d; ++a) {
+      for (size_t b = 0; b < d; ++b) {
+        moments.covariance[a][b] += (x[a] - moments.mean[a]) * (x[b] - moments.mean[b]) / static_cast<double>(s);
+      }
+    }
+  }
+  return moments;
+}
+
 bool is_kept(const std::vector<int64_t>& kept, size_t i) {
   return std::find(kept.begin(), kept.end(), static_cast<int64_t>(i)) != kept.end();
 }
@@ -143,41 +184,18 @@ std::vector<double> naive_keydiff(const at::Tensor& keys) {
 }
 
 std::vector<double> naive_expected_attention(const NaiveExpectation& input) {
-  const NaiveRows q = naive_rows(input.queries), k = naive_rows(input.keys), v = naive_rows(input.values);
-  const size_t d = k[0].size(), s = q.size() / static_cast<size_t>(input.group_size);
+  const NaiveRows k = naive_rows(input.keys), v = naive_rows(input.values), ahead = mean_rotation(input);
+  const auto d = static_cast<double>(k[0].size());
   const auto n_sink = std::min(static_cast<size_t>(input.n_sink), k.size());
-  NaiveRows ahead(d, Row(d, 0.0));
-  for (int64_t step = 0; step < input.n_future; ++step) {
-    const NaiveRows r = rotation(input.frequencies, static_cast<double>(input.next_position + step));
-    for (size_t a = 0; a < d; ++a) {
-      for (size_t b = 0; b < d; ++b) ahead[a][b] += r[a][b] / static_cast<double>(input.n_future);
-    }
-  }
   Row weights(k.size() - n_sink, 0.0);
-  for (size_t head = 0; head < static_cast<size_t>(input.group_size); ++head) {
-    NaiveRows u;  // before their rotation
-    for (size_t i = head * s; i < (head + 1) * s; ++i) {
-      const NaiveRows back = rotation(input.frequencies, -static_cast<double>(input.positions[i]));
-      u.push_back(transposed(product(back, transposed({q[i]})))[0]);
-    }
-    Row mean(d, 0.0);
-    for (const Row& x : u) {
-      for (size_t c = 0; c < d; ++c) mean[c] += x[c] / static_cast<double>(s);
-    }
-    NaiveRows covariance(d, Row(d, 0.0));
-    for (const Row& x : u) {
-      for (size_t a = 0; a < d; ++a) {
-        for (size_t b = 0; b < d; ++b) covariance[a][b] += (x[a] - mean[a]) * (x[b] - mean[b]) / static_cast<double>(s);
-      }
-    }
-    mean = transposed(product(ahead, transposed({mean})))[0];
-    covariance = product(product(ahead, covariance), transposed(ahead));
+  for (int64_t head = 0; head < input.group_size; ++head) {
+    Moments moments = moments_before_rotation(input, head);
+    moments.mean = product({moments.mean}, transposed(ahead))[0];
+    moments.covariance = product(product(ahead, moments.covariance), transposed(ahead));
     Row logits;
     for (size_t j = n_sink; j < k.size(); ++j) {
-      double logit = dot(mean, k[j]) / std::sqrt(static_cast<double>(d)) + bias_of(input.bias, j);
-      const double quadratic = dot(product({k[j]}, covariance)[0], k[j]);
-      if (input.use_covariance) logit += quadratic / (2 * static_cast<double>(d));
-      logits.push_back(logit);
+      logits.push_back(dot(moments.mean, k[j]) / std::sqrt(d) + bias_of(input.bias, j));
+      if (input.use_covariance) logits.back() += dot(product({k[j]}, moments.covariance)[0], k[j]) / (2 * d);
     }
     const Row expected = softmax(logits);
     for (size_t j = 0; j < expected.size(); ++j) weights[j] += expected[j] / static_cast<double>(input.group_size);
