@@ -2,15 +2,20 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <string>
 
 #include "harness/cli/list.h"
 #include "harness/cli/model_commands.h"
+#include "harness/core/json_lines.h"
 #include "harness/report/report.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/runner.h"
@@ -25,6 +30,7 @@ struct Arguments {
   std::string config;
   std::string results;
   std::string folder;
+  std::string output;
   std::string kind;
   bool dry_run = false;
   bool quiet = false;
@@ -37,10 +43,20 @@ std::string plural(int64_t count, const std::string& noun) {
   return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }
 
+// Of the terminal that is written to, at least 60; what COLUMNS says, or a usual width, where there is none.
+size_t terminal_width() {
+  winsize size{};
+  if (::isatty(STDOUT_FILENO) == 1 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    return std::max<size_t>(60, size.ws_col);
+  const char* const columns = std::getenv("COLUMNS");
+  const int64_t wanted = columns == nullptr ? 0 : std::strtol(columns, nullptr, 10);
+  return wanted >= 60 && wanted <= 10000 ? static_cast<size_t>(wanted) : kTerminalWidth;
+}
+
 void show_report(const std::string& folder) {
   const Json defaults = option_defaults();
   write_report(folder, defaults);
-  fmt::print("{}", report_table(folder, defaults));
+  fmt::print("{}", report_table(folder, defaults, terminal_width()));
   std::fflush(stdout);
 }
 
@@ -84,6 +100,29 @@ int report(const Arguments& arguments) {
   return 0;
 }
 
+// A results folder takes every *.jsonl in it for records.
+void check_no_record(const std::string& output, const std::string& folder) {
+  namespace fs = std::filesystem;
+  const fs::path path = fs::weakly_canonical(fs::path(output));
+  if (path.extension() != ".jsonl" || path.parent_path() != fs::weakly_canonical(fs::path(folder) / ".")) return;
+  throw Error(ErrorKind::kUsage, "scores among the records would be read as records", "--output " + output,
+              "write them elsewhere, or end the name with .txt");
+}
+
+int score(const Arguments& arguments) {
+  if (!arguments.output.empty()) check_no_record(arguments.output, arguments.folder);
+  std::vector<Failure> failures;
+  const std::string lines = score_answers(arguments.folder, failures, option_defaults());
+  if (arguments.output.empty()) {
+    fmt::print("{}", lines);
+  } else {
+    write_file_atomically(arguments.output, lines);
+  }
+  for (const Failure& failure : failures)
+    fmt::print(stderr, "not scored: {}, document '{}': {}\n", failure.label, failure.document_id, failure.error);
+  return failures.empty() ? 0 : kSomeFailed;
+}
+
 int list(const Arguments& arguments) {
   const auto plugins = list_plugins(arguments.kind);
   fmt::print("{}", arguments.json ? list_as_json(plugins).dump(2) + "\n" : list_as_text(plugins));
@@ -104,6 +143,7 @@ int dispatch(const CLI::App& app, const Arguments& arguments, const std::map<std
   }
   if (app.got_subcommand("run")) return run(arguments);
   if (app.got_subcommand("report")) return report(arguments);
+  if (app.got_subcommand("score")) return score(arguments);
   if (app.got_subcommand("list")) return list(arguments);
   return validate(arguments);
 }
@@ -127,6 +167,11 @@ std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
 
   CLI::App* report_command = app.add_subcommand("report", "write and print the report of a results folder");
   report_command->add_option("folder", arguments.folder, "results folder")->required();
+
+  CLI::App* score_command =
+      app.add_subcommand("score", "judge the stored answers of a results folder anew: a JSON line per question");
+  score_command->add_option("folder", arguments.folder, "results folder")->required();
+  score_command->add_option("--output", arguments.output, "file to write; default: standard output");
 
   CLI::App* list_command = app.add_subcommand("list", "what can stand in a sweep file, with options");
   list_command->add_option("kind", arguments.kind, "methods, queries, budgets, datasets, tasks or families")
