@@ -10,6 +10,7 @@
 #include "harness/cli/model_commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
+#include "harness/kv/ragged_attention_gpu.h"
 #include "harness/model/chat_template.h"
 #include "harness/model/families/inspect.h"
 #include "harness/model/tokenizer/load_tokenizer.h"
@@ -134,6 +135,7 @@ Json as_json(const Facts& facts) {
           {"tokenizer", facts.tokenizer ? tokenizer_json(*facts.tokenizer) : Json(nullptr)},
           {"chat_template", facts.template_source.empty() ? Json(nullptr) : Json(facts.template_source)},
           {"sampling_defaults", Json(facts.model.sampling.to_json())},
+          {"gpu_attention", gpu::attention_way()},
           {"oddities", facts.model.oddities},
           {"problems", facts.problems}};
 }
@@ -180,6 +182,7 @@ std::string as_text(const Facts& facts, const Options& options) {
   if (options.chat_template) text += facts.template_source + "\n";
   const auto sampling = facts.model.sampling.to_json();
   if (!sampling.empty()) text += fmt::format("sampling   {}\n", sampling.dump());
+  text += fmt::format("on a GPU   attention by {}\n", gpu::attention_way());
   for (const std::string& oddity : facts.model.oddities) text += "odd        " + escaped(oddity) + "\n";
   return text;
 }

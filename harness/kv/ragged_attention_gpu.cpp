@@ -78,7 +78,7 @@ bool has_kernels() {
 }
 
 const char* attention_way() {
-  return "LibTorch operations (built without nvcc)";
+  return "LibTorch's operations (this build has no CUDA kernels)";
 }
 
 bool takes(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) {

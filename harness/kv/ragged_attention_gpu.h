@@ -14,7 +14,7 @@ namespace kvc::gpu {
 
 // Decided when the program is built: nvcc and a LibTorch with CUDA were both there.
 bool has_kernels();
-// "own CUDA kernels" or "LibTorch operations (built without nvcc)", for records and `kvc inspect`.
+// "own CUDA kernels" or "LibTorch's operations (this build has no CUDA kernels)", for records and `kvc inspect`.
 const char* attention_way();
 
 // True when kernels are there and take these tensors: on a GPU, float32 or bfloat16, contiguous, d <= 256, Hkv <= 128.
