@@ -98,6 +98,12 @@ class DocumentRun {
         shared_.n_queries = queries->n_queries();
       });
       if (failure) return fail(cells, *failure);
+      if (const Json notes = queries->notes(); job_.keep_texts && !notes.empty()) {
+        job_.keep_texts({{"document_id", job_.document.id},
+                         {"queries", cells.front()->cell.queries},
+                         {"seed", seed_},
+                         {"notes", notes}});
+      }
     }
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.method; }))
       run_method(group, queries.get());

@@ -39,6 +39,8 @@ struct DocumentJob {
   Json provenance;  // copied into every record
   std::function<void(const Record&)> sink;        // called the moment a record is there; what it throws ends the run
   std::function<void(const std::string&)> stage;  // what is under way
+  // Called with {document_id, queries, seed, notes} of every query source that has notes, e.g. texts it had written.
+  std::function<void(const Json&)> keep_texts = {};
 };
 
 // Every cell gives exactly one record, done or failed. What a plug-in or LibTorch throws becomes a failed record.

@@ -80,6 +80,11 @@ void ResultsFolder::append(const Record& record) const {
   append_json_line(file(record.cell_id + ".jsonl"), record.to_json());
 }
 
+void ResultsFolder::append_texts(const Json& line) const {
+  const UninterruptedWrite guard;
+  append_json_line(file("texts/queries.jsonl"), line);
+}
+
 Json ResultsFolder::read_json(const std::string& name) const {
   std::ifstream stream(file(name), std::ios::binary);
   if (!stream) return nullptr;

@@ -1,10 +1,11 @@
 // The folder of one sweep's results while it is written: locked against a second writer, and what of it is measured
 // already.
-//   <cell id>.jsonl   records, one line per document
-//   config.json       the sweep as understood
-//   documents.json    which documents each data set has, so that a finished sweep need not load a model to know it
-//   self_proof.json   what the self-proof found
-//   .lock             held while a sweep writes
+//   <cell id>.jsonl      records, one line per document
+//   config.json          the sweep as understood
+//   documents.json       which documents each data set has, so that a finished sweep need not load a model to know it
+//   self_proof.json      what the self-proof found
+//   texts/queries.jsonl  notes of query sources, one line per source and document: texts that self_study can replay
+//   .lock                held while a sweep writes
 #pragma once
 
 #include <map>
@@ -31,6 +32,7 @@ class ResultsFolder {
   std::map<std::string, Json> done(const std::string& cell_id) const;
   // On disk when it returns; a signal waits for it.
   void append(const Record& record) const;
+  void append_texts(const Json& line) const;  // to texts/queries.jsonl
 
   // A whole JSON file; null when it is missing. Throws Error(kData) when it is no JSON.
   Json read_json(const std::string& name) const;

@@ -265,8 +265,9 @@ class SweepRun {
     progress_.begin();
     const auto sink = [&](const Record& record) { keep(record); };
     const auto stage = [&](const std::string& what) { progress_.stage(what); };
+    const auto keep_texts = [&](const Json& line) { folder_.append_texts(line); };
     for (auto& [document, cells] : work) {
-      measure_document({model, *document, std::move(cells), provenance, sink, stage});
+      measure_document({model, *document, std::move(cells), provenance, sink, stage, keep_texts});
     }
   }
 

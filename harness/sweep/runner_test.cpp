@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 
 #include "harness/core/json_lines.h"
@@ -120,6 +121,31 @@ TEST_F(Sweep, MeasuresEveryCellAndSharesTheWork) {
     EXPECT_EQ(record.answers[1]["n_options"], 0);
     EXPECT_EQ(record.answers[1]["extra"]["number"], 1);
   }
+}
+
+// What a source had the model write is kept, and a sweep that replays it has the same queries.
+TEST_F(Sweep, KeepsTheTextsOfQuerySourcesForReplay) {
+  const auto text = [](const std::string& more) {
+    return "sweep: t\nseed: 7\nmodel: tiny.gguf\ndataset: [test_notes]\ntask: [test_probe]\n"
+           "queries: {queries: self_study, conversations: [summarize], max_new_tokens: 5" +
+           more + "}\ntarget: [0.5, 0.25]\nmethod: [test_queried]\n";
+  };
+  EXPECT_EQ(run(text("")).measured, 2 * 2);
+  const std::string kept = folder_.file("results") + "/texts/queries.jsonl";
+  const JsonLines lines = read_json_lines(kept);
+  ASSERT_EQ(lines.values.size(), 2U);  // one for each document, whatever the number of targets
+  EXPECT_NE(lines.values[0].at("document_id"), lines.values[1].at("document_id"));
+  EXPECT_EQ(lines.values[0].at("queries").at("name"), "self_study");
+  EXPECT_EQ(lines.values[0].at("notes").at("self_study").at("texts").size(), 1U);
+  EXPECT_EQ(records().size(), 4U);  // the file is none of a cell
+
+  const std::string moved = folder_.file("texts.jsonl");
+  std::filesystem::rename(kept, moved);
+  std::filesystem::remove_all(folder_.file("results"));
+  EXPECT_EQ(run(text(", replay: " + moved)).measured, 2 * 2);
+  const JsonLines again = read_json_lines(kept);
+  ASSERT_EQ(again.values.size(), 2U);
+  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(again.values[i].at("notes"), lines.values[i].at("notes"));
 }
 
 TEST_F(Sweep, MeasuresSizesOverTheCompactableSpan) {
