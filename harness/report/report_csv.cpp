@@ -103,16 +103,11 @@ void score_cell(const Table& table, const Row& row, const CellSummary& cell, std
   for (const ScoredQuestion& question : cell.questions) {
     Json values = Json::object();
     for (size_t i = 0; i < question.values.size(); ++i) values[cell.metrics[i].info.name] = question.values[i];
-    Json line = Json{{"model", table.model_label},
-                     {"dataset", table.dataset_label},
-                     {"task", table.task_label},
-                     {"method", row.method_label},
-                     {"queries", row.queries_label},
-                     {"target", cell.target},
-                     {"seed", question.seed},
-                     {"document_id", question.document},
-                     {"question_id", question.question},
-                     {"values", values}};
+    Json line = Json{{"model", table.model_label},         {"dataset", table.dataset_label},
+                     {"task", table.task_label},           {"method", row.method_label},
+                     {"queries", row.queries_label},       {"target", cell.target},
+                     {"seed", Json::parse(question.seed)}, {"document_id", question.document},
+                     {"question_id", question.question},   {"values", values}};
     if (question.depth_fraction) line["depth_fraction"] = *question.depth_fraction;
     lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
   }

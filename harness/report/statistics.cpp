@@ -19,7 +19,7 @@ struct Cluster {
 
 std::vector<Cluster> clusters_of(const std::vector<Observation>& observations) {
   std::map<std::string, Cluster> by_document;  // ordered, so that the sums never depend on the order of the records
-  const std::string* document = nullptr;  // observations mostly come document by document
+  const std::string* document = nullptr;       // observations mostly come document by document
   Cluster* cluster = nullptr;
   for (const Observation& o : observations) {
     if (document == nullptr || *document != o.document) {

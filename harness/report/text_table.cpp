@@ -40,6 +40,7 @@ std::vector<std::string> wrapped(const std::string& text, size_t to) {
     if (end < text.size() && text[end] == ' ') space = end;
     if (end < text.size() && space != std::string::npos) end = space;
     lines.push_back(text.substr(begin, end - begin));
+    lines.back().erase(lines.back().find_last_not_of(' ') + 1);
     begin = end;
     while (begin < text.size() && text[begin] == ' ') ++begin;
   }

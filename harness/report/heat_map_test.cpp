@@ -1,0 +1,111 @@
+#include "harness/report/heat_map.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "harness/report/test_records.h"
+
+namespace kvc {
+namespace {
+
+using test_records::Shape;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+HeatMap map_of(const std::vector<Record>& records) {
+  const auto maps = heat_maps_of(tabulate(records));
+  return maps.empty() ? HeatMap{} : maps.at(0).second;
+}
+
+TEST(HeatMap, TwoDocumentsGiveFewBinsAndCounts) {
+  const HeatMap map = map_of(test_records::make({}));
+  ASSERT_EQ(map.bands.size(), 1u);  // exact_match of needle; fidelity has no accuracy, quality no depth
+  ASSERT_EQ(map.bands[0].panels.size(), 6u);
+  EXPECT_THAT(map.bands[0].title, HasSubstr("2 documents"));
+  EXPECT_THAT(map.bands[0].title, HasSubstr("12 questions"));
+  for (const HeatPanel& panel : map.bands[0].panels) {
+    ASSERT_EQ(panel.columns.size(), 6u);
+    EXPECT_EQ(panel.columns[0].label, "full");
+    EXPECT_TRUE(panel.columns[0].reference);
+    EXPECT_EQ(panel.columns[5].label, "50x");
+    for (const HeatColumn& column : panel.columns) {
+      int64_t n = 0;
+      ASSERT_EQ(column.cells.size(), 4u);  // 12 questions, 3 each
+      for (const HeatCell& cell : column.cells) n += cell.n;
+      EXPECT_EQ(n, 12);
+    }
+  }
+  const std::string svg = render_heat_map(map);
+  EXPECT_THAT(svg, HasSubstr("/4<"));
+  EXPECT_THAT(svg, HasSubstr("they decide nothing"));
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+}
+
+TEST(HeatMap, ManyDocumentsGiveTenBinsInPerCent) {
+  Shape shape;
+  shape.n_documents = 40;
+  shape.methods.resize(2);
+  const HeatMap map = map_of(test_records::make(shape));
+  EXPECT_EQ(map.bands.at(0).panels.at(0).columns.at(0).cells.size(), 10u);
+  const std::string svg = render_heat_map(map);
+  EXPECT_THAT(svg, Not(HasSubstr("/20<")));
+  EXPECT_THAT(svg, Not(HasSubstr("decide nothing")));
+  EXPECT_GE(count(svg, "<rect"), 2u * 6 * 10);
+}
+
+TEST(HeatMap, CellsHoldTheAccuracyOfTheirDepthAndLength) {
+  Shape shape;
+  shape.methods.resize(1);
+  shape.targets = {0.1};
+  shape.n_documents = 4;
+  std::vector<Record> records = test_records::make(shape);
+  std::erase_if(records, [](const Record& r) { return r.cell.at("task").at("name") != "exact_match"; });
+  for (Record& record : records) {
+    const bool is_long = record.document_id == "needle-3";
+    record.sizes["context_tokens"] = is_long ? 8000 : 2500;
+    for (size_t i = 0; i < record.answers.size(); ++i) {
+      record.answers[i]["extra"]["depth_fraction"] = i == 5 ? 1.0 : 0.05;
+      record.answers[i]["text"] = i == 5 || is_long ? "4821" : "no";
+    }
+  }
+  const HeatMap map = map_of(records);
+  ASSERT_EQ(map.bands.size(), 2u);
+  EXPECT_THAT(map.bands[0].title, HasSubstr("3 documents of 2500 tokens, 18 questions"));
+  const HeatColumn& column = map.bands[0].panels.at(0).columns.at(1);
+  ASSERT_EQ(column.cells.size(), 6u);
+  EXPECT_EQ(column.cells[0].n, 15);
+  EXPECT_EQ(column.cells[0].right, 0);
+  EXPECT_EQ(column.cells[5].n, 3);  // depth 1 belongs to the last
+  EXPECT_EQ(column.cells[5].right, 3);
+  EXPECT_EQ(column.cells[2].n, 0);
+  const HeatColumn& far = map.bands[1].panels.at(0).columns.at(1);
+  EXPECT_EQ(far.cells[0].right, 5);
+  EXPECT_THAT(render_heat_map(map), HasSubstr("#F1F1F1"));  // no question there
+}
+
+TEST(HeatMap, AnswersWithoutDepthGiveNone) {
+  std::vector<Record> records = test_records::make({});
+  for (Record& record : records) {
+    for (Json& answer : record.answers) answer["extra"] = Json{{"depth_fraction", "deep"}};
+  }
+  EXPECT_TRUE(heat_maps_of(tabulate(records)).empty());
+  for (Record& record : records) {
+    for (Json& answer : record.answers) answer["extra"] = Json{{"depth_fraction", 1.5}};
+  }
+  EXPECT_TRUE(heat_maps_of(tabulate(records)).empty());
+}
+
+TEST(HeatMap, EscapesText) {
+  const HeatMap map{"a<b", {{"c&d", {{"e<f", {{"g", false, {{1, 2}}}}}}}}, {}};
+  const std::string svg = render_heat_map(map);
+  for (const char* text : {"a&lt;b", "c&amp;d", "e&lt;f"}) EXPECT_THAT(svg, HasSubstr(text));
+}
+
+}  // namespace
+}  // namespace kvc
