@@ -175,7 +175,9 @@ TEST_F(Gpu, EveryFamilyReadsAsOnTheCpu) {
 
 const char* const kText =
     "The lake is deep and cold. In winter nobody swims there, but in June the whole village comes. Old Mara says a "
-    "bell lies on its ground; 42 divers have looked for it, none found it.";
+    "bell lies on its ground; 42 divers have looked for it, none found it. On the north shore stands a mill whose "
+    "wheel "
+    "has not turned since the flood of 1913, and behind it begins the wood where the charcoal burners had their huts.";
 
 std::vector<std::vector<int64_t>> questions(const Model& model, size_t n) {
   const char* const asked[] = {"What lies on the ground of the lake?", "Who tells of the bell?", "When is it cold?",
@@ -265,7 +267,7 @@ TEST_F(Gpu, MethodsFitAsOnTheCpu) {
   const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
   // Selections could differ where two entries' scores agree to the last bits: not in this text.
   for (const char* name : {"full_cache", "attention_matching", "h2o", "snapkv", "tova", "keydiff", "key_norm", "d2o",
-                           "cam", "expected_attention", "streaming_llm", "random_keys"}) {
+                           "cam", "kvzip", "expected_attention", "streaming_llm", "truncate", "random_keys"}) {
     const auto method = Registry<CompactionMethod>::instance().create(name, Json::object());
     const std::vector<Compaction> want = compact_with(*method, here), got = compact_with(*method, model);
     ASSERT_EQ(got.size(), want.size()) << name;
