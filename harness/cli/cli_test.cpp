@@ -126,6 +126,13 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
   EXPECT_THAT(second.err, HasSubstr("0 records measured, 3 found"));
   EXPECT_EQ(read_text_file(results + "/report.json"), report);
   EXPECT_EQ(kvc({"report", results}).out, second.out);
+  const Outcome scores = kvc({"score", results});
+  EXPECT_EQ(scores.code, 0);
+  EXPECT_EQ(std::count(scores.out.begin(), scores.out.end(), '\n'), 3);
+  EXPECT_THAT(scores.out, HasSubstr("\"values\":{\"accuracy\":"));
+  EXPECT_EQ(kvc({"score", results, "--output", results + "/scores.jsonl"}).code, 2);
+  EXPECT_EQ(kvc({"score", results, "--output", path("scores.jsonl")}).out, "");
+  EXPECT_EQ(read_text_file(path("scores.jsonl")), scores.out);
   EXPECT_THAT(kvc({"run", config, "--results", results, "--dry-run"}).out, HasSubstr("1 done"));
 
   for (const auto& entry : std::filesystem::directory_iterator(results)) {
