@@ -116,8 +116,8 @@ TEST(AttentionMatching, EqualsFloat64LoopsWithoutBiasOrValueFit) {
   const auto judge = [&](bool bias, bool values) {
     return naive_attention_matching(head.queries, head.keys, head.values, head.bias, 12, {bias, values, 3.0});
   };
-  expect_like_judge(fit_head(head, 12, {.fit_bias = false}), judge(false, true), true);
-  expect_like_judge(fit_head(head, 12, {.fit_values = false, .nnls_iterations = 0}), judge(true, false), true);
+  expect_like_judge(fit_head(head, 12, {.bias = BiasFit::kNone}), judge(false, true), true);
+  expect_like_judge(fit_head(head, 12, {.values = ValueFit::kCopy, .nnls_iterations = 0}), judge(true, false), true);
 }
 
 // --- stored results of another implementation
@@ -222,7 +222,7 @@ TEST(AttentionMatching, ZeroQueriesGiveTheMinimumNormSolution) {
 
 TEST(AttentionMatching, WithoutBiasMassIsLostAndTheFitBringsItBack) {
   const HeadProblem head = random_head(60, 300, 16, 6);
-  const HeadFit bare = fit_head(head, 10, {.fit_bias = false});
+  const HeadFit bare = fit_head(head, 10, {.bias = BiasFit::kNone});
   const NaiveAttention full = naive_attention(head.queries, head.keys, head.values, head.bias);
   const NaiveAttention kept = naive_attention(head.queries, bare.keys, bare.values, bare.bias);
   for (size_t i = 0; i < full.log_mass.size(); ++i) EXPECT_LE(kept.log_mass[i], full.log_mass[i] + 1e-9);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "harness/core/error.h"
 
@@ -172,6 +173,33 @@ LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b) {
   return result;
 }
 
+LeastSquares ridge(const at::Tensor& a, const at::Tensor& b, double lambda, RidgeScale scale) {
+  check_system(a, b);
+  if (!(lambda > 0)) throw broken(fmt::format("a ridge of {}", lambda));
+  const int64_t n = a.size(0), t = a.size(1);
+  const at::Tensor rhs = (b.dim() == 1 ? b.unsqueeze(1) : b).to(at::kDouble);
+  const at::Tensor a64 = a.to(at::kDouble);
+  const bool tall = n >= t;
+  at::Tensor gram = tall ? at::mm(a64.t(), a64) : at::mm(a64, a64.t());
+  double unit = 1;
+  if (scale == RidgeScale::kFrobenius)
+    unit = gram.trace().item<double>() / static_cast<double>(std::max<int64_t>(1, t));
+  if (scale == RidgeScale::kSpectral && gram.numel() > 0) unit = at::linalg_eigvalsh(gram).max().item<double>();
+  // At least what rounding needs to keep the matrix positive definite.
+  const double floor = 1e-14 * gram.diagonal().abs().sum().item<double>() + 1e-300;
+  gram.diagonal().add_(std::max(lambda * unit, floor));
+  const at::Tensor factor = at::linalg_cholesky(gram);
+  LeastSquares result;
+  result.solution =
+      tall ? at::cholesky_solve(at::mm(a64.t(), rhs), factor) : at::mm(a64.t(), at::cholesky_solve(rhs, factor));
+  result.residual_norm = (rhs - at::mm(a64, result.solution)).norm().item<double>();
+  result.rank = std::min(n, t);
+  if (!std::isfinite(result.residual_norm)) throw broken("the data of a ridge fit are not finite");
+  result.solution = result.solution.to(at::kFloat);
+  if (b.dim() == 1) result.solution = result.solution.squeeze(1);
+  return result;
+}
+
 NormalEquations::NormalEquations(const at::Tensor& a, const at::Tensor& y) {
   check_system(a, y);
   a_ = a;
@@ -235,6 +263,115 @@ BoxedFit NormalEquations::fit_box(int64_t k, const BoxSettings& settings) const 
   fit.residual_norm = std::sqrt(squared_residual);
   fit.n_at_lower = (w <= settings.lower).sum().item<int64_t>();
   fit.n_at_upper = upper ? (w >= *upper).sum().item<int64_t>() : 0;
+  fit.solution = w.to(at::kFloat).squeeze(1);
+  return fit;
+}
+
+namespace {
+
+// Solves G_FF x = b_F on the free entries, 0 elsewhere. A little is added to the diagonal where G_FF is singular, which
+// keeps a direction of descent.
+at::Tensor solve_free(const at::Tensor& gram, const at::Tensor& b, const at::Tensor& free) {
+  const at::Tensor index = at::nonzero(free).squeeze(1);
+  at::Tensor solution = at::zeros_like(b);
+  if (index.numel() == 0) return solution;
+  at::Tensor part = gram.index_select(0, index).index_select(1, index);
+  const double scale = part.diagonal().max().item<double>();
+  for (double extra = 0; extra <= 1; extra = extra == 0 ? 1e-12 : extra * 100) {
+    const auto [factor, info] =
+        at::linalg_cholesky_ex(extra == 0 ? part : part + at::eye(part.size(0), part.options()) * (extra * scale));
+    if (info.item<int>() != 0) continue;
+    solution.index_copy_(0, index, at::cholesky_solve(b.index_select(0, index), factor));
+    return solution;
+  }
+  return solution.index_copy_(0, index, b.index_select(0, index) / scale);
+}
+
+// The Newton step on the free entries; those on a bound that it would push outward are held too, so that what is left
+// is a direction of descent along which the step can go.
+at::Tensor newton_direction(const at::Tensor& gram, const at::Tensor& gradient, at::Tensor free, const at::Tensor& w,
+                            double lower, double upper) {
+  for (;;) {
+    const at::Tensor direction = solve_free(gram, gradient, free.squeeze(1));
+    const at::Tensor outward =
+        at::logical_or(at::logical_and(w <= lower, direction > 0), at::logical_and(w >= upper, direction < 0));
+    if (!outward.any().item<bool>()) return direction;
+    free = at::logical_and(free, outward.logical_not());
+  }
+}
+
+// One pass of coordinate descent.
+at::Tensor sweep(const at::Tensor& gram, const at::Tensor& moment, const at::Tensor& start, double lower,
+                 double upper) {
+  const at::Tensor w = start.cpu().contiguous().clone(), g = gram.cpu().contiguous(), m = moment.cpu().contiguous();
+  const int64_t k = w.size(0);
+  auto* values = w.mutable_data_ptr<double>();
+  for (int64_t j = 0; j < k; ++j) {
+    const double* row = g.const_data_ptr<double>() + j * k;
+    double slope = -m.const_data_ptr<double>()[j];
+    for (int64_t i = 0; i < k; ++i) slope += row[i] * values[i];
+    if (row[j] > 0) values[j] = std::clamp(values[j] - slope / row[j], lower, upper);
+  }
+  return w.to(start.device());
+}
+
+}  // namespace
+
+BoxedFit NormalEquations::fit_active_set(int64_t k, const BoxSettings& settings) const {
+  BoxedFit fit = fit_box(k, settings);
+  if (k == 0) return fit;
+  constexpr int kMostSteps = 200;
+  const at::Tensor gram = gram_.narrow(0, 0, k).narrow(1, 0, k).contiguous();
+  const at::Tensor moment = moment_.narrow(0, 0, k);
+  const double upper = settings.upper.value_or(std::numeric_limits<double>::infinity());
+  const auto clamp = [&](const at::Tensor& w) { return w.clamp(settings.lower, upper); };
+  // Up to the constant ||y||^2 / 2.
+  const auto objective = [&](const at::Tensor& w) {
+    return ((at::mm(gram, w) * 0.5 - moment) * w).sum().item<double>();
+  };
+  at::Tensor w = clamp(fit.solution.to(at::kDouble).unsqueeze(1));
+  const double tolerance = 1e-9 * moment.abs().max().item<double>();
+  double value = objective(w);
+  fit.converged = false;
+  for (int step = 0; step < kMostSteps && !fit.converged; ++step) {
+    const at::Tensor gradient = at::mm(gram, w) - moment;
+    const at::Tensor held =
+        at::logical_or(at::logical_and(w <= settings.lower, gradient > 0), at::logical_and(w >= upper, gradient < 0));
+    const at::Tensor free = held.logical_not();
+    if ((gradient.abs() * free).max().item<double>() <= tolerance) {
+      fit.converged = true;
+      break;
+    }
+    const at::Tensor direction = newton_direction(gram, gradient, free, w, settings.lower, upper);
+    bool lower_value = false;
+    for (double length = 1; length > 1e-10; length *= 0.5) {
+      const at::Tensor next = clamp(w - direction * length);
+      const double next_value = objective(next);
+      if (next_value >= value) continue;
+      w = next;
+      value = next_value;
+      lower_value = true;
+      break;
+    }
+    if (lower_value) continue;
+    // A sweep over single entries goes lower wherever anything does.
+    const at::Tensor next = sweep(gram, moment, w, settings.lower, upper);
+    const double next_value = objective(next);
+    if (next_value < value) {
+      w = next;
+      value = next_value;
+    } else {
+      fit.converged = true;  // the minimum to working accuracy
+    }
+  }
+  const at::Tensor a = a_.narrow(1, 0, k);
+  double squared_residual = 0;
+  for_each_block(a, y_, [&](const at::Tensor& joined) {
+    squared_residual += (joined.narrow(1, k, 1) - at::mm(joined.narrow(1, 0, k), w)).square().sum().item<double>();
+  });
+  fit.residual_norm = std::sqrt(squared_residual);
+  fit.n_at_lower = (w <= settings.lower).sum().item<int64_t>();
+  fit.n_at_upper = settings.upper ? (w >= upper).sum().item<int64_t>() : 0;
   fit.solution = w.to(at::kFloat).squeeze(1);
   return fit;
 }

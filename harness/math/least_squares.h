@@ -36,6 +36,12 @@ struct LeastSquares {
 // Throws Error(kInternal) on non-finite input or shapes that contradict each other.
 LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b);
 
+// What a ridge is measured by: the squared spectral norm of A, its squared Frobenius norm over t, or 1.
+enum class RidgeScale : std::uint8_t { kSpectral, kFrobenius, kFixed };
+
+// argmin_X ||A X - B||_F^2 + lambda scale ||X||_F^2 (spec B.4). lambda > 0. Cost as least_squares(); shapes too.
+LeastSquares ridge(const at::Tensor& a, const at::Tensor& b, double lambda, RidgeScale scale);
+
 // The box of a constrained fit, and the effort.
 struct BoxSettings {
   double lower = 1e-12;
@@ -51,6 +57,7 @@ struct BoxedFit {
   int64_t n_at_upper = 0;
   int64_t rank = 0;                                           // of the unconstrained start
   LeastSquaresSolver solver = LeastSquaresSolver::kCholesky;  // of the unconstrained start
+  bool converged = true;                                      // fit_active_set() met its conditions
 };
 
 // The normal equations of min ||A w - y||, formed once and solved for any number of leading columns: the Gram matrix of
@@ -64,6 +71,12 @@ class NormalEquations {
   // least squares, clamped, then `iterations` steps w <- clamp(w - G w / L + A^T y / L), L the squared spectral norm of
   // A by three power iterations. Not a converged NNLS. Cost O(k^2) a step. 0 <= k <= t.
   BoxedFit fit_box(int64_t k, const BoxSettings& settings) const;
+
+  // The minimum of ||A w - y|| over the box, to the Karush-Kuhn-Tucker conditions: projected Newton steps on the
+  // entries that are free, from fit_box()'s result (Bertsekas, SIAM J. Control Optim. 20, 1982). Never worse than
+  // fit_box(). A few Cholesky factors of at most k columns. Where it has not ended after 200 steps the best of them is
+  // returned and `converged` is false.
+  BoxedFit fit_active_set(int64_t k, const BoxSettings& settings) const;
 
  private:
   at::Tensor a_;       // (n,t) float32

@@ -216,5 +216,62 @@ TEST(BoxFit, FewerEquationsThanColumns) {
   EXPECT_EQ(fit.rank, 1);
 }
 
+TEST(Ridge, IsTheLeastSquaresOfTheAugmentedSystem) {
+  for (const auto& [n, t] : {std::pair<int64_t, int64_t>{60, 20}, {20, 60}}) {
+    const at::Tensor a = matrix_of_condition(n, t, 1e3, 21) * 3;
+    const at::Tensor b = normal({n, 4}, 22).to(at::kFloat);
+    const at::Tensor a64 = a.to(at::kDouble), b64 = b.to(at::kDouble);
+    const double spectral = std::pow(at::linalg_svdvals(a64).max().item<double>(), 2);
+    const double frobenius = a64.square().sum().item<double>() / static_cast<double>(t);
+    for (const auto& [scale, unit] :
+         {std::pair{RidgeScale::kSpectral, spectral}, {RidgeScale::kFrobenius, frobenius}, {RidgeScale::kFixed, 1.0}}) {
+      const double lambda = 1e-3;
+      const at::Tensor eye = at::eye(t, a64.options()) * std::sqrt(lambda * unit);
+      const at::Tensor judge = svd_solution(at::cat({a64, eye}), at::cat({b64, at::zeros({t, 4}, b64.options())}));
+      EXPECT_LT(relative_error(ridge(a, b, lambda, scale).solution, judge), 1e-5) << n << " " << unit;
+    }
+  }
+  EXPECT_EQ(
+      ridge(normal({6, 2}, 1).to(at::kFloat), normal({6}, 2).to(at::kFloat), 0.1, RidgeScale::kFixed).solution.dim(),
+      1);
+}
+
+TEST(ActiveSet, MeetsTheConditionsOfTheMinimum) {
+  for (const auto& [n, t, condition] :
+       {std::tuple<int64_t, int64_t, double>{200, 30, 1e2}, {200, 60, 1e4}, {20, 60, 10}, {300, 80, 1e6}}) {
+    const at::Tensor a = matrix_of_condition(n, t, condition, 31).abs();
+    const at::Tensor y = normal({n}, 32).abs().to(at::kFloat);
+    BoxSettings box;
+    box.lower = 0.05;
+    box.upper = 2.0;
+    box.iterations = 2;
+    const NormalEquations equations(a, y);
+    const BoxedFit rough = equations.fit_box(t, box), fit = equations.fit_active_set(t, box);
+    EXPECT_TRUE(fit.converged);
+    EXPECT_LE(fit.residual_norm, rough.residual_norm * (1 + 1e-12));
+    const at::Tensor a64 = a.to(at::kDouble), w = fit.solution.to(at::kDouble);
+    const at::Tensor gradient = at::mv(a64.t(), at::mv(a64, w) - y.to(at::kDouble));
+    const double scale = at::mv(a64.t(), y.to(at::kDouble)).abs().max().item<double>();
+    for (int64_t j = 0; j < t; ++j) {
+      const double value = w[j].item<double>(), slope = gradient[j].item<double>() / scale;
+      EXPECT_GE(value, box.lower - 1e-7);
+      EXPECT_LE(value, *box.upper + 1e-6);
+      EXPECT_TRUE(value <= box.lower + 1e-6 || slope < 1e-5) << j << ": " << slope;
+      EXPECT_TRUE(value >= *box.upper - 1e-6 || slope > -1e-5) << j << ": " << slope;
+    }
+  }
+}
+
+TEST(ActiveSet, InsideTheBoxItIsPlainLeastSquares) {
+  const at::Tensor a = matrix_of_condition(50, 8, 10, 41);
+  const at::Tensor y = normal({50}, 42).to(at::kFloat);
+  BoxSettings box;
+  box.lower = -1e6;
+  box.upper = 1e6;
+  EXPECT_LT(
+      relative_error(NormalEquations(a, y).fit_active_set(8, box).solution, svd_solution(a, y.unsqueeze(1)).squeeze(1)),
+      1e-6);
+}
+
 }  // namespace
 }  // namespace kvc

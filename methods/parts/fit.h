@@ -10,15 +10,31 @@
 #include <cstdint>
 
 #include "harness/api/compaction_method.h"
+#include "harness/math/least_squares.h"
 #include "methods/parts/key_selection.h"
 
 namespace kvc {
 
+enum class BiasFit : std::uint8_t {
+  kNone,       // the old bias stays
+  kNnls,       // box-constrained fit of the attention mass: clamped least squares and some projected-gradient steps
+  kActiveSet,  // the same, to its minimum
+};
+enum class ValueFit : std::uint8_t {
+  kCopy,          // the values of the kept entries
+  kLeastSquares,  // least squares on the attention output
+  kRidge,         // the same with a penalty
+};
+
 struct FitSettings {
-  bool fit_bias = true;     // box-constrained fit of the attention mass; false: the old bias stays
-  bool fit_values = true;   // least squares on the attention output; false: values are copied
+  BiasFit bias = BiasFit::kNnls;
+  ValueFit values = ValueFit::kLeastSquares;
   double bias_bound = 3.0;  // fitted weights stay within exp(-bound) .. exp(bound)
   int64_t nnls_iterations = 2;
+  double ridge = 0;
+  RidgeScale ridge_scale = RidgeScale::kSpectral;
+
+  bool fit_values() const { return values != ValueFit::kCopy; }
 };
 
 // Fits any leading part of one order of kept keys. A fit depends on its own t alone, to the last bit: it works on
@@ -30,9 +46,10 @@ class OrderedFit {
   OrderedFit(const HeadProblem& problem, const AttentionSummary& attention, const at::Tensor& order,
              const FitSettings& settings);
 
-  // Keeps the first target_len entries of the order. notes: bias_at_bound, bias_rank_deficient, value_rank_deficient.
-  // About 8 n t bytes at a time. Safe to call from several threads.
-  HeadFit fit(int64_t target_len) const;
+  // Keeps the first target_len entries of the order. `log_weights` (target_len) float32, where given, are the fitted ln
+  // w instead of a fit of their own. notes: bias_at_bound, bias_rank_deficient, value_rank_deficient. About 8 n t bytes
+  // at a time. Safe to call from several threads.
+  HeadFit fit(int64_t target_len, const at::Tensor& log_weights = {}) const;
 
  private:
   at::Tensor fit_log_weights(const at::Tensor& logits, HeadFit& fit) const;
