@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "harness/report/report_tables.h"
 
@@ -43,9 +44,11 @@ std::string versus(const Table& table, size_t target, size_t row, size_t best, c
     const bool own_side = summary.first == row;
     const Pair& pair = summary.pair;
     const bool as_counted = own_side == metric.higher_is_better;  // a lower value wins where lower is better
-    return fmt::format("{:+.3f} ({}/{}/{}) {}{}", own_side ? pair.difference.mean : -pair.difference.mean,
-                       as_counted ? pair.wins : pair.losses, as_counted ? pair.losses : pair.wins, pair.ties,
-                       p_text(summary.p_holm), summary.better == 0 ? "" : " *");
+    double difference = own_side ? pair.difference.mean : -pair.difference.mean;
+    if (std::abs(difference) < 0.0005) difference = 0;  // no "-0.000"
+    return fmt::format("{:+.3f} ({}/{}/{}) {}{}", difference, as_counted ? pair.wins : pair.losses,
+                       as_counted ? pair.losses : pair.wins, pair.ties, p_text(summary.p_holm),
+                       summary.better == 0 ? "" : " *");
   }
   return kNoValue;
 }

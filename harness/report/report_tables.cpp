@@ -115,14 +115,16 @@ TextTable retained_table(const Table& table, size_t metric) {
 }
 
 std::string retained_note(const Table& table, size_t metric) {
-  bool few = false, unbounded = false, any = false;
+  bool few = false, unbounded = false, bare = false, any = false;
   for (const Row& row : table.rows) {
     for (const CellSummary* cell : cells_of(row)) {
       if (!cell->target.is_null() && cell->metrics[metric].retained) {
         const Retained& retained = *cell->metrics[metric].retained;
         any = true;
         few = few || by_question(*cell, metric);
-        unbounded = unbounded || (by_question(*cell, metric) ? retained.questions : retained.documents).unbounded;
+        const RatioInterval& interval = by_question(*cell, metric) ? retained.questions : retained.documents;
+        unbounded = unbounded || interval.unbounded;
+        bare = bare || !interval.computed;
       }
     }
   }
@@ -130,6 +132,7 @@ std::string retained_note(const Table& table, size_t metric) {
   std::string note = "[low, high]: 95 % interval by Fieller's theorem, clustered by document";
   if (few) note += fmt::format("; q: over questions, where there are fewer than {} documents", kFewDocuments);
   if (unbounded) note += "; no bound: full_cache and no_context are too close to tell a ratio";
+  if (bare) note += "; without brackets: no spread to estimate an interval from";
   return note + ".";
 }
 
