@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "harness/kv/ragged_attention.h"
+#include "harness/kv/sequence_runs.h"
 
 namespace kvc::emulated_cuda {
 namespace {
@@ -73,6 +74,31 @@ TEST(CudaGlue, TheSameBitsHoweverTheBatchIsCut) {
   EXPECT_EQ(sequences_at_once(s.queries, 4, s.offsets, 3, 0, 1), 1U);
   EXPECT_EQ(sequences_at_once(s.queries, 4, s.offsets, 3, 0, 50'000), 3U);
   EXPECT_EQ(sequences_at_once(s.queries, 4, s.offsets, 3, 0, 1 << 20), 4U);
+}
+
+// Sequences of 9 rows and more (3 tokens) apart, as on a GPU those that matrix products serve better.
+TEST(CudaGlue, RunsOfShortSequencesAndLongOnesAlone) {
+  using Numbers = std::vector<int64_t>;
+  const Scene s(at::kFloat, {40, 3}, {2, 0, 7, 1, 5, 0, 4}, {1, 2, 3, 9, 0, 1, 4}, true);
+  std::vector<Numbers> served;  // new tokens of each call's sequences
+  const auto serve = [&](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                         const Numbers& lengths, const Numbers& offsets) {
+    served.emplace_back();
+    for (size_t b = 0; b < lengths.size(); ++b) served.back().push_back(offsets[b + 1] - offsets[b]);
+    return context(queries, s.prefix, keys, values, lengths, offsets, nullptr);
+  };
+  const auto aside = [&](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                         const Numbers& lengths, const Numbers& offsets) {
+    EXPECT_EQ(lengths.size(), 1U);
+    EXPECT_GE(queries.size(0), 3);
+    return serve(queries, keys, values, lengths, offsets);
+  };
+  const at::Tensor whole = context(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets, nullptr);
+  EXPECT_TRUE(at::equal(whole, attend_in_runs(s.queries, s.keys, s.values, s.lengths, s.offsets, 9, serve, aside)));
+  EXPECT_EQ(served, (std::vector<Numbers>{{1, 2}, {3}, {9}, {0, 1}, {4}}));
+  served.clear();
+  EXPECT_TRUE(at::equal(whole, attend_in_runs(s.queries, s.keys, s.values, s.lengths, s.offsets, 100, serve, aside)));
+  EXPECT_EQ(served, (std::vector<Numbers>{{1, 2, 3, 9, 0, 1, 4}}));
 }
 
 TEST(CudaGlue, PartsEqualTheCpus) {

@@ -10,6 +10,7 @@
 
 #include "harness/kv/ragged_attention_cpu_run.h"
 #include "harness/kv/ragged_attention_gpu.h"
+#include "harness/kv/sequence_runs.h"
 
 namespace kvc {
 namespace {
@@ -182,30 +183,13 @@ void tail_by_products(const at::Tensor& queries, const at::Tensor& keys, const a
 at::Tensor context_on_gpu(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                           const at::Tensor& values, const std::vector<int64_t>& lengths,
                           const std::vector<int64_t>& offsets) {
-  const int64_t group = queries.size(1) / keys.size(1);
-  const auto is_long = [&](size_t b) { return (offsets[b + 1] - offsets[b]) * group >= kProductRows; };
-  bool any_long = false;
-  for (size_t b = 0; b < lengths.size(); ++b) any_long = any_long || is_long(b);
-  if (!any_long) return gpu::context_attention(queries, prefix, keys, values, lengths, offsets);
-  const at::Tensor output = at::empty(queries.sizes(), queries.options());
-  for (size_t first = 0, last = 0; first < lengths.size(); first = last) {
-    last = first + 1;
-    while (!is_long(first) && last < lengths.size() && !is_long(last)) ++last;
-    const auto run = [&](const std::vector<int64_t>& all, size_t end) {
-      return std::vector<int64_t>(all.begin() + static_cast<std::ptrdiff_t>(first),
-                                  all.begin() + static_cast<std::ptrdiff_t>(end));
-    };
-    const std::vector<int64_t> own_lengths = run(lengths, last);
-    std::vector<int64_t> own_offsets = run(offsets, last + 1);
-    for (int64_t& offset : own_offsets) offset -= offsets[first];
-    const at::Tensor own = queries.slice(0, offsets[first], offsets[last]);
-    const auto b0 = static_cast<int64_t>(first), b1 = static_cast<int64_t>(last);
-    const at::Tensor own_keys = keys.slice(0, b0, b1), own_values = values.slice(0, b0, b1);
-    const at::Tensor out = output.slice(0, offsets[first], offsets[last]);
-    if (!is_long(first)) {
-      out.copy_(gpu::context_attention(own, prefix, own_keys, own_values, own_lengths, own_offsets));
-      continue;
-    }
+  using Numbers = std::vector<int64_t>;
+  const auto by_kernels = [&](const at::Tensor& own, const at::Tensor& own_keys, const at::Tensor& own_values,
+                              const Numbers& own_lengths, const Numbers& own_offsets) {
+    return gpu::context_attention(own, prefix, own_keys, own_values, own_lengths, own_offsets);
+  };
+  const auto by_products = [&](const at::Tensor& own, const at::Tensor& own_keys, const at::Tensor& own_values,
+                               const Numbers& own_lengths, const Numbers& own_offsets) {
     PartialAttention attention = nothing_seen(own);
     tail_by_products(own, own_keys, own_values, own_lengths, own_offsets, attention);
     if (prefix.n_entries() > 0) {
@@ -213,9 +197,9 @@ at::Tensor context_on_gpu(const at::Tensor& queries, const LayerKv& prefix, cons
       prefix_by_products(own, prefix, before);
       attention = merge(before, attention);
     }
-    out.copy_(attention.output);
-  }
-  return output;
+    return attention.output;
+  };
+  return attend_in_runs(queries, keys, values, lengths, offsets, kProductRows, by_kernels, by_products);
 }
 
 }  // namespace
