@@ -19,9 +19,7 @@
 namespace kvc {
 namespace {
 
-using ::testing::Each;
 using ::testing::HasSubstr;
-using ::testing::Le;
 using ::testing::SizeIs;
 
 const std::vector<int64_t> kText = {7, 250, 33, 33, 91, 4, 128, 260, 61, 17, 0, 199};

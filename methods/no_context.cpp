@@ -7,22 +7,20 @@ namespace kvc {
 namespace {
 
 class NoContext final : public TextMethod {
-public:
+ public:
   using Options = NoOptions;
-  explicit NoContext(const Options & /*options*/) {}
+  explicit NoContext(const Options& /*options*/) {}
 
   bool needs_target() const override { return false; }
 
-  Rewritings rewrite(const CompactionRequest &request,
-                     const std::vector<int64_t> & /*lengths*/) const override {
+  Rewritings rewrite(const CompactionRequest& request, const std::vector<int64_t>& /*lengths*/) const override {
     Rewritings rewritings;
     rewritings.list.push_back({with_article(request.context, {})});
     return rewritings;
   }
 };
 
-KVC_REGISTER_METHOD(NoContext, "no_context",
-                    "the template without the article (floor)");
+KVC_REGISTER_METHOD(NoContext, "no_context", "the template without the article (floor)");
 
-} // namespace
-} // namespace kvc
+}  // namespace
+}  // namespace kvc

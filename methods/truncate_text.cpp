@@ -9,46 +9,38 @@ namespace kvc {
 namespace {
 
 class TruncateText final : public TextMethod {
-public:
+ public:
   struct Options {
     std::string keep = "first";
-    void fields(auto &&visit) {
-      visit("keep", keep,
-            "the part that stays: first, last, or ends (half of each)");
-    }
-    void check(const OptionCheck &fail) const {
+    void fields(auto&& visit) { visit("keep", keep, "the part that stays: first, last, or ends (half of each)"); }
+    void check(const OptionCheck& fail) const {
       const std::vector<std::string> known = {"first", "last", "ends"};
       if (std::find(known.begin(), known.end(), keep) == known.end()) {
         fail("keep", "is '" + keep + "'", suggest_name(keep, known));
       }
     }
   };
-  explicit TruncateText(const Options &options) : options_(options) {}
+  explicit TruncateText(const Options& options) : options_(options) {}
 
   bool needs_target() const override { return true; }
 
-  Rewritings rewrite(const CompactionRequest &request,
-                     const std::vector<int64_t> &lengths) const override {
+  Rewritings rewrite(const CompactionRequest& request, const std::vector<int64_t>& lengths) const override {
     const std::vector<int64_t> article = request.context.article_tokens();
     Rewritings rewritings;
     for (const int64_t length : lengths) {
-      const int64_t n_first = options_.keep == "first"  ? length
-                              : options_.keep == "last" ? 0
-                                                        : (length + 1) / 2;
+      const int64_t n_first = options_.keep == "first" ? length : options_.keep == "last" ? 0 : (length + 1) / 2;
       std::vector<int64_t> kept(article.begin(), article.begin() + n_first);
-      kept.insert(kept.end(), article.end() - (length - n_first),
-                  article.end());
+      kept.insert(kept.end(), article.end() - (length - n_first), article.end());
       rewritings.list.push_back({with_article(request.context, kept)});
     }
     return rewritings;
   }
 
-private:
+ private:
   Options options_;
 };
 
-KVC_REGISTER_METHOD(TruncateText, "truncate_text",
-                    "a part of the text alone, read anew (control)");
+KVC_REGISTER_METHOD(TruncateText, "truncate_text", "a part of the text alone, read anew (control)");
 
-} // namespace
-} // namespace kvc
+}  // namespace
+}  // namespace kvc

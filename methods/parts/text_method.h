@@ -20,11 +20,11 @@ struct Rewriting {
 
 struct Rewritings {
   std::vector<Rewriting> list;
-  double shared_s = 0; // seconds spent once for all of them
+  double shared_s = 0;  // seconds spent once for all of them
 };
 
 class TextMethod : public CompactionMethod {
-public:
+ public:
   bool needs_queries() const final { return false; }
   bool compacts_cache() const final { return false; }
 
@@ -32,18 +32,16 @@ public:
   // T]; each as if asked for alone. Exactly one, and `lengths` empty, when
   // needs_target() is false. Looks at the request's model, context and seed
   // only.
-  virtual Rewritings rewrite(const CompactionRequest &request,
-                             const std::vector<int64_t> &lengths) const = 0;
+  virtual Rewritings rewrite(const CompactionRequest& request, const std::vector<int64_t>& lengths) const = 0;
 
   // Reads the rewritings; a budget is the mean over its heads, rounded down.
-  std::vector<Compaction> compact(const CompactionRequest &request) const final;
+  std::vector<Compaction> compact(const CompactionRequest& request) const final;
 };
 
 // Tokens of article that fit a budget: the mean over heads, rounded down.
-int64_t text_length(const HeadBudget &budget);
+int64_t text_length(const HeadBudget& budget);
 
 // `context` with `article` between the tokens of its template.
-Context with_article(const Context &context,
-                     const std::vector<int64_t> &article);
+Context with_article(const Context& context, const std::vector<int64_t>& article);
 
-} // namespace kvc
+}  // namespace kvc

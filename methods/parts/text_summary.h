@@ -16,21 +16,21 @@ namespace kvc {
 struct SummaryStyle {
   std::string instruction;
   bool state_length = false;
-  DecodeSettings settings; // max_new_tokens is set here
-  int64_t part_tokens = 0; // longest part; 0: what fits the model
+  DecodeSettings settings;  // max_new_tokens is set here
+  int64_t part_tokens = 0;  // longest part; 0: what fits the model
 };
 
 struct Summary {
-  std::string text; // well-formed UTF-8, without thoughts and outer blanks
+  std::string text;  // well-formed UTF-8, without thoughts and outer blanks
   int64_t n_parts = 0;
-  int64_t n_cut = 0; // parts whose summary ran into its length
+  int64_t n_cut = 0;  // parts whose summary ran into its length
   int64_t thinking_tokens = 0;
   double own_s = 0;
 };
 
 struct Summaries {
   std::vector<Summary> list;
-  double shared_s = 0; // seconds of reading the article, once for all lengths
+  double shared_s = 0;  // seconds of reading the article, once for all lengths
 };
 
 // One summary for each length, tokens at most (a few more where parts are
@@ -41,20 +41,17 @@ struct Summaries {
 // lengths. Throws Error(kData) when not even a short part fits. Cost: one
 // prefill of the article (one for each number of parts that comes up), and the
 // writing.
-Summaries summarize_article(const Model &model,
-                            const std::vector<int64_t> &article,
-                            const std::vector<std::optional<int64_t>> &lengths,
-                            const SummaryStyle &style, std::uint64_t seed);
+Summaries summarize_article(const Model& model, const std::vector<int64_t>& article,
+                            const std::vector<std::optional<int64_t>>& lengths, const SummaryStyle& style,
+                            std::uint64_t seed);
 
 // Ends of `n_parts` parts of about equal length, ascending; the last is
 // article.size(). A part is at most an eighth of its share shorter than even,
 // so that it ends with a paragraph, else a sentence, else a word, else a
 // character.
-std::vector<int64_t> part_ends(const Tokenizer &tokenizer,
-                               const std::vector<int64_t> &article,
-                               int64_t n_parts);
+std::vector<int64_t> part_ends(const Tokenizer& tokenizer, const std::vector<int64_t>& article, int64_t n_parts);
 
 // What follows the last "</think>"; nothing where a thought was not closed.
-std::string without_thoughts(const std::string &text);
+std::string without_thoughts(const std::string& text);
 
-} // namespace kvc
+}  // namespace kvc
