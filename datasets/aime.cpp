@@ -1,0 +1,98 @@
+// Problems of the American Invitational Mathematics Examination (MAA), from JSON lines as several projects publish
+// them: the problem under "problem", "prompt" or "question", the answer, an integer from 0 to 999, under "answer" as a
+// number or a text of digits ("033"). The answer is kept without leading zeros.
+//
+// A problem is a document, its question the instruction to think and to end in the number (Attention Matching's
+// evaluation, arXiv:2602.16284).
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "datasets/data_file.h"
+
+namespace kvc {
+namespace {
+
+constexpr const char* kInstruction =
+    "Please think step by step. When you are ready to give your final answer, end your thinking and respond with only "
+    "the numeric answer (an integer from 0 to 999).";
+
+// 0 to 999, or -1.
+int64_t answer_of(const Json& value) {
+  if (value.is_number_unsigned()) {
+    const auto number = value.get<std::uint64_t>();
+    return number <= 999 ? static_cast<int64_t>(number) : -1;
+  }
+  if (!value.is_string()) return -1;
+  const std::string text = strip_space(value.get<std::string>());
+  const bool digits = std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return digits && !text.empty() && text.size() <= 3 ? std::stoll(text) : -1;
+}
+
+class Aime final : public Dataset {
+ public:
+  struct Options {
+    std::string path = "datasets/samples/aime_form.jsonl";
+    int64_t problems = 0;
+    void fields(auto&& visit) {
+      visit("path", path, "JSON lines with problem and answer");
+      visit("problems", problems, "first problems to use; 0: all");
+    }
+    void check(const OptionCheck& fail) const {
+      if (path.empty()) fail("path", "is empty", "name a JSONL file");
+      if (problems < 0) fail("problems", "is negative", "0 for all, or how many");
+    }
+  };
+  explicit Aime(Options options) : options_(std::move(options)) {}
+
+  std::vector<Document> load(const DatasetRequest& /*request*/) const override {
+    DataReader in(options_.path, "each line needs a problem and its answer");
+    std::vector<Document> documents;
+    std::istringstream lines(read_data_file(options_.path));
+    std::string line;
+    for (int64_t n = 1; std::getline(lines, line); ++n) {
+      in.at_line(n);
+      if (!strip_space(line).empty()) read_line(in, line, documents);
+    }
+    in.fail_if_needed();
+    if (documents.empty()) {
+      throw Error(ErrorKind::kData, "the file has no line of data", options_.path, "each line is one problem");
+    }
+    const auto limit = static_cast<size_t>(options_.problems);
+    if (limit > 0 && documents.size() > limit) documents.resize(limit);
+    return documents;
+  }
+
+  Json identity() const override { return data_file_identity(options_.path); }
+
+ private:
+  static void read_line(DataReader& in, const std::string& line, std::vector<Document>& documents) {
+    const Json json = in.object_line(line, "{\"problem\": ..., \"answer\": ...}");
+    if (json.is_null()) return;
+    const char* name = json.contains("problem") ? "problem" : json.contains("prompt") ? "prompt" : "question";
+    const std::string problem = in.text_field(json, "", name);
+    in.check_distinct("problem", problem, name);
+    int64_t answer = -1;
+    if (!json.contains("answer")) {
+      in.add("answer", "'answer' is missing", "each line needs a problem and its answer");
+    } else if (answer = answer_of(json.at("answer")); answer < 0) {
+      in.add("answer", fmt::format("answer {} is no integer from 0 to 999", shown(json.at("answer"))),
+             "AIME answers are integers from 0 to 999");
+    }
+    const std::string id = fmt::format("aime_{}", documents.size() + 1);
+    Question question;
+    question.id = id + "_q";
+    question.text = kInstruction;
+    question.gold_answer = std::to_string(answer);
+    documents.push_back({id, fmt::format("problem {}", documents.size() + 1), problem, {std::move(question)}});
+  }
+
+  Options options_;
+};
+
+KVC_REGISTER_DATASET(Aime, "aime", "American Invitational Mathematics Examination (MAA)");
+
+}  // namespace
+}  // namespace kvc

@@ -1,0 +1,130 @@
+#include "datasets/data_file.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <set>
+
+#include "harness/core/json_lines.h"
+#include "harness/core/text_file.h"
+
+namespace kvc {
+namespace {
+
+constexpr size_t kMaxProblems = 20;
+constexpr size_t kMaxOptions = 26;  // options are named by letters
+
+}  // namespace
+
+std::string strip_space(const std::string& text) {
+  constexpr const char* kSpace = " \t\r\n\f\v";
+  const size_t first = text.find_first_not_of(kSpace);
+  return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+std::string shortened(const std::string& text) {
+  size_t end = 60;
+  if (text.size() <= end) return text;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end) + "...";
+}
+
+std::string shown(const Json& value) {
+  return value.is_structured() ? fmt::format("an {}", value.is_array() ? "array" : "object")
+                               : shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+std::string read_data_file(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path in_source = std::filesystem::path(KVC_SOURCE_DIR) / path;
+  for (const std::filesystem::path& candidate : {std::filesystem::path(path), in_source}) {
+    if (std::filesystem::is_regular_file(candidate, error)) return read_text_file(candidate.string());
+    if (std::filesystem::is_directory(candidate, error)) {
+      throw Error(ErrorKind::kData, "the data set's path is a folder", path, "name the file in it");
+    }
+  }
+  throw Error(ErrorKind::kData, "no such data file", path,
+              "check `path`; a relative one is looked for in the working directory, then in the source folder");
+}
+
+Json data_file_identity(const std::string& path) {
+  return {{"file", path}, {"content_hash", stable_hash(read_data_file(path))}};
+}
+
+void DataReader::add(const std::string& field, const std::string& fact, const std::string& mend) {
+  if (problems_.size() == kMaxProblems) {
+    ++n_more_;
+    return;
+  }
+  std::string where = path_;
+  if (line_ > 0) where += fmt::format(":{}", line_);
+  if (!field.empty()) where += ", " + field;
+  problems_.push_back({fact, where, mend});
+}
+
+void DataReader::fail_if_needed() const {
+  if (problems_.empty()) return;
+  std::string subject = path_;
+  if (n_more_ > 0) subject += fmt::format(" (the first {} of {})", kMaxProblems, kMaxProblems + n_more_);
+  throw_if_any(ErrorKind::kData, problems_, subject);
+}
+
+Json DataReader::object_line(const std::string& line, const std::string& form) {
+  Json json = Json::parse(line, nullptr, false);
+  if (!json.is_discarded() && json.is_object()) return json;
+  add("", json.is_discarded() ? "the line is not valid JSON" : "the line is no JSON object",
+      "each line is one whole object " + form);
+  return nullptr;
+}
+
+std::string DataReader::text_field(const Json& object, const std::string& parent, const std::string& name) {
+  const std::string field = parent + name;
+  if (!object.contains(name)) {
+    add(field, fmt::format("'{}' is missing", name), missing_mend_);
+  } else if (!object.at(name).is_string()) {
+    add(field, fmt::format("'{}' is {}, which is no text", name, shown(object.at(name))), "write it in quotes");
+  } else {
+    std::string text = strip_space(object.at(name).get<std::string>());
+    if (!text.empty()) return text;
+    add(field, fmt::format("'{}' is empty", name), line_ > 0 ? "give its text or remove the line" : "give its text");
+  }
+  return "";
+}
+
+bool DataReader::options_field(const Json& object, const std::string& parent, std::vector<std::string>& options) {
+  const std::string field = parent + "options";
+  if (!object.contains("options") || !object.at("options").is_array()) {
+    add(field, "'options' is missing or no list", "give the options as a list of texts");
+    return false;
+  }
+  const Json& list = object.at("options");
+  if (list.size() < 2 || list.size() > kMaxOptions) {
+    add(field, fmt::format("there are {} options", list.size()), fmt::format("2 to {}", kMaxOptions));
+    return false;
+  }
+  std::set<std::string> seen;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string option = list[i].is_string() ? strip_space(list[i].get<std::string>()) : "";
+    if (option.empty()) {
+      add(fmt::format("{}[{}]", field, i), "the option is empty or no text", "give its text");
+      return false;
+    }
+    if (!seen.insert(option).second) {
+      add(fmt::format("{}[{}]", field, i), fmt::format("option '{}' stands twice", shortened(option)),
+          "options of one question must differ");
+      return false;
+    }
+    options.push_back(option);
+  }
+  return true;
+}
+
+void DataReader::check_distinct(const std::string& what, const std::string& id, const std::string& field) {
+  if (id.empty()) return;
+  const auto [known, is_new] = seen_.emplace(std::pair{what, id}, line_);
+  if (is_new) return;
+  add(field, fmt::format("{} '{}' stands in line {} already", what, shortened(id), known->second),
+      what == "question id" ? "remove one of the two questions" : "give one of them another id");
+}
+
+}  // namespace kvc

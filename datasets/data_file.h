@@ -1,0 +1,67 @@
+// What the readers of data files share: finding the file, and collecting what is wrong in it with its place.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "harness/api/dataset.h"
+
+namespace kvc {
+
+// Without white space (ASCII) at both ends.
+std::string strip_space(const std::string& text);
+
+// At most about 60 bytes, for an error message; never cut inside a UTF-8 character.
+std::string shortened(const std::string& text);
+
+// A value as it stands in an error message. Lists and objects are not printed: a hostile one may be nested a million
+// deep.
+std::string shown(const Json& value);
+
+// The bytes of the file. A relative path is looked for in the working directory, then in the source folder. Throws
+// Error(kData): no such file, a folder, unreadable, or more than 1 GiB.
+std::string read_data_file(const std::string& path);
+
+// {file, content_hash}
+Json data_file_identity(const std::string& path);
+
+// Checks fields and collects problems; what was read is to be used only when fail_if_needed() has not thrown.
+class DataReader {
+ public:
+  // `missing_mend`: what to do about a field that is not there.
+  DataReader(std::string path, std::string missing_mend)
+      : path_(std::move(path)), missing_mend_(std::move(missing_mend)) {}
+
+  // 0: the place is a field of the file, not of a line.
+  void at_line(int64_t line) { line_ = line; }
+  int64_t line() const { return line_; }
+
+  void add(const std::string& field, const std::string& fact, const std::string& mend);
+
+  // Throws Error(kData) with all problems, at most 20 of them.
+  void fail_if_needed() const;
+  bool has_problems() const { return !problems_.empty(); }
+
+  // The line as an object; null after adding a problem.
+  Json object_line(const std::string& line, const std::string& form);
+
+  // The stripped text of a required field; "" after adding a problem.
+  std::string text_field(const Json& object, const std::string& parent, const std::string& name);
+
+  // False after a problem: `options` are 2 to 26 distinct texts.
+  bool options_field(const Json& object, const std::string& parent, std::vector<std::string>& options);
+
+  // Adds a problem when the id was seen before; `what` is "question id" or "document id".
+  void check_distinct(const std::string& what, const std::string& id, const std::string& field);
+
+ private:
+  std::string path_;
+  std::string missing_mend_;
+  int64_t line_ = 0;
+  std::map<std::pair<std::string, std::string>, int64_t> seen_;  // (what, id) -> line
+  std::vector<Problem> problems_;
+  size_t n_more_ = 0;
+};
+
+}  // namespace kvc
