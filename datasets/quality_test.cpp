@@ -104,6 +104,32 @@ TEST(Quality, ChecksOptions) {
   EXPECT_THAT(error_of({{"path", ""}}), HasSubstr("'path' is empty"));
 }
 
+TEST(Quality, PresetsSubsetsAndCounts) {
+  EXPECT_THAT(error_of({{"preset", "evaluation_50"}}), HasSubstr("48 problems in"));  // two of the 50 are shipped
+  EXPECT_THAT(error_of({{"preset", "head_budget_10"}}), HasSubstr("10 problems in"));
+  EXPECT_THAT(error_of({{"preset", "x"}}), HasSubstr("'preset' is 'x'"));
+  EXPECT_THAT(error_of({{"preset", "evaluation_50"}, {"articles", "20002"}}), HasSubstr("beside 'articles'"));
+  EXPECT_THAT(error_of({{"subset", "tiny"}}), HasSubstr("'subset' is 'tiny'"));
+  EXPECT_THAT(error_of({{"count", -1}}), HasSubstr("'count' is negative"));
+  EXPECT_EQ(load_quality({{"count", 1}}).size(), 1u);
+  EXPECT_EQ(load_quality({{"subset", "smoke"}, {"path", "datasets/samples/many_articles.jsonl"}}).size(), 2u);
+  EXPECT_EQ(load_quality({{"subset", "small"}, {"path", "datasets/samples/many_articles.jsonl"}}).size(), 10u);
+  EXPECT_EQ(load_quality({{"path", "datasets/samples/many_articles.jsonl"}}).size(), 12u);
+}
+
+TEST(Quality, KeepsTheHardSubset) {
+  const std::vector<Document> documents =
+      load_quality({{"hard_only", true}, {"path", "datasets/samples/many_articles.jsonl"}});
+  ASSERT_EQ(documents.size(), 4u);  // every third article has one hard question of two
+  for (const Document& document : documents) {
+    ASSERT_EQ(document.questions.size(), 1u);
+    EXPECT_EQ(document.questions[0].extra.at("difficult"), true);
+  }
+  EXPECT_THAT(error_of({{"hard_only", true}}), HasSubstr("has no field 'difficult'"));
+  EXPECT_THAT(error_of({{"hard_only", true}, {"count", 2}, {"path", "datasets/samples/many_articles.jsonl"}}),
+              HasSubstr("no question is difficult"));
+}
+
 struct Broken {
   std::string name, fact, where;
 };
