@@ -1,10 +1,13 @@
 // What Attention Matching costs on one head, by stage; one thread, as heads run beside each other. T = 3000 entries, n
 // = 4096 queries, d = 64. The matrix product at the end is the limit to compare with: the Gram matrix of t columns in
-// float64, all of it.
+// float64, all of it. `published_loop` is a whole fit (selection, bias, values) as the published code does it, in plain
+// float32 ATen with unblocked tables and QR solves; `whole` is the same by the methods' parts.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 #include <c10/core/InferenceMode.h>
+
+#include <cmath>
 
 #include "harness/math/attention.h"
 #include "harness/math/least_squares.h"
@@ -94,6 +97,51 @@ void gram_by_one_product(benchmark::State& state) {
                          benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
+void whole(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const HeadProblem& problem = Head::get().problem;
+  for (auto _ : state) {
+    const AttentionSummary attention =
+        summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kRms, problem.values);
+    const OrderedFit fitted(problem, attention, best_keys(attention.scores, state.range(0)), {});
+    benchmark::DoNotOptimize(fitted.fit(state.range(0)));
+  }
+}
+
+// Spec A.2, B.1, B.3 (two steps), B.4.
+void published_loop(benchmark::State& state) {
+  const c10::InferenceMode inference;
+  const HeadProblem& problem = Head::get().problem;
+  const int64_t t = state.range(0);
+  const double low = std::exp(-3.0), high = std::exp(3.0), scale = 1.0 / 8;
+  const auto solve = [](const at::Tensor& a, const at::Tensor& b) {
+    return std::get<0>(at::linalg_lstsq(a, b, std::nullopt, "gels"));
+  };
+  for (auto _ : state) {
+    const at::Tensor logits = at::mm(problem.queries, problem.keys.t()) * scale;
+    const at::Tensor table = (logits - logits.amax(1, /*keepdim=*/true)).exp();
+    const at::Tensor mass = table.sum(1, /*keepdim=*/true);
+    const at::Tensor attention = table / mass;
+    const at::Tensor order = std::get<1>(at::topk(attention.square().mean(0).sqrt(), t));
+    const at::Tensor columns = table.index_select(1, order);
+    at::Tensor w = solve(columns, mass).clamp(low, high);
+    at::Tensor u = at::randn({t, 1});
+    for (int step = 0; step < 3; ++step) {
+      u = u / u.norm();
+      u = at::mm(columns.t(), at::mm(columns, u));
+    }
+    const double eta = 1 / u.norm().item<double>();
+    for (int step = 0; step < 2; ++step) {
+      w = (w - at::mm(columns.t(), at::mm(columns, w) - mass) * eta).clamp(low, high);
+    }
+    const at::Tensor keys = problem.keys.index_select(0, order);
+    const at::Tensor weights = at::softmax(at::mm(problem.queries, keys.t()) * scale + w.log().t(), 1);
+    benchmark::DoNotOptimize(solve(weights, at::mm(attention, problem.values)));
+  }
+}
+
+BENCHMARK(published_loop)->Arg(60)->Arg(300)->Arg(600)->Unit(benchmark::kMillisecond);
+BENCHMARK(whole)->Arg(60)->Arg(300)->Arg(600)->Unit(benchmark::kMillisecond);
 BENCHMARK(summary)->Unit(benchmark::kMillisecond);
 BENCHMARK(fit)->Arg(60)->Arg(150)->Arg(300)->Arg(600)->Unit(benchmark::kMillisecond);
 BENCHMARK(fit_logits_and_exp)->Arg(600)->Unit(benchmark::kMillisecond);
