@@ -13,13 +13,6 @@ std::string name_of(const Json& plugin) {
   return plugin.at("name").get<std::string>();
 }
 
-// A plug-in inside a plug-in (a stacked method) is shown by its name.
-std::string value_text(const Json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_object() && value.contains("name")) return name_of(value);
-  return value.dump();
-}
-
 }  // namespace
 
 Labels::Labels(const std::vector<Record>& records, const Json& defaults) : defaults_(defaults) {
@@ -50,6 +43,26 @@ bool Labels::shown(const std::string& kind, const Json& plugin, const std::strin
   if (!defaults_.is_object() || !defaults_.contains(kind) || !defaults_.at(kind).contains(name)) return false;
   const Json& known = defaults_.at(kind).at(name);
   return !known.contains(option) || known.at(option) != plugin.at(option);
+}
+
+// A plug-in inside a plug-in (a stage of a stacked method, a budget) is shown by its name and the options that differ
+// from its defaults.
+std::string Labels::value_text(const Json& value) const {
+  if (value.is_string()) return value.get<std::string>();
+  if (!value.is_object() || !value.contains("name")) return value.dump();
+  const std::string name = name_of(value);
+  std::vector<std::string> options;
+  for (const auto& [option, inner] : value.items()) {
+    if (option == "name" || option == "content_hash") continue;
+    bool is_default = !defaults_.is_object();
+    for (const char* kind : {"method", "queries", "budget"}) {
+      if (is_default || !defaults_.contains(kind) || !defaults_.at(kind).contains(name)) continue;
+      const Json& known = defaults_.at(kind).at(name);
+      is_default = known.contains(option) && known.at(option) == inner;
+    }
+    if (!is_default && inner != Json{{"name", "uniform"}}) options.push_back(option + "=" + value_text(inner));
+  }
+  return options.empty() ? name : fmt::format("{}({})", name, fmt::join(options, ", "));
 }
 
 std::string Labels::of(const std::string& kind, const Json& plugin) const {

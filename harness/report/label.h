@@ -19,6 +19,7 @@ class Labels {
   std::string of(const std::string& kind, const Json& plugin) const;
 
  private:
+  std::string value_text(const Json& value) const;
   bool shown(const std::string& kind, const Json& plugin, const std::string& option) const;
 
   std::map<std::pair<std::string, std::string>, std::set<std::string>> varying_;  // (kind, name) -> options

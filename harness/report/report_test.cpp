@@ -170,6 +170,27 @@ TEST(Tabulate, ShowsOnlyOptionsThatVaryOrDifferFromDefaults) {
               HasSubstr("snapkv (window=64);"));
 }
 
+TEST(Tabulate, ABudgetIsARowOfItsOwn) {
+  std::vector<Record> records = test_records::make({});
+  const size_t n = records.size();
+  for (size_t i = 0; i < n; ++i) {
+    if (records[i].cell.at("method").at("name") != "snapkv") continue;
+    Record other = records[i];
+    other.cell["budget"] = Json{{"name", "adaptive"}, {"scope", "all"}, {"floor_fraction", 0.2}};
+    other.cell_id += "b";
+    records.push_back(std::move(other));
+  }
+  ASSERT_GT(records.size(), n);
+  const Json defaults = {{"budget", {{"adaptive", {{"scope", "layer"}, {"floor_fraction", 0.2}}}}}};
+  for (const Table& table : tabulate(records, defaults).tables) {
+    std::vector<std::string> labels;
+    for (const Row& row : table.rows) {
+      if (row.method.at("name") == "snapkv") labels.push_back(row.method_label);
+    }
+    EXPECT_THAT(labels, ::testing::UnorderedElementsAre("snapkv", "snapkv (budget=adaptive(scope=all))"));
+  }
+}
+
 TEST(Tabulate, CountsFailedAndMissing) {
   std::vector<Record> records = test_records::make({});
   test_records::fail(records[30], "numbers are not finite\n  where: layer 3");

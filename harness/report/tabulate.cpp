@@ -308,6 +308,12 @@ std::string target_text(const Json& target) {
 }
 
 Tabulated tabulate(std::vector<Record> records, const Json& defaults) {
+  // How heads share a target is part of what a row stands for; the rule counts as one more option of its method.
+  for (Record& record : records) {
+    if (record.cell.contains("budget") && record.cell.contains("method") && record.cell.at("method").is_object()) {
+      record.cell["method"]["budget"] = record.cell.at("budget");
+    }
+  }
   std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
     return std::tie(a.cell_id, a.document_id) < std::tie(b.cell_id, b.document_id);
   });
