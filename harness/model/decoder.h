@@ -63,7 +63,7 @@ class Decoder {
 
   const DecoderSpec& spec() const { return spec_; }
   const DecoderWeights& weights() const { return weights_; }  // never written to
-  at::TensorOptions options() const;  // dtype and device of weights and caches
+  at::TensorOptions options() const;                          // dtype and device of weights and caches
 
   // Reads the tokens behind prefix and tails; token i of sequence b stands at position prefix.next_position() +
   // tails.lengths()[b] + i. Appends to `tails`. Returns the hidden states after the final norm, (N, hidden) model
