@@ -12,79 +12,26 @@
 // later. The reference queries are those of the shorter text too.
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
-#include "harness/api/budget_rule.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/stopwatch.h"
+#include "methods/parts/nested_method.h"
 #include "methods/parts/text_method.h"
 
 namespace kvc {
 namespace {
 
-// The parts of `then`: a method's entry as a sweep has it.
-struct SecondStage {
-  std::unique_ptr<CompactionMethod> method;
-  std::unique_ptr<QuerySource> queries;  // nullptr where the method asks for none
-  std::unique_ptr<BudgetRule> budget;
-};
-
-// Looked at before the options are, so that stages are never nested.
-bool refuse_stacked(const Json& value, const std::string& pointer, Problems& problems) {
-  const Json name = value.is_object() ? value.value("method", value.value("name", Json())) : value;
-  if (name != "stacked") return false;
-  problems.add("a stacked method within a stacked one", pointer,
-               "two stages are all: one on the text, one on the cache");
-  return true;
-}
-
 void complete_first(Json& value, const std::string& pointer, Problems& problems) {
-  if (refuse_stacked(value, pointer, problems)) return;
+  if (refuse_itself(value, "stacked", pointer, problems)) return;
   if (!complete_nested<CompactionMethod>(value, "method", pointer, problems)) return;
   const auto method = create_nested<CompactionMethod>(value);
   if (dynamic_cast<const TextMethod*>(method.get()) != nullptr) return;
   problems.add("method '" + value.at("name").get<std::string>() + "' does not work on the text", pointer,
                "the first stage is summarize, truncate_text or the like; methods on the cache stand under 'then'");
-}
-
-void complete_second_queries(Json& queries, bool needed, const std::string& pointer, Problems& problems) {
-  const std::string at = pointer + "/queries";
-  if (needed && queries.is_null()) {
-    problems.add("this method needs queries, and there are none", pointer,
-                 fmt::format("write 'queries: NAME' within 'then'; known: {}",
-                             fmt::join(Registry<QuerySource>::instance().names(), ", ")));
-  } else if (needed) {
-    complete_nested<QuerySource>(queries, "queries", at, problems);
-  } else if (!queries.is_null()) {
-    problems.add("this method takes no queries", at, "delete the key");
-  }
-}
-
-void complete_second(Json& value, const std::string& pointer, Problems& problems) {
-  if (refuse_stacked(value, pointer, problems)) return;
-  Json method = value, queries, budget = "uniform";
-  if (method.is_object()) {
-    queries = method.value("queries", Json());
-    budget = method.value("budget", Json("uniform"));
-    method.erase("queries");
-    method.erase("budget");
-  }
-  if (!complete_nested<CompactionMethod>(method, "method", pointer, problems)) return;
-  const auto plugin = create_nested<CompactionMethod>(method);
-  if (!plugin->compacts_cache() || !plugin->needs_target()) {
-    problems.add("method '" + method.at("name").get<std::string>() + "' compacts no cache to a target", pointer,
-                 "the second stage is attention_matching, snapkv or the like");
-    return;
-  }
-  complete_second_queries(queries, plugin->needs_queries(), pointer, problems);
-  complete_nested<BudgetRule>(budget, "budget", pointer + "/budget", problems);
-  value = method;
-  if (!queries.is_null()) value["queries"] = queries;
-  value["budget"] = budget;
 }
 
 class Stacked final : public CompactionMethod {
@@ -103,7 +50,7 @@ class Stacked final : public CompactionMethod {
     }
     void complete(const std::string& pointer, Problems& problems) {
       complete_first(first.value, pointer + "/first", problems);
-      complete_second(then.value, pointer + "/then", problems);
+      NestedMethod::complete(then.value, "stacked", pointer + "/then", problems, NestedMethod::Budget::kOwn);
     }
     void check(const OptionCheck& fail) const {
       if (!(first_target >= 0 && first_target <= 1)) fail("first_target", "is out of range", "above 0, at most 1");
@@ -113,15 +60,10 @@ class Stacked final : public CompactionMethod {
     }
   };
 
-  explicit Stacked(const Options& options) : first_target_(options.first_target) {
-    first_ = create_nested<CompactionMethod>(options.first.value);
-    Json method = options.then.value;
-    if (method.contains("queries")) second_.queries = create_nested<QuerySource>(method.at("queries"));
-    second_.budget = create_nested<BudgetRule>(method.at("budget"));
-    method.erase("queries");
-    method.erase("budget");
-    second_.method = create_nested<CompactionMethod>(method);
-  }
+  explicit Stacked(const Options& options)
+      : first_target_(options.first_target),
+        first_(create_nested<CompactionMethod>(options.first.value)),
+        second_(options.then.value) {}
 
   bool needs_queries() const override { return false; }
   bool needs_target() const override { return true; }
@@ -227,7 +169,7 @@ class Stacked final : public CompactionMethod {
 
   double first_target_;
   std::unique_ptr<CompactionMethod> first_;
-  SecondStage second_;
+  NestedMethod second_;
 };
 
 KVC_REGISTER_METHOD(Stacked, "stacked", "a method on the text, then one on its cache, as in arXiv:2602.16284");
