@@ -4,9 +4,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "harness/api/budget_rule.h"
+#include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
 #include "harness/core/registry.h"
 #include "harness/kv/kv_cache.h"
@@ -20,12 +23,22 @@ class TaskReference {
   virtual ~TaskReference() = default;
 };
 
+// What a task compacts with while the model writes: the cell's method and all that goes with it.
+struct OnlineCompaction {
+  const std::string& document;  // text that stands before the question; read as part of the prompt
+  const CompactionMethod& method;
+  const QuerySource* queries = nullptr;  // nullptr where the method asks for none
+  std::optional<TargetSize> target;      // and budget: nothing where the method takes none
+  const BudgetRule* budget = nullptr;
+};
+
 struct AskRequest {
   const Model& model;
-  const KvCache& cache;
+  const KvCache& cache;  // of the document as the method left it; uncompacted for tasks that compact online
   const std::vector<Question>& questions;  // of one document, each accepted by the task
   std::uint64_t seed = 0;
   const TaskReference* reference = nullptr;  // what reference() returned for this document
+  const OnlineCompaction* online = nullptr;  // given to tasks that compact online
 };
 
 class Task {
@@ -33,6 +46,8 @@ class Task {
   virtual ~Task() = default;
   // False for a question that this task cannot ask; a data set with no question left is no cell.
   virtual bool accepts(const Question& question) const = 0;
+  // True for a task that compacts while the model writes: the document is not compacted before.
+  virtual bool compacts_online() const { return false; }
   // Asked once per document on the full cache; nullptr when the task compares with nothing.
   virtual std::unique_ptr<TaskReference> reference(const AskRequest& /*on_full_cache*/) const { return nullptr; }
   // One JSON object per question, in their order, each with "question_id" and the fields the task's file documents.

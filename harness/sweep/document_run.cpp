@@ -81,7 +81,12 @@ class DocumentRun {
       shared_.prefill_s = clock.seconds();
     });
     if (failure) return fail(job_.cells, *failure);
-    for (const Cells& cells : group_by(job_.cells, [](const auto& c) { return c.cell.queries; })) run_queries(cells);
+    Cells before, online;
+    for (const PlannedCell* cell : job_.cells) (cell->task->compacts_online() ? online : before).push_back(cell);
+    for (const Cells& cells : group_by(before, [](const auto& c) { return c.cell.queries; })) run_queries(cells);
+    shared_.queries_s = 0;
+    shared_.n_queries = 0;
+    if (!online.empty()) ask_all(online, {full_->clone()});
   }
 
  private:
@@ -174,9 +179,10 @@ class DocumentRun {
   void ask(const PlannedCell& cell, const Compaction& compaction, Record& record) {
     const Asked& asked = asked_for(cell);
     if (asked.failure) throw Error(ErrorKind::kData, *asked.failure, "the full cache's own answers", "");
+    const OnlineCompaction online{job_.document.text, *cell.method, cell.queries.get(), cell.target, cell.budget.get()};
     const Stopwatch clock;
-    record.answers =
-        cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get()});
+    record.answers = cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"),
+                                     asked.reference.get(), cell.task->compacts_online() ? &online : nullptr});
     const double ask_s = clock.seconds();
     complete_answers(asked.questions, record.answers);
     record.status = "done";

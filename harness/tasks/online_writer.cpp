@@ -1,0 +1,297 @@
+#include "harness/tasks/online_writer.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+#include <span>
+
+#include "harness/core/json_lines.h"
+#include "harness/core/stopwatch.h"
+#include "harness/model/continuation.h"
+#include "harness/model/logit_rows.h"
+#include "harness/model/sampling.h"
+
+namespace kvc {
+namespace {
+
+constexpr const char* kEndOfThought = "</think>";
+
+// What prefix and tail hold, as one cache.
+KvCache joined(const KvCache& prefix, const Tails& tails) {
+  const int64_t n = tails.lengths().front();
+  std::vector<LayerKv> layers;
+  for (int64_t i = 0; i < prefix.n_layers(); ++i) {
+    const LayerKv& layer = prefix.layer(i);
+    std::vector<at::Tensor> keys, values, bias;
+    for (int64_t head = 0; head < prefix.n_kv_heads(); ++head) {
+      keys.push_back(at::cat({layer.head_keys(head), tails.keys(i)[0][head].narrow(0, 0, n)}));
+      values.push_back(at::cat({layer.head_values(head), tails.values(i)[0][head].narrow(0, 0, n)}));
+      const at::Tensor old = layer.head_bias(head);
+      bias.push_back(old.defined() ? at::cat({old, at::zeros({n}, old.options())}) : at::Tensor());
+    }
+    layers.push_back(pack_heads(keys, values, bias));
+  }
+  return KvCache(std::move(layers), prefix.next_position() + n);
+}
+
+class OnlineWriter {
+ public:
+  OnlineWriter(const Model& model, const OnlineCompaction& online, const OnlineSettings& settings, std::uint64_t seed)
+      : model_(model),
+        online_(online),
+        settings_(settings),
+        seed_(seed),
+        random_(settings.decode.temperature > 0 ? seed : 0),
+        n_heads_(model.spec().n_layers * model.spec().n_kv_heads),
+        forced_end_(forced_tokens()),
+        prefix_(KvCache::empty(model.spec().n_layers, model.spec().n_kv_heads, model.spec().head_dim,
+                               model.decoder().options())),
+        tails_(Tails::behind(prefix_, 1, 1)) {}
+
+  OnlineText write(const std::vector<int64_t>& prompt) {
+    check(prompt);
+    prompt_len_ = static_cast<int64_t>(prompt.size());
+    read_.assign(prompt.begin(), prompt.end() - 1);
+    prefix_ = model_.decoder().prefill(read_);
+    tails_ = Tails::behind(prefix_, 1, 64);
+    pending_ = prompt.back();
+    note_peak();
+    think();
+    result_.thought_tokens = static_cast<int64_t>(result_.tokens.size());
+    if (result_.stop_reason != "end") answer();
+    result_.next_position = prefix_.next_position() + tails_.lengths().front();
+    return std::move(result_);
+  }
+
+ private:
+  void think() {
+    while (result_.stop_reason.empty()) {
+      const auto written = static_cast<int64_t>(result_.tokens.size());
+      if (settings_.decode.max_new_tokens > 0 && written >= settings_.decode.max_new_tokens) {
+        result_.stop_reason = "length";
+      } else if (logical() + 1 + answer_room() > model_.spec().max_positions) {
+        result_.stop_reason = "length";
+      } else if (!make_room(1, answer_room())) {
+        result_.stop_reason = "limit";
+      } else if (const std::optional<int64_t> token = next({pending_}); !token) {
+        result_.stop_reason = "end";
+      } else if (put(*token); ends_thought()) {
+        result_.stop_reason = "stop";
+      }
+    }
+  }
+
+  // Behind the thought: the forced end where it has none, then up to answer_tokens.
+  void answer() {
+    result_.forced = result_.stop_reason != "stop";
+    const std::vector<int64_t> words = result_.forced ? forced_end_ : model_.tokenizer().encode_text(kFinalAnswer);
+    result_.answer_stop_reason = "length";
+    std::vector<int64_t> input = {pending_};
+    for (const int64_t word : words) {
+      put(word);
+      input.push_back(word);
+    }
+    for (int64_t n = 0; n < settings_.answer_tokens; ++n) {
+      // Room is kept from the beginning; a compaction that is left makes it where the thought ended early.
+      if (!make_room(static_cast<int64_t>(input.size()), 0)) {
+        throw Error(ErrorKind::kInternal, "no room is left for the answer", "online writing", "");
+      }
+      const std::optional<int64_t> token = next(input);
+      if (!token) {
+        result_.answer_stop_reason = "end";
+        break;
+      }
+      put(*token);
+      input = {*token};
+    }
+  }
+
+  // Reads the tokens; what the model says then, or nothing for an end token.
+  std::optional<int64_t> next(const std::vector<int64_t>& tokens) {
+    const auto n = static_cast<int64_t>(tokens.size());
+    if (tails_.lengths().front() + n > tails_.capacity()) {
+      tails_.reserve(tails_.lengths().front() + n + tails_.capacity() / 2 + 16);
+    }
+    const PackedTokens input = PackedTokens::single(tokens);
+    const at::Tensor hidden = model_.decoder().forward(input, prefix_, tails_);
+    read_.insert(read_.end(), tokens.begin(), tokens.end());
+    note_peak();
+    const int64_t token = choose(last_rows(hidden, input.sequence_offsets));
+    const std::vector<int64_t> ends = model_.tokenizer().end_ids();
+    if (std::find(ends.begin(), ends.end(), token) != ends.end()) return std::nullopt;
+    return token;
+  }
+
+  int64_t choose(const at::Tensor& hidden) {
+    int64_t token = 0;
+    for_logits(model_, hidden, [&](int64_t, const at::Tensor& logits) {
+      const std::span<const float> scores(logits.const_data_ptr<float>(), static_cast<size_t>(logits.size(1)));
+      const DecodeSettings& decode = settings_.decode;
+      token = decode.temperature > 0
+                  ? sampled_token(scores, decode.temperature, decode.top_k, decode.top_p, decode.min_p, random_)
+                  : greedy_token(scores);
+    });
+    return token;
+  }
+
+  void put(int64_t token) {
+    result_.tokens.push_back(token);
+    pending_ = token;
+    const Tokenizer& tokenizer = model_.tokenizer();
+    if (token < tokenizer.vocab_size() && !tokenizer.is_special(token)) result_.text += tokenizer.token_bytes(token);
+  }
+
+  bool ends_thought() const { return result_.text.ends_with(kEndOfThought); }
+
+  int64_t logical() const { return static_cast<int64_t>(read_.size()); }
+  int64_t held() const { return prefix_.n_entries() + n_heads_ * tails_.lengths().front(); }
+  bool fits(int64_t n_tokens) const { return held() + n_heads_ * n_tokens <= n_heads_ * settings_.limit; }
+  double per_head(int64_t entries) const { return static_cast<double>(entries) / static_cast<double>(n_heads_); }
+  void note_peak() { result_.peak_entries = std::max(result_.peak_entries, per_head(held())); }
+
+  // The forced end and the answer but its last token, which is never read.
+  int64_t answer_room() const { return static_cast<int64_t>(forced_end_.size()) + settings_.answer_tokens; }
+
+  bool can_compact() const {
+    return online_.method.needs_target() && static_cast<int64_t>(result_.steps.size()) < settings_.max_compactions;
+  }
+
+  // True when n_tokens may be read. The last compaction behind it, `reserve` more must fit, for the answer.
+  bool make_room(int64_t n_tokens, int64_t reserve) {
+    if (can_compact() && !fits(n_tokens)) compact();
+    return fits(n_tokens + (can_compact() ? 0 : reserve));
+  }
+
+  void compact() {
+    const Stopwatch clock;
+    OnlineStep step;
+    step.position = logical();
+    step.entries_before = per_head(held());
+    const KvCache whole = joined(prefix_, tails_);
+    const Compactable span{settings_.protect_prompt ? prompt_len_ : 0, settings_.protected_tokens};
+    Context context;
+    context.tokens = read_;
+    context.prefix_len = span.prefix_len;
+    context.suffix_len = span.suffix_len;
+    const auto seed_of = [&](const char* purpose) {
+      return derive_seed(seed_, fmt::format("compaction/{}/{}", result_.steps.size(), purpose));
+    };
+    std::unique_ptr<LayerQueries> queries;
+    if (online_.queries != nullptr) queries = online_.queries->make({model_, context, whole, seed_of("queries")});
+    const HeadBudget budget = online_.budget->spread({*online_.target, source_lengths(whole, span)});
+    std::vector<Compaction> made =
+        online_.method.compact({model_, context, whole, span, queries.get(), {budget}, seed_of("method")});
+    if (made.size() != 1 || made.front().cache.next_position() != whole.next_position()) {
+      throw Error(ErrorKind::kInternal, "the method returned no cache of the same text", "online compaction",
+                  "mend the method's compact()");
+    }
+    prefix_ = std::move(made.front().cache);
+    tails_ = Tails::behind(prefix_, 1, 64);
+    step.entries_after = per_head(held());
+    step.seconds = clock.seconds();
+    step.notes = std::move(made.front().notes);
+    if (settings_.drift) step.drift_kl = drift();
+    result_.steps.push_back(std::move(step));
+  }
+
+  static std::vector<std::vector<int64_t>> source_lengths(const KvCache& cache, const Compactable& span) {
+    std::vector<std::vector<int64_t>> lengths;
+    for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
+      lengths.emplace_back();
+      for (int64_t head = 0; head < cache.n_kv_heads(); ++head) {
+        lengths.back().push_back(std::max<int64_t>(0, span.source_len(cache.layer(layer).head_len(head))));
+      }
+    }
+    return lengths;
+  }
+
+  std::optional<double> drift() const {
+    if (logical() + 1 + static_cast<int64_t>(forced_end_.size()) > model_.spec().max_positions) return std::nullopt;
+    const std::vector<Continuation> forced = {{0, forced_end_}};
+    const auto predictions = [&](const KvCache& cache) {
+      const at::Tensor hidden = continuation_hidden(model_, cache, {{pending_}}, forced).front();
+      return at::log_softmax(model_.decoder().logits(hidden), -1);
+    };
+    const at::Tensor full = predictions(model_.decoder().prefill(read_));
+    const at::Tensor now = predictions(prefix_);
+    return (full.exp() * (full - now)).sum(-1).mean().item<double>();
+  }
+
+  std::vector<int64_t> forced_tokens() const {
+    const std::string text = kForcedEnd;
+    const size_t at = text.find(kEndOfThought), behind = at + std::string(kEndOfThought).size();
+    return model_.tokenizer().encode(
+        {{text.substr(0, at), false}, {kEndOfThought, true}, {text.substr(behind), false}});
+  }
+
+  void check(const std::vector<int64_t>& prompt) const {
+    const auto usage = [](const std::string& fact, const std::string& mend) {
+      throw Error(ErrorKind::kUsage, fact, "reasoning", mend);
+    };
+    const auto n_prompt = static_cast<int64_t>(prompt.size());
+    const int64_t least = n_prompt + 1 + answer_room();
+    if (least > settings_.limit) {
+      usage(fmt::format("the limit of {} entries is too small: the prompt has {} tokens, the forced answer {}",
+                        settings_.limit, n_prompt, answer_room()),
+            fmt::format("limit: {} or more", least));
+    }
+    if (least > model_.spec().max_positions) {
+      usage(fmt::format("prompt and answer need {} positions, the model has {}", least, model_.spec().max_positions),
+            "take another model, or rope_scaling");
+    }
+    if (!online_.method.compacts_cache()) {
+      usage("a method on the text cannot compact the cache of a text that is being written",
+            "take a method on the cache: kvc list methods");
+    }
+    if (!online_.method.needs_target() || settings_.max_compactions == 0) return;
+    const int64_t kept_always = settings_.protected_tokens + (settings_.protect_prompt ? n_prompt : 0);
+    const auto span = static_cast<double>(settings_.limit - kept_always);
+    const double kept = online_.target->unit == TargetSize::Unit::kFraction
+                            ? span * online_.target->fraction
+                            : static_cast<double>(online_.target->entries);
+    const double room = static_cast<double>(settings_.limit) - static_cast<double>(kept_always) - kept;
+    if (span < 1 || kept < 1 || room < static_cast<double>(1 + answer_room())) {
+      usage(fmt::format("a compaction at a limit of {} entries keeps {} protected ones and {:.0f} others, which leaves "
+                        "{:.0f}; a forced answer needs {}",
+                        settings_.limit, kept_always, kept, room, 1 + answer_room()),
+            "raise the limit, or lower the target or the protected tokens");
+    }
+  }
+
+  const Model& model_;
+  const OnlineCompaction& online_;
+  const OnlineSettings& settings_;
+  std::uint64_t seed_;
+  std::mt19937_64 random_;
+  int64_t n_heads_;
+  std::vector<int64_t> forced_end_;
+  KvCache prefix_;
+  Tails tails_;
+  std::vector<int64_t> read_;  // tokens whose entries the cache has, or had before they were compacted
+  int64_t prompt_len_ = 0;
+  int64_t pending_ = 0;  // chosen, not yet read
+  OnlineText result_;
+};
+
+}  // namespace
+
+Json OnlineStep::to_json() const {
+  return {{"position", position},
+          {"entries_before", entries_before},
+          {"entries_after", entries_after},
+          {"seconds", seconds},
+          {"drift_kl", drift_kl ? Json(*drift_kl) : Json(nullptr)},
+          {"notes", notes}};
+}
+
+OnlineText write_online(const Model& model, const OnlineCompaction& online, const std::vector<int64_t>& prompt,
+                        const OnlineSettings& settings, std::uint64_t seed) {
+  const c10::InferenceMode inference;
+  if (prompt.empty()) throw Error(ErrorKind::kInternal, "the prompt is empty", "online writing", "");
+  return OnlineWriter(model, online, settings, seed).write(prompt);
+}
+
+}  // namespace kvc

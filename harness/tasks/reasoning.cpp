@@ -1,0 +1,172 @@
+// A problem thought through under a hard limit on the cache, which is compacted online when it is full (the cell's
+// method, queries, budget and target), then a short answer. Prompt and forced answer: Attention Matching's evaluation
+// on AIME, arXiv:2602.16284. Document and question are one user turn, since nothing is read before.
+//
+// Fields of an answer: prompt (the user turn), rendered_prompt, prompt_tokens, limit, decode, samples[]: seed, text
+// (all behind the prompt, what was put in included), stop_reason of the thought ("end", "stop" at </think>, "limit",
+// "length"), forced, answer_stop_reason, n_tokens, thought_tokens, next_position, peak_entries, compactions[]
+// (position, entries_before, entries_after, drift_kl, seconds, notes). Which number the text names is for the report to
+// judge.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "harness/core/json_lines.h"
+#include "harness/tasks/online_writer.h"
+#include "harness/tasks/written_answers.h"
+
+namespace kvc {
+namespace {
+
+class Reasoning final : public Task {
+ public:
+  struct Options {
+    int64_t limit = 2048;
+    int64_t compactions = 6;
+    int64_t protected_tokens = 20;
+    bool protect_prompt = false;
+    int64_t samples = 1;
+    std::string sampling = "model";
+    double temperature = 0;
+    int64_t top_k = 0;
+    double top_p = 1;
+    double min_p = 0;
+    int64_t max_new_tokens = 0;
+    int64_t answer_tokens = 16;
+    bool drift = true;
+
+    void fields(auto&& visit) {
+      visit("limit", limit, "most cache entries per head at any step, prompt included (mean over ragged heads)");
+      visit("compactions", compactions, "most compactions of a text; 0: none, the answer is forced at the limit");
+      visit("protected_tokens", protected_tokens, "last tokens that a compaction leaves as they are");
+      visit("protect_prompt", protect_prompt, "the prompt is left as it is too; as published it is compacted");
+      visit("samples", samples, "texts written for each problem, each from a seed of its own: avg@k");
+      visit("sampling", sampling, "model: as its makers propose (generation_config.json); own: the numbers below");
+      visit("temperature", temperature, "0: greedy");
+      visit("top_k", top_k, "sample from the k likeliest tokens; 0: from all");
+      visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
+      visit("min_p", min_p, "sample from tokens at least this probable beside the likeliest; 0: from all");
+      visit("max_new_tokens", max_new_tokens, "longest thought; 0: as long as limit, compactions and positions allow");
+      visit("answer_tokens", answer_tokens, "longest answer behind 'Final Answer: '");
+      visit("drift", drift, "KL against the uncompacted cache after each compaction; costs a prefill beside the limit");
+    }
+    void check(const OptionCheck& fail) const {
+      const auto within = [&](const char* name, int64_t value, int64_t least, int64_t most) {
+        if (value < least || value > most) fail(name, "is out of range", fmt::format("{} to {}", least, most));
+      };
+      within("limit", limit, 1, 100'000'000);
+      within("compactions", compactions, 0, 1'000'000);
+      within("protected_tokens", protected_tokens, 0, 100'000'000);
+      within("samples", samples, 1, 10'000);
+      within("max_new_tokens", max_new_tokens, 0, 100'000'000);
+      within("answer_tokens", answer_tokens, 1, 100'000);
+      within("top_k", top_k, 0, 100'000'000);
+      if (sampling != "model" && sampling != "own") {
+        fail("sampling", "is '" + sampling + "'", suggest_name(sampling, {"model", "own"}));
+      }
+      if (!(temperature >= 0 && temperature <= 100)) fail("temperature", "is out of range", "0 (greedy) to 100");
+      if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
+      if (!(min_p >= 0 && min_p <= 1)) fail("min_p", "is out of range", "0 to 1");
+      if (sampling == "own" && samples > 1 && temperature == 0) {
+        fail("samples", "are all the same when greedy", "give a temperature, or samples: 1");
+      }
+    }
+  };
+
+  explicit Reasoning(Options options) : options_(std::move(options)) {}
+
+  // Integers from 0 to 999.
+  bool accepts(const Question& question) const override {
+    const std::string& gold = question.gold_answer;
+    return !gold.empty() && gold.size() <= 3 &&
+           std::all_of(gold.begin(), gold.end(), [](char c) { return c >= '0' && c <= '9'; });
+  }
+  bool compacts_online() const override { return true; }
+
+  std::vector<Json> ask(const AskRequest& request) const override {
+    if (request.online == nullptr) {
+      throw Error(ErrorKind::kInternal, "reasoning is asked without a method to compact with", "reasoning", "");
+    }
+    const OnlineSettings settings = settings_for(request.model);
+    const std::vector<std::uint64_t> seeds = question_seeds(request.questions, request.seed);
+    std::vector<Json> answers;
+    for (size_t i = 0; i < request.questions.size(); ++i) {
+      const std::string prompt = request.online->document + "\n\n" + request.questions[i].text;
+      RenderOptions render;
+      render.generation_prompt = true;
+      const std::vector<int64_t> tokens =
+          request.model.tokenizer().encode(request.model.chat_template().render({{"user", prompt}}, render));
+      Json answer{{"question_id", request.questions[i].id},
+                  {"prompt", prompt},
+                  {"rendered_prompt", spelled(request.model, tokens)},
+                  {"prompt_tokens", tokens.size()},
+                  {"limit", settings.limit},
+                  {"decode", settings.decode.to_json()},
+                  {"samples", Json::array()}};
+      for (int64_t k = 0; k < options_.samples; ++k) {
+        const std::uint64_t seed = k == 0 ? seeds[i] : derive_seed(seeds[i], fmt::format("sample/{}", k));
+        answer["samples"].push_back(sample(request.model, *request.online, tokens, settings, seed));
+      }
+      answers.push_back(std::move(answer));
+    }
+    return answers;
+  }
+
+ private:
+  OnlineSettings settings_for(const Model& model) const {
+    OnlineSettings settings;
+    settings.limit = options_.limit;
+    settings.max_compactions = options_.compactions;
+    settings.protected_tokens = options_.protected_tokens;
+    settings.protect_prompt = options_.protect_prompt;
+    settings.answer_tokens = options_.answer_tokens;
+    settings.drift = options_.drift;
+    DecodeSettings& decode = settings.decode;
+    decode.max_new_tokens = options_.max_new_tokens;
+    if (options_.sampling == "own") {
+      decode.temperature = options_.temperature;
+      decode.top_k = options_.top_k;
+      decode.top_p = options_.top_p;
+      decode.min_p = options_.min_p;
+    } else if (const SamplingDefaults& proposed = model.sampling_defaults(); proposed.do_sample.value_or(true)) {
+      const bool any = proposed.temperature || proposed.top_k || proposed.top_p || proposed.min_p;
+      decode.temperature = any ? proposed.temperature.value_or(1.0) : 0.0;
+      decode.top_k = proposed.top_k.value_or(0);
+      decode.top_p = proposed.top_p.value_or(1.0);
+      decode.min_p = proposed.min_p.value_or(0.0);
+    }
+    if (options_.samples > 1 && decode.temperature == 0) {
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("{} samples of each problem are asked for, but the model's makers propose no sampling "
+                              "(generation_config.json)",
+                              options_.samples),
+                  "reasoning", "write sampling: own and a temperature, or samples: 1");
+    }
+    return settings;
+  }
+
+  static Json sample(const Model& model, const OnlineCompaction& online, const std::vector<int64_t>& prompt,
+                     const OnlineSettings& settings, std::uint64_t seed) {
+    const OnlineText written = write_online(model, online, prompt, settings, seed);
+    Json steps = Json::array();
+    for (const OnlineStep& step : written.steps) steps.push_back(step.to_json());
+    return {{"seed", seed},
+            {"text", written.text},
+            {"stop_reason", written.stop_reason},
+            {"forced", written.forced},
+            {"answer_stop_reason", written.answer_stop_reason},
+            {"n_tokens", written.tokens.size()},
+            {"thought_tokens", written.thought_tokens},
+            {"next_position", written.next_position},
+            {"peak_entries", written.peak_entries},
+            {"compactions", std::move(steps)}};
+  }
+
+  Options options_;
+};
+
+KVC_REGISTER_TASK(Reasoning, "reasoning", "online compaction of arXiv:2602.16284");
+
+}  // namespace
+}  // namespace kvc
