@@ -82,6 +82,19 @@ void add_pairs(const Column& column, bool share, std::vector<PairSummary>& pairs
   }
 }
 
+// A mean over several askings of a question is no answer that McNemar's test could count.
+bool is_binary(const Table& table) {
+  for (const Row& row : table.rows) {
+    for (const auto& cell : row.cells) {
+      if (!cell) continue;
+      for (const ScoredQuestion& question : cell->questions) {
+        if (question.values[0] != 0 && question.values[0] != 1) return false;
+      }
+    }
+  }
+  return true;
+}
+
 void decide(std::vector<PairSummary>& pairs, bool share, bool higher_is_better) {
   std::vector<double> p;
   for (const PairSummary& summary : pairs) p.push_back(summary.pair.p);
@@ -154,12 +167,13 @@ Comparison compare_methods(const Table& table) {
   const auto& metrics = metrics_of_task(table.task.is_object() ? table.task.value("name", "") : "");
   if (metrics.empty() || table.targets.empty()) return comparison;
   const MetricInfo& metric = metrics.front();
+  const bool share = metric.share && is_binary(table);
   std::vector<Column> columns;
   for (size_t i = 0; i < table.targets.size(); ++i) {
     columns.push_back(column_at(table, i));
-    add_pairs(columns.back(), metric.share, comparison.pairs);
+    add_pairs(columns.back(), share, comparison.pairs);
   }
-  decide(comparison.pairs, metric.share, metric.higher_is_better);
+  decide(comparison.pairs, share, metric.higher_is_better);
   comparison.n_hypotheses = static_cast<int64_t>(comparison.pairs.size());
   columns.push_back(area_column(table));
   std::vector<PairSummary> areas;  // means of several answers: no longer 0 or 1

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "harness/report/answer_parser.h"
+#include "harness/report/answer_text.h"
 
 namespace kvc {
 namespace {
@@ -13,7 +15,18 @@ namespace {
 // Checked access to the fields of one answer.
 class Fields {
  public:
-  Fields(const Record& record, size_t index) : record_(record), index_(index), answer_(record.answers[index]) {}
+  Fields(const Record& record, size_t index) : Fields(record, index, record.answers[index]) {}
+  // Of a part of the answer.
+  Fields(const Record& record, size_t index, const Json& answer) : record_(record), index_(index), answer_(answer) {}
+
+  bool has(const char* name) const { return answer_.is_object() && answer_.contains(name); }
+  std::vector<Fields> parts(const char* name) const {
+    const Json& value = at(name);
+    if (!value.is_array() || value.empty()) fail(name, "is no list");
+    std::vector<Fields> list;
+    for (const Json& item : value) list.emplace_back(record_, index_, item);
+    return list;
+  }
 
   std::string text(const char* name) const {
     const Json& value = at(name);
@@ -95,19 +108,51 @@ std::vector<double> likelihood(const Fields& fields) {
     per_token.push_back(raw[i] / tokens[i]);
   }
   const int64_t gold = fields.gold_option(raw.size());
-  return {is_true(best_of(per_token) == gold), is_true(best_of(raw) == gold)};
+  double calibrated = std::numeric_limits<double>::quiet_NaN();
+  if (fields.has("option_log_likelihood_neutral")) {
+    const std::vector<double> neutral = fields.numbers("option_log_likelihood_neutral");
+    if (neutral.size() != raw.size()) {
+      fields.fail("option_log_likelihood_neutral",
+                  fmt::format("has {} entries for {} options", neutral.size(), raw.size()));
+    }
+    std::vector<double> gain;
+    for (size_t i = 0; i < raw.size(); ++i) gain.push_back(raw[i] - neutral[i]);
+    calibrated = is_true(best_of(gain) == gold);
+  }
+  return {is_true(best_of(per_token) == gold), is_true(best_of(raw) == gold), calibrated};
 }
 
 std::vector<double> exact(const Fields& fields) {
-  return {is_true(exact_match(fields.text("text"), fields.text("gold_answer"))), is_true(fields.cut_by_length())};
+  const std::string text = fields.text("text");
+  const std::string gold = fields.text("gold_answer");
+  const std::vector<std::string> gold_words = normalised_words(gold);
+  const WordOverlap line = word_overlap(normalised_words(first_line_of(text)), gold_words);
+  const WordOverlap all = word_overlap(normalised_words(text), gold_words);
+  return {is_true(exact_match(text, gold)), is_true(line.exact), is_true(all.contained), line.f1,
+          is_true(fields.cut_by_length())};
+}
+
+// An order of the options; `shift` as the task documents it.
+std::vector<double> one_choice(const Fields& written, int64_t shift, int64_t n_options, int64_t gold) {
+  auto choice = parse_choice(written.text("text"), n_options);
+  const bool cut = written.cut_by_length();
+  if (choice) *choice = (*choice + shift) % n_options;
+  return {is_true(choice && *choice == gold), is_true(choice.has_value()), is_true(cut)};
 }
 
 std::vector<double> multiple_choice(const Fields& fields) {
   const int64_t n_options = fields.integer("n_options", 1);
-  const auto choice = parse_choice(fields.text("text"), n_options);
-  const bool cut = fields.cut_by_length();
   const int64_t gold = fields.gold_option(static_cast<size_t>(n_options));
-  return {is_true(choice && *choice == gold), is_true(choice.has_value()), is_true(cut)};
+  if (!fields.has("rotations")) return one_choice(fields, 0, n_options, gold);
+  const std::vector<Fields> rotations = fields.parts("rotations");
+  std::vector<double> means(3, 0.0);
+  for (const Fields& rotation : rotations) {
+    const int64_t shift = rotation.integer("shift", 0);
+    if (shift >= n_options) rotation.fail("shift", fmt::format("is {} with {} options", shift, n_options));
+    const std::vector<double> values = one_choice(rotation, shift, n_options, gold);
+    for (size_t i = 0; i < means.size(); ++i) means[i] += values[i] / static_cast<double>(rotations.size());
+  }
+  return means;
 }
 
 std::vector<double> fidelity(const Fields& fields) {
@@ -130,10 +175,15 @@ const std::vector<TaskMetrics>& all_tasks() {
   static const std::vector<TaskMetrics> list = {
       {"likelihood",
        {{"accuracy", "accuracy, options ranked by mean log-likelihood per token", true, true},
-        {"accuracy_raw", "accuracy, options ranked by raw log-likelihood", true, true}},
+        {"accuracy_raw", "accuracy, options ranked by raw log-likelihood", true, true},
+        {"accuracy_calibrated", "accuracy, options ranked by log-likelihood less that without the document", true,
+         true}},
        likelihood},
       {"exact_match",
-       {{"accuracy", "accuracy, exact match", true, true},
+       {{"accuracy", "accuracy, right answer in the reply's first sentence", true, true},
+        {"exact", "share of replies whose first line is the right answer, normalised", true, true},
+        {"contained", "share of replies that hold the right answer, normalised", true, true},
+        {"f1", "F1 of the words of the reply's first line", false, true},
         {"length_limit_rate", "share of answers cut off by the length limit", true, false}},
        exact},
       {"multiple_choice",

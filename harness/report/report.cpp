@@ -136,11 +136,21 @@ std::string conclusions_part(const Table& table, const Form& form) {
          titled("answers that could not be read, answers cut off by the length limit", answers_table(table), "", form);
 }
 
+bool has_values(const Table& table, size_t metric) {
+  const auto there = [&](const std::optional<CellSummary>& cell) {
+    return cell && cell->metrics[metric].estimate.n_questions > 0;
+  };
+  return std::any_of(table.rows.begin(), table.rows.end(), [&](const Row& row) {
+    return there(row.untargeted) || std::any_of(row.cells.begin(), row.cells.end(), there);
+  });
+}
+
 std::string metric_part(const Table& table, bool with_model, const Form& form) {
   const auto& metrics = metrics_of_task(table.task.value("name", ""));
   std::string text;
   for (size_t i = 0; i < metrics.size(); ++i) {
     if (i > 0 && (!form.markdown || is_answer_check(metrics[i]))) continue;  // a terminal gets the primary metric
+    if (i > 0 && !has_values(table, i)) continue;                            // records of an older program
     const std::string what =
         fmt::format("{}{}", metrics[i].title, metrics[i].higher_is_better ? "" : " (lower is better)");
     if (i == 0) {

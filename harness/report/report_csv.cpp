@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
+
 #include "harness/report/report.h"
 
 namespace kvc {
@@ -82,7 +84,9 @@ void csv_cell(const Table& table, const Row& row, const CellSummary& cell, std::
     csv += line.add(cell.compaction_shared_s).add(cell.compaction_s).text();
   };
   if (cell.n_done == 0 || cell.metrics.empty()) return write(nullptr);
-  for (const MetricSummary& metric : cell.metrics) write(&metric);
+  for (const MetricSummary& metric : cell.metrics) {
+    if (&metric == &cell.metrics.front() || metric.estimate.n_questions > 0) write(&metric);
+  }
 }
 
 void csv_pair(const Table& table, const PairSummary& summary, std::string& csv) {
@@ -102,7 +106,9 @@ void csv_pair(const Table& table, const PairSummary& summary, std::string& csv) 
 void score_cell(const Table& table, const Row& row, const CellSummary& cell, std::string& lines) {
   for (const ScoredQuestion& question : cell.questions) {
     Json values = Json::object();
-    for (size_t i = 0; i < question.values.size(); ++i) values[cell.metrics[i].info.name] = question.values[i];
+    for (size_t i = 0; i < question.values.size(); ++i) {
+      if (!std::isnan(question.values[i])) values[cell.metrics[i].info.name] = question.values[i];
+    }
     Json line = Json{{"model", table.model_label},         {"dataset", table.dataset_label},
                      {"task", table.task_label},           {"method", row.method_label},
                      {"queries", row.queries_label},       {"target", cell.target},

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -72,7 +73,82 @@ std::string error_of(const Record& record) {
 TEST(Metric, LikelihoodByTokenAndRaw) {
   const Json answer = {
       {"question_id", "q"}, {"gold_option", 1}, {"option_log_likelihood", {-4.0, -6.0}}, {"option_tokens", {2, 6}}};
-  EXPECT_EQ(question_values(one("likelihood", "x", nullptr, {answer}))[0].values, (std::vector<double>{1, 0}));
+  const std::vector<double> old = question_values(one("likelihood", "x", nullptr, {answer}))[0].values;
+  ASSERT_EQ(old.size(), 3u);
+  EXPECT_EQ(old[0], 1);
+  EXPECT_EQ(old[1], 0);
+  EXPECT_TRUE(std::isnan(old[2]));  // a record from before there were scores without the document
+}
+
+TEST(Metric, LikelihoodCalibrated) {
+  Json answer = {{"question_id", "q"},
+                 {"gold_option", 1},
+                 {"option_log_likelihood", {-4.0, -6.0}},
+                 {"option_log_likelihood_neutral", {-5.0, -9.0}},
+                 {"option_tokens", {2, 2}}};
+  EXPECT_EQ(question_values(one("likelihood", "x", nullptr, {answer}))[0].values, (std::vector<double>{0, 0, 1}));
+  answer["option_log_likelihood_neutral"] = {-8.0, -9.0};
+  EXPECT_EQ(question_values(one("likelihood", "x", nullptr, {answer}))[0].values, (std::vector<double>{0, 0, 0}));
+  answer["option_log_likelihood_neutral"] = {-8.0};
+  EXPECT_THAT(error_of(one("likelihood", "x", nullptr, {answer})), HasSubstr("has 1 entries for 2 options"));
+}
+
+// Records of two ages stand in one report: those without a value count nowhere.
+TEST(Metric, AMetricThatSomeAnswersLack) {
+  Json old = {
+      {"question_id", "a"}, {"gold_option", 1}, {"option_log_likelihood", {-4.0, -6.0}}, {"option_tokens", {2, 6}}};
+  Json recent = old;
+  recent["question_id"] = "b";
+  recent["option_log_likelihood_neutral"] = {-4.0, -9.0};
+  const Tabulated t =
+      tabulate({one("likelihood", "full_cache", nullptr, {old, recent}), one("likelihood", "h2o", 0.1, {old, recent})});
+  const CellSummary& cell = *t.tables.at(0).rows.at(1).cells.at(0);
+  EXPECT_EQ(cell.metrics[0].estimate.n_questions, 2);
+  EXPECT_EQ(cell.metrics[2].estimate.n_questions, 1);
+  EXPECT_EQ(cell.metrics[2].estimate.mean, 1);
+  EXPECT_EQ(cell.metrics[2].difference_to_full->n_questions, 1);
+  EXPECT_THAT(score_lines(t), HasSubstr("\"values\":{\"accuracy\":1.0,\"accuracy_raw\":0.0}"));
+  const Tabulated none = tabulate({one("likelihood", "h2o", 0.1, {old})});
+  EXPECT_THAT(report_markdown(none, "x"), ::testing::Not(HasSubstr("less that without the document")));
+  EXPECT_THAT(report_markdown(t, "x"), HasSubstr("less that without the document"));
+  EXPECT_THAT(report_csv(none), ::testing::Not(HasSubstr("nan")));
+}
+
+Json turned(const std::string& text, int shift, const std::string& stop = "end") {
+  return {{"text", text}, {"stop_reason", stop}, {"shift", shift}};
+}
+
+TEST(Metric, RotationsAreMappedBackAndAveraged) {
+  // Right: option 1 of 3. In order 1 it is letter A, in order 2 letter C.
+  Json answer = {{"question_id", "q"}, {"gold_option", 1}, {"n_options", 3}};
+  answer["rotations"] = {turned("The answer is: B", 0), turned("The answer is: A", 1), turned("The answer is: C", 2)};
+  EXPECT_EQ(question_values(one("multiple_choice", "x", nullptr, {answer}))[0].values, (std::vector<double>{1, 1, 0}));
+  answer["rotations"] = {turned("The answer is: B", 0), turned("The answer is: B", 1), turned("hmm", 2, "length"),
+                         turned("The answer is: B", 2)};
+  EXPECT_EQ(question_values(one("multiple_choice", "x", nullptr, {answer}))[0].values,
+            (std::vector<double>{0.25, 0.75, 0.25}));
+  answer["rotations"] = {turned("B", 3)};
+  EXPECT_THAT(error_of(one("multiple_choice", "x", nullptr, {answer})), HasSubstr("is 3 with 3 options"));
+  answer["rotations"] = Json::array();
+  EXPECT_THAT(error_of(one("multiple_choice", "x", nullptr, {answer})),
+              HasSubstr("'rotations' of answer 0 is no list"));
+}
+
+// A model that always says A has no letter to be lucky with: 1 / n of each question.
+TEST(Metric, RotationsTakeAwayLetterBias) {
+  std::vector<Json> answers;
+  for (int q = 0; q < 4; ++q) {
+    Json answer = {{"question_id", "q" + std::to_string(q)}, {"gold_option", 0}, {"n_options", 4}};
+    for (int shift = 0; shift < 4; ++shift) answer["rotations"].push_back(turned("The answer is: A", shift));
+    answers.push_back(answer);
+  }
+  const Tabulated t =
+      tabulate({one("multiple_choice", "h2o", 0.1, answers), one("multiple_choice", "snapkv", 0.1, answers)});
+  const Table& table = t.tables.at(0);
+  EXPECT_EQ(table.rows[0].cells[0]->metrics[0].estimate.mean, 0.25);
+  EXPECT_EQ(table.rows[0].cells[0]->metrics[0].estimate.interval.kind, IntervalKind::kQuestionsT);
+  ASSERT_FALSE(table.comparison.pairs.empty());
+  EXPECT_FALSE(table.comparison.pairs[0].pair.p_mcnemar);  // shares of a question are no single answers
 }
 
 TEST(Metric, MultipleChoiceCountsUnreadableAnswersAsWrong) {
@@ -90,7 +166,14 @@ TEST(Metric, ExactMatchAndFidelity) {
                 "exact_match", "x", nullptr,
                 {{{"question_id", "q"}, {"gold_answer", "4821"}, {"text", " 4821."}, {"stop_reason", "length"}}}))[0]
                 .values,
-            (std::vector<double>{1, 1}));
+            (std::vector<double>{1, 1, 1, 1, 1}));
+  EXPECT_EQ(question_values(one("exact_match", "x", nullptr,
+                                {{{"question_id", "q"},
+                                  {"gold_answer", "4821"},
+                                  {"text", "The code is 17. No: 4,821.\nOr 3."},
+                                  {"stop_reason", "end"}}}))[0]
+                .values,
+            (std::vector<double>{0, 0, 1, 2.0 / (5 + 1), 0}));
   const Json answer = {
       {"question_id", "q"}, {"n_tokens", 4}, {"kl_sum", 2.0}, {"log_likelihood_sum", -6.0}, {"top_agreement", 3}};
   Json empty = answer;
@@ -236,7 +319,7 @@ TEST(Report, WritesTheSameBytesWhateverTheOrder) {
   EXPECT_EQ(json.at("version"), 2);
   EXPECT_EQ(json.at("tables").size(), 4u);
   EXPECT_FALSE(json.at("provenance")[0].contains("started_at"));
-  EXPECT_EQ(count(folder.read("report.csv"), "\n"), 1u + 32 * (3 + 2 + 2 + 3));
+  EXPECT_EQ(count(folder.read("report.csv"), "\n"), 1u + 32 * (3 + 2 + 5 + 3));
   EXPECT_THAT(folder.read("report.md"), HasSubstr("![accuracy against kept cache](report.svg)"));
   const std::string before = folder.read("report.md");
   write_report(folder.path() + "/");

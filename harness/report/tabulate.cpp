@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <tuple>
@@ -145,8 +146,16 @@ SizeSummary sizes_of(const CellData& cell) {
 
 std::vector<Observation> column(const CellData& cell, size_t metric) {
   std::vector<Observation> list;
-  for (const auto& [question, values] : cell.values) list.push_back({std::get<0>(question), values.values[metric]});
+  for (const auto& [question, values] : cell.values) {
+    if (!std::isnan(values.values[metric])) list.push_back({std::get<0>(question), values.values[metric]});
+  }
   return list;
+}
+
+// Means over several askings of a question are no longer 0 or 1, whatever the metric.
+bool is_binary(const std::vector<Observation>& observations) {
+  return std::all_of(observations.begin(), observations.end(),
+                     [](const Observation& o) { return o.value == 0 || o.value == 1; });
 }
 
 // What full cache and floor have on the questions of this cell.
@@ -159,9 +168,11 @@ void compare(const CellData& cell, const CellData* full, const CellData* floor, 
     const std::string& document = std::get<0>(question);
     const double value = own.values[metric];
     const double ceiling = full->values.at(question).values[metric];
+    if (std::isnan(value) || std::isnan(ceiling)) continue;
     differences.push_back({document, value - ceiling});
     if (floor == nullptr || floor->values.count(question) == 0) continue;
     const double least = floor->values.at(question).values[metric];
+    if (std::isnan(least)) continue;
     retained.push_back({document, value - least, ceiling - least});
     range += ceiling - least;
   }
@@ -189,7 +200,9 @@ CellSummary summarize(const CellData& cell, const TableData& table) {
   const CellData* floor = untargeted_of(table, "no_context");
   const std::vector<MetricInfo>& metrics = metrics_of_task(name_of(table.task));
   for (size_t i = 0; i < metrics.size(); ++i) {
-    MetricSummary metric{metrics[i], estimate(column(cell, i), metrics[i].share), std::nullopt, std::nullopt};
+    const std::vector<Observation> values = column(cell, i);
+    MetricSummary metric{metrics[i], estimate(values, metrics[i].share && is_binary(values)), std::nullopt,
+                         std::nullopt};
     if (&cell != full) compare(cell, full, floor, i, metric);
     summary.metrics.push_back(std::move(metric));
   }

@@ -3,17 +3,48 @@
 // depend on the others.
 //
 // Fields of an answer: prompt (the user turn), rendered_prompt, option_log_likelihood (of each option's text, natural
-// log, summed over its tokens; the end of the turn is not scored), option_tokens, option_bytes (lengths, for ranking by
-// mean).
+// log, summed over its tokens; the end of the turn is not scored), option_log_likelihood_neutral (the same behind a
+// document and a question that say nothing, kNeutralDocument and kNeutralQuestion: how likely the option's words are of
+// themselves, arXiv:2104.08315), option_tokens, option_bytes (lengths, for ranking by mean).
 
 #include <fmt/format.h>
 
 #include <cmath>
+#include <map>
 
+#include "harness/api/context.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
 namespace {
+
+constexpr const char* kNeutralDocument = "This document has no content.";
+constexpr const char* kNeutralQuestion = "Answer the question.";
+
+struct LikelihoodReference final : TaskReference {
+  std::map<std::string, double> neutral;  // by the option's text
+};
+
+// Each option's tokens, to be scored behind the prompt of its question.
+std::vector<Continuation> continuations_of(const Model& model, const std::vector<Question>& questions) {
+  std::vector<Continuation> list;
+  for (size_t i = 0; i < questions.size(); ++i) {
+    for (const std::string& option : questions[i].options) {
+      list.push_back({static_cast<int64_t>(i), model.tokenizer().encode_text(option)});
+      if (list.back().tokens.empty()) {
+        throw Error(ErrorKind::kData, fmt::format("option '{}' has no tokens", option), "question " + questions[i].id,
+                    "an option needs a text");
+      }
+    }
+  }
+  return list;
+}
+
+double finite(double score, const std::string& option, const Question& question) {
+  if (std::isfinite(score)) return score;
+  throw Error(ErrorKind::kData, fmt::format("the log-likelihood of option '{}' is {}", option, score),
+              "question " + question.id, "the cache holds numbers that are not finite; try dtype float32");
+}
 
 class Likelihood final : public Task {
  public:
@@ -22,45 +53,62 @@ class Likelihood final : public Task {
 
   bool accepts(const Question& question) const override { return question.options.size() >= 2; }
 
+  // Depends on model and options alone; all options in one batch.
+  std::unique_ptr<TaskReference> reference(const AskRequest& on_full_cache) const override {
+    const Model& model = on_full_cache.model;
+    std::vector<Continuation> continuations = continuations_of(model, on_full_cache.questions);
+    auto reference = std::make_unique<LikelihoodReference>();
+    if (continuations.empty()) return reference;
+    for (Continuation& continuation : continuations) continuation.prompt = 0;
+    const KvCache cache = model.decoder().prefill(make_context(model, kNeutralDocument).tokens);
+    const std::vector<double> scores =
+        continuation_log_likelihoods(model, cache, make_prompts(model, {{kNeutralQuestion, ""}}), continuations);
+    size_t next = 0;
+    for (const Question& question : on_full_cache.questions) {
+      for (const std::string& option : question.options)
+        reference->neutral[option] = finite(scores[next++], option, question);
+    }
+    return reference;
+  }
+
   // All options of all questions in one batch; a question's prompt is read once.
   std::vector<Json> ask(const AskRequest& request) const override {
-    std::vector<Ask> asks;
-    std::vector<Continuation> continuations;
-    for (const Question& question : request.questions) {
-      for (const std::string& option : question.options) {
-        continuations.push_back({static_cast<int64_t>(asks.size()), request.model.tokenizer().encode_text(option)});
-        if (continuations.back().tokens.empty()) {
-          throw Error(ErrorKind::kData, fmt::format("option '{}' has no tokens", option), "question " + question.id,
-                      "an option needs a text");
-        }
-      }
-      asks.push_back({question.text, ""});
+    const auto* reference = dynamic_cast<const LikelihoodReference*>(request.reference);
+    if (reference == nullptr) {
+      throw Error(ErrorKind::kInternal, "likelihood was asked without its reference", "", "pass what reference() gave");
     }
+    std::vector<Ask> asks;
+    for (const Question& question : request.questions) asks.push_back({question.text, ""});
+    const std::vector<Continuation> continuations = continuations_of(request.model, request.questions);
     const std::vector<std::vector<int64_t>> prompts = make_prompts(request.model, asks);
     const std::vector<double> scores =
         continuation_log_likelihoods(request.model, request.cache, prompts, continuations);
-    std::vector<Json> answers = collect(request.questions, continuations, scores);
+    std::vector<Json> answers = collect(request.questions, continuations, scores, *reference);
     for (size_t i = 0; i < answers.size(); ++i) answers[i]["rendered_prompt"] = spelled(request.model, prompts[i]);
     return answers;
   }
 
  private:
   static std::vector<Json> collect(const std::vector<Question>& questions,
-                                   const std::vector<Continuation>& continuations, const std::vector<double>& scores) {
+                                   const std::vector<Continuation>& continuations, const std::vector<double>& scores,
+                                   const LikelihoodReference& reference) {
     std::vector<Json> answers;
     size_t next = 0;
     for (const Question& question : questions) {
       Json answer = {{"question_id", question.id},
                      {"prompt", question.text},
                      {"option_log_likelihood", Json::array()},
+                     {"option_log_likelihood_neutral", Json::array()},
                      {"option_tokens", Json::array()},
                      {"option_bytes", Json::array()}};
       for (const std::string& option : question.options) {
-        if (!std::isfinite(scores[next])) {
-          throw Error(ErrorKind::kData, fmt::format("the log-likelihood of option '{}' is {}", option, scores[next]),
-                      "question " + question.id, "the cache holds numbers that are not finite; try dtype float32");
+        const auto neutral = reference.neutral.find(option);
+        if (neutral == reference.neutral.end()) {
+          throw Error(ErrorKind::kInternal, "likelihood was asked without the reference of these questions", "",
+                      "pass what reference() returned for the same document");
         }
-        answer["option_log_likelihood"].push_back(scores[next]);
+        answer["option_log_likelihood"].push_back(finite(scores[next], option, question));
+        answer["option_log_likelihood_neutral"].push_back(neutral->second);
         answer["option_tokens"].push_back(continuations[next].tokens.size());
         answer["option_bytes"].push_back(option.size());
         ++next;

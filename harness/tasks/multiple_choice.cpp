@@ -2,6 +2,12 @@
 //
 // Fields of an answer: prompt (the user turn), rendered_prompt, text (all that the model wrote, thoughts included),
 // stop_reason ("end", "length"), n_tokens. Which option the text names is for the report to judge.
+//
+// Small models prefer a letter whatever stands behind it (arXiv:2309.03882). `rotations` asks each question several
+// times with its options moved round: an answer then has question_id and rotations, a list with the fields above and
+// shift: letter i stood before option (i + shift) mod n_options.
+
+#include <charconv>
 
 #include "harness/tasks/choice_prompt.h"
 #include "harness/tasks/written_answers.h"
@@ -18,6 +24,7 @@ class MultipleChoice final : public Task {
     double top_p = 1;
     double min_p = 0;
     int64_t thinking_budget = -1;
+    std::string rotations = "1";
 
     void fields(auto&& visit) {
       visit("max_new_tokens", max_new_tokens, "longest answer; a cut one often names no option");
@@ -26,6 +33,7 @@ class MultipleChoice final : public Task {
       visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
       visit("min_p", min_p, "sample from tokens at least this probable beside the likeliest; 0: from all");
       visit("thinking_budget", thinking_budget, "tokens of thought before </think> is put in; -1: no limit");
+      visit("rotations", rotations, "orders of the options in which each question is asked: 1, 2, ... or all");
     }
     void check(const OptionCheck& fail) const {
       if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
@@ -34,6 +42,14 @@ class MultipleChoice final : public Task {
       if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
       if (!(min_p >= 0 && min_p <= 1)) fail("min_p", "is out of range", "0 to 1");
       if (thinking_budget < -1) fail("thinking_budget", "is below -1", "-1 for no limit, or 0 and more");
+      if (!most_rotations()) fail("rotations", "is '" + rotations + "'", "all, or a number from 1 to 26");
+    }
+    std::optional<int64_t> most_rotations() const {
+      if (rotations == "all") return 26;
+      int64_t n = 0;
+      const char* end = rotations.data() + rotations.size();
+      const auto [rest, problem] = std::from_chars(rotations.data(), end, n);
+      return problem == std::errc() && rest == end && n >= 1 && n <= 26 ? std::optional(n) : std::nullopt;
     }
   };
 
@@ -46,9 +62,46 @@ class MultipleChoice final : public Task {
   std::vector<Json> ask(const AskRequest& request) const override {
     const std::string architecture = request.model.identity().value("architecture", "");
     const std::string name = request.model.identity().value("name", "");
+    const int64_t most = options_.most_rotations().value();
+    std::vector<Question> asked;  // each rotation of each question, under an id of its own: the seed of its answer
     std::vector<Ask> asks;
-    for (const Question& question : request.questions)
-      asks.push_back({choice_prompt(question, architecture, name), ""});
+    for (const Question& question : request.questions) {
+      const int64_t n = std::min(most, static_cast<int64_t>(question.options.size()));
+      for (int64_t shift = 0; shift < n; ++shift) {
+        asked.push_back(rotated(question, shift));
+        asks.push_back({choice_prompt(asked.back(), architecture, name), ""});
+      }
+    }
+    const AskRequest all{request.model, request.cache, asked, request.seed, request.reference};
+    std::vector<Json> written = write_answers(all, asks, settings());
+    return most == 1 ? written : gathered(request.questions, most, std::move(written));
+  }
+
+ private:
+  static Question rotated(Question question, int64_t shift) {
+    if (shift == 0) return question;
+    std::rotate(question.options.begin(), question.options.begin() + shift, question.options.end());
+    question.id += "/" + std::to_string(shift);
+    return question;
+  }
+
+  static std::vector<Json> gathered(const std::vector<Question>& questions, int64_t most, std::vector<Json> written) {
+    std::vector<Json> answers;
+    size_t next = 0;
+    for (const Question& question : questions) {
+      Json rotations = Json::array();
+      for (int64_t shift = 0; shift < std::min(most, static_cast<int64_t>(question.options.size())); ++shift) {
+        Json& one = written[next++];
+        one.erase("question_id");
+        one["shift"] = shift;
+        rotations.push_back(std::move(one));
+      }
+      answers.push_back({{"question_id", question.id}, {"rotations", std::move(rotations)}});
+    }
+    return answers;
+  }
+
+  DecodeSettings settings() const {
     DecodeSettings settings;
     settings.max_new_tokens = options_.max_new_tokens;
     settings.temperature = options_.temperature;
@@ -56,10 +109,9 @@ class MultipleChoice final : public Task {
     settings.top_p = options_.top_p;
     settings.min_p = options_.min_p;
     settings.thinking_budget = options_.thinking_budget;
-    return write_answers(request, asks, settings);
+    return settings;
   }
 
- private:
   Options options_;
 };
 

@@ -89,6 +89,19 @@ class Tasks : public ::testing::Test {
     return task.ask({model_, cache, questions, seed, reference.get()});
   }
 
+  // log p(option) behind a document and a question that say nothing, one text.
+  double naive_neutral(const std::vector<int64_t>& option) const {
+    const DecoderSpec& spec = model_.spec();
+    const KvCache nothing = KvCache::empty(spec.n_layers, spec.n_kv_heads, spec.head_dim, model_.decoder().options());
+    const std::vector<int64_t> before = joined(make_context(model_, "This document has no content.").tokens,
+                                               make_question_prompt(model_, "Answer the question."));
+    const at::Tensor log_p = naive_log_probabilities(model_, nothing, joined(before, option));
+    double sum = 0;
+    for (size_t t = 0; t < option.size(); ++t)
+      sum += log_p[static_cast<int64_t>(before.size() + t) - 1][option[t]].item<double>();
+    return sum;
+  }
+
   static constexpr const char* kText =
       "A lighthouse stands on the northern cliff. Its keeper counts the ships that pass, and writes their names into a "
       "green book.";
@@ -188,6 +201,39 @@ TEST_F(Tasks, SamplingDependsOnSeedAndQuestionAlone) {
   }
 }
 
+TEST_F(Tasks, RotationsAskEveryOrderOnce) {
+  const std::vector<Json> plain = ask(*make_task("multiple_choice", {{"max_new_tokens", 4}}), compact_, choices_);
+  const std::vector<Json> all =
+      ask(*make_task("multiple_choice", {{"max_new_tokens", 4}, {"rotations", "all"}}), compact_, choices_);
+  const std::vector<Json> two =
+      ask(*make_task("multiple_choice", {{"max_new_tokens", 4}, {"rotations", 2}}), compact_, choices_);
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    EXPECT_EQ(all[i].at("question_id"), choices_[i].id);
+    ASSERT_EQ(all[i].at("rotations").size(), choices_[i].options.size());
+    ASSERT_EQ(two[i].at("rotations").size(), 2u);
+    const size_t n = choices_[i].options.size();
+    for (size_t shift = 0; shift < n; ++shift) {
+      Question turned = choices_[i];
+      for (size_t letter = 0; letter < n; ++letter) turned.options[letter] = choices_[i].options[(letter + shift) % n];
+      Json expected = ask(*make_task("multiple_choice", {{"max_new_tokens", 4}}), compact_, {turned})[0];
+      expected.erase("question_id");
+      expected["shift"] = shift;
+      EXPECT_EQ(all[i].at("rotations")[shift], expected);
+      if (shift < 2) {
+        EXPECT_EQ(two[i].at("rotations")[shift], expected);
+      }
+    }
+    EXPECT_EQ(all[i].at("rotations")[0].at("text"), plain[i].at("text"));
+  }
+  for (const char* wrong : {"0", "27", "-1", "some", "", "2x"}) {
+    EXPECT_THAT(error_of([&] {
+                  make_task("multiple_choice", {{"rotations", wrong}});
+                }),
+                HasSubstr("'rotations' is '"))
+        << wrong;
+  }
+}
+
 // --- exact match ---
 
 TEST_F(Tasks, ExactMatchIsGreedyBehindThePrefix) {
@@ -233,10 +279,34 @@ TEST_F(Tasks, LikelihoodIsTheNaiveSum) {
       }
       EXPECT_NEAR(answers[i].at("option_log_likelihood")[o].get<double>(), sum,
                   1e-3);  // float32 over at most 21 tokens
+      EXPECT_NEAR(answers[i].at("option_log_likelihood_neutral")[o].get<double>(), naive_neutral(option), 1e-3);
       EXPECT_EQ(answers[i].at("option_tokens")[o], option.size());
       EXPECT_EQ(answers[i].at("option_bytes")[o], choices_[i].options[o].size());
     }
   }
+}
+
+TEST_F(Tasks, LikelihoodWithoutContextIsMadeOnceAndDependsOnTheOptionAlone) {
+  const auto task = make_task("likelihood");
+  const auto reference = task->reference({model_, full_, choices_, 5, nullptr});
+  const std::vector<Json> on_full = task->ask({model_, full_, choices_, 5, reference.get()});
+  const std::vector<Json> on_compact = task->ask({model_, compact_, choices_, 5, reference.get()});
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    EXPECT_EQ(on_full[i].at("option_log_likelihood_neutral"), on_compact[i].at("option_log_likelihood_neutral"));
+    EXPECT_NE(on_full[i].at("option_log_likelihood"), on_compact[i].at("option_log_likelihood"));
+  }
+  Question other = choices_[1];
+  other.text = "Something else?";
+  other.id = "q9";
+  EXPECT_EQ(ask(*task, full_, {other})[0].at("option_tokens"), on_full[1].at("option_tokens"));
+  EXPECT_NEAR(ask(*task, full_, {other})[0].at("option_log_likelihood_neutral")[0].get<double>(),
+              on_full[1].at("option_log_likelihood_neutral")[0].get<double>(), 1e-3);
+  EXPECT_THAT(error_of([&] { task->ask({model_, full_, choices_, 5, nullptr}); }), HasSubstr("without its reference"));
+  const auto foreign = task->reference({model_, full_, {choices_[1]}, 5, nullptr});
+  EXPECT_THAT(error_of([&] {
+                task->ask({model_, full_, choices_, 5, foreign.get()});
+              }),
+              HasSubstr("without the reference of these questions"));
 }
 
 TEST_F(Tasks, LikelihoodRefusesAnOptionWithoutTokens) {
