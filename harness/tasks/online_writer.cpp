@@ -62,7 +62,10 @@ class OnlineWriter {
     think();
     result_.thought_tokens = static_cast<int64_t>(result_.tokens.size());
     if (result_.stop_reason != "end") answer();
-    result_.next_position = prefix_.next_position() + tails_.lengths().front();
+    const KvCache held = joined(prefix_, tails_);
+    result_.next_position = held.next_position();
+    result_.final_entries = held.n_entries();
+    result_.final_bytes = held.bytes();
     return std::move(result_);
   }
 
@@ -96,10 +99,7 @@ class OnlineWriter {
     }
     for (int64_t n = 0; n < settings_.answer_tokens; ++n) {
       // Room is kept from the beginning; a compaction that is left makes it where the thought ended early.
-      if (!make_room(static_cast<int64_t>(input.size()), 0)) {
-        throw Error(ErrorKind::kInternal, "no room is left for the answer", "online writing", "");
-      }
-      const std::optional<int64_t> token = next(input);
+      const std::optional<int64_t> token = next_of_answer(input);
       if (!token) {
         result_.answer_stop_reason = "end";
         break;
@@ -107,6 +107,14 @@ class OnlineWriter {
       put(*token);
       input = {*token};
     }
+    if (result_.answer_stop_reason == "length") next_of_answer(input);  // the last one is held too
+  }
+
+  std::optional<int64_t> next_of_answer(const std::vector<int64_t>& input) {
+    if (!make_room(static_cast<int64_t>(input.size()), 0)) {
+      throw Error(ErrorKind::kInternal, "no room is left for the answer", "online writing", "");
+    }
+    return next(input);
   }
 
   // Reads the tokens; what the model says then, or nothing for an end token.
@@ -140,11 +148,17 @@ class OnlineWriter {
   void put(int64_t token) {
     result_.tokens.push_back(token);
     pending_ = token;
-    const Tokenizer& tokenizer = model_.tokenizer();
-    if (token < tokenizer.vocab_size() && !tokenizer.is_special(token)) result_.text += tokenizer.token_bytes(token);
+    // Embeddings are often padded with rows that no token of the tokenizer has: no text.
+    if (token < model_.tokenizer().vocab_size()) result_.text += model_.tokenizer().token_bytes(token);
   }
 
-  bool ends_thought() const { return result_.text.ends_with(kEndOfThought); }
+  // Whether the last token completes the mark, which may be spelt by several tokens and end within one.
+  bool ends_thought() {
+    const bool ends = result_.text.find(kEndOfThought, searched_) != std::string::npos;
+    const size_t overlap = std::string(kEndOfThought).size() - 1;
+    searched_ = result_.text.size() - std::min(result_.text.size(), overlap);
+    return ends;
+  }
 
   int64_t logical() const { return static_cast<int64_t>(read_.size()); }
   int64_t held() const { return prefix_.n_entries() + n_heads_ * tails_.lengths().front(); }
@@ -152,8 +166,8 @@ class OnlineWriter {
   double per_head(int64_t entries) const { return static_cast<double>(entries) / static_cast<double>(n_heads_); }
   void note_peak() { result_.peak_entries = std::max(result_.peak_entries, per_head(held())); }
 
-  // The forced end and the answer but its last token, which is never read.
-  int64_t answer_room() const { return static_cast<int64_t>(forced_end_.size()) + settings_.answer_tokens; }
+  // The token that ends the thought, the forced end, and the answer.
+  int64_t answer_room() const { return 1 + static_cast<int64_t>(forced_end_.size()) + settings_.answer_tokens; }
 
   bool can_compact() const {
     return online_.method.needs_target() && static_cast<int64_t>(result_.steps.size()) < settings_.max_compactions;
@@ -232,10 +246,10 @@ class OnlineWriter {
       throw Error(ErrorKind::kUsage, fact, "reasoning", mend);
     };
     const auto n_prompt = static_cast<int64_t>(prompt.size());
-    const int64_t least = n_prompt + 1 + answer_room();
+    const int64_t least = n_prompt + answer_room();
     if (least > settings_.limit) {
       usage(fmt::format("the limit of {} entries is too small: the prompt has {} tokens, the forced answer {}",
-                        settings_.limit, n_prompt, answer_room()),
+                        settings_.limit, n_prompt, answer_room() - 1),
             fmt::format("limit: {} or more", least));
     }
     if (least > model_.spec().max_positions) {
@@ -273,6 +287,7 @@ class OnlineWriter {
   std::vector<int64_t> read_;  // tokens whose entries the cache has, or had before they were compacted
   int64_t prompt_len_ = 0;
   int64_t pending_ = 0;  // chosen, not yet read
+  size_t searched_ = 0;  // of the text, for the end of thought
   OnlineText result_;
 };
 

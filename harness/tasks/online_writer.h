@@ -41,21 +41,23 @@ struct OnlineStep {
 
 struct OnlineText {
   std::vector<int64_t> tokens;     // all that was written and forced behind the prompt, in order; without the end token
-  std::string text;                // the same, decoded
+  std::string text;                // the same, special tokens spelt out
   std::string stop_reason;         // of the thought: "end" (end token), "stop" ("</think>"), "limit" (cache full, no
                                    // compaction left), "length" (max_new_tokens, or the model's positions)
   int64_t thought_tokens = 0;      // written before the forced end
   bool forced = false;             // the end of the thought was put in
   std::string answer_stop_reason;  // of the answer behind the forced end: "end", "length", or "" where none was asked
   double peak_entries = 0;         // most that were held at any step
-  int64_t next_position = 0;       // tokens that the cache has read
+  int64_t next_position = 0;       // tokens that the cache has read: prompt and all of `tokens`
+  int64_t final_entries = 0;       // held at the end, over all heads
+  int64_t final_bytes = 0;
   std::vector<OnlineStep> steps;
 };
 
 // `online` gives method, queries, target and budget; a method without a target frees nothing and is the baseline. Every
-// written token but the last is read exactly once; positions are those of the whole text. Cost: a step of the decoder
-// per token; a compaction: queries and fits over what is held; drift: one prefill of the text so far, outside the
-// limit. Throws Error(kUsage) with the numbers where prompt, target and answer do not fit under the limit, and for
+// token, the last one included, is read exactly once; positions are those of the whole text. Cost: a step of the
+// decoder per token; a compaction: queries and fits over what is held; drift: one prefill of the text so far, outside
+// the limit. Throws Error(kUsage) with the numbers where prompt, target and answer do not fit under the limit, and for
 // methods on the text.
 OnlineText write_online(const Model& model, const OnlineCompaction& online, const std::vector<int64_t>& prompt,
                         const OnlineSettings& settings, std::uint64_t seed);

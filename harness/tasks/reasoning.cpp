@@ -4,9 +4,9 @@
 //
 // Fields of an answer: prompt (the user turn), rendered_prompt, prompt_tokens, limit, decode, samples[]: seed, text
 // (all behind the prompt, what was put in included), stop_reason of the thought ("end", "stop" at </think>, "limit",
-// "length"), forced, answer_stop_reason, n_tokens, thought_tokens, next_position, peak_entries, compactions[]
-// (position, entries_before, entries_after, drift_kl, seconds, notes). Which number the text names is for the report to
-// judge.
+// "length"), forced, answer_stop_reason, n_tokens, thought_tokens, next_position, peak_entries (per head),
+// final_entries (over all heads), final_bytes, compactions[] (position, entries_before, entries_after, drift_kl,
+// seconds, notes). Which number the text names is for the report to judge.
 
 #include <fmt/format.h>
 
@@ -160,6 +160,8 @@ class Reasoning final : public Task {
             {"thought_tokens", written.thought_tokens},
             {"next_position", written.next_position},
             {"peak_entries", written.peak_entries},
+            {"final_entries", written.final_entries},
+            {"final_bytes", written.final_bytes},
             {"compactions", std::move(steps)}};
   }
 
