@@ -8,6 +8,7 @@
 
 #include "harness/report/answer_parser.h"
 #include "harness/report/answer_text.h"
+#include "harness/report/integer_answer.h"
 
 namespace kvc {
 namespace {
@@ -39,6 +40,12 @@ class Fields {
     if (!value.is_number_integer()) fail(name, "is no integer");
     if (value.get<int64_t>() < least) fail(name, fmt::format("is {}, less than {}", value.dump(), least));
     return value.get<int64_t>();
+  }
+  // Of a list, which may be empty.
+  int64_t count(const char* name) const {
+    const Json& value = at(name);
+    if (!value.is_array()) fail(name, "is no list");
+    return static_cast<int64_t>(value.size());
   }
   std::vector<double> numbers(const char* name) const {
     const Json& value = at(name);
@@ -165,6 +172,23 @@ std::vector<double> fidelity(const Fields& fields) {
   return {kl / n, -log_likelihood / n, agreement / n};
 }
 
+// avg@k: means over the samples of a problem.
+std::vector<double> reasoning(const Fields& fields) {
+  const auto gold = parse_integer(fields.text("gold_answer"));
+  if (!gold) fields.fail("gold_answer", "is no integer from 0 to 999");
+  const std::vector<Fields> samples = fields.parts("samples");
+  std::vector<double> means(5, 0.0);
+  for (const Fields& sample : samples) {
+    const auto number = parse_integer(sample.text("text"));
+    const std::string stop = sample.text("stop_reason");
+    const std::vector<double> values = {
+        is_true(number == gold), is_true(number.has_value()), is_true(stop == "limit" || stop == "length"),
+        static_cast<double>(sample.count("compactions")), static_cast<double>(sample.integer("thought_tokens", 0))};
+    for (size_t i = 0; i < means.size(); ++i) means[i] += values[i] / static_cast<double>(samples.size());
+  }
+  return means;
+}
+
 struct TaskMetrics {
   const char* task;
   std::vector<MetricInfo> metrics;
@@ -196,6 +220,14 @@ const std::vector<TaskMetrics>& all_tasks() {
         {"log_perplexity", "log-perplexity of the full cache's answers, nats per token", false, false},
         {"top_agreement", "share of tokens with the full cache's top token", false, true}},
        fidelity},
+      {"reasoning",
+       {{"accuracy", "accuracy, mean over the samples of a problem (avg@k), unreadable answers counted wrong", true,
+         true},
+        {"parse_rate", "share of answers that hold a number", true, true},
+        {"length_limit_rate", "share of thoughts cut off by a limit, their answers forced", true, false},
+        {"compactions", "compactions per answer", false, false},
+        {"thought_tokens", "tokens of thought per answer", false, false}},
+       reasoning},
   };
   return list;
 }
