@@ -8,6 +8,7 @@
 
 #include "harness/core/json_lines.h"
 #include "harness/core/stopwatch.h"
+#include "harness/sweep/online_sizes.h"
 #include "harness/sweep/run_info.h"
 
 namespace kvc {
@@ -194,6 +195,18 @@ class DocumentRun {
                           {"reference_s", asked.reference_s},
                           {"ask_s", ask_s}};
     record.notes = compaction.notes;
+    if (cell.task->compacts_online()) set_online_cost(record);
+  }
+
+  // Nothing was read or compacted before; what the asking took is the writing and its compactions.
+  void set_online_cost(Record& record) const {
+    const int64_t element_bytes = full_->layer(0).keys.element_size();
+    OnlineCost cost = online_cost(record.answers, job_.model.spec(), element_bytes);
+    record.sizes = std::move(cost.sizes);
+    record.sizes["peak_bytes"] = peak_resident_bytes();
+    record.seconds["prefill_s"] = 0.0;
+    record.seconds["compaction_s"] = cost.compaction_s;
+    record.seconds["ask_s"] = record.seconds["ask_s"].get<double>() - cost.compaction_s;
   }
 
   const Asked& asked_for(const PlannedCell& cell) {

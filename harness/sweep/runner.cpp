@@ -113,9 +113,19 @@ class SweepRun {
         problems.throw_if_any(ErrorKind::kInternal);
         planned.budget = budgets.get(cell.budget.is_null() ? Json{{"name", "uniform"}} : cell.budget);
       }
+      refuse_text_method(planned);
       blocks_.back().done[planned.id] = folder_.done(planned.id);
       blocks_.back().cells.push_back(std::move(planned));
     }
+  }
+
+  void refuse_text_method(const PlannedCell& planned) const {
+    if (!planned.task->compacts_online() || planned.method->compacts_cache()) return;
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("method '{}' works on a text before it is read; task '{}' compacts a cache while it is written",
+                    planned.cell.method.value("name", ""), planned.cell.task.value("name", "")),
+        config_.path, "take methods on the cache, and full_cache for no compaction; other methods in another sweep");
   }
 
   // Records of cells that the sweep no longer has are kept, and the report shows them; say so.
