@@ -182,6 +182,7 @@ std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
   validate_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
 
   return {{"ask", declare_ask(app)},
+          {"budget", declare_budget(app)},
           {"capture", declare_capture(app)},
           {"compact", declare_compact(app)},
           {"fit", declare_fit(app)},

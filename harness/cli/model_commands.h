@@ -1,5 +1,5 @@
 // The commands beside sweeps: those that look at one model (tokenize, perplexity, generate, inspect), and those that
-// compact without questions (fit, capture, compact, ask). Each function adds its command to `app` and returns what runs
+// compact outside of a sweep (fit, capture, compact, ask, budget). Each function adds its command to `app` and returns what runs
 // it; the result is the exit code.
 #pragma once
 
@@ -18,5 +18,6 @@ Runner declare_fit(CLI::App& app);
 Runner declare_capture(CLI::App& app);
 Runner declare_compact(CLI::App& app);
 Runner declare_ask(CLI::App& app);
+Runner declare_budget(CLI::App& app);
 
 }  // namespace kvc
