@@ -1,6 +1,6 @@
 // The commands beside sweeps: those that look at one model (tokenize, perplexity, generate, inspect), and those that
-// compact outside of a sweep (fit, capture, compact, ask, budget). Each function adds its command to `app` and returns what runs
-// it; the result is the exit code.
+// compact outside of a sweep (fit, capture, compact, ask, budget). Each function adds its command to `app` and returns
+// what runs it; the result is the exit code.
 #pragma once
 
 #include <CLI/CLI.hpp>
