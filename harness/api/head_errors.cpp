@@ -72,4 +72,25 @@ HeadErrors head_errors(const HeadProblem& problem, const HeadFit& fit, const at:
   return errors;
 }
 
+HeadOutput head_output(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& bias,
+                       const at::Tensor& queries) {
+  const int64_t n = queries.size(0), n_entries = keys.size(0);
+  HeadOutput result{at::full({n}, -INFINITY, queries.options().dtype(at::kDouble)),
+                    at::zeros({n, queries.size(1)}, queries.options().dtype(at::kFloat))};
+  if (n_entries == 0) return result;
+  const at::Tensor float_keys = keys.to(at::kFloat).t(), float_values = values.to(at::kFloat);
+  const double scale = 1 / std::sqrt(static_cast<double>(keys.size(1)));
+  const int64_t chunk = std::max<int64_t>(1, (int64_t{1} << 24) / n_entries);
+  for (int64_t first = 0; first < n; first += chunk) {
+    const int64_t count = std::min(chunk, n - first);
+    at::Tensor logits = at::matmul(queries.narrow(0, first, count).to(at::kFloat), float_keys).mul_(scale);
+    if (bias.defined()) logits.add_(bias);
+    const at::Tensor log_mass = at::logsumexp(logits, {1});
+    result.log_mass.narrow(0, first, count).copy_(log_mass);
+    at::Tensor rows = result.output.narrow(0, first, count);
+    at::matmul_out(rows, logits.sub_(log_mass.unsqueeze(1)).exp_(), float_values);
+  }
+  return result;
+}
+
 }  // namespace kvc

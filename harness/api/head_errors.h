@@ -25,4 +25,16 @@ struct HeadErrors {
 // float64, some queries at a time: memory about 2^24 numbers. Cost 4 n (T + t) d flops.
 HeadErrors head_errors(const HeadProblem& problem, const HeadFit& fit, const at::Tensor& queries);
 
+// What attention over one head's entries gives: ln sum_j exp(q k_j / sqrt(d) + bias_j), minus infinity over no entries,
+// and the output, 0 over no entries.
+struct HeadOutput {
+  at::Tensor log_mass;  // (n) float64
+  at::Tensor output;    // (n, d) float32
+};
+
+// keys, values (T, d); bias (T) float32 or undefined; queries (n, d). Computed in float32, some queries at a time:
+// memory about 2^24 numbers besides the result. Cost 4 n T d flops.
+HeadOutput head_output(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& bias,
+                       const at::Tensor& queries);
+
 }  // namespace kvc

@@ -39,6 +39,7 @@ struct AskRequest {
   std::uint64_t seed = 0;
   const TaskReference* reference = nullptr;  // what reference() returned for this document
   const OnlineCompaction* online = nullptr;  // given to tasks that compact online
+  Json* notes = nullptr;  // an object: what a task says of the document as a whole; goes to the record's task_notes
 };
 
 class Task {

@@ -189,6 +189,10 @@ std::vector<double> reasoning(const Fields& fields) {
   return means;
 }
 
+std::vector<double> head_errors(const Fields& fields) {
+  return {fields.number("output_relative"), fields.number("cosine"), fields.number("mass_relative")};
+}
+
 struct TaskMetrics {
   const char* task;
   std::vector<MetricInfo> metrics;
@@ -220,6 +224,11 @@ const std::vector<TaskMetrics>& all_tasks() {
         {"log_perplexity", "log-perplexity of the full cache's answers, nats per token", false, false},
         {"top_agreement", "share of tokens with the full cache's top token", false, true}},
        fidelity},
+      {"head_errors",
+       {{"output_error", "error of the heads' outputs, relative L2", false, false},
+        {"cosine", "cosine of the heads' outputs with the full cache's", false, true},
+        {"mass_error", "relative error of the heads' attention mass", false, false}},
+       head_errors},
       {"reasoning",
        {{"accuracy", "accuracy, mean over the samples of a problem (avg@k), unreadable answers counted wrong", true,
          true},

@@ -22,6 +22,7 @@ struct MetricInfo {
 //   exact_match      accuracy, exact, contained, f1, length_limit_rate
 //   multiple_choice  accuracy, parse_rate, length_limit_rate
 //   fidelity         kl, log_perplexity, top_agreement
+//   head_errors      output_error, cosine, mass_error
 //   reasoning        accuracy, parse_rate, length_limit_rate, compactions, thought_tokens
 const std::vector<MetricInfo>& metrics_of_task(const std::string& task);
 
@@ -61,6 +62,8 @@ struct QuestionValues {
 // - accuracy: 1 if parse_integer(text) is gold_answer; parse_rate: 1 if it is a number
 // - length_limit_rate: 1 if stop_reason is "limit" or "length": the answer was forced
 // - compactions: their number; thought_tokens
+//
+// head_errors: output_relative, cosine, mass_relative as they stand
 //
 // Throws Error(kData) naming record and field when a field is missing, of a wrong type, not finite or out of range.
 std::vector<QuestionValues> question_values(const Record& record);

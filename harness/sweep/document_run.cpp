@@ -183,7 +183,8 @@ class DocumentRun {
     const OnlineCompaction online{job_.document.text, *cell.method, cell.queries.get(), cell.target, cell.budget.get()};
     const Stopwatch clock;
     record.answers = cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"),
-                                     asked.reference.get(), cell.task->compacts_online() ? &online : nullptr});
+                                     asked.reference.get(), cell.task->compacts_online() ? &online : nullptr,
+                                     &record.task_notes});
     const double ask_s = clock.seconds();
     complete_answers(asked.questions, record.answers);
     record.status = "done";

@@ -34,6 +34,7 @@ Json Record::to_json() const {
   json["answers"] = Json::array();
   for (const Json& answer : answers) json["answers"].push_back(answer);
   json["notes"] = notes;
+  if (!task_notes.empty()) json["task_notes"] = task_notes;
   return json;
 }
 
@@ -61,6 +62,7 @@ Record Record::from_json(const Json& json, const std::string& where) {
   record.seconds = field(json, "seconds", Type::object, where);
   for (const Json& answer : field(json, "answers", Type::array, where)) record.answers.push_back(answer);
   record.notes = field(json, "notes", Type::object, where);
+  if (json.contains("task_notes")) record.task_notes = field(json, "task_notes", Type::object, where);
   return record;
 }
 

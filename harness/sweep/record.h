@@ -33,6 +33,8 @@ struct Record {
   std::vector<Json> answers;
   // The method's notes: counts of numerical fallbacks and the like
   Json notes = Json::object();
+  // What the task says of the document as a whole, e.g. heads: numbers per layer and KV head. Not in older records.
+  Json task_notes = Json::object();
 
   Json to_json() const;
   // Throws Error(kData) naming the missing field.
