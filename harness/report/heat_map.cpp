@@ -186,6 +186,10 @@ std::string draw_line(const std::vector<const HeatPanel*>& line, const Scale& sc
 
 }  // namespace
 
+std::string heat_colour(double share) {
+  return hex(colour_at(share));
+}
+
 std::string render_heat_map(const HeatMap& map) {
   double width = 2 * kSide + svg_text_width(map.title, 14) * 1.05;
   for (const std::string& note : map.notes) width = std::max(width, 2 * kSide + svg_text_width(note, 11) * 0.92);

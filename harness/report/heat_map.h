@@ -46,4 +46,11 @@ std::string render_heat_map(const HeatMap& map);
 // or more stand in different bands.
 std::vector<std::pair<std::string, HeatMap>> heat_maps_of(const Tabulated& tabulated);
 
+// "#440154" for 0 to "#FDE725" for 1, clamped: the colours of the maps.
+std::string heat_colour(double share);
+
+// Task head_errors: the relative error of every head's output, layers from top to bottom, KV heads from left to right,
+// a small map per method and target. One file per table, as (title, SVG).
+std::vector<std::pair<std::string, std::string>> head_maps_of(const Tabulated& tabulated);
+
 }  // namespace kvc

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "harness/report/report.h"
 #include "harness/report/test_records.h"
 
 namespace kvc {
@@ -105,6 +106,53 @@ TEST(HeatMap, EscapesText) {
   const HeatMap map{"a<b", {{"c&d", {{"e<f", {{"g", false, {{1, 2}}}}}}}}, {}};
   const std::string svg = render_heat_map(map);
   for (const char* text : {"a&lt;b", "c&amp;d", "e&lt;f"}) EXPECT_THAT(svg, HasSubstr(text));
+}
+
+// Two documents of one cell, 2 layers of 3 heads.
+Record with_heads(const std::string& method, const std::string& document, const Json& errors) {
+  Record record;
+  record.cell = Json{{"model", {{"name", "m"}}},
+                     {"dataset", {{"name", "d"}}},
+                     {"task", {{"name", "head_errors"}}},
+                     {"queries", nullptr},
+                     {"method", {{"name", method}}},
+                     {"target", 0.1},
+                     {"seed", 7}};
+  record.cell_id = stable_hash(canonical_json(record.cell));
+  record.document_id = document;
+  record.status = "done";
+  record.answers = {{{"question_id", "q"}, {"output_relative", 0.5}, {"cosine", 0.25}, {"mass_relative", 0.125}}};
+  record.task_notes = {{"heads", {{"output_relative", errors}}}};
+  return record;
+}
+
+TEST(HeadMap, ShowsTheMeanOverDocuments) {
+  const std::vector<Record> records = {with_heads("h2o", "a", {{0.0, 0.5, 1.0}, {0.0, 0.0, 0.0}}),
+                                       with_heads("h2o", "b", {{1.0, 0.5, 3.0}, {0.0, 0.0, 0.0}})};
+  const Tabulated t = tabulate(records);
+  const CellSummary& cell = *t.tables.at(0).rows.at(0).cells.at(0);
+  EXPECT_EQ(cell.heads, (Json{{"output_relative", {{0.5, 0.5, 2.0}, {0.0, 0.0, 0.0}}}}));
+  EXPECT_EQ(cell.metrics[0].estimate.mean, 0.5);
+  EXPECT_EQ(report_json(t).at("tables")[0].at("rows")[0].at("cells")[0].at("heads"), cell.heads);
+  const auto maps = head_maps_of(t);
+  ASSERT_EQ(maps.size(), 1u);
+  EXPECT_EQ(maps[0].first, "m d");
+  EXPECT_EQ(count(maps[0].second, heat_colour(0.5) + "\"/>"), 2u);
+  EXPECT_GE(count(maps[0].second, heat_colour(1.0) + "\"/>"), 1u);  // an error above 1 has the last colour
+  EXPECT_THAT(maps[0].second, HasSubstr(">0.500<"));                // the mean, 3 / 6
+  EXPECT_THAT(maps[0].second, HasSubstr("2 layers from top to bottom, 3 KV heads"));
+  EXPECT_THAT(report_markdown(t, "x"), HasSubstr("(report_heads.svg)"));
+}
+
+TEST(HeadMap, ListsOfAnotherShapeAreLeftOut) {
+  for (const Json& wrong : {Json{{0.5}}, Json("x"), Json::array(), Json{{0.5, "x", 1.0}, {0.0, 0.0, 0.0}}}) {
+    const Tabulated t =
+        tabulate({with_heads("h2o", "a", {{0.0, 0.5, 1.0}, {0.0, 0.0, 0.0}}), with_heads("h2o", "b", wrong)});
+    EXPECT_TRUE(t.tables.at(0).rows.at(0).cells.at(0)->heads.is_null()) << wrong;
+    EXPECT_TRUE(head_maps_of(t).empty());
+    EXPECT_TRUE(head_maps_of(tabulate({with_heads("h2o", "a", wrong)})).empty() || wrong == Json{{0.5}}) << wrong;
+  }
+  EXPECT_TRUE(head_maps_of(tabulate(test_records::make({}))).empty());
 }
 
 }  // namespace

@@ -58,6 +58,13 @@ std::vector<std::pair<std::string, std::string>> depth_files(const Tabulated& ta
   return files;
 }
 
+std::vector<std::pair<std::string, std::string>> head_files(const Tabulated& tabulated) {
+  auto files = head_maps_of(tabulated);
+  for (auto& [name, svg] : files)
+    name = files.size() == 1 ? "report_heads.svg" : "report_heads_" + file_part(name) + ".svg";
+  return files;
+}
+
 std::string heading(const Table& table, bool with_model) {
   return fmt::format("{}{}, {}", with_model ? table.model_label + ": " : "", table.dataset_label, table.task_label);
 }
@@ -213,6 +220,8 @@ std::string report_markdown(const Tabulated& tabulated, const std::string& name)
     text += fmt::format("\n![accuracy against kept cache]({})\n", file);
   for (const auto& [file, svg] : depth_files(tabulated))
     text += fmt::format("\n![accuracy by depth and ratio]({})\n", file);
+  for (const auto& [file, svg] : head_files(tabulated))
+    text += fmt::format("\n![error of every head's output]({})\n", file);
   return text + compose(tabulated, Form{true});
 }
 
@@ -227,6 +236,7 @@ void write_report(const std::string& results_folder, const Json& defaults) {
   const std::string name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
   for (const auto& [file, svg] : plot_files(tabulated)) write_file_atomically((folder / file).string(), svg);
   for (const auto& [file, svg] : depth_files(tabulated)) write_file_atomically((folder / file).string(), svg);
+  for (const auto& [file, svg] : head_files(tabulated)) write_file_atomically((folder / file).string(), svg);
   write_file_atomically((folder / "report.csv").string(), report_csv(tabulated));
   write_file_atomically((folder / "report_pairs.csv").string(), report_pairs_csv(tabulated));
   write_file_atomically((folder / "report.md").string(), report_markdown(tabulated, name));

@@ -12,9 +12,10 @@ constexpr int kReportVersion = 2;       // of report.json
 constexpr size_t kTerminalWidth = 100;  // where nobody says how wide it is
 
 // Writes report.json (schema: results/README.md), report.md, report.csv, report_pairs.csv, report.svg and, where
-// answers have a depth, report_depth.svg (report_<model>.svg, report_depth_<model>.svg when there are several models)
-// into the folder, each atomically. `defaults` as in tabulate.h: with them, labels also show options that differ from
-// their default. Throws Error(kData) when the folder or its records cannot be read or the files cannot be written.
+// answers have a depth, report_depth.svg (report_<model>.svg, report_depth_<model>.svg when there are several models),
+// report_heads.svg for task head_errors (report_heads_<model>_<dataset>.svg when there are several tables) into the
+// folder, each atomically. `defaults` as in tabulate.h: with them, labels also show options that differ from their
+// default. Throws Error(kData) when the folder or its records cannot be read or the files cannot be written.
 void write_report(const std::string& results_folder, const Json& defaults = nullptr);
 
 // The tables as printed to a terminal of `width` columns; a table that is wider is split into several.

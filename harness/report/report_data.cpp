@@ -70,16 +70,18 @@ Json sizes_json(const SizeSummary& s) {
 }
 
 Json cell_json(const CellSummary& cell) {
-  return Json{{"target", cell.target},
-              {"cell_ids", cell.cell_ids},
-              {"n_done", cell.n_done},
-              {"n_failed", cell.n_failed},
-              {"n_missing", cell.n_missing},
-              {"first_error", cell.first_error.empty() ? Json(nullptr) : Json(cell.first_error)},
-              {"metrics", metrics_json(cell)},
-              {"sizes", sizes_json(cell.sizes)},
-              {"seconds", Json{{"compaction_shared_s", or_null(cell.compaction_shared_s)},
-                               {"compaction_s", or_null(cell.compaction_s)}}}};
+  Json json = Json{{"target", cell.target},
+                   {"cell_ids", cell.cell_ids},
+                   {"n_done", cell.n_done},
+                   {"n_failed", cell.n_failed},
+                   {"n_missing", cell.n_missing},
+                   {"first_error", cell.first_error.empty() ? Json(nullptr) : Json(cell.first_error)},
+                   {"metrics", metrics_json(cell)},
+                   {"sizes", sizes_json(cell.sizes)},
+                   {"seconds", Json{{"compaction_shared_s", or_null(cell.compaction_shared_s)},
+                                    {"compaction_s", or_null(cell.compaction_s)}}}};
+  if (!cell.heads.is_null()) json["heads"] = cell.heads;
+  return json;
 }
 
 const char* role_name(Role role) {

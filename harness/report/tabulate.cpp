@@ -187,6 +187,46 @@ const CellData* untargeted_of(const TableData& table, const std::string& method)
   return nullptr;
 }
 
+// Adds `other` to `total`, list by list; false where their shapes differ or something is no number.
+bool add_lists(Json& total, const Json& other) {
+  if (total.is_number() && other.is_number()) {
+    total = total.get<double>() + other.get<double>();
+    return true;
+  }
+  if (!total.is_array() || !other.is_array() || total.size() != other.size()) return false;
+  for (size_t i = 0; i < total.size(); ++i) {
+    if (!add_lists(total[i], other[i])) return false;
+  }
+  return true;
+}
+
+void divide_lists(Json& total, double count) {
+  if (total.is_number()) total = total.get<double>() / count;
+  if (!total.is_array()) return;
+  for (Json& item : total) divide_lists(item, count);
+}
+
+// Means over documents of what task head_errors notes; null where there is nothing, or not of one shape.
+Json heads_of(const CellData& cell) {
+  Json heads;
+  double count = 0;
+  for (const Judged& judged : cell.records) {
+    const Json own = judged.failed ? Json() : judged.record->task_notes.value("heads", Json());
+    if (!own.is_object()) continue;
+    count += 1;
+    if (heads.is_null()) {
+      heads = own;
+      continue;
+    }
+    for (auto& [name, list] : heads.items()) {
+      if (!own.contains(name) || !add_lists(list, own.at(name))) return nullptr;
+    }
+  }
+  if (heads.is_null()) return nullptr;
+  for (auto& [name, list] : heads.items()) divide_lists(list, count);
+  return heads;
+}
+
 CellSummary summarize(const CellData& cell, const TableData& table) {
   CellSummary summary;
   summary.target = cell.target;
@@ -212,6 +252,7 @@ CellSummary summarize(const CellData& cell, const TableData& table) {
         {document, seed, id, own.values, own.depth_fraction, cell.context_tokens.at({document, seed})});
   }
   summary.sizes = sizes_of(cell);
+  summary.heads = heads_of(cell);
   summary.compaction_shared_s = sum(cell, &Record::seconds, "compaction_shared_s").mean();
   summary.compaction_s = sum(cell, &Record::seconds, "compaction_s").mean();
   return summary;

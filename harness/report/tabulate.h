@@ -52,6 +52,9 @@ struct CellSummary {
   std::vector<MetricSummary> metrics;     // as metrics_of_task
   std::vector<ScoredQuestion> questions;  // by document, seed, question
   SizeSummary sizes;
+  // Task head_errors: {output_relative, cosine, mass_relative, bias_at_bound}, each a list of layers of lists of KV
+  // heads, means over documents; null elsewhere.
+  Json heads;
   std::optional<double> compaction_shared_s, compaction_s;  // mean per document
 };
 
