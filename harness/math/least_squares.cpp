@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "harness/core/error.h"
 
@@ -15,6 +17,15 @@ namespace {
 constexpr int64_t kBlockRows = 512;  // in float64 at a time: with a few hundred columns they stay within a core's cache
 constexpr int64_t kPanels = 4;
 constexpr int64_t kSmallestPanel = 64;
+// From so many columns on the Gram matrix is tried in float32: below, float64 costs too little to matter.
+constexpr int64_t kQuickColumns = 192;
+constexpr int64_t kQuickPanels = 12;
+constexpr int64_t kQuickRows = 4096;  // summed in float32 before they are added in float64
+// Refinement of a float32 factor: the most steps, the part of the last one that may remain, and what may be left of the
+// solution's error.
+constexpr int kMostRefinements = 3;
+constexpr double kSlowest = 0.2;
+constexpr double kQuickError = 3e-6;
 
 Error broken(const std::string& fact) {
   return Error(ErrorKind::kInternal, fact, "least squares", "this is a bug of the program; please report it");
@@ -60,6 +71,48 @@ struct Moments {
   }
 };
 
+// Upper panels of A^T A on float32 input as it is, the rest by symmetry. (t,t) float32.
+at::Tensor quick_gram(const at::Tensor& a) {
+  const int64_t n = a.size(0), t = a.size(1);
+  const int64_t width = std::max(kSmallestPanel, (t + kQuickPanels - 1) / kQuickPanels);
+  const bool one_sum = n <= kQuickRows;
+  at::Tensor sum = at::empty({t, t}, a.options()), total;
+  if (!one_sum) total = at::zeros({t, t}, a.options().dtype(at::kDouble));
+  for (int64_t first = 0; first < n; first += kQuickRows) {
+    const at::Tensor rows = a.narrow(0, first, std::min(kQuickRows, n - first));
+    for (int64_t panel = 0; panel < t; panel += width) {
+      const int64_t here = std::min(width, t - panel);
+      at::Tensor out = sum.narrow(0, panel, here).narrow(1, panel, t - panel);
+      at::mm_out(out, rows.narrow(1, panel, here).t(), rows.narrow(1, panel, t - panel));
+    }
+    if (!one_sum) total.add_(sum);
+  }
+  if (!one_sum) sum = total.to(at::kFloat);
+  for (int64_t panel = 0; panel < t; panel += width) {
+    const int64_t here = std::min(width, t - panel), behind = t - panel - here;
+    if (behind == 0) break;
+    sum.narrow(0, panel + here, behind)
+        .narrow(1, panel, here)
+        .copy_(sum.narrow(0, panel, here).narrow(1, panel + here, behind).t());
+  }
+  return sum;
+}
+
+// Of a factored matrix with no eigenvalue above `largest`: whether the smallest, estimated by three steps of inverse
+// iteration, is above the cut-off.
+template <class Solve>
+bool above_cutoff(const Solve& solve, int64_t t, const at::TensorOptions& options, double largest) {
+  // A fixed start without symmetry; inverse iteration turns it towards the smallest eigenvector.
+  at::Tensor u = at::arange(1, t + 1, options).mul_(0.618).sin_().add_(0.1).unsqueeze_(1);
+  double inverse_eigenvalue = 0;
+  for (int step = 0; step < 3; ++step) {
+    u = u / u.norm();
+    u = solve(u);
+    inverse_eigenvalue = u.norm().template item<double>();
+  }
+  return inverse_eigenvalue * kRankCutoff * kRankCutoff * largest < 1.0;
+}
+
 // The lower Cholesky factor of a positive definite matrix; undefined where the matrix is singular to working accuracy,
 // judged by an estimate of its smallest eigenvalue from three steps of inverse iteration.
 at::Tensor well_conditioned_factor(const at::Tensor& gram) {
@@ -68,15 +121,8 @@ at::Tensor well_conditioned_factor(const at::Tensor& gram) {
   const double largest = gram.abs().sum(1).max().item<double>();  // no eigenvalue is larger
   const double diagonal = factor.diagonal().min().item<double>();
   if (!(diagonal * diagonal > kRankCutoff * kRankCutoff * largest)) return {};
-  // A fixed start without symmetry; inverse iteration turns it towards the smallest eigenvector.
-  at::Tensor u = at::arange(1, gram.size(0) + 1, gram.options()).mul_(0.618).sin_().add_(0.1).unsqueeze_(1);
-  double inverse_eigenvalue = 0;
-  for (int step = 0; step < 3; ++step) {
-    u = u / u.norm();
-    u = at::cholesky_solve(u, factor);
-    inverse_eigenvalue = u.norm().item<double>();
-  }
-  if (!(inverse_eigenvalue * kRankCutoff * kRankCutoff * largest < 1.0)) return {};
+  const auto solve = [&factor = factor](const at::Tensor& u) { return at::cholesky_solve(u, factor); };
+  if (!above_cutoff(solve, gram.size(0), gram.options(), largest)) return {};
   return factor;
 }
 
@@ -109,29 +155,97 @@ struct SymmetricSolver {
   }
 };
 
+// A float32 Gram matrix's factor after its rows and columns are scaled to a diagonal of ones: it inverts well enough
+// for refinement steps to do the rest, wherever columns are not too close to dependent.
+struct QuickSolver {
+  at::Tensor factor;  // (t,t) float32 or undefined
+  at::Tensor scale;   // (t,1) float32, 1 / norm of each column
+
+  explicit QuickSolver(const at::Tensor& gram) : scale(gram.diagonal().rsqrt().unsqueeze(1)) {
+    const auto [lower, info] = at::linalg_cholesky_ex(gram * scale * scale.t());
+    if (info.item<int>() != 0) return;
+    factor = lower;
+    const double largest = gram.abs().sum(1).max().item<double>();
+    const auto inverse = [this](const at::Tensor& u) { return solve(u); };
+    if (!above_cutoff(inverse, gram.size(0), gram.options().dtype(at::kDouble), largest)) factor = at::Tensor();
+  }
+  at::Tensor solve(const at::Tensor& b) const {
+    return at::cholesky_solve(b.to(at::kFloat) * scale, factor).mul_(scale).to(at::kDouble);
+  }
+};
+
+// B - A x and what it says, in float64.
+struct Remainder {
+  at::Tensor gradient;  // A^T (B - A x)
+  double squared = 0;   // ||B - A x||^2
+
+  Remainder(const at::Tensor& a, const at::Tensor& b, const at::Tensor& x)
+      : gradient(at::zeros({a.size(1), b.size(1)}, x.options())) {
+    const int64_t t = a.size(1), m = b.size(1);
+    for_each_block(a, b, [&](const at::Tensor& joined) {
+      const at::Tensor rows = joined.narrow(1, 0, t), residual = joined.narrow(1, t, m);
+      residual.addmm_(rows, x, /*beta=*/1, /*alpha=*/-1);
+      squared += residual.square().sum().item<double>();
+      gradient.addmm_(rows.t(), residual);
+    });
+  }
+};
+
+// At least as many rows as columns, by a float32 Gram matrix and refinement with residuals in float64. Nothing where it
+// does not converge fast: float64 then has to do it.
+std::optional<LeastSquares> solve_quickly(const at::Tensor& a, const at::Tensor& b, const at::Tensor& gram) {
+  const QuickSolver solver(gram);
+  if (!solver.factor.defined()) return std::nullopt;
+  at::Tensor x = solver.solve(at::mm(a.t(), b));
+  double last = x.norm().item<double>();
+  for (int refinement = 0; refinement < kMostRefinements; ++refinement) {
+    const Remainder remainder(a, b, x);
+    const at::Tensor step = solver.solve(remainder.gradient);
+    x = x + step;
+    const double length = step.norm().item<double>(), size = x.norm().item<double>();
+    if (!std::isfinite(length) || length > kSlowest * last) return std::nullopt;
+    // Each step leaves of the error what it left of the one before.
+    if (length == 0 || length * (length / last) <= kQuickError * size) {
+      LeastSquares result;
+      result.solution = x;
+      // ||B - A (x before + step)||^2 with |A step|^2 = step . gradient up to the factor's rounding.
+      const double gain = (step * remainder.gradient).sum().item<double>();
+      result.residual_norm = std::sqrt(std::max(0.0, remainder.squared - gain));
+      result.rank = a.size(1);
+      return result;
+    }
+    last = length;
+  }
+  return std::nullopt;
+}
+
 // At least as many rows as columns. The refinement step brings the error of the normal equations from the square of the
 // condition number down towards that of an orthogonal factorisation.
 LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b, const Moments& moments) {
-  const int64_t t = a.size(1), m = b.size(1);
   const SymmetricSolver solver(moments.gram);
   const at::Tensor start = solver.solve(moments.moment);
-  const at::Tensor gradient = at::zeros_like(moments.moment);  // A^T (B - A start)
-  double squared_residual = 0;
-  for_each_block(a, b, [&](const at::Tensor& joined) {
-    const at::Tensor rows = joined.narrow(1, 0, t), residual = joined.narrow(1, t, m);
-    residual.addmm_(rows, start, /*beta=*/1, /*alpha=*/-1);
-    squared_residual += residual.square().sum().item<double>();
-    gradient.addmm_(rows.t(), residual);
-  });
-  const at::Tensor step = solver.solve(gradient);
+  const Remainder remainder(a, b, start);
+  const at::Tensor step = solver.solve(remainder.gradient);
   LeastSquares result;
   result.solution = start + step;
   // ||B - A (start + step)||^2, both corrections being of the size of rounding.
-  squared_residual += (step * (at::mm(moments.gram, step) - 2 * gradient)).sum().item<double>();
-  result.residual_norm = std::sqrt(squared_residual < 0 ? 0.0 : squared_residual);
+  const double squared =
+      remainder.squared + (step * (at::mm(moments.gram, step) - 2 * remainder.gradient)).sum().item<double>();
+  result.residual_norm = std::sqrt(squared < 0 ? 0.0 : squared);
   result.rank = solver.rank;
   result.solver = solver.kind();
   return result;
+}
+
+bool is_quick(const at::Tensor& a, int64_t t) {
+  return t >= kQuickColumns && a.size(0) >= t && a.scalar_type() == at::kFloat;
+}
+
+LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b) {
+  if (is_quick(a, a.size(1))) {
+    if (std::optional<LeastSquares> quick = solve_quickly(a, b, quick_gram(a))) return *std::move(quick);
+  }
+  return solve_tall(a, b, Moments(a, b));
 }
 
 // Fewer rows than columns: X = A^T (A A^T)^+ B, refined once.
@@ -165,7 +279,7 @@ LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b) {
     result.solution = at::zeros({t, rhs.size(1)}, rhs.options());
     result.residual_norm = rhs.numel() == 0 ? 0.0 : rhs.to(at::kDouble).norm().item<double>();
   } else {
-    result = a.size(0) >= t ? solve_tall(a, rhs, Moments(a, rhs)) : solve_wide(a, rhs);
+    result = a.size(0) < t ? solve_wide(a, rhs) : solve_tall(a, rhs);
   }
   if (!std::isfinite(result.residual_norm)) throw broken("the data of a least-squares fit are not finite");
   result.solution = result.solution.to(at::kFloat);
@@ -204,6 +318,15 @@ NormalEquations::NormalEquations(const at::Tensor& a, const at::Tensor& y) {
   check_system(a, y);
   a_ = a;
   y_ = y.reshape({-1, 1});
+  if (is_quick(a, a.size(1))) {
+    quick_gram_ = quick_gram(a);
+  } else {
+    form();
+  }
+}
+
+void NormalEquations::form() const {
+  if (gram_.defined()) return;
   const Moments moments(a_, y_);
   gram_ = moments.gram;
   moment_ = moments.moment;
@@ -238,16 +361,28 @@ BoxedFit NormalEquations::fit_box(int64_t k, const BoxSettings& settings) const 
     fit.residual_norm = y_.to(at::kDouble).norm().item<double>();
     return fit;
   }
-  Moments moments;
-  moments.gram = gram_.narrow(0, 0, k).narrow(1, 0, k).contiguous();
-  moments.moment = moment_.narrow(0, 0, k);
   const at::Tensor a = a_.narrow(1, 0, k);
+  std::optional<LeastSquares> quick;
+  Moments moments;
+  if (quick_gram_.defined() && is_quick(a, k)) {
+    const at::Tensor gram = quick_gram_.narrow(0, 0, k).narrow(1, 0, k);
+    quick = solve_quickly(a, y_, gram);
+    if (quick && settings.iterations > 0) {
+      moments.gram = gram.to(at::kDouble).contiguous();
+      moments.moment = at::mm(a.t(), y_).to(at::kDouble);
+    }
+  }
+  if (!quick) {
+    form();
+    moments.gram = gram_.narrow(0, 0, k).narrow(1, 0, k).contiguous();
+    moments.moment = moment_.narrow(0, 0, k);
+  }
   const std::optional<double> upper = settings.upper;
   const auto clamp = [&](const at::Tensor& w) {
     return at::clamp(w, settings.lower, upper ? std::optional<at::Scalar>(*upper) : std::nullopt);
   };
 
-  const LeastSquares start = a.size(0) >= k ? solve_tall(a, y_, moments) : solve_wide(a, y_);
+  const LeastSquares start = quick ? *quick : a.size(0) >= k ? solve_tall(a, y_, moments) : solve_wide(a, y_);
   fit.rank = start.rank;
   fit.solver = start.solver;
   if (!std::isfinite(start.residual_norm)) throw broken("the data of a box-constrained fit are not finite");
@@ -321,6 +456,7 @@ BoxedFit NormalEquations::fit_active_set(int64_t k, const BoxSettings& settings)
   BoxedFit fit = fit_box(k, settings);
   if (k == 0) return fit;
   constexpr int kMostSteps = 200;
+  form();
   const at::Tensor gram = gram_.narrow(0, 0, k).narrow(1, 0, k).contiguous();
   const at::Tensor moment = moment_.narrow(0, 0, k);
   const double upper = settings.upper.value_or(std::numeric_limits<double>::infinity());

@@ -2,9 +2,12 @@
 //
 // Letters: A (n,t) one row per equation, B (n,m) or y (n) right-hand sides, G = A^T A (t,t).
 //
-// Data are float32; products and solves are float64, so that the squared condition number of G costs nothing that
-// float32 data had: singular values down to kRankCutoff of the largest are resolved, those below are noise of the data
-// and are left out.
+// Data are float32. Up to 191 columns products and solves are float64, so that the squared condition number of G costs
+// nothing that float32 data had: singular values down to kRankCutoff of the largest are resolved, those below are noise
+// of the data and are left out. From 192 on G and its factor are tried in float32, at half the cost, and the solution
+// is refined with residuals in float64 until an estimate of its relative error is below 3e-6 (one step as a rule, three
+// at most). Where steps do not shrink fivefold (condition number of the normed columns in the thousands) float64 does
+// all of it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,7 +22,7 @@ namespace kvc {
 inline constexpr double kRankCutoff = 1e-6;
 
 enum class LeastSquaresSolver : std::uint8_t {
-  kCholesky,      // of the Gram matrix, one step of iterative refinement
+  kCholesky,      // of the Gram matrix, with iterative refinement
   kEigenvectors,  // the fallback: rank-revealing, minimum-norm solution
 };
 
@@ -31,8 +34,10 @@ struct LeastSquares {
 };
 
 // argmin_X ||A X - B||_F; where it is not unique (n < t, dependent columns) the X of smallest norm. A, B float32 on one
-// device. Cost 2 n t min(n,t) flops in float64 for the Gram matrix (five eighths of it, by symmetry, where n >= t) and
-// min(n,t)^3 / 3; the fallback about 10 min(n,t)^3. Where n >= t only a few hundred rows are in float64 at a time.
+// device. Cost, where n >= t >= 192 and columns are not close to dependent: 1.1 n t^2 flops in float32 for the Gram
+// matrix, t^3 / 3 for its factor, 4 n t m in float64 a refinement step. Else 2 n t min(n,t) in float64 (five eighths of
+// it, by symmetry, where n >= t) and min(n,t)^3 / 3; the eigenvectors about 10 min(n,t)^3. Where n >= t only a few
+// hundred rows are in float64 at a time. Memory beyond A: 8 t^2 bytes in float32, 24 t^2 in float64.
 // Throws Error(kInternal) on non-finite input or shapes that contradict each other.
 LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b);
 
@@ -61,7 +66,9 @@ struct BoxedFit {
 };
 
 // The normal equations of min ||A w - y||, formed once and solved for any number of leading columns: the Gram matrix of
-// the first k columns is the leading block of the whole one. Holds G in float64 and shares A: 8 t^2 + 4 n t bytes.
+// the first k columns is the leading block of the whole one. Holds G (float32: 4 t^2 bytes; float64 where that does not
+// do: 8 t^2) and shares A.
+// Not to be shared by threads: float64 is formed when first needed.
 class NormalEquations {
  public:
   // A (n,t), y (n); float32.
@@ -79,10 +86,13 @@ class NormalEquations {
   BoxedFit fit_active_set(int64_t k, const BoxSettings& settings) const;
 
  private:
-  at::Tensor a_;       // (n,t) float32
-  at::Tensor y_;       // (n,1) float32
-  at::Tensor gram_;    // (t,t) float64
-  at::Tensor moment_;  // (t,1) float64, A^T y
+  void form() const;
+
+  at::Tensor a_;               // (n,t) float32
+  at::Tensor y_;               // (n,1) float32
+  at::Tensor quick_gram_;      // (t,t) float32, or undefined
+  mutable at::Tensor gram_;    // (t,t) float64
+  mutable at::Tensor moment_;  // (t,1) float64, A^T y
 };
 
 }  // namespace kvc

@@ -49,18 +49,21 @@ TEST_P(AgainstSvd, SameSolutionAndResidual) {
   const at::Tensor b = normal({n, 5}, 9).to(at::kFloat);
   const LeastSquares found = least_squares(a, b);
   const at::Tensor judge = svd_solution(a, b);
-  // float32 storage alone gives 6e-8; the normal equations add condition^2 * 1e-16, reduced by one refinement.
-  EXPECT_LT(relative_error(found.solution, judge), condition <= 1e4 ? 3e-7 : 3e-5) << "condition " << condition;
+  // float32 storage alone gives 6e-8; the normal equations add condition^2 * 1e-16, reduced by one refinement. From 192
+  // columns on 3e-6 is what is promised.
+  const double allowed = t >= 192 && n >= t ? 5e-6 : condition <= 1e4 ? 3e-7 : 3e-5;
+  EXPECT_LT(relative_error(found.solution, judge), allowed) << "condition " << condition;
   const double judge_residual = (at::mm(a.to(at::kDouble), judge) - b.to(at::kDouble)).norm().item<double>();
-  EXPECT_NEAR(found.residual_norm, judge_residual, 1e-7 * b.norm().item<double>());
+  EXPECT_NEAR(found.residual_norm, judge_residual, (allowed > 1e-6 ? 1e-6 : 1e-7) * b.norm().item<double>());
   EXPECT_EQ(found.rank, std::min(n, t));
   EXPECT_EQ(found.solver, LeastSquaresSolver::kCholesky);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AgainstSvd,
                          testing::Values(Case{200, 1, 1}, Case{200, 50, 10}, Case{300, 130, 1e3}, Case{300, 300, 1e2},
-                                         Case{900, 257, 1e4}, Case{400, 60, 1e5}, Case{40, 90, 10},
-                                         Case{100, 300, 1e3}));
+                                         Case{900, 257, 1e4}, Case{400, 60, 1e5}, Case{40, 90, 10}, Case{100, 300, 1e3},
+                                         Case{1500, 400, 300}, Case{5000, 200, 1e3}, Case{700, 250, 2e3},
+                                         Case{600, 192, 3e4}));
 
 TEST(LeastSquares, DependentColumnsGiveTheMinimumNormSolution) {
   const at::Tensor part = normal({80, 10}, 1).to(at::kFloat);
@@ -94,6 +97,32 @@ TEST(LeastSquares, ResidualIsOrthogonalToTheColumns) {
   const LeastSquares found = least_squares(a, b);
   const at::Tensor residual = at::mm(a.to(at::kDouble), found.solution.to(at::kDouble)) - b.to(at::kDouble);
   EXPECT_LT(at::mm(a.to(at::kDouble).t(), residual).abs().max().item<double>(), 1e-5);
+}
+
+// Attention tables have columns of very different size, and some hardly differ from others.
+TEST(LeastSquares, ColumnsOfDifferentSizeAndNearCopies) {
+  at::Tensor a = at::exp(normal({1200, 220}, 5) * 2).to(at::kFloat);
+  a.mul_(at::pow(10.0, at::linspace(0, -3, 220, a.options())));
+  const at::Tensor b = normal({1200, 3}, 6).to(at::kFloat);
+  EXPECT_LT(relative_error(least_squares(a, b).solution, svd_solution(a, b)), 1e-5);
+  for (const double difference : {1e-2, 1e-3, 1e-4}) {  // the last is beyond a float32 Gram matrix
+    at::Tensor twins = a.clone();
+    twins.narrow(1, 10, 1).copy_(a.narrow(1, 0, 1) * (1 + difference * at::sin(a.narrow(1, 3, 1))));
+    const LeastSquares found = least_squares(twins, b);
+    EXPECT_LT(relative_error(found.solution, svd_solution(twins, b)), 1e-4) << difference;
+    EXPECT_EQ(found.rank, 220);
+  }
+  at::Tensor copies = a.clone();
+  copies.narrow(1, 219, 1).copy_(a.narrow(1, 218, 1));
+  const LeastSquares found = least_squares(copies, b);
+  EXPECT_EQ(found.solver, LeastSquaresSolver::kEigenvectors);
+  EXPECT_EQ(found.rank, 219);
+}
+
+TEST(LeastSquares, ManyColumnsThatAreNotFiniteAreRefused) {
+  at::Tensor a = at::ones({300, 200});
+  a[7][9] = std::nan("");
+  EXPECT_THROW(least_squares(a, at::ones({300})), Error);
 }
 
 TEST(LeastSquares, ZeroMatrixAndEmptyMatrix) {
@@ -192,10 +221,10 @@ TEST(BoxFit, MoreIterationsNeverHurtAndReachTheOptimum) {
 }
 
 TEST(BoxFit, LeadingColumnsEqualASeparateFit) {
-  const at::Tensor a = at::exp(normal({400, 150}, 21)).to(at::kFloat);
+  const at::Tensor a = at::exp(normal({400, 230}, 21)).to(at::kFloat);
   const at::Tensor y = at::exp(normal({400}, 22)).to(at::kFloat);
   const NormalEquations whole(a, y);
-  for (const int64_t k : {0, 1, 63, 64, 100, 150}) {
+  for (const int64_t k : {0, 1, 63, 64, 100, 150, 200, 230}) {
     const BoxSettings box{.lower = 0.05, .upper = 20.0, .iterations = 2, .seed = 4};
     const BoxedFit nested = whole.fit_box(k, box);
     const BoxedFit separate = NormalEquations(a.narrow(1, 0, k), y).fit_box(k, box);
