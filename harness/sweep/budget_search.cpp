@@ -260,7 +260,10 @@ class Search {
     int64_t tokens = 0;
     for (const Document* document : checked_) {
       const std::string name = document->id + " " + key;
-      if (file.find("check", name).is_null()) file.keep("check", name, check_document(*document));
+      if (file.find("check", name).is_null()) {
+        progress_.expect(static_cast<int64_t>(2 * search_.targets.size()));
+        file.keep("check", name, check_document(*document));
+      }
       const Json row = file.find("check", name);
       const size_t wanted = uniform.size();
       if (!row.is_object() || row.value("uniform", Json()).size() != wanted ||
@@ -290,8 +293,10 @@ class Search {
     for (const double target : search_.targets) budgets.push_back(rule->spread({fraction_target(target), lengths}));
     Json uniform = Json::array(), found = Json::array();
     const std::vector<Compaction> made = read.compact(model_, *search_.method.plugin, budgets, search_.seed);
-    for (size_t i = 0; i < made.size(); ++i)
+    for (size_t i = 0; i < made.size(); ++i) {
       (i < search_.targets.size() ? uniform : found).push_back(probe.read(made[i].cache).kl);
+      progress_.measured();
+    }
     return {{"answer_tokens", probe.n_answer_tokens()}, {"uniform", uniform}, {"found", found}};
   }
 
