@@ -2,8 +2,10 @@
 #include "harness/sweep/budget_search.h"
 
 #include <ATen/Parallel.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -153,6 +155,15 @@ TEST_F(BudgetSearchTest, OtherTargetsNeedNoNewCurvesOtherSettingsAnotherFile) {
   other.load_model = [](const ModelConfig&) { return tiny_model(2, at::kFloat, 1024); };
   EXPECT_THAT(error_of([&] { search_budget(other); }), HasSubstr("model is {"));
   EXPECT_EQ(makes(), 2);
+}
+
+TEST_F(BudgetSearchTest, TwoDoNotMeasureIntoOneFile) {
+  const BudgetSearch wanted = search("d.json");
+  const int other = ::open(wanted.curves_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  ASSERT_EQ(::flock(other, LOCK_EX | LOCK_NB), 0);
+  EXPECT_THAT(error_of([&] { search_budget(wanted); }), HasSubstr("another process is measuring into this file"));
+  ::close(other);
+  EXPECT_EQ(makes(), 0);
 }
 
 TEST_F(BudgetSearchTest, RefusesWhatCannotBeDoneBeforeItBegins) {
