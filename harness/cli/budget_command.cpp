@@ -56,6 +56,7 @@ int run(Options& options) {
 Runner declare_budget(CLI::App& app) {
   auto options = std::make_shared<Options>();
   BudgetSearch& search = options->search;
+  search.model.dtype = "float32";  // in bfloat16 rounding moves the answers as much as one head of many does
   CLI::App* command =
       app.add_subcommand("budget", "find each head's part of a budget on documents, for the rule 'proportions'");
   add_model_options(*command, search.model);
