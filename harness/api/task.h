@@ -32,6 +32,16 @@ struct OnlineCompaction {
   const BudgetRule* budget = nullptr;
 };
 
+// Answers that the full cache gave in earlier runs to the same document on the same model, and the place for new ones.
+// `asked` names all else that affects the answer: the question's tokens, the settings of decoding, a version of the
+// task.
+class KeptAnswers {
+ public:
+  virtual ~KeptAnswers() = default;
+  virtual std::optional<Json> find(const Json& asked) = 0;
+  virtual void keep(const Json& asked, const Json& answer) = 0;
+};
+
 struct AskRequest {
   const Model& model;
   const KvCache& cache;  // of the document as the method left it; uncompacted for tasks that compact online
@@ -40,6 +50,7 @@ struct AskRequest {
   const TaskReference* reference = nullptr;  // what reference() returned for this document
   const OnlineCompaction* online = nullptr;  // given to tasks that compact online
   Json* notes = nullptr;  // an object: what a task says of the document as a whole; goes to the record's task_notes
+  KeptAnswers* kept = nullptr;  // for reference(); nullptr: every answer is made anew
 };
 
 class Task {

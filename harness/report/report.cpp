@@ -104,7 +104,10 @@ std::string counts_text(const Tabulated& t) {
   std::string text = fmt::format("{} records: {} done", t.n_records, t.n_done);
   if (t.n_failed > 0) text += fmt::format(", {} failed", t.n_failed);
   if (t.n_missing > 0) text += fmt::format(", {} missing", t.n_missing);
-  return text + ".";
+  text += ".";
+  if (t.n_references > 0)
+    text += fmt::format(" {} reference answers, {} of them kept from before.", t.n_references, t.n_references_kept);
+  return text;
 }
 
 // Both forms have the same parts; they differ in how a heading and a table are written.

@@ -191,6 +191,7 @@ Json report_json(const Tabulated& tabulated) {
                                {"done", tabulated.n_done},
                                {"failed", tabulated.n_failed},
                                {"missing", tabulated.n_missing}}},
+              {"references", Json{{"total", tabulated.n_references}, {"kept", tabulated.n_references_kept}}},
               {"provenance", tabulated.provenance},
               {"tables", tables},
               {"seconds_per_document", stages},

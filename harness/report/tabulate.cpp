@@ -354,6 +354,27 @@ void count(const TableData& table, const Labels& labels, Tabulated& result) {
   }
 }
 
+// All cells of a task share a document's reference answers; what one run made, a later one finds.
+void count_references(const TableData& table, Tabulated& result) {
+  std::map<std::pair<std::string, std::string>, std::pair<int64_t, int64_t>> made;  // all and kept, by document, seed
+  for (const auto& [key, row] : table.rows) {
+    for (const auto& [target, cell] : row.cells) {
+      for (const Judged& judged : cell.records) {
+        const Json notes = judged.record->task_notes.value("references", Json());
+        const auto kept = number(notes, "kept"), fresh = number(notes, "made");
+        if (!kept || !fresh) continue;
+        const std::pair counts{static_cast<int64_t>(*kept + *fresh), static_cast<int64_t>(*kept)};
+        const auto [place, is_new] = made.try_emplace({judged.record->document_id, seed_of(*judged.record)}, counts);
+        if (!is_new) place->second.second = std::min(place->second.second, counts.second);
+      }
+    }
+  }
+  for (const auto& [document, counts] : made) {
+    result.n_references += counts.first;
+    result.n_references_kept += counts.second;
+  }
+}
+
 }  // namespace
 
 std::string target_text(const Json& target) {
@@ -389,6 +410,7 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults) {
     }
     result.tables.push_back(finish(table, labels));
     count(table, labels, result);
+    count_references(table, result);
   }
   result.stages = stage_costs(records, labels);
   result.provenance = distinct_provenance(records);

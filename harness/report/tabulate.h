@@ -101,6 +101,8 @@ struct Tabulated {
   std::vector<std::string> warnings;
   std::vector<Json> provenance;  // distinct {kvc_version, model, hardware...} without times
   int64_t n_records = 0, n_done = 0, n_failed = 0, n_missing = 0;
+  // Answers of full caches that others are compared with, and how many of them came from an earlier run or sweep.
+  int64_t n_references = 0, n_references_kept = 0;
 };
 
 // `defaults` is {"method": {NAME: {OPTION: VALUE}}, "queries": ..., "dataset": ..., "task": ...}, or null: a label

@@ -45,6 +45,7 @@ struct Asked {
   std::vector<Question> questions;
   std::unique_ptr<TaskReference> reference;
   std::optional<std::string> failure;
+  Json notes = Json::object();  // for every record
   double reference_s = 0;
   int64_t question_tokens = 0;
 };
@@ -182,10 +183,11 @@ class DocumentRun {
     if (asked.failure) throw Error(ErrorKind::kData, *asked.failure, "the full cache's own answers", "");
     const OnlineCompaction online{job_.document.text, *cell.method, cell.queries.get(), cell.target, cell.budget.get()};
     const Stopwatch clock;
-    record.answers = cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"),
-                                     asked.reference.get(), cell.task->compacts_online() ? &online : nullptr,
-                                     &record.task_notes});
+    record.answers =
+        cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get(),
+                        cell.task->compacts_online() ? &online : nullptr, &record.task_notes});
     const double ask_s = clock.seconds();
+    record.task_notes.update(asked.notes);
     complete_answers(asked.questions, record.answers);
     record.status = "done";
     record.sizes = sizes(compaction.cache, asked);
@@ -220,7 +222,12 @@ class DocumentRun {
         asked.question_tokens += static_cast<int64_t>(job_.model.tokenizer().encode_text(question.text).size());
       }
       const Stopwatch clock;
-      asked.reference = cell.task->reference({job_.model, *full_, asked.questions, purpose_seed("ask"), nullptr});
+      std::optional<DocumentReferences> kept;
+      if (job_.references != nullptr) kept.emplace(*job_.references, context_.tokens);
+      asked.reference = cell.task->reference({job_.model, *full_, asked.questions, purpose_seed("ask"), nullptr,
+                                              nullptr, nullptr, kept ? &*kept : nullptr});
+      if (kept && kept->n_found() + kept->n_made() > 0)
+        asked.notes["references"] = {{"kept", kept->n_found()}, {"made", kept->n_made()}};
       asked.reference_s = clock.seconds();
     });
     return asked;

@@ -16,6 +16,7 @@
 #include "harness/api/task.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/record.h"
+#include "harness/sweep/reference_store.h"
 
 namespace kvc {
 
@@ -41,6 +42,7 @@ struct DocumentJob {
   std::function<void(const std::string&)> stage;  // what is under way
   // Called with {document_id, queries, seed, notes} of every query source that has notes, e.g. texts it had written.
   std::function<void(const Json&)> keep_texts = {};
+  ReferenceStore* references = nullptr;  // answers of full caches from earlier runs; nullptr: none are kept
 };
 
 // Every cell gives exactly one record, done or failed. What a plug-in or LibTorch throws becomes a failed record.

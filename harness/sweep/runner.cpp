@@ -157,6 +157,9 @@ class SweepRun {
     progress_.note(fmt::format("loading {}", model.config.path));
     const Model loaded = options_.load_model(model.config);
     for (Block* block : blocks) open_block(*block, loaded);
+    const std::string& folder = config_.references;
+    references_.emplace(folder.empty() ? folder_.file("references") : folder, loaded.identity());
+    for (const std::string& warning : references_->warnings()) progress_.note("warning: " + warning);
     for (Block* block : blocks) run_block(*block, loaded);
   }
 
@@ -277,7 +280,7 @@ class SweepRun {
     const auto stage = [&](const std::string& what) { progress_.stage(what); };
     const auto keep_texts = [&](const Json& line) { folder_.append_texts(line); };
     for (auto& [document, cells] : work) {
-      measure_document({model, *document, std::move(cells), provenance, sink, stage, keep_texts});
+      measure_document({model, *document, std::move(cells), provenance, sink, stage, keep_texts, &*references_});
     }
   }
 
@@ -359,7 +362,8 @@ class SweepRun {
   Progress progress_;
   RunSummary summary_;
   std::vector<Block> blocks_;
-  Json documents_;  // documents.json
+  std::optional<ReferenceStore> references_;  // of the model that is loaded
+  Json documents_;                            // documents.json
 };
 
 }  // namespace

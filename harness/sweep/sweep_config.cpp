@@ -19,8 +19,8 @@
 namespace kvc {
 namespace {
 
-const std::vector<std::string> kKeys = {"sweep", "seed",    "results", "proof_tokens", "model", "dataset",
-                                        "task",  "queries", "target",  "budget",       "method"};
+const std::vector<std::string> kKeys = {"sweep",   "seed", "results", "references", "proof_tokens", "model",
+                                        "dataset", "task", "queries", "target",     "budget",       "method"};
 
 class Parser {
  public:
@@ -66,6 +66,13 @@ class Parser {
         config_.results = root_.at("results").get<std::string>();
       } else {
         problems_.add("'results' is no folder name", "/results", "write 'results: FOLDER', or leave it out");
+      }
+    }
+    if (has("references")) {
+      if (root_.at("references").is_string() && !root_.at("references").get<std::string>().empty()) {
+        config_.references = root_.at("references").get<std::string>();
+      } else {
+        problems_.add("'references' is no folder name", "/references", "write 'references: FOLDER', or leave it out");
       }
     }
     if (has("proof_tokens")) {

@@ -29,8 +29,9 @@ struct SweepMethod {
 // Every plug-in is {name, options...} with all defaults written out.
 struct SweepConfig {
   std::string name;
-  std::string path;     // of the file it was read from
-  std::string results;  // folder of the records
+  std::string path;        // of the file it was read from
+  std::string results;     // folder of the records
+  std::string references;  // folder of the full caches' answers; empty: "references" in `results`
   std::vector<std::uint64_t> seeds;
   int64_t proof_tokens = 512;  // article tokens of the self-proof; 0 = the whole article
   std::vector<SweepModel> models;

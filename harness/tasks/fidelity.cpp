@@ -12,6 +12,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "harness/tasks/written_answers.h"
@@ -20,6 +21,8 @@ namespace kvc {
 namespace {
 
 constexpr int64_t kRowsAtATime = 128;
+constexpr int64_t kAnswersVersion =
+    1;  // raised when the same request gives another answer: kept ones are then not read
 
 struct FidelityReference final : TaskReference {
   std::vector<std::string> question_ids;
@@ -76,15 +79,10 @@ class Fidelity final : public Task {
       reference->question_ids.push_back(question.id);
     }
     reference->prompts = make_prompts(model, asks);
-    DecodeSettings settings;
-    settings.max_new_tokens = options_.max_new_tokens;
-    const std::vector<Generation> generations = generate(model, on_full_cache.cache, reference->prompts, settings,
-                                                         question_seeds(on_full_cache.questions, on_full_cache.seed));
-    for (const Generation& generation : generations) {
+    for (const std::vector<int64_t>& tokens : full_answers(on_full_cache, reference->prompts)) {
       const auto prompt = static_cast<int64_t>(reference->answers.size());
-      const bool is_empty = generation.tokens.empty();
-      reference->texts.push_back(model.tokenizer().decode(generation.tokens));
-      reference->answers.push_back({prompt, is_empty ? std::vector<int64_t>{end_token(model)} : generation.tokens});
+      reference->texts.push_back(model.tokenizer().decode(tokens));
+      reference->answers.push_back({prompt, tokens.empty() ? std::vector<int64_t>{end_token(model)} : tokens});
     }
     reference->hidden = continuation_hidden(model, on_full_cache.cache, reference->prompts, reference->answers);
     return reference;
@@ -115,6 +113,53 @@ class Fidelity final : public Task {
   }
 
  private:
+  // The full cache's own greedy answers: those that are kept, and the others written together.
+  std::vector<std::vector<int64_t>> full_answers(const AskRequest& request,
+                                                 const std::vector<std::vector<int64_t>>& prompts) const {
+    DecodeSettings settings;
+    settings.max_new_tokens = options_.max_new_tokens;
+    std::vector<std::vector<int64_t>> answers(prompts.size());
+    std::vector<size_t> missing;
+    std::vector<std::vector<int64_t>> to_ask;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const auto kept =
+          request.kept == nullptr ? std::nullopt : request.kept->find(asked(request, prompts[i], settings));
+      if (kept && read_tokens(*kept, request.model, answers[i])) continue;
+      missing.push_back(i);
+      to_ask.push_back(prompts[i]);
+    }
+    if (missing.empty()) return answers;
+    const std::vector<Generation> made = generate(request.model, request.cache, to_ask, settings,
+                                                  std::vector<std::uint64_t>(missing.size(), request.seed));
+    for (size_t m = 0; m < missing.size(); ++m) {
+      answers[missing[m]] = made[m].tokens;
+      if (request.kept != nullptr)
+        request.kept->keep(asked(request, to_ask[m], settings), {{"tokens", made[m].tokens}});
+    }
+    return answers;
+  }
+
+  // All that a greedy answer depends on besides model and document; the seed is not among it.
+  static Json asked(const AskRequest& request, const std::vector<int64_t>& prompt, const DecodeSettings& settings) {
+    return {{"what", "greedy answer"},
+            {"version", kAnswersVersion},
+            {"prompt", prompt},
+            {"decode", settings.to_json()},
+            {"end_tokens", request.model.tokenizer().end_ids()}};
+  }
+
+  // False, and nothing read, where the kept answer is no list of at most max_new_tokens tokens of this model.
+  bool read_tokens(const Json& kept, const Model& model, std::vector<int64_t>& tokens) const {
+    if (!kept.is_object() || !kept.contains("tokens") || !kept.at("tokens").is_array()) return false;
+    const Json& list = kept.at("tokens");
+    const bool fits = static_cast<int64_t>(list.size()) <= options_.max_new_tokens &&
+                      std::all_of(list.begin(), list.end(), [&](const Json& token) {
+                        return token.is_number_integer() && token >= 0 && token < model.spec().vocab_size;
+                      });
+    if (fits) tokens = list.get<std::vector<int64_t>>();
+    return fits;
+  }
+
   static int64_t end_token(const Model& model) {
     const std::vector<int64_t> ends = model.tokenizer().end_ids();
     if (ends.empty()) throw Error(ErrorKind::kInternal, "an answer ended, but the tokenizer has no end token", "", "");
