@@ -595,7 +595,14 @@ TEST_P(EveryTask, LeavesTheCacheUntouched) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Registered, EveryTask, ::testing::ValuesIn(Registry<Task>::instance().names()),
+// Tasks that compact while they write have no finished cache to be asked over (online_writer_test.cpp).
+std::vector<std::string> tasks_over_a_cache() {
+  std::vector<std::string> names = Registry<Task>::instance().names();
+  std::erase_if(names, [](const std::string& name) { return make_task(name)->compacts_online(); });
+  return names;
+}
+
+INSTANTIATE_TEST_SUITE_P(Registered, EveryTask, ::testing::ValuesIn(tasks_over_a_cache()),
                          [](const auto& test) { return test.param; });
 
 }  // namespace
