@@ -337,7 +337,7 @@ TEST(OnlineWritingOnARealModel, SixCompactionsLoseNothingButEntries) {
   Decoder decoder = loaded.decoder();  // shares the weights
   const Model model(std::move(decoder), std::make_unique<OtherTokenizer>(std::move(loaded), std::vector<int64_t>{}),
                     make_chat_template("chatml"), Json::object());
-  constexpr int64_t kLimit = 80;
+  constexpr int64_t kLimit = 64;
   std::vector<double> mass_errors;
   int64_t n_read_before = 0;
   const Means means("attention_matching", 0.5,
@@ -363,14 +363,16 @@ TEST(OnlineWritingOnARealModel, SixCompactionsLoseNothingButEntries) {
                     },
                     {{"select", "highest_attention"}});
   const std::vector<int64_t> prompt = model.tokenizer().encode_text("Pairs of positive integers with sum 100:");
-  const OnlineText written = write_online(model, means.online(), prompt, settings_of(kLimit), kSeed);
+  OnlineSettings settings = settings_of(kLimit);
+  settings.answer_tokens = 2;
+  const OnlineText written = write_online(model, means.online(), prompt, settings, kSeed);
   ASSERT_EQ(written.steps.size(), 6U) << written.stop_reason << written.text;
   EXPECT_EQ(written.next_position, static_cast<int64_t>(prompt.size() + written.tokens.size()));
-  EXPECT_EQ(written.next_position, kLimit + 6 * 36);
+  EXPECT_EQ(written.next_position, kLimit + 6 * 28);
   EXPECT_EQ(written.peak_entries, kLimit);
   for (const OnlineStep& step : written.steps) {
     EXPECT_EQ(step.entries_before, kLimit);
-    EXPECT_EQ(step.entries_after, 8 + 36);
+    EXPECT_EQ(step.entries_after, 8 + 28);
     ASSERT_TRUE(step.drift_kl.has_value());
     EXPECT_TRUE(std::isfinite(*step.drift_kl));
   }
