@@ -141,6 +141,72 @@ TEST(Needle, RefusesWhatCannotBe) {
   EXPECT_THAT(error_of({{"tokens", 1000000}}), HasSubstr("all 2 articles together have "));
 }
 
+// --- the grid ---
+
+std::vector<Document> load_grid(const Json& options, std::uint64_t seed = 7) {
+  return Registry<Dataset>::instance().create("needle_grid", options)->load({seed, count_words});
+}
+
+std::string grid_error_of(const Json& options) {
+  try {
+    load_grid(options);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(NeedleGrid, EveryLengthAndDepthIsThere) {
+  const std::vector<Document> documents =
+      load_grid({{"lengths", {700, 1500}}, {"depths", {0, 50, 100}}, {"documents", 2}, {"distractors", 3}});
+  ASSERT_EQ(documents.size(), 4u);
+  std::set<std::string> ids;
+  for (size_t d = 0; d < 4; ++d) {
+    const Document& document = documents[d];
+    const double length = d < 2 ? 700 : 1500;
+    ids.insert(document.id);
+    EXPECT_NEAR(static_cast<double>(count_words(document.text)), length, 0.02 * length);
+    EXPECT_EQ(occurrences(document.text, "The secret code of the "), 3u * (1 + 3));
+    ASSERT_EQ(document.questions.size(), 3u);
+    for (size_t i = 0; i < 3; ++i) {
+      const Question& question = document.questions[i];
+      EXPECT_EQ(occurrences(document.text, question.answer_prefix + " " + question.gold_answer + "."), 1u);
+      EXPECT_EQ(occurrences(document.text, question.answer_prefix), 1u);  // a distractor's subject is another one
+      EXPECT_EQ(occurrences(document.text, question.gold_answer), 1u);
+      EXPECT_EQ(question.extra.at("depth_asked").get<double>(), 0.5 * static_cast<double>(i));
+      EXPECT_EQ(question.extra.at("length_asked").get<double>(), length);
+      EXPECT_NEAR(question.extra.at("depth_fraction").get<double>(), 0.5 * static_cast<double>(i), 0.15);
+      const std::string subject = question.id.substr(question.id.rfind('_') + 1);
+      EXPECT_EQ(occurrences(document.text, " " + subject + " is "), 4u) << subject;  // and its three distractors
+    }
+  }
+  EXPECT_EQ(ids.size(), 4u);
+  // The length alone differs between documents of one number.
+  EXPECT_EQ(documents[0].questions[0].gold_answer, documents[2].questions[0].gold_answer);
+  EXPECT_NE(documents[0].questions[0].gold_answer, documents[1].questions[0].gold_answer);
+  EXPECT_EQ(documents[0].text,
+            load_grid({{"lengths", {700, 1500}}, {"depths", {0, 50, 100}}, {"distractors", 3}})[0].text);
+}
+
+TEST(NeedleGrid, DepthsAreWhereTheyWereAsked) {
+  const Document document =
+      load_grid({{"lengths", 4000}, {"depths", {10, 30, 50, 70, 90}}, {"documents", 1}, {"distractors", 16}}).at(0);
+  for (const Question& question : document.questions) {
+    EXPECT_NEAR(question.extra.at("depth_fraction").get<double>(), question.extra.at("depth_asked").get<double>(),
+                0.06);
+  }
+}
+
+TEST(NeedleGrid, RefusesWhatCannotBe) {
+  EXPECT_THAT(grid_error_of({{"lengths", Json::array()}}), HasSubstr("'lengths' has no length"));
+  EXPECT_THAT(grid_error_of({{"lengths", {500, 500}}}), HasSubstr("'lengths' holds 500 twice"));
+  EXPECT_THAT(grid_error_of({{"lengths", {10}}}), HasSubstr("'lengths' holds 10"));
+  EXPECT_THAT(grid_error_of({{"depths", {50, 20}}}), HasSubstr("'depths' does not rise"));
+  EXPECT_THAT(grid_error_of({{"depths", {101}}}), HasSubstr("'depths' holds 101"));
+  EXPECT_THAT(grid_error_of({{"distractors", 17}}), HasSubstr("'distractors' is 17"));
+  EXPECT_THAT(grid_error_of({{"lengths", {100}}, {"distractors", 16}}), HasSubstr("need more than 100 tokens"));
+}
+
 TEST(SplitSentences, CutsWhereAReaderWould) {
   EXPECT_THAT(
       split_sentences("Mr. J. Smith left. \"Why?\" she said. He paid 3.50!\n(Twice.) Then\n\nnothing"),

@@ -129,4 +129,11 @@ const std::vector<std::string>& needle_subjects() {
   return subjects;
 }
 
+const std::vector<std::string>& needle_kinds() {
+  static const std::vector<std::string> kinds = {"old",  "new",   "northern", "southern", "eastern", "western",
+                                                 "red",  "blue",  "green",    "white",    "large",   "small",
+                                                 "lost", "quiet", "golden",   "silver"};
+  return kinds;
+}
+
 }  // namespace kvc

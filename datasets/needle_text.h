@@ -9,6 +9,9 @@ namespace kvc {
 // At least 200 distinct one-word nouns, in lower case.
 const std::vector<std::string>& needle_subjects();
 
+// Adjectives that make another subject of one: "castle", "old castle".
+const std::vector<std::string>& needle_kinds();
+
 // Cuts a text behind its sentences; every piece keeps the white space that follows it, and all pieces together are the
 // text. A sentence ends in . ! or ?, perhaps with closing quotes, before white space and no lower-case letter; titles
 // ("Mr.") and initials end none. An empty line ends one as well.

@@ -107,6 +107,24 @@ HeatBand band_of(const Table& table, const Selection& selection, const std::stri
   return band;
 }
 
+// As many bins as the number of questions carries and every bin has one: depths from a grid leave no bin empty.
+size_t bins_of(const Table& table, const Selection& selection, int64_t n_questions) {
+  std::set<double> depths;
+  for_cells(table, [&](const CellSummary& cell) {
+    for (const ScoredQuestion& question : cell.questions) {
+      if (selection.holds(question)) depths.insert(*question.depth_fraction);
+    }
+  });
+  auto bins = static_cast<size_t>(std::clamp<int64_t>(n_questions / kPerBin, 1, kMostBins));
+  for (; bins > 1; --bins) {
+    std::set<size_t> filled;
+    for (const double depth : depths)
+      filled.insert(std::min(static_cast<size_t>(depth * static_cast<double>(bins)), bins - 1));
+    if (filled.size() == bins) break;
+  }
+  return bins;
+}
+
 void add_bands(const Table& table, HeatMap& map) {
   const auto& metrics = metrics_of_task(table.task.is_object() ? table.task.value("name", "") : "");
   if (metrics.empty() || !metrics.front().share) return;
@@ -126,7 +144,7 @@ void add_bands(const Table& table, HeatMap& map) {
       }
     });
     const auto n = static_cast<int64_t>(questions.size());
-    selection.bins = static_cast<size_t>(std::clamp<int64_t>(n / kPerBin, 1, kMostBins));
+    selection.bins = bins_of(table, selection, n);
     std::string title = fmt::format("{}, {}: {} document{}", table.dataset_label, table.task_label, documents.size(),
                                     documents.size() == 1 ? "" : "s");
     if (up_to > 0) {

@@ -108,6 +108,24 @@ TEST(HeatMap, EscapesText) {
   for (const char* text : {"a&lt;b", "c&amp;d", "e&lt;f"}) EXPECT_THAT(svg, HasSubstr(text));
 }
 
+// Needles at 0, 25, 50, 75 and 100 % of many documents: five rows, no empty ones between them.
+TEST(HeatMap, DepthsOfAGridGiveARowEach) {
+  Shape shape;
+  shape.n_documents = 12;
+  shape.methods.resize(1);
+  std::vector<Record> records = test_records::make(shape);
+  for (Record& record : records) {
+    for (size_t i = 0; i < record.answers.size(); ++i) {
+      if (record.cell.at("dataset").at("name") == "needle")
+        record.answers[i]["extra"]["depth_fraction"] = static_cast<double>(i % 5) * 0.248 + 0.003;
+    }
+  }
+  const HeatMap map = map_of(records);
+  const std::vector<HeatCell>& cells = map.bands.at(0).panels.at(0).columns.at(0).cells;
+  ASSERT_EQ(cells.size(), 5u);
+  for (const HeatCell& cell : cells) EXPECT_GE(cell.n, 12);
+}
+
 // Two documents of one cell, 2 layers of 3 heads.
 Record with_heads(const std::string& method, const std::string& document, const Json& errors) {
   Record record;
