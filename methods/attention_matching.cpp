@@ -178,6 +178,7 @@ class AttentionMatching : public PerHeadMethod {
     if (own) fit.notes["bias_at_bound"] = at_bound;
     fit.notes["keys_dropped"] = picks.n_dropped;
     fit.notes["keys_dependent"] = picks.n_dependent;
+    fit.notes["choices_cut"] = picks.n_cut;
     fit.notes["keys_beyond_pursuit"] = n_missing;
     return fit;
   }

@@ -3,19 +3,23 @@
 //
 // Letters: E (n,T) = exp(S - m) with S the logits and m their row maximum, y (n) row sums of E, t picks, w (t) weights.
 //
-// The published loop forms an (n,T) product and solves least squares anew at every step. Here the Gram matrix G = E^T E
-// is formed once (float32, half of it by symmetry), correlations are h - G[:,sel] w, and the Cholesky factor of the
-// picks' own Gram matrix (float64) grows by a row a pick: O(t (T + n + t)) a step, nothing O(n T). Correlations that
-// lie within G's rounding of the best are computed again in float64 from the columns themselves, so picks are those of
-// a float64 loop.
+// The published loop forms an (n,T) product and solves least squares anew at every step. Here rows of the Gram matrix
+// G = E^T E are formed once (float32), correlations are h - G[:,sel] w, and the Cholesky factor of the picks' own Gram
+// matrix (float64) grows by a row a pick: O(t (T + n + t)) a step, nothing O(n T). Of G there are either the rows of
+// picks and of keys that were close to being picked, 32 by a product with the table E whenever a row is missing, or,
+// where more than a sixth of the keys is asked for or E would take more than 0.5 GB, all of it, half by symmetry.
+// Correlations that lie within G's rounding of the best are computed again in float64 from the columns themselves, so
+// picks are those of a float64 loop; where more than 64 do, the best 64 are, and the choice is counted (n_cut).
 //
-// Memory: 4 T^2 bytes for G, 16 n t for the picks' columns, some (512, T) blocks while G is made: T = 12k, n = 50k,
-// t = 600 takes 0.6 + 0.5 GB.
+// Memory: 8 n (t + keys dropped) bytes for the picks' columns, 16 t^2 for their factor, and for G 4 T^2 (8 T^2 on a
+// GPU's host and device together), or at most 0.5 GB for E and some rows of G; some (512, T) blocks. T = 12k, n = 50k,
+// t = 1,200: 0.5 + 0.6 GB.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -37,17 +41,19 @@ struct PursuitPicks {
   std::vector<int64_t> order;   // distinct, in order of selection; fewer than asked where no key is left
   std::vector<double> weights;  // of a last solve over all picks, within [lower, upper]
   int64_t n_dropped = 0;        // keys excluded by the drop rule
+  int64_t n_cut = 0;            // choices among more keys than are compared in float64
   int64_t n_dependent = 0;      // picks whose column others already span: weight `lower`
 };
 
 class MatchingPursuit {
  public:
   // queries (n,d), keys (T,d) on one device, bias (T) float32 or undefined; row_max (n,1), row_sum (n,1) float32 over
-  // all T. Forms G: n T^2 flops. Work on a GPU's tensors is done on the host after that.
+  // all T. Work on a GPU's tensors is done on the host after that.
   MatchingPursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias, const at::Tensor& row_max,
                   const at::Tensor& row_sum, const PursuitSettings& settings);
 
-  // Picks up to `most` keys; the way to fewer is a part of the way to more.
+  // Picks up to `most` keys, forming G (n T^2 flops) or parts of it (2 n T a row); the way to fewer is a part of the
+  // way to more.
   void run(int64_t most);
   // What a run for `target` <= most picks alone gives. With the drop rule the way up to `target` is shared and what
   // follows is not. Safe to call from several threads.
@@ -55,22 +61,31 @@ class MatchingPursuit {
 
  private:
   struct State;
+  struct Rows;
+  using Column = std::shared_ptr<const std::vector<double>>;
+  struct Host {
+    at::Tensor queries, keys, bias, row_max;
+  };
+  void for_each_block(const std::function<void(const at::Tensor&, int64_t)>& work) const;
+  void form_gram();
   bool advance(State& state, int64_t target) const;
   void solve(State& state) const;
-  void add(State& state, int64_t key) const;
-  std::vector<int64_t> best(const State& state, int64_t k) const;
+  void add(State& state, int64_t key, Column known) const;
+  std::vector<int64_t> best(State& state, int64_t k) const;
   std::vector<double> residual(const State& state) const;
   std::vector<double> column(int64_t key) const;
 
   PursuitSettings settings_;
   int64_t n_ = 0, source_len_ = 0;
-  at::Tensor queries_, keys_, bias_, row_max_;  // on the CPU, float32
+  at::Tensor queries_, keys_, bias_, row_max_;  // float32
+  Host host_;                                   // the same on the CPU
   std::vector<double> target_;                  // y (n)
-  at::Tensor gram_;                             // (T,T) float32
+  std::shared_ptr<Rows> rows_;                  // of G
   std::vector<double> moment_;                  // h = E^T y (T)
   double largest_moment_ = 0;
   std::shared_ptr<const State> path_;  // of the longest run, without drops
   std::vector<int64_t> iterations_;    // after each of its picks
+  std::vector<int64_t> cuts_;          // the same
 };
 
 }  // namespace kvc

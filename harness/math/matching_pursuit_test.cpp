@@ -147,6 +147,31 @@ TEST(MatchingPursuit, PicksAreThoseOfAFloat64Loop) {
   expect_like_judge(clustered(900, 400, 128, 3, false), {}, {40});
 }
 
+// Rows of G are made when they are needed, or all at once: both ways, several targets at a time.
+TEST(MatchingPursuit, RowsOnDemandAndAllAtOnce) {
+  const Head head = clustered(500, 420, 32, 11, true);
+  PursuitSettings settings;
+  settings.drop_below = 0.0;
+  expect_like_judge(head, settings, {10, 30, 60});  // at most a sixth of the keys
+  expect_like_judge(head, settings, {30, 60, 71});  // more
+}
+
+// The best of 200 equal keys cannot be told in float32, and is the first of them.
+TEST(MatchingPursuit, AChoiceAmongTooManyIsCounted) {
+  at::manual_seed(12);
+  Head head;
+  head.keys = at::cat({at::randn({1, 16}).expand({200, 16}), at::randn({100, 16})}).contiguous();
+  head.queries = at::randn({150, 16}) + head.keys.narrow(0, 0, 1) * 2;
+  head = complete(head);
+  MatchingPursuit pursuit = head.pursuit({});
+  pursuit.run(3);
+  EXPECT_GE(pursuit.picks(3).n_cut, 1);
+  const Head other = clustered(300, 128, 16, 1, false);
+  MatchingPursuit clear = other.pursuit({});
+  clear.run(3);
+  EXPECT_EQ(clear.picks(3).n_cut, 0);
+}
+
 TEST(MatchingPursuit, SeveralKeysAtATimeAndFewerSolves) {
   PursuitSettings fast;
   fast.k_choice = 4;
