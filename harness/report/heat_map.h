@@ -42,7 +42,7 @@ struct HeatMap {
 std::string render_heat_map(const HeatMap& map);
 
 // One per model that has answers with a depth under a task whose primary metric is a share, as (model label, map).
-// Depths are cut into 1 to 10 equal bins, about 3 questions each or more and none without; documents whose lengths are 1.2 times apart
+// Depths are cut into 1 to 10 equal bins, about 3 questions each or more; documents whose lengths are 1.2 times apart
 // or more stand in different bands.
 std::vector<std::pair<std::string, HeatMap>> heat_maps_of(const Tabulated& tabulated);
 

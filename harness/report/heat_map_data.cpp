@@ -107,7 +107,8 @@ HeatBand band_of(const Table& table, const Selection& selection, const std::stri
   return band;
 }
 
-// As many bins as the number of questions carries and every bin has one: depths from a grid leave no bin empty.
+// As many bins as the number of questions carries; up to twice fewer where that leaves no bin without a question, as
+// depths from a grid do.
 size_t bins_of(const Table& table, const Selection& selection, int64_t n_questions) {
   std::set<double> depths;
   for_cells(table, [&](const CellSummary& cell) {
@@ -115,14 +116,14 @@ size_t bins_of(const Table& table, const Selection& selection, int64_t n_questio
       if (selection.holds(question)) depths.insert(*question.depth_fraction);
     }
   });
-  auto bins = static_cast<size_t>(std::clamp<int64_t>(n_questions / kPerBin, 1, kMostBins));
-  for (; bins > 1; --bins) {
+  const auto most = static_cast<size_t>(std::clamp<int64_t>(n_questions / kPerBin, 1, kMostBins));
+  for (size_t bins = most; 2 * bins >= most && bins > 1; --bins) {
     std::set<size_t> filled;
     for (const double depth : depths)
       filled.insert(std::min(static_cast<size_t>(depth * static_cast<double>(bins)), bins - 1));
-    if (filled.size() == bins) break;
+    if (filled.size() == bins) return bins;
   }
-  return bins;
+  return most;
 }
 
 void add_bands(const Table& table, HeatMap& map) {
