@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the small files that the fuzz targets start from, harness/testing/fuzz/corpus/fuzz_gguf and fuzz_tokenizer.
+"""Makes the small files that the fuzz targets start from, harness/testing/fuzz/corpus/fuzz_gguf, fuzz_tokenizer and fuzz_config.
 
     python scripts/golden/fuzz_seeds.py        needs numpy, gguf, sentencepiece
 """
@@ -104,15 +104,37 @@ def sentencepiece_model():
     return out.getvalue()
 
 
+def configs():
+    """config.json of each family, with what generation_config.json may hold beside it."""
+    base = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128,
+            "vocab_size": 300, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+            "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": [2, 3], "do_sample": True,
+            "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.0, "repetition_penalty": 1.05}
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    return {
+        "llama": base | {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "attention_bias": True, "mlp_bias": True,
+                         "pretraining_tp": 1, "rope_scaling": llama3},
+        "llama_linear": base | {"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}},
+        "qwen2": base | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "use_sliding_window": False, "sliding_window": 128,
+                         "max_window_layers": 2, "rope_scaling": yarn},
+        "qwen3": base | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "head_dim": 32, "attention_bias": False,
+                         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2.0}},
+        "mistral": base | {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": None, "head_dim": None},
+    }
+
+
 def main():
-    models, tokenizers = CORPUS / "fuzz_gguf", CORPUS / "fuzz_tokenizer"
-    for folder in (models, tokenizers):
+    models, tokenizers, sizes = CORPUS / "fuzz_gguf", CORPUS / "fuzz_tokenizer", CORPUS / "fuzz_config"
+    for folder in (models, tokenizers, sizes):
         folder.mkdir(parents=True, exist_ok=True)
     write_gguf(models / "llama_bytes.gguf", "llama", True)
     write_gguf(models / "qwen2_scores.gguf", "qwen2", False)
     (tokenizers / "byte_level.json").write_text(json.dumps(byte_level_json(), ensure_ascii=False), encoding="utf-8")
     (tokenizers / "characters.json").write_text(json.dumps(characters_json(), ensure_ascii=False), encoding="utf-8")
     (tokenizers / "small.model").write_bytes(sentencepiece_model())
+    for name, value in configs().items():
+        (sizes / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
 
 
 if __name__ == "__main__":
