@@ -18,20 +18,35 @@ namespace {
 constexpr double kNothing = -std::numeric_limits<double>::infinity();
 constexpr int64_t kMaxLogits = int64_t{1} << 24;  // 64 MiB of logits at a time
 
+// A template, so that an older LibTorch, whose at::mm has no dtype of its result, compiles the other branch.
+template <class Tensor>
+constexpr bool kHasFloatProduct = requires(const Tensor& a) {
+  at::mm(a, a, at::kFloat);
+};
+
+template <class Tensor>
+Tensor float_product(const Tensor& a, const Tensor& b) {
+  if constexpr (kHasFloatProduct<Tensor>) {
+    return at::mm(a, b, at::kFloat);
+  } else {
+    return at::mm(a.to(at::kFloat), b.to(at::kFloat));
+  }
+}
+
 // Tensor cores multiply bfloat16 and add in float32; only a GPU's LibTorch gives the sums unrounded.
 bool multiplies_to_float(const at::Tensor& tensor) {
-  return tensor.is_cuda() && tensor.scalar_type() == at::kBFloat16;
+  return kHasFloatProduct<at::Tensor> && tensor.is_cuda() && tensor.scalar_type() == at::kBFloat16;
 }
 
 at::Tensor logits_of(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias) {
   if (!multiplies_to_float(queries)) return attention_logits(queries, keys, bias);
-  at::Tensor logits = at::mm(queries, keys.t(), at::kFloat);
+  at::Tensor logits = float_product(queries, keys.t());
   logits.mul_(1.0 / std::sqrt(static_cast<double>(queries.size(1))));
   return bias.defined() ? logits.add_(bias) : logits;
 }
 
 at::Tensor weighted_sum(const at::Tensor& weights, const at::Tensor& values) {
-  if (multiplies_to_float(values)) return at::mm(weights.to(at::kBFloat16), values, at::kFloat);
+  if (multiplies_to_float(values)) return float_product(weights.to(at::kBFloat16), values);
   return at::mm(weights, values.to(at::kFloat));
 }
 
