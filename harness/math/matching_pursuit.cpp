@@ -140,8 +140,8 @@ MatchingPursuit::MatchingPursuit(const at::Tensor& queries, const at::Tensor& ke
   });
   moment_ = to_vector(moment.cpu());
   for (const double h : moment_) largest_moment_ = std::max(largest_moment_, h);
-  host_ = {queries_.cpu().contiguous(), keys_.cpu().contiguous(), bias_.defined() ? bias_.cpu() : bias_,
-           row_max_.cpu().squeeze(1)};
+  host_ = {queries_.cpu().mul(1.0 / std::sqrt(static_cast<double>(keys.size(1)))).contiguous(),
+           keys_.cpu().contiguous(), bias_.defined() ? bias_.cpu() : bias_, row_max_.cpu().squeeze(1)};
 }
 
 // Calls work(rows of E (., T), index of the first).
@@ -186,8 +186,10 @@ void MatchingPursuit::form_gram() {
 }
 
 std::vector<double> MatchingPursuit::column(int64_t key) const {
-  const at::Tensor bias = host_.bias.defined() ? host_.bias.narrow(0, key, 1) : host_.bias;
-  const at::Tensor logits = attention_logits(host_.queries, host_.keys.narrow(0, key, 1), bias).squeeze(1);
+  const at::Tensor key_t = host_.keys.narrow(0, key, 1).t();
+  const at::Tensor logits = (host_.bias.defined() ? at::addmm(host_.bias.narrow(0, key, 1), host_.scaled_queries, key_t)
+                                                  : at::mm(host_.scaled_queries, key_t))
+                                .squeeze(1);
   return to_vector(logits.sub_(host_.row_max).to(at::kDouble).exp_());
 }
 

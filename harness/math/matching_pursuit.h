@@ -64,7 +64,7 @@ class MatchingPursuit {
   struct Rows;
   using Column = std::shared_ptr<const std::vector<double>>;
   struct Host {
-    at::Tensor queries, keys, bias, row_max;
+    at::Tensor scaled_queries, keys, bias, row_max;
   };
   void for_each_block(const std::function<void(const at::Tensor&, int64_t)>& work) const;
   void form_gram();
@@ -78,7 +78,7 @@ class MatchingPursuit {
   PursuitSettings settings_;
   int64_t n_ = 0, source_len_ = 0;
   at::Tensor queries_, keys_, bias_, row_max_;  // float32
-  Host host_;                                   // the same on the CPU
+  Host host_;                                   // the same on the CPU, queries over sqrt(d)
   std::vector<double> target_;                  // y (n)
   std::shared_ptr<Rows> rows_;                  // of G
   std::vector<double> moment_;                  // h = E^T y (T)
