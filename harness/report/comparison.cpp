@@ -17,11 +17,28 @@ struct Column {
   std::optional<size_t> target;
 };
 
-Column column_at(const Table& table, size_t target) {
+// Where a method that takes no target stands: at the target nearest to what it kept, in the logarithm.
+std::optional<size_t> nearest_target(const Row& row, const std::vector<double>& fractions) {
+  const double kept = row.untargeted ? row.untargeted->sizes.kept_fraction.value_or(0) : 0;
+  std::optional<size_t> best;
+  if (kept <= 0) return best;
+  const auto distance = [&](size_t i) { return std::abs(std::log(fractions[i] / kept)); };
+  for (size_t i = 0; i < fractions.size(); ++i) {
+    if (fractions[i] > 0 && (!best || distance(i) < distance(*best))) best = i;
+  }
+  return best;
+}
+
+Column column_at(const Table& table, size_t target, const std::vector<double>& fractions) {
   Column column{{}, target};
   for (const Row& row : table.rows) {
-    const bool there = row.role == Role::kMethod && row.cells[target];
-    column.rows.push_back(there ? row.cells[target]->questions : Curve{});
+    Curve curve;
+    if (row.role == Role::kMethod && row.cells[target]) {
+      curve = row.cells[target]->questions;
+    } else if (row.role == Role::kMethod && row.untargeted && nearest_target(row, fractions) == target) {
+      curve = row.untargeted->questions;
+    }
+    column.rows.push_back(std::move(curve));
   }
   return column;
 }
@@ -168,9 +185,10 @@ Comparison compare_methods(const Table& table) {
   if (metrics.empty() || table.targets.empty()) return comparison;
   const MetricInfo& metric = metrics.front();
   const bool share = metric.share && is_binary(table);
+  const std::vector<double> fractions = target_fractions(table);
   std::vector<Column> columns;
   for (size_t i = 0; i < table.targets.size(); ++i) {
-    columns.push_back(column_at(table, i));
+    columns.push_back(column_at(table, i, fractions));
     add_pairs(columns.back(), share, comparison.pairs);
   }
   decide(comparison.pairs, share, metric.higher_is_better);

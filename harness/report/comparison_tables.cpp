@@ -26,7 +26,9 @@ std::string p_text(double p) {
 std::optional<size_t> best_row(const Table& table, size_t target, bool higher_is_better) {
   std::optional<size_t> best;
   const auto mean = [&](size_t row) {
-    const double value = table.rows[row].cells[target]->metrics.front().estimate.mean;
+    const Row& own = table.rows[row];
+    const auto& cell = own.cells[target] ? own.cells[target] : own.untargeted;
+    const double value = cell->metrics.front().estimate.mean;
     return higher_is_better ? value : -value;
   };
   for (size_t row = 0; row < table.rows.size(); ++row) {

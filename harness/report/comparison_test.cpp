@@ -68,6 +68,28 @@ TEST(Comparison, CountsWinsLossesAndTiesByQuestion) {
   EXPECT_EQ(comparison.n_hypotheses, 1);
 }
 
+// A summary of free length keeps what it keeps: here 0.1, the nearest of 0.5, 0.12 and 0.02.
+TEST(Comparison, AMethodWithoutATargetStandsAtTheNearest) {
+  const Tabulated t =
+      tabulated({answered("a", 0.5, first(5, 6)), answered("a", 0.12, first(4, 6)), answered("a", 0.02, first(1, 6)),
+                 answered("summarize", nullptr, first(6, 6)), answered("full_cache", nullptr, first(6, 6)),
+                 answered("no_context", nullptr, first(0, 6))});
+  const Table& table = t.tables.at(0);
+  ASSERT_EQ(table.comparison.pairs.size(), 1u);  // ceiling and floor are no contestants
+  const PairSummary& pair = table.comparison.pairs[0];
+  EXPECT_EQ(table.targets.at(*pair.target), 0.12);
+  EXPECT_EQ(table.rows.at(pair.first).label(), "a");
+  EXPECT_EQ(table.rows.at(pair.second).label(), "summarize");
+  EXPECT_EQ(pair.pair.losses, 2);
+  EXPECT_TRUE(table.comparison.ranks.at(pair.second).at(*pair.target));
+  EXPECT_FALSE(table.comparison.ranks.at(pair.second).at(0));
+  const Json kept = report_json(t).at("tables")[0].at("comparison").at("pairs")[0].at("kept_fractions");
+  EXPECT_NEAR(kept[0].get<double>(), 0.12, 1e-9);
+  EXPECT_NEAR(kept[1].get<double>(), 0.1, 1e-9);
+  EXPECT_THAT(report_markdown(t, "x"), HasSubstr("best mean"));
+  EXPECT_THAT(report_pairs_csv(t), HasSubstr("summarize"));
+}
+
 TEST(Comparison, OnlySharedQuestionsAreCompared) {
   std::vector<Record> shorter = answered("b", 0.1, {true, true, true});
   const Tabulated t = tabulated({answered("a", 0.1, first(0, 6)), shorter});

@@ -91,8 +91,10 @@ const char* role_name(Role role) {
 Json pair_json(const Table& table, const PairSummary& summary) {
   const Pair& pair = summary.pair;
   const auto kept = [&](size_t row) -> Json {
-    if (!summary.target || !table.rows[row].cells[*summary.target]) return nullptr;
-    return or_null(table.rows[row].cells[*summary.target]->sizes.kept_fraction);
+    if (!summary.target) return nullptr;
+    const auto& cell =
+        table.rows[row].cells[*summary.target] ? table.rows[row].cells[*summary.target] : table.rows[row].untargeted;
+    return cell ? or_null(cell->sizes.kept_fraction) : Json(nullptr);
   };
   return Json{{"first", summary.first},
               {"second", summary.second},

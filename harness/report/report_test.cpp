@@ -204,6 +204,19 @@ Json match(const std::string& id, bool right) {
   return {{"question_id", id}, {"gold_answer", "7"}, {"text", right ? "7" : "8"}, {"stop_reason", "end"}};
 }
 
+// Every cell of a document repeats the counts of its references; a run that goes on finds what it made before.
+TEST(Tabulate, ReferencesAreCountedOncePerDocument) {
+  Record first = one("exact_match", "full_cache", nullptr, {match("a", true)});
+  Record second = one("exact_match", "h2o", 0.1, {match("a", true)});
+  first.task_notes = {{"references", {{"kept", 1}, {"made", 3}}}};
+  second.task_notes = {{"references", {{"kept", 4}, {"made", 0}}}};
+  const Tabulated t = tabulate({first, second});
+  EXPECT_EQ(t.n_references, 4);
+  EXPECT_EQ(t.n_references_kept, 1);
+  EXPECT_THAT(report_markdown(t, "x"), HasSubstr("4 reference answers, 1 of them kept from before."));
+  EXPECT_EQ(report_json(t).at("references"), (Json{{"total", 4}, {"kept", 1}}));
+}
+
 TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
   const auto ask = [](const char* method, const Json& target, std::vector<bool> right) {
     std::vector<Json> answers;
