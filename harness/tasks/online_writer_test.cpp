@@ -16,6 +16,7 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr std::uint64_t kSeed = 9;
+constexpr int64_t kHeads = 2 * 2;  // layers and KV heads of the small model
 
 std::string error_of(const std::function<void()>& function) {
   try {
@@ -190,6 +191,30 @@ TEST_F(OnlineWriting, AnswersWhenAllCompactionsAreUsedUp) {
     EXPECT_EQ(written.steps.back().position, 150 + (n - 1) * 71);
     EXPECT_EQ(written.next_position, 150 + n * 71);
   }
+}
+
+// Heads of unequal length: the limit is on what all of them hold, and every token still goes into each.
+TEST_F(OnlineWriting, KeepsTheLimitWithRaggedHeads) {
+  bool ragged = false;
+  int64_t n_seen = 0;
+  Means means("h2o", 0.5, [&](const CompactionRequest& request, const Compaction& made) {
+    ++n_seen;
+    EXPECT_LE(request.cache.n_entries(), 150 * kHeads);
+    EXPECT_GT(request.cache.n_entries(), 149 * kHeads);
+    EXPECT_LE(made.cache.n_entries(), (8 + 71) * kHeads);  // each head's half is rounded down
+    EXPECT_GT(made.cache.n_entries(), (8 + 70) * kHeads);
+    EXPECT_EQ(made.cache.next_position(), static_cast<int64_t>(request.context.tokens.size()));
+    ragged = ragged || made.cache.layer(0).head_len(0) != made.cache.layer(0).head_len(1);
+  });
+  means.budget = Registry<BudgetRule>::instance().create("adaptive", Json::object());
+  OnlineSettings settings = settings_of(150);
+  settings.max_compactions = 3;
+  const OnlineText written = write(means, settings);
+  EXPECT_EQ(n_seen, 3);
+  EXPECT_TRUE(ragged);
+  EXPECT_LE(written.peak_entries, 150);
+  EXPECT_GT(written.peak_entries, 149);
+  EXPECT_EQ(written.next_position, prompt_len() + static_cast<int64_t>(written.tokens.size()));
 }
 
 TEST_F(OnlineWriting, WithoutCompactionsThinkingStopsAtTheLimit) {
