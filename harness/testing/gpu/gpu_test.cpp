@@ -263,20 +263,40 @@ std::vector<Compaction> compact_with(const CompactionMethod& method, const Model
   return method.compact({model, context, full, {context.prefix_len, context.suffix_len}, queries.get(), budgets, 1});
 }
 
+void expect_same_compaction(const std::string& name, const Json& options, const Model& here, const Model& model,
+                            double most) {
+  const auto method = Registry<CompactionMethod>::instance().create(name, options);
+  const std::vector<Compaction> want = compact_with(*method, here), got = compact_with(*method, model);
+  ASSERT_EQ(got.size(), want.size()) << name;
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_EQ(got[i].cache.n_entries(), want[i].cache.n_entries()) << name;
+    EXPECT_EQ(got[i].cache.layer(0).keys.device().type(), model.decoder().options().device().type()) << name;
+    expect_near(logits_behind(model, got[i].cache), logits_behind(here, want[i].cache), most, name);
+  }
+}
+
 TEST_F(Gpu, MethodsFitAsOnTheCpu) {
   const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
   // Selections could differ where two entries' scores agree to the last bits: not in this text.
-  for (const char* name : {"full_cache", "attention_matching", "h2o", "snapkv", "tova", "keydiff", "key_norm", "d2o",
-                           "cam", "kvzip", "expected_attention", "streaming_llm", "truncate", "random_keys"}) {
-    const auto method = Registry<CompactionMethod>::instance().create(name, Json::object());
-    const std::vector<Compaction> want = compact_with(*method, here), got = compact_with(*method, model);
-    ASSERT_EQ(got.size(), want.size()) << name;
-    for (size_t i = 0; i < want.size(); ++i) {
-      EXPECT_EQ(got[i].cache.n_entries(), want[i].cache.n_entries()) << name;
-      EXPECT_EQ(got[i].cache.layer(0).keys.device().type(), device().type()) << name;
-      expect_near(logits_behind(model, got[i].cache), logits_behind(here, want[i].cache), 1e-2, name);
-    }
+  for (const char* name : {"full_cache", "attention_matching", "am_omp", "h2o", "snapkv", "tova", "keydiff", "key_norm",
+                           "d2o", "cam", "kvzip", "expected_attention", "streaming_llm", "truncate", "random_keys"}) {
+    expect_same_compaction(name, Json::object(), here, model, 1e-2);
   }
+}
+
+// The text that is read anew is the same, greedily written words included.
+TEST_F(Gpu, MethodsOnTheTextKeepTheSameText) {
+  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
+  for (const char* name : {"truncate_text", "summarize"}) {
+    expect_same_compaction(name, Json::object(), here, model, 1e-3);
+  }
+}
+
+// Adam divides each gradient by its own size, so that the smallest ones are as uncertain as their signs.
+TEST_F(Gpu, TrainedCachesAreNear) {
+  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
+  const Json options = {{"text", "repeat"}, {"steps", 3}, {"batch_tokens", 64}, {"text_tokens", 64}};
+  expect_same_compaction("cartridge", options, here, model, 5e-2);
 }
 
 }  // namespace
