@@ -183,7 +183,7 @@ Context make_context(const Tokenizer& tokenizer, const ChatTemplate& chat_templa
     throw Error(ErrorKind::kData,
                 fmt::format("document of {} tokens is longer than the model's {} positions", grouped(n_tokens),
                             grouped(max_positions)),
-                "", "take a shorter document, or a model with more positions");
+                "", "take a shorter document, a model with more positions, or stretch this one (rope_scaling)");
   }
   return context;
 }

@@ -109,7 +109,8 @@ TEST(Context, RefusesEmptyAndTooLong) {
   const std::string message = error_of([&] { make_context(demo(), *chat, 8192, article); });
   EXPECT_THAT(message, HasSubstr("document of 9," + std::to_string(n - 9000) +
                                  " tokens is longer than the model's 8,192 positions"));
-  EXPECT_THAT(message, HasSubstr("take a shorter document, or a model with more positions"));
+  EXPECT_THAT(message,
+              HasSubstr("take a shorter document, a model with more positions, or stretch this one (rope_scaling)"));
   EXPECT_EQ(static_cast<int64_t>(make_context(demo(), *chat, n, article).tokens.size()), n);  // exactly full is allowed
   EXPECT_THAT(error_of([&] { make_context(demo(), *chat, n - 1, article); }), HasSubstr("is longer than"));
 }
