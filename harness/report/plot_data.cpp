@@ -70,7 +70,7 @@ PlotPanel panel_of(const Table& table, bool name_queries, std::vector<std::strin
   PlotPanel panel;
   panel.title = table.dataset_label + ", " + table.task_label;
   panel.share = metric.share;
-  panel.y_label = metric.share ? "accuracy (%)" : "KL divergence (nats per token)";
+  panel.y_label = metric.share ? "accuracy (%)" : metric.name == "kl" ? "KL divergence (nats per token)" : metric.title;
   panel.ticks = ticks_of(table);
   for (const Row& row : table.rows) {
     if (row.role == Role::kCeiling) panel.ceiling = mean_of(row);
