@@ -12,14 +12,26 @@
 namespace {
 
 // A folder that both readers look into; one for the whole process.
+class Folder {
+ public:
+  Folder() : path_(std::filesystem::temp_directory_path() / "kvc_fuzz_XXXXXX") {
+    if (mkdtemp(path_.data()) == nullptr) std::abort();
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 const std::string& folder() {
-  static const std::string path = [] {
-    std::string name = std::filesystem::temp_directory_path() / "kvc_fuzz_XXXXXX";
-    if (mkdtemp(name.data()) == nullptr) std::abort();
-    std::atexit([] { std::filesystem::remove_all(folder()); });
-    return name;
-  }();
-  return path;
+  static const Folder one;
+  return one.path();
 }
 
 void write(const char* name, const std::uint8_t* data, size_t size) {
