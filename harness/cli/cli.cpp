@@ -181,14 +181,10 @@ std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
   CLI::App* validate_command = app.add_subcommand("validate", "check a sweep file without running it");
   validate_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
 
-  return {{"ask", declare_ask(app)},
-          {"budget", declare_budget(app)},
-          {"capture", declare_capture(app)},
-          {"compact", declare_compact(app)},
-          {"fit", declare_fit(app)},
-          {"inspect", declare_inspect(app)},
-          {"generate", declare_generate(app)},
-          {"perplexity", declare_perplexity(app)},
+  return {{"ask", declare_ask(app)},           {"budget", declare_budget(app)},
+          {"capture", declare_capture(app)},   {"compact", declare_compact(app)},
+          {"fit", declare_fit(app)},           {"inspect", declare_inspect(app)},
+          {"generate", declare_generate(app)}, {"perplexity", declare_perplexity(app)},
           {"tokenize", declare_tokenize(app)}};
 }
 

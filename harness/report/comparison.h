@@ -45,7 +45,8 @@ std::vector<double> area_weights(const std::vector<double>& x);
 // Kept fraction of each target: a fraction itself, a number of entries as what was kept on average; 0 if unknown.
 std::vector<double> target_fractions(const Table& table);
 
-// Rows of role kMethod; one that takes no target stands at the target nearest to what it kept. A table without metric or targets gives no pairs.
+// Rows of role kMethod; one that takes no target stands at the target nearest to what it kept. A table without metric
+// or targets gives no pairs.
 Comparison compare_methods(const Table& table);
 
 }  // namespace kvc

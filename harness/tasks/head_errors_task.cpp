@@ -11,13 +11,12 @@
 // the greatest of the whole cache, if that is not 0 and at least two entries have it, as fits leave where they run into
 // their bounds.
 
-#include "harness/api/head_errors.h"
-
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <cmath>
 
+#include "harness/api/head_errors.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
