@@ -8,6 +8,7 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/math/attention.h"
+#include "harness/model/formats/tensor_file.h"
 
 namespace kvc {
 namespace {
@@ -26,7 +27,18 @@ at::Tensor synthetic(std::vector<int64_t> shape, std::uint64_t seed) {
   return out;
 }
 
+// Of the demo model on real text; stored in bfloat16, computed with in float32.
+HeadProblem captured_head(const std::string& name) {
+  const TensorFile file = read_tensor_file(KVC_SOURCE_DIR "/harness/testing/golden/captured_heads.safetensors");
+  HeadProblem head;
+  head.keys = file.tensors.at(name + ".K").to(at::kFloat);
+  head.values = file.tensors.at(name + ".V").to(at::kFloat);
+  head.queries = file.tensors.at(name + ".Q").to(at::kFloat);
+  return head;
+}
+
 HeadProblem head_of(const Json& c) {
+  if (c.contains("captured")) return captured_head(c.at("captured").get<std::string>());
   const auto T = c.at("T").get<int64_t>(), n = c.at("n").get<int64_t>(), d = c.at("d").get<int64_t>();
   const auto seed = c.at("seed").get<std::uint64_t>();
   const at::Tensor centres = synthetic({8, d}, seed + 9);
@@ -60,10 +72,11 @@ TEST(MatchingPursuitGolden, PicksBiasesAndErrorsAreThoseOfTheStoredLoop) {
   std::ifstream file(KVC_SOURCE_DIR "/harness/testing/golden/attention_matching_omp.json");
   ASSERT_TRUE(file) << "harness/testing/golden/attention_matching_omp.json is missing";
   const Json golden = Json::parse(file);
-  ASSERT_EQ(golden.at("cases").size(), 12U);
+  ASSERT_EQ(golden.at("cases").size(), 19U);
   int64_t n_dropped = 0;
   for (const Json& c : golden.at("cases")) {
-    SCOPED_TRACE("seed " + c.at("seed").dump() + ", smallest gap " + c.at("smallest_gap").dump());
+    SCOPED_TRACE(c.value("captured", Json(c.value("seed", 0)).dump()) + ", t " + c.at("t").dump() + ", smallest gap " +
+                 c.at("smallest_gap").dump());
     const HeadProblem head = head_of(c);
     const auto method = Registry<CompactionMethod>::instance().create(
         "am_omp",
