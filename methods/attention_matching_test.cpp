@@ -9,6 +9,7 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/math/attention.h"
+#include "harness/model/formats/tensor_file.h"
 #include "harness/testing/naive_methods.h"
 #include "methods/parts/fit.h"
 #include "methods/parts/key_selection.h"
@@ -136,23 +137,37 @@ at::Tensor synthetic(std::vector<int64_t> shape, std::uint64_t seed) {
   return out;
 }
 
+HeadProblem stored_head(const Json& c) {
+  HeadProblem head;
+  if (c.contains("captured")) {
+    const TensorFile file = read_tensor_file(KVC_SOURCE_DIR "/harness/testing/golden/captured_heads.safetensors");
+    const auto name = c.at("captured").get<std::string>();
+    head.keys = file.tensors.at(name + ".K").to(at::kFloat);
+    head.values = file.tensors.at(name + ".V").to(at::kFloat);
+    head.queries = file.tensors.at(name + ".Q").to(at::kFloat);
+    return head;
+  }
+  const auto T = c.at("T").get<int64_t>(), n = c.at("n").get<int64_t>(), d = c.at("d").get<int64_t>();
+  const auto seed = c.at("seed").get<std::uint64_t>();
+  head.queries = synthetic({n, d}, seed) * 2;
+  head.keys = synthetic({T, d}, seed + 1);
+  head.values = synthetic({T, d}, seed + 2);
+  if (c.at("old_bias").get<bool>()) head.bias = synthetic({T}, seed + 3);
+  return head;
+}
+
 TEST(AttentionMatching, EqualsStoredResults) {
   std::ifstream file(KVC_SOURCE_DIR "/harness/testing/golden/attention_matching.json");
   ASSERT_TRUE(file) << "harness/testing/golden/attention_matching.json is missing";
   const Json golden = Json::parse(file);
-  ASSERT_EQ(golden.at("cases").size(), 5U);
+  ASSERT_EQ(golden.at("cases").size(), 10U);
   for (const Json& c : golden.at("cases")) {
-    const auto T = c.at("T").get<int64_t>(), n = c.at("n").get<int64_t>(), d = c.at("d").get<int64_t>();
-    const auto seed = c.at("seed").get<std::uint64_t>();
-    HeadProblem head;
-    head.queries = synthetic({n, d}, seed) * 2;
-    head.keys = synthetic({T, d}, seed + 1);
-    head.values = synthetic({T, d}, seed + 2);
-    if (c.at("old_bias").get<bool>()) head.bias = synthetic({T}, seed + 3);
+    SCOPED_TRACE(c.value("captured", "T " + c.at("T").dump()) + ", t " + c.at("t").dump());
+    const HeadProblem head = stored_head(c);
     const HeadFit fit = fit_head(head, c.at("t").get<int64_t>(), kClampedFit);
     const std::vector<int64_t> found(fit.indices.const_data_ptr<int64_t>(),
                                      fit.indices.const_data_ptr<int64_t>() + fit.indices.numel());
-    EXPECT_EQ(found, c.at("indices").get<std::vector<int64_t>>()) << "T " << T;
+    EXPECT_EQ(found, c.at("indices").get<std::vector<int64_t>>());
     const auto bias = c.at("bias").get<std::vector<double>>();
     const auto norms = c.at("values_row_norms").get<std::vector<double>>();
     for (size_t j = 0; j < bias.size(); ++j) {

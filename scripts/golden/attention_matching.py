@@ -1,16 +1,20 @@
-"""Golden results of Attention Matching (highest-attention keys) on small synthetic heads, in float64 with numpy.
+"""Golden results of Attention Matching (highest-attention keys) on synthetic and captured heads, in float64 with numpy.
 
 Run from the repository's root:
     python scripts/golden/attention_matching.py > harness/testing/golden/attention_matching.json
 
 An implementation of its own: selection, box-constrained mass fit (clamped least squares, no gradient steps, so that no random start
-enters) and value fit, with numpy's SVD-based lstsq. Inputs are made by integer arithmetic that the reader repeats, so they are not stored.
+enters) and value fit, with numpy's SVD-based lstsq. Inputs are made by integer arithmetic that the reader repeats, so they are not stored;
+those of `captured` cases are in harness/testing/golden/captured_heads.safetensors (heads of the demo model on real text, bfloat16).
 """
 import json
 import platform
 import sys
 
 import numpy as np
+from safetensors import safe_open
+
+HEADS = "harness/testing/golden/captured_heads.safetensors"
 
 
 def synthetic(shape, seed):
@@ -44,15 +48,27 @@ def case(T, n, d, t, bias, seed):
     q, k, v = (synthetic((rows, d), seed + i).astype(np.float64) for i, rows in enumerate((n, T, T)))
     q = q * 2  # sharper attention, closer to real heads; exact in float32
     b = synthetic((T,), seed + 3).astype(np.float64) if bias else np.zeros(T)
+    return {"T": T, "n": n, "d": d, "old_bias": bias, "seed": seed} | fitted(q, k, v, b, t)
+
+
+def captured(head, t):
+    with safe_open(HEADS, "pt") as file:
+        k, v, q = (file.get_tensor(f"{head}.{name}").double().numpy() for name in "KVQ")
+    return {"captured": head, "T": len(k)} | fitted(q, k, v, np.zeros(len(k)), t)
+
+
+def fitted(q, k, v, b, t):
     order, beta, values = attention_matching(q, k, v, b, t, 3.0)
-    return {"T": T, "n": n, "d": d, "t": t, "old_bias": bias, "seed": seed, "indices": order.tolist(),
+    return {"t": t, "indices": order.tolist(),
             "bias": [round(float(x), 9) for x in beta], "values_row_norms": [round(float(x), 9) for x in np.linalg.norm(values, axis=1)],
             "values_first_rows": [[round(float(x), 9) for x in row] for row in values[:4]]}
 
 
 if __name__ == "__main__":
     cases = [case(64, 200, 16, 8, False, 11), case(128, 300, 32, 20, False, 21), case(200, 500, 64, 40, True, 31),
-             case(256, 600, 16, 64, True, 41), case(96, 160, 32, 1, False, 51)]
+             case(256, 600, 16, 64, True, 41), case(96, 160, 32, 1, False, 51),
+             case(4096, 1024, 128, 80, True, 61), case(300, 40, 64, 60, False, 71),  # the last has fewer queries than keys
+             captured("L2H0", 31), captured("L14H1", 63), captured("L27H2", 16)]
     json.dump({"made_by": "python scripts/golden/attention_matching.py", "python": platform.python_version(),
                "numpy": np.__version__, "cases": cases}, sys.stdout, indent=0)
     print()
