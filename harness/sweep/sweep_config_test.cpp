@@ -242,7 +242,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        "stands twice\n  where: s.yaml:3, dataset[1]\n  mend:  keep one of them"},
       {with("sweep", "sweep: t\nseeed: 3"),
        "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, "
-       "proof_tokens, "
+       "references, proof_tokens, "
        "model, dataset, task, queries, target, budget, method"},
       {with("sweep", "sweep: t\nseed: -1"),
        "the seed -1 is no whole number from 0\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
@@ -250,7 +250,8 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        "'proof_tokens' is \"many\"\n  where: s.yaml:2, proof_tokens\n  mend:  a number of tokens, or 0 for the whole "
        "article"},
       {"",
-       "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, proof_tokens, model, "
+       "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, references, "
+       "proof_tokens, model, "
        "dataset, "
        "task, queries, target, budget, method"},
   };
