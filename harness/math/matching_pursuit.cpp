@@ -10,7 +10,9 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/core/vector_clones.h"
 #include "harness/math/attention.h"
+#include "harness/math/exponential_table.h"
 
 namespace kvc {
 namespace {
@@ -19,7 +21,7 @@ constexpr int64_t kBlockQueries = 512;
 constexpr int64_t kPanels = 8;
 constexpr int64_t kMostCandidates = 64;
 // Rows of G made at a time: that of the key picked and those of the likeliest to follow.
-constexpr int64_t kRowsAtATime = 32;
+constexpr int64_t kRowsAtATime = 24;
 constexpr int64_t kLookAhead = 64;  // among so many of the best, some have their rows already
 // All of G costs less, symmetric as it is, than the rows of more than this part of the keys.
 constexpr int64_t kPartOfKeys = 6;
@@ -41,14 +43,53 @@ Schedule schedule(const PursuitSettings& settings, int64_t picked) {
   return {4, 2};
 }
 
-double dot(const double* a, const double* b, int64_t n) {
-  double sums[4] = {0, 0, 0, 0};
+template <class A, class B>
+KVC_INLINE double sum_of_products(const A* a, const B* b, int64_t n) {
+  double sums[16] = {};
   int64_t i = 0;
-  for (; i + 4 <= n; i += 4) {
-    for (int64_t k = 0; k < 4; ++k) sums[k] += a[i + k] * b[i + k];
+  for (; i + 16 <= n; i += 16) {
+    for (int64_t k = 0; k < 16; ++k) sums[k] += static_cast<double>(a[i + k]) * static_cast<double>(b[i + k]);
   }
-  for (; i < n; ++i) sums[0] += a[i] * b[i];
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (; i < n; ++i) sums[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  for (int64_t k = 8; k > 0; k /= 2) {
+    for (int64_t j = 0; j < k; ++j) sums[j] += sums[j + k];
+  }
+  return sums[0];
+}
+
+KVC_VECTOR_CLONES double dot(const double* a, const double* b, int64_t n) {
+  return sum_of_products(a, b, n);
+}
+
+KVC_VECTOR_CLONES double dot(const double* a, const float* b, int64_t n) {
+  return sum_of_products(a, b, n);
+}
+
+// a -= w0 b0 + w1 b1 + w2 b2 + w3 b3
+KVC_VECTOR_CLONES void subtract(double* a, const double* w, const float* const* b, int64_t n) {
+  const float *b0 = b[0], *b1 = b[1], *b2 = b[2], *b3 = b[3];
+  for (int64_t i = 0; i < n; ++i) {
+    a[i] -= (w[0] * static_cast<double>(b0[i]) + w[1] * static_cast<double>(b1[i])) +
+            (w[2] * static_cast<double>(b2[i]) + w[3] * static_cast<double>(b3[i]));
+  }
+}
+
+// a -= sum of w[i] b[i], whatever their number.
+void subtract_all(std::vector<double>& a, const std::vector<double>& w, const std::vector<const float*>& b) {
+  const auto n = static_cast<int64_t>(a.size());
+  for (size_t i = 0; i < b.size(); i += 4) {
+    double four[4] = {0, 0, 0, 0};
+    const float* from[4] = {b[i], b[i], b[i], b[i]};
+    for (size_t k = 0; k < 4 && i + k < b.size(); ++k) {
+      four[k] = w[i + k];
+      from[k] = b[i + k];
+    }
+    subtract(a.data(), four, from, n);
+  }
+}
+
+int64_t rounded_up(int64_t x, int64_t unit) {
+  return (x + unit - 1) / unit * unit;
 }
 
 std::vector<double> to_vector(const at::Tensor& values) {
@@ -60,19 +101,25 @@ std::vector<double> to_vector(const at::Tensor& values) {
 
 // Rows of G: all at once, or those asked for, from the table E.
 struct MatchingPursuit::Rows {
-  at::Tensor table;                // E (n,T) float32, or undefined
-  std::vector<at::Tensor> blocks;  // on the CPU, some rows each
-  std::vector<const float*> row;   // of each key, or nullptr
+  std::unique_ptr<const ExponentialTable> table;  // E on the CPU, or
+  at::Tensor device_table;                        // on a GPU (n,T), or neither
+  std::vector<at::Tensor> blocks;                 // on the CPU, some rows each
+  std::vector<const float*> row;                  // of each key, or nullptr
   std::mutex mutex;
 
+  bool on_demand() const { return table != nullptr || device_table.defined(); }
   void take(const at::Tensor& block, const std::vector<int64_t>& keys) {
     blocks.push_back(block.cpu().contiguous());
     const float* data = blocks.back().const_data_ptr<float>();
     const auto width = static_cast<int64_t>(row.size());
     for (size_t i = 0; i < keys.size(); ++i) row[static_cast<size_t>(keys[i])] = data + static_cast<int64_t>(i) * width;
   }
+  bool missing(const std::vector<int64_t>& keys) {
+    const std::lock_guard lock(mutex);
+    return std::any_of(keys.begin(), keys.end(), [&](int64_t key) { return row[static_cast<size_t>(key)] == nullptr; });
+  }
   // Safe to call from several threads; what it has made is read without the lock afterwards.
-  void need(const std::vector<int64_t>& keys, const std::vector<int64_t>& likely) {
+  void need(const std::vector<int64_t>& keys, const std::vector<int64_t>& likely, int64_t most) {
     const std::lock_guard lock(mutex);
     std::vector<int64_t> missing;
     for (const int64_t key : keys) {
@@ -80,12 +127,16 @@ struct MatchingPursuit::Rows {
     }
     if (missing.empty()) return;
     for (const int64_t key : likely) {
-      if (static_cast<int64_t>(missing.size()) >= kRowsAtATime) break;
+      if (static_cast<int64_t>(missing.size()) >= most) break;
       const bool listed = std::find(missing.begin(), missing.end(), key) != missing.end();
       if (row[static_cast<size_t>(key)] == nullptr && !listed) missing.push_back(key);
     }
-    const at::Tensor columns = table.index_select(1, at::tensor(missing, at::kLong).to(table.device()));
-    take(at::mm(columns.t(), table), missing);
+    if (table) {
+      take(table->gram_rows(missing), missing);
+      return;
+    }
+    const at::Tensor columns = device_table.index_select(1, at::tensor(missing, at::kLong).to(device_table.device()));
+    take(at::mm(columns.t(), device_table), missing);
   }
 };
 
@@ -100,8 +151,9 @@ struct MatchingPursuit::State {
   std::vector<double> weights;
   std::vector<bool> taken;  // picked or excluded (T)
   int64_t iteration = 0;
-  int64_t n_cut = 0;    // choices among more than kMostCandidates
-  bool solved = false;  // weights are those of a solve, with lower bounds for keys picked since
+  int64_t n_cut = 0;            // choices among more than kMostCandidates
+  std::vector<int64_t> likely;  // to be picked next
+  bool solved = false;          // weights are those of a solve, with lower bounds for keys picked since
 
   int64_t size() const { return static_cast<int64_t>(order.size()); }
   // The first `picks` of it, as they were when they were picked; weights are not those of a solve.
@@ -126,22 +178,28 @@ MatchingPursuit::MatchingPursuit(const at::Tensor& queries, const at::Tensor& ke
       source_len_(keys.size(0)),
       target_(to_vector(row_sum.cpu())),
       rows_(std::make_shared<Rows>()) {
-  const at::TensorOptions options = queries.options().dtype(at::kFloat);
   queries_ = queries.to(at::kFloat);
   keys_ = keys.to(at::kFloat);
   if (bias.defined()) bias_ = bias.to(at::kFloat);
   row_max_ = row_max;
   rows_->row.assign(static_cast<size_t>(source_len_), nullptr);
-  if (4 * n_ * source_len_ <= kMostTableBytes) rows_->table = at::empty({n_, source_len_}, options);
-  at::Tensor moment = at::zeros({source_len_}, options.dtype(at::kDouble));
-  for_each_block([&](const at::Tensor& block, int64_t first) {
-    if (rows_->table.defined()) rows_->table.narrow(0, first, block.size(0)).copy_(block);
-    moment.add_(at::mv(block.t(), row_sum.narrow(0, first, block.size(0)).squeeze(1)).to(at::kDouble));
-  });
-  moment_ = to_vector(moment.cpu());
-  for (const double h : moment_) largest_moment_ = std::max(largest_moment_, h);
   host_ = {queries_.cpu().mul(1.0 / std::sqrt(static_cast<double>(keys.size(1)))).contiguous(),
            keys_.cpu().contiguous(), bias_.defined() ? bias_.cpu() : bias_, row_max_.cpu().squeeze(1)};
+  const bool fits = 4 * n_ * source_len_ <= kMostTableBytes;
+  if (fits && queries_.is_cpu()) {
+    rows_->table = std::make_unique<const ExponentialTable>(host_.scaled_queries, host_.keys, host_.bias, host_.row_max,
+                                                            row_sum.squeeze(1));
+    moment_ = rows_->table->moment();
+  } else {
+    if (fits) rows_->device_table = at::empty({n_, source_len_}, queries_.options());
+    at::Tensor moment = at::zeros({source_len_}, queries_.options().dtype(at::kDouble));
+    for_each_block([&](const at::Tensor& block, int64_t first) {
+      if (fits) rows_->device_table.narrow(0, first, block.size(0)).copy_(block);
+      moment.add_(at::mv(block.t(), row_sum.narrow(0, first, block.size(0)).squeeze(1)).to(at::kDouble));
+    });
+    moment_ = to_vector(moment.cpu());
+  }
+  for (const double h : moment_) largest_moment_ = std::max(largest_moment_, h);
 }
 
 // Calls work(rows of E (., T), index of the first).
@@ -153,10 +211,10 @@ void MatchingPursuit::for_each_block(const std::function<void(const at::Tensor&,
   }
 }
 
-// All of G, and no more need of the table.
+// All of G.
 void MatchingPursuit::form_gram() {
   const int64_t t = source_len_;
-  at::Tensor gram = at::zeros({t, t}, queries_.options());
+  at::Tensor gram = rows_->table ? at::empty({t, t}, queries_.options()) : at::zeros({t, t}, queries_.options());
   const int64_t width = std::max<int64_t>(64, (t + kPanels - 1) / kPanels);
   const auto add_block = [&](const at::Tensor& block) {
     for (int64_t panel = 0; panel < t; panel += width) {
@@ -166,8 +224,17 @@ void MatchingPursuit::form_gram() {
           .addmm_(block.narrow(1, panel, here).t(), block.narrow(1, panel, t - panel));
     }
   };
-  if (rows_->table.defined()) {
-    add_block(rows_->table);
+  if (rows_->table) {
+    for (int64_t first = 0; first < t; first += kRowsAtATime) {
+      std::vector<int64_t> keys(static_cast<size_t>(std::min(kRowsAtATime, t - first)));
+      std::iota(keys.begin(), keys.end(), first);
+      const int64_t panel = first / width * width;
+      gram.narrow(0, first, static_cast<int64_t>(keys.size()))
+          .narrow(1, panel, t - panel)
+          .copy_(rows_->table->gram_rows(keys, panel).narrow(1, panel, t - panel));
+    }
+  } else if (rows_->device_table.defined()) {
+    add_block(rows_->device_table);
   } else {
     for_each_block([&](const at::Tensor& block, int64_t) { add_block(block); });
   }
@@ -178,43 +245,41 @@ void MatchingPursuit::form_gram() {
         .narrow(1, panel, here)
         .copy_(gram.narrow(0, panel, here).narrow(1, panel + here, behind).t());
   }
-  rows_->table = at::Tensor();
+  rows_->device_table = at::Tensor();
   rows_->blocks.clear();
   std::vector<int64_t> all(static_cast<size_t>(t));
   std::iota(all.begin(), all.end(), 0);
   rows_->take(gram, all);
 }
 
-std::vector<double> MatchingPursuit::column(int64_t key) const {
+std::vector<float> MatchingPursuit::column(int64_t key) const {
+  if (rows_->table) return rows_->table->column(key);
   const at::Tensor key_t = host_.keys.narrow(0, key, 1).t();
   const at::Tensor logits = (host_.bias.defined() ? at::addmm(host_.bias.narrow(0, key, 1), host_.scaled_queries, key_t)
                                                   : at::mm(host_.scaled_queries, key_t))
                                 .squeeze(1);
-  return to_vector(logits.sub_(host_.row_max).to(at::kDouble).exp_());
+  const at::Tensor values = logits.sub_(host_.row_max).exp_().contiguous();
+  return {values.const_data_ptr<float>(), values.const_data_ptr<float>() + n_};
 }
 
 // y - E[:,sel] w
 std::vector<double> MatchingPursuit::residual(const State& state) const {
   std::vector<double> rest = target_;
-  for (size_t i = 0; i < state.columns.size(); ++i) {
-    const double weight = state.weights[i];
-    const double* column = state.columns[i]->data();
-    for (int64_t q = 0; q < n_; ++q) rest[static_cast<size_t>(q)] -= weight * column[q];
-  }
+  std::vector<const float*> columns;
+  for (const Column& column : state.columns) columns.push_back(column->data());
+  subtract_all(rest, state.weights, columns);
   return rest;
 }
 
 // The k keys of highest correlation with the residual that are not taken, highest first, equal ones in order of
-// position.
-std::vector<int64_t> MatchingPursuit::best(State& state, int64_t k) const {
-  rows_->need(state.order, {});
+// position. `to_go` are still to be picked: more rows of G are not made.
+std::vector<int64_t> MatchingPursuit::best(State& state, int64_t k, int64_t to_go) const {
+  rows_->need(state.order, state.likely, std::min(kRowsAtATime, rounded_up(to_go, ExponentialTable::kRowsTogether)));
   std::vector<double> correlation = moment_;
-  for (int64_t i = 0; i < state.size(); ++i) {
-    const double w = state.weights[static_cast<size_t>(i)];
-    const float* row = rows_->row[static_cast<size_t>(state.order[static_cast<size_t>(i)])];
-    for (int64_t j = 0; j < source_len_; ++j) correlation[static_cast<size_t>(j)] -= w * row[j];
-  }
-  std::vector<int64_t> keys, likely;
+  std::vector<const float*> rows;
+  for (const int64_t key : state.order) rows.push_back(rows_->row[static_cast<size_t>(key)]);
+  subtract_all(correlation, state.weights, rows);
+  std::vector<int64_t> keys;
   for (int64_t j = 0; j < source_len_; ++j) {
     if (!state.taken[static_cast<size_t>(j)]) keys.push_back(j);
   }
@@ -225,12 +290,7 @@ std::vector<int64_t> MatchingPursuit::best(State& state, int64_t k) const {
     return left != right ? left > right : a < b;
   };
   std::nth_element(keys.begin(), keys.begin() + (k - 1), keys.end(), higher);
-  if (rows_->table.defined()) {
-    likely = keys;
-    const auto end = likely.begin() + std::min(kLookAhead, static_cast<int64_t>(likely.size()));
-    std::partial_sort(likely.begin(), end, likely.end(), higher);
-    likely.erase(end, likely.end());
-  }
+  const std::vector<int64_t> all_keys = rows_->on_demand() ? keys : std::vector<int64_t>();
   const double uncertain =
       correlation[static_cast<size_t>(keys[static_cast<size_t>(k - 1)])] - 2 * kGramRounding * largest_moment_;
   const auto last = std::partition(keys.begin() + k, keys.end(),
@@ -244,25 +304,36 @@ std::vector<int64_t> MatchingPursuit::best(State& state, int64_t k) const {
   }
   if (static_cast<int64_t>(keys.size()) > k || k > 1) {
     const std::vector<double> rest = residual(state);
-    for (const int64_t j : keys) {
-      correlation[static_cast<size_t>(j)] = dot(column(j).data(), rest.data(), n_);
-    }
+    for (const int64_t j : keys) correlation[static_cast<size_t>(j)] = dot(rest.data(), column(j).data(), n_);
     std::sort(keys.begin(), keys.end(), higher);
   }
   keys.resize(static_cast<size_t>(k));
-  rows_->need(keys, likely);
+  state.likely.clear();
+  if (!all_keys.empty() && rows_->missing(keys)) {
+    state.likely = all_keys;
+    const auto end = state.likely.begin() + std::min(kLookAhead, static_cast<int64_t>(all_keys.size()));
+    std::partial_sort(state.likely.begin(), end, state.likely.end(), higher);
+    state.likely.erase(end, state.likely.end());
+  }
   return keys;
 }
 
 // Appends a pick: its column, its row of the Gram matrix and of the factor.
-void MatchingPursuit::add(State& state, int64_t key, Column known) const {
-  state.order.push_back(key);
-  state.taken[static_cast<size_t>(key)] = true;
-  state.columns.push_back(known ? std::move(known) : std::make_shared<const std::vector<double>>(column(key)));
-  const std::vector<double>& own = *state.columns.back();
-  state.moment.push_back(dot(own.data(), target_.data(), n_));
+void MatchingPursuit::add(State& state, int64_t key) const {
+  const std::vector<float> values = column(key);
+  const std::vector<double> own(values.begin(), values.end());
   std::vector<double> gram;
   for (const auto& other : state.columns) gram.push_back(dot(own.data(), other->data(), n_));
+  gram.push_back(dot(own.data(), values.data(), n_));
+  add(state, key, std::make_shared<const std::vector<float>>(values), dot(own.data(), target_.data(), n_),
+      std::move(gram));
+}
+
+void MatchingPursuit::add(State& state, int64_t key, Column column, double moment, std::vector<double> gram) const {
+  state.order.push_back(key);
+  state.taken[static_cast<size_t>(key)] = true;
+  state.columns.push_back(std::move(column));
+  state.moment.push_back(moment);
   std::vector<double> row;
   double rest = gram.back();
   for (size_t i = 0; i + 1 < gram.size(); ++i) {
@@ -306,9 +377,9 @@ void MatchingPursuit::solve(State& state) const {
 // One iteration towards `target` picks; false when no key is left.
 bool MatchingPursuit::advance(State& state, int64_t target) const {
   const Schedule now = schedule(settings_, state.size());
-  const std::vector<int64_t> keys = best(state, std::min(now.k_choice, target - state.size()));
+  const std::vector<int64_t> keys = best(state, std::min(now.k_choice, target - state.size()), target - state.size());
   if (keys.empty()) return false;
-  for (const int64_t key : keys) add(state, key, nullptr);
+  for (const int64_t key : keys) add(state, key);
   // Between solves the new keys carry the lower bound.
   if (!state.solved || state.iteration % now.nnls_interval == 0) solve(state);
   ++state.iteration;
@@ -319,7 +390,7 @@ void MatchingPursuit::run(int64_t most) {
   if (most < 0 || most > source_len_) {
     throw Error(ErrorKind::kInternal, "more picks are asked for than there are keys", "matching pursuit", "");
   }
-  if (rows_->blocks.empty() && (!rows_->table.defined() || most * kPartOfKeys > source_len_)) form_gram();
+  if (rows_->blocks.empty() && (!rows_->on_demand() || most * kPartOfKeys > source_len_)) form_gram();
   auto state = std::make_shared<State>();
   state->taken.assign(static_cast<size_t>(source_len_), false);
   iterations_.clear();
@@ -349,7 +420,11 @@ PursuitPicks MatchingPursuit::picks(int64_t target) const {
     next.taken = state.taken;  // the dropped stay excluded
     next.iteration = state.iteration + 1;
     next.n_cut = state.n_cut;
-    for (const size_t i : kept) add(next, state.order[i], state.columns[i]);
+    for (size_t i = 0; i < kept.size(); ++i) {
+      std::vector<double> gram;
+      for (size_t j = 0; j <= i; ++j) gram.push_back(state.gram[kept[i]][kept[j]]);
+      add(next, state.order[kept[i]], state.columns[kept[i]], state.moment[kept[i]], std::move(gram));
+    }
     solve(next);
     next.solved = false;  // the first iteration after a drop solves whatever the interval
     state = std::move(next);

@@ -6,14 +6,14 @@
 // The published loop forms an (n,T) product and solves least squares anew at every step. Here rows of the Gram matrix
 // G = E^T E are formed once (float32), correlations are h - G[:,sel] w, and the Cholesky factor of the picks' own Gram
 // matrix (float64) grows by a row a pick: O(t (T + n + t)) a step, nothing O(n T). Of G there are either the rows of
-// picks and of keys that were close to being picked, 32 by a product with the table E whenever a row is missing, or,
+// picks and of keys that were close to being picked, 24 by a product with the table E whenever a row is missing, or,
 // where more than a sixth of the keys is asked for or E would take more than 0.5 GB, all of it, half by symmetry.
 // Correlations that lie within G's rounding of the best are computed again in float64 from the columns themselves, so
 // picks are those of a float64 loop; where more than 64 do, the best 64 are, and the choice is counted (n_cut).
 //
-// Memory: 8 n (t + keys dropped) bytes for the picks' columns, 16 t^2 for their factor, and for G 4 T^2 (8 T^2 on a
-// GPU's host and device together), or at most 0.5 GB for E and some rows of G; some (512, T) blocks. T = 12k, n = 50k,
-// t = 1,200: 0.5 + 0.6 GB.
+// Memory: 4 n (t + keys dropped) bytes for the picks' columns, 16 t^2 for their factor, 4 n T of at most 0.5 GB for E,
+// and for G 4 T^2 (8 T^2 on a GPU's host and device together) or 4 T a row that was needed; some (512, T) blocks.
+// T = 12k, n = 50k, t = 1,200: 0.24 + 0.6 GB.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -62,7 +62,7 @@ class MatchingPursuit {
  private:
   struct State;
   struct Rows;
-  using Column = std::shared_ptr<const std::vector<double>>;
+  using Column = std::shared_ptr<const std::vector<float>>;
   struct Host {
     at::Tensor scaled_queries, keys, bias, row_max;
   };
@@ -70,10 +70,11 @@ class MatchingPursuit {
   void form_gram();
   bool advance(State& state, int64_t target) const;
   void solve(State& state) const;
-  void add(State& state, int64_t key, Column known) const;
-  std::vector<int64_t> best(State& state, int64_t k) const;
+  void add(State& state, int64_t key) const;
+  void add(State& state, int64_t key, Column column, double moment, std::vector<double> gram) const;
+  std::vector<int64_t> best(State& state, int64_t k, int64_t to_go) const;
   std::vector<double> residual(const State& state) const;
-  std::vector<double> column(int64_t key) const;
+  std::vector<float> column(int64_t key) const;
 
   PursuitSettings settings_;
   int64_t n_ = 0, source_len_ = 0;
