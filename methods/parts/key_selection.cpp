@@ -3,15 +3,23 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "harness/core/error.h"
 #include "harness/math/attention.h"
+#include "harness/math/attention_statistics.h"
 
 namespace kvc {
 namespace {
 
 // Queries at a time: their logits over some thousand entries stay within a core's cache.
 constexpr int64_t kBlockQueries = 256;
+
+// From a sum over n queries to the score.
+void finish(at::Tensor& scores, KeyScore score, int64_t n) {
+  if (score != KeyScore::kMax && n > 0) scores.div_(static_cast<double>(n));
+  if (score == KeyScore::kRms) scores.sqrt_();
+}
 
 }  // namespace
 
@@ -34,6 +42,17 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
   const at::Tensor keys32 = keys.to(at::kFloat);
   const at::Tensor values32 = values.defined() ? values.to(at::kFloat) : values;
   AttentionSummary summary;
+  if (keys.is_cpu()) {
+    const AttentionStatistics made =
+        attention_statistics(queries.to(at::kFloat).mul(1.0 / std::sqrt(static_cast<double>(queries.size(1)))), keys32,
+                             bias.defined() ? bias.to(at::kFloat) : bias, values32,
+                             score == KeyScore::kRms    ? KeySum::kSquares
+                             : score == KeyScore::kMean ? KeySum::kPlain
+                                                        : KeySum::kLargest);
+    summary = {made.per_key, made.row_max, made.row_sum, made.output};
+    finish(summary.scores, score, n);
+    return summary;
+  }
   summary.scores = at::zeros({keys.size(0)}, options);
   summary.row_max = at::empty({n, 1}, options);
   summary.row_sum = at::empty({n, 1}, options);
@@ -55,8 +74,7 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
       summary.scores.add_(weights.sum(0));
     }
   }
-  if (score != KeyScore::kMax && n > 0) summary.scores.div_(static_cast<double>(n));
-  if (score == KeyScore::kRms) summary.scores.sqrt_();
+  finish(summary.scores, score, n);
   return summary;
 }
 
