@@ -18,7 +18,7 @@ constexpr int64_t kBlockRows = 512;  // in float64 at a time: with a few hundred
 constexpr int64_t kPanels = 4;
 constexpr int64_t kSmallestPanel = 64;
 // From so many columns on the Gram matrix is tried in float32: below, float64 costs too little to matter.
-constexpr int64_t kQuickColumns = 192;
+constexpr int64_t kQuickColumns = 96;
 constexpr int64_t kQuickPanels = 12;
 constexpr int64_t kQuickRows = 4096;  // summed in float32 before they are added in float64
 // Refinement of a float32 factor: the most steps, the part of the last one that may remain, and what may be left of the
