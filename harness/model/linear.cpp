@@ -18,48 +18,90 @@ using vector::Bf16;
 using vector::load;
 using vector::store;
 
-constexpr int64_t kTileRows = 4;  // weight rows at a time
+constexpr int64_t kTileRows = 8;  // weight rows at a time
+constexpr int64_t kQuad = 4;      // of them beside several rows of x
 
-// Sums of kTileRows x C dot products of length `size`, `Lanes` numbers at a time. The order of additions in one dot
-// product does not depend on C: a row's result is the same in any batch.
-template <int Lanes, int C>
-KVC_INLINE void tile(const float* const* weight, const float* rows, int64_t size, float* out, int64_t out_stride) {
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+
+// The sums of four vectors' lanes, each a tree of halves: one shuffle network instead of four chains of additions.
+template <int Lanes, class Vector>
+KVC_INLINE Four lane_sums(const Vector* sums) {
+  Four part[kQuad];
+#pragma GCC unroll 4
+  for (int r = 0; r < kQuad; ++r) {
+    alignas(64) float lanes[Lanes];
+    __builtin_memcpy(lanes, sums + r, sizeof(lanes));
+    Four quarters[Lanes / 4];
+    __builtin_memcpy(quarters, lanes, sizeof(lanes));
+#pragma GCC unroll 4
+    for (int step = Lanes / 8; step > 0; step /= 2) {
+#pragma GCC unroll 4
+      for (int i = 0; i < step; ++i) quarters[i] += quarters[i + step];
+    }
+    part[r] = quarters[0];
+  }
+  const Four low01 =
+      __builtin_shufflevector(part[0], part[1], 0, 4, 1, 5) + __builtin_shufflevector(part[0], part[1], 2, 6, 3, 7);
+  const Four low23 =
+      __builtin_shufflevector(part[2], part[3], 0, 4, 1, 5) + __builtin_shufflevector(part[2], part[3], 2, 6, 3, 7);
+  return __builtin_shufflevector(low01, low23, 0, 1, 4, 5) + __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+}
+
+// Sums of R x C dot products of length `size`, `Lanes` numbers at a time. The order of additions in one dot product
+// depends on neither R nor C: a row's result is the same in any batch. `ahead` bytes beyond each number read, the next
+// tile's weights are asked for: rows are too short for the processor to guess them. 0: nothing is asked for.
+template <int Lanes, int R, int C>
+KVC_INLINE void tile(const float* const* weight, const float* rows, int64_t size, int64_t ahead, float* out) {
   typedef float Vector __attribute__((vector_size(Lanes * sizeof(float)), aligned(4), may_alias));
-  Vector sums[kTileRows][C] = {};
+  Vector sums[C][R] = {};
   int64_t k = 0;
   for (; k + Lanes <= size; k += Lanes) {
     Vector x[C];
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) x[c] = *reinterpret_cast<const Vector*>(rows + c * size + k);
 #pragma GCC unroll 8
-    for (int r = 0; r < kTileRows; ++r) {
+    for (int r = 0; r < R; ++r) {
+      if (ahead != 0) __builtin_prefetch(reinterpret_cast<const char*>(weight[r] + k) + ahead);
       const Vector w = *reinterpret_cast<const Vector*>(weight[r] + k);
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) sums[r][c] += w * x[c];
+      for (int c = 0; c < C; ++c) sums[c][r] += w * x[c];
     }
   }
-  for (int r = 0; r < kTileRows; ++r) {
-    for (int c = 0; c < C; ++c) {
-      float total = 0;
-      for (int lane = 0; lane < Lanes; ++lane) total += sums[r][c][lane];
-      for (int64_t rest = k; rest < size; ++rest) total += weight[r][rest] * rows[c * size + rest];
-      out[c * out_stride + r] = total;
+#pragma GCC unroll 8
+  for (int c = 0; c < C; ++c) {
+#pragma GCC unroll 2
+    for (int quad = 0; quad < R; quad += kQuad) {
+      Four total = lane_sums<Lanes>(sums[c] + quad);
+      for (int64_t rest = k; rest < size; ++rest) {
+        for (int r = 0; r < kQuad; ++r) total[r] += weight[quad + r][rest] * rows[c * size + rest];
+      }
+      *reinterpret_cast<Four*>(out + c * kTileRows + quad) = total;
     }
   }
 }
 
-// out (M, 4) = rows (M, K) times four weight rows.
 template <int Lanes, int C>
-KVC_INLINE void four_weight_rows(const float* const* weight, const float* rows, int64_t n_rows, int64_t size,
-                                 float* out) {
+KVC_INLINE void two_quads(const float* const* weight, const float* rows, int64_t size, int64_t ahead, float* out) {
+  tile<Lanes, kQuad, C>(weight, rows, size, ahead, out);
+  tile<Lanes, kQuad, C>(weight + kQuad, rows, size, ahead, out + kQuad);
+}
+
+// out (M, kTileRows) = rows (M, K) times kTileRows weight rows. The first rows ask for the next tile, the others find
+// this one in the cache.
+template <int Lanes, int C>
+KVC_INLINE void whole_tile(const float* const* weight, const float* rows, int64_t n_rows, int64_t size, int64_t ahead,
+                           float* out) {
   int64_t m = 0;
-  for (; m + C <= n_rows; m += C) tile<Lanes, C>(weight, rows + m * size, size, out + m * kTileRows, kTileRows);
-  for (; m + 2 <= n_rows; m += 2) tile<Lanes, 2>(weight, rows + m * size, size, out + m * kTileRows, kTileRows);
-  for (; m < n_rows; ++m) tile<Lanes, 1>(weight, rows + m * size, size, out + m * kTileRows, kTileRows);
+  for (; m + C <= n_rows; m += C, ahead = 0)
+    two_quads<Lanes, C>(weight, rows + m * size, size, ahead, out + m * kTileRows);
+  for (; m + 2 <= n_rows; m += 2, ahead = 0)
+    two_quads<Lanes, 2>(weight, rows + m * size, size, ahead, out + m * kTileRows);
+  for (; m < n_rows; ++m, ahead = 0)
+    tile<Lanes, kTileRows, 1>(weight, rows + m * size, size, ahead, out + m * kTileRows);
 }
 
 // `n_weight_rows` rows of W, first one `first`, times all rows: out (M, N) at columns first .. first + n_weight_rows.
-// `rows` are float32 whatever T is; scratch (2 kTileRows K or 4 M) floats are the caller's.
+// `rows` are float32 whatever T is; scratch (kTileRows K and kTileRows M floats) is the caller's.
 template <int Lanes, int C, class T, class Out>
 KVC_INLINE void weight_rows(const T* weight, const T* bias, int64_t first, int64_t n_weight_rows, const float* rows,
                             int64_t n_rows, int64_t size, Out* out, int64_t out_stride, float* wide, float* block) {
@@ -76,7 +118,9 @@ KVC_INLINE void weight_rows(const T* weight, const T* bias, int64_t first, int64
         pointers[r] = copy;
       }
     }
-    four_weight_rows<Lanes, C>(pointers, rows, n_rows, size, block);
+    const bool last = n + kTileRows >= first + n_weight_rows;
+    const int64_t ahead = std::is_same_v<T, float> && !last ? kTileRows * size * int64_t{sizeof(float)} : 0;
+    whole_tile<Lanes, C>(pointers, rows, n_rows, size, ahead, block);
     for (int64_t m = 0; m < n_rows; ++m) {
       for (int64_t r = 0; r < count; ++r) {
         const float sum = block[m * kTileRows + r] + (bias == nullptr ? 0.0F : load(bias + n + r));
