@@ -220,11 +220,13 @@ TEST(CudaAttention, EqualsFloat64LoopsInBfloat16) {
   for (const Case& c : kCases) check<__nv_bfloat16>(c);
 }
 
-// Prefix and tails of a scene, merged.
+// Prefix and tails of a scene, merged. tail_bound: told to the launcher as the longest tail; 0 = the tails' capacity.
 template <class T>
-std::pair<std::vector<float>, std::vector<float>> attended(const Scene<T>& scene) {
+std::pair<std::vector<float>, std::vector<float>> attended(const Scene<T>& scene, int64_t tail_bound = 0) {
   const AttentionShape shape = scene.shape();
-  const ContextPart prefix = scene.prefix_part(), tail = scene.tail_part();
+  const ContextPart prefix = scene.prefix_part();
+  ContextPart tail = scene.tail_part();
+  if (tail_bound > 0) tail.most_entries = tail_bound;
   const int n_prefix = pieces_of(prefix), n = n_prefix + pieces_of(tail);
   const int64_t rows = scene.n_tokens() * shape.n_query_heads, d = shape.head_dim;
   std::vector<float> pieces(static_cast<size_t>(n * rows * d), std::nanf(""));
@@ -264,6 +266,14 @@ TEST(CudaAttention, ARowHasTheSameBitsAloneAndInABatch) {
     EXPECT_TRUE(std::equal(own.begin(), own.end(), output.begin() + first * row)) << "sequence " << b;
     EXPECT_TRUE(std::equal(own_sums.begin(), own_sums.end(), sums.begin() + first * 6)) << "sequence " << b;
   }
+}
+
+// What a captured step needs: a launch laid out for more entries than there are.
+TEST(CudaAttention, ALooserBoundOnTheTailsChangesNoBit) {
+  const Scene<float> scene({32, 6, 2, {700, 40}, {300, 2, 0}, {1, 1, 1}, true, 0});
+  const auto exact = attended(scene, 301);
+  EXPECT_EQ(attended(scene, 900), exact);
+  EXPECT_EQ(attended(scene, 1 << 20), exact);
 }
 
 TEST(CudaAttention, AnInfinitelyNegativeBiasSwitchesAnEntryOff) {
