@@ -66,8 +66,11 @@ void add_roles(JsonVocabulary& json, const FolderTokens& folder) {
     if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
   };
   for (const int64_t id : folder.end_ids) add_end(id);
-  if (const auto id = find_token(vocabulary, folder.eos_token)) add_end(*id);
+  const bool listed = !vocabulary.end_ids.empty();
+  const auto eos = find_token(vocabulary, folder.eos_token);  // looked up, and so checked, either way
+  if (eos && !listed) add_end(*eos);
   for (const std::string& name : end_token_names()) {
+    if (listed) break;
     const auto found = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), name);
     const auto index = static_cast<size_t>(found - vocabulary.tokens.begin());
     if (found != vocabulary.tokens.end() && vocabulary.kinds[index] == TokenKind::kControl) {

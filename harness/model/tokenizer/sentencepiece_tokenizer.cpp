@@ -147,12 +147,15 @@ void SentencePieceTokenizer::Impl::add_roles(const FolderTokens& folder, const s
     if (std::find(end_ids.begin(), end_ids.end(), id) == end_ids.end()) end_ids.push_back(id);
   };
   for (const int64_t id : folder.end_ids) add_end(id);
-  if (const auto id = find(folder.eos_token)) add_end(*id);
+  const bool listed = !end_ids.empty();
+  const auto eos = find(folder.eos_token);  // looked up, and so checked, either way
+  if (eos && !listed) add_end(*eos);
   for (const std::string& name : end_token_names()) {
+    if (listed) break;
     const auto found = ids.find(name);
     if (found != ids.end() && control[static_cast<size_t>(found->second)]) add_end(found->second);
   }
-  if (processor.eos_id() >= 0) add_end(processor.eos_id());
+  if (processor.eos_id() >= 0 && !listed) add_end(processor.eos_id());
   if (end_ids.empty()) bad("no token ends a text: neither the model nor the folder's files name one");
   if (!folder.add_bos.value_or(true)) return;
   bos = find(folder.bos_token);
