@@ -175,6 +175,22 @@ TEST_F(Cli, GeneratesAsTextAndAsJson) {
   EXPECT_NE(with(sampled).out, with({"--temperature", "1.5", "--seed", "5", "--quiet"}).out);
 }
 
+TEST_F(Cli, DecodeOptionsOutOfRangeAreNamed) {
+  for (const auto& [option, value] : std::vector<std::pair<std::string, std::string>>{{"--temperature", "nan"},
+                                                                                      {"--temperature", "-1"},
+                                                                                      {"--top-p", "0"},
+                                                                                      {"--top-p", "nan"},
+                                                                                      {"--min-p", "1.5"},
+                                                                                      {"--max-new-tokens", "0"},
+                                                                                      {"--top-k", "-1"},
+                                                                                      {"--seed", "-1"},
+                                                                                      {"--rope-scaling", "{}"}}) {
+    const Outcome refused = kvc({"generate", "--model", kModel, "--prompt", "x", option, value});
+    EXPECT_EQ(refused.code, 2) << option << " " << value;
+    EXPECT_THAT(refused.err, AllOf(HasSubstr(option), Not(HasSubstr("000000000")))) << value;
+  }
+}
+
 TEST_F(Cli, ChatsInTheModelsOwnFormat) {
   const Outcome chat = kvc({"generate", "--model", kModel, "--chat", "--system", "Be brief.", "--prompt",
                             "Say <|im_end|> now.", "--max-new-tokens", "1", "--json"});
@@ -185,6 +201,11 @@ TEST_F(Cli, ChatsInTheModelsOwnFormat) {
             "<|im_start|>assistant\n");
   const std::vector<int64_t> ids = json["prompt_ids"];
   EXPECT_EQ(std::count(ids.begin(), ids.end(), 2), 2);  // what the user wrote is no end of turn
+  // An empty system prompt is one: without it this template writes one of its own.
+  const Outcome empty = kvc(
+      {"generate", "--model", kModel, "--chat", "--system", "", "--prompt", "Hi", "--max-new-tokens", "1", "--json"});
+  EXPECT_THAT(Json::parse(empty.out)["prompt"].get<std::string>(),
+              ::testing::StartsWith("<|im_start|>system\n<|im_end|>\n<|im_start|>user\nHi"));
   EXPECT_EQ(kvc({"generate", "--model", kModel, "--prompt", "x", "--system", "y"}).code, 2);
   EXPECT_EQ(kvc({"generate", "--model", kModel}).code, 2);
   EXPECT_EQ(kvc({"generate", "--model", kModel, "--prompt", ""}).code, 2);

@@ -28,7 +28,7 @@ struct Options {
   DecodeSettings decode;
   std::optional<std::string> prompt;
   std::string prompt_file;
-  std::string system;
+  std::optional<std::string> system;  // an empty one is one: the template writes no default
   bool chat = false;
   bool special = false;
   bool no_bos = false;
@@ -43,7 +43,7 @@ std::vector<Segment> prompt_segments(const Model& model, const Options& options)
   const std::string text = options.prompt ? *options.prompt : read_text_file(options.prompt_file);
   if (!options.chat) return {{text, options.special}};
   std::vector<ChatTurn> turns;
-  if (!options.system.empty()) turns.push_back({"system", options.system});
+  if (options.system) turns.push_back({"system", *options.system});
   turns.push_back({"user", text});
   RenderOptions render;
   render.generation_prompt = true;
@@ -118,8 +118,16 @@ DecodeSettings decode_settings(const Model& model, const Options& options) {
   return decode;
 }
 
+// What the makers propose and generate() does not do must not pass for done.
+void tell_what_is_left_out(const Model& model) {
+  const double penalty = model.sampling_defaults().repetition_penalty.value_or(1.0);
+  if (penalty == 1.0) return;
+  fmt::print(stderr, "note: generation_config.json proposes repetition_penalty {}; it is not applied\n", penalty);
+}
+
 int run(Options options) {
   const Model model = Model::load(options.model);
+  if (!options.quiet) tell_what_is_left_out(model);
   options.decode = decode_settings(model, options);
   const std::vector<Segment> segments = prompt_segments(model, options);
   const std::vector<int64_t> prompt = prompt_tokens(model, options, segments);
@@ -170,7 +178,7 @@ Runner declare_generate(CLI::App& app) {
   add_decode_options(*command, options->decode);
   command->add_flag("--sample", options->sample,
                     "sample as the model's makers propose (generation_config.json); options given here win");
-  command->add_option("--seed", options->seed, "of the sampling")->capture_default_str();
+  command->add_option("--seed", options->seed, "of the sampling")->check(CLI::NonNegativeNumber)->capture_default_str();
   command->add_flag("--json", options->json, "prompt, ids, text and settings as JSON, nothing streamed");
   command->add_flag("--quiet", options->quiet, "nothing on stderr");
   command->callback([command, options] {

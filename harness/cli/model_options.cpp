@@ -17,9 +17,10 @@ void add_model_options(CLI::App& command, ModelConfig& config) {
       "--rope-scaling",
       [&config](const std::string& text) {
         config.rope_scaling = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-        if (!config.rope_scaling.is_object()) {
-          throw CLI::ValidationError("--rope-scaling",
-                                     R"(is no JSON object; for example {"rope_type": "yarn", "factor": 2})");
+        if (!config.rope_scaling.is_object() || config.rope_scaling.empty()) {
+          throw CLI::ValidationError(
+              "--rope-scaling",
+              R"(is no JSON object with a rope_type; for example {"rope_type": "yarn", "factor": 2})");
         }
       },
       R"(stretches the context, as JSON: {"rope_type": "yarn", "factor": 2}; default: the model's own)");

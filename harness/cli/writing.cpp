@@ -30,18 +30,34 @@ void LiveText::show(size_t end) {
   shown_ = end;
 }
 
+namespace {
+
+// CLI11's own ranges let NaN pass, and print the largest number there is where a range has no end.
+CLI::Validator number_from(double least, double most, bool least_too, const std::string& range) {
+  return {[=](const std::string& text) -> std::string {
+            double value = 0;
+            const bool inside =
+                CLI::detail::lexical_cast(text, value) && value <= most && (least_too ? value >= least : value > least);
+            return inside ? "" : "is " + text + ", not " + range;
+          },
+          ""};
+}
+
+}  // namespace
+
 void add_decode_options(CLI::App& command, DecodeSettings& decode) {
   command.add_option("--max-new-tokens", decode.max_new_tokens, "tokens to write at most")
-      ->check(CLI::PositiveNumber)
+      ->check(number_from(0, 1e9, false, "a number above 0"))
       ->capture_default_str();
   command.add_option("--temperature", decode.temperature, "0: greedy")
-      ->check(CLI::Range(0.0, 100.0))
+      ->check(number_from(0, 100, true, "between 0 and 100"))
       ->capture_default_str();
-  command.add_option("--top-k", decode.top_k, "sample among so many tokens; 0: all")->check(CLI::NonNegativeNumber);
+  command.add_option("--top-k", decode.top_k, "sample among so many tokens; 0: all")
+      ->check(number_from(0, 1e9, true, "0 or more"));
   command.add_option("--top-p", decode.top_p, "sample among the fewest tokens of so much probability")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(number_from(0, 1, false, "above 0 and at most 1"));
   command.add_option("--min-p", decode.min_p, "least probability, as a part of the likeliest token's")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(number_from(0, 1, true, "between 0 and 1"));
   command.add_option("--stop", decode.stop, "a text that ends the answer; may be given several times")
       ->each([](const std::string& text) {
         if (text.empty()) throw CLI::ValidationError("--stop", "is empty; give a text");
@@ -50,7 +66,7 @@ void add_decode_options(CLI::App& command, DecodeSettings& decode) {
   command
       .add_option("--thinking-budget", decode.thinking_budget,
                   "tokens of thought before </think> is put in; default: no limit")
-      ->check(CLI::NonNegativeNumber);
+      ->check(number_from(0, 1e9, true, "0 or more"));
 }
 
 }  // namespace kvc

@@ -237,7 +237,7 @@ class Generator {
 void check_settings(const DecodeSettings& settings) {
   const bool empty_stop =
       std::any_of(settings.stop.begin(), settings.stop.end(), [](const auto& s) { return s.empty(); });
-  if (settings.max_new_tokens < 1 || settings.temperature < 0 || settings.top_k < 0 || empty_stop ||
+  if (settings.max_new_tokens < 1 || !(settings.temperature >= 0) || settings.top_k < 0 || empty_stop ||
       !(settings.top_p > 0 && settings.top_p <= 1) || !(settings.min_p >= 0 && settings.min_p <= 1)) {
     refuse(fmt::format("decode settings {} are out of range", settings.to_json().dump()));
   }
