@@ -106,7 +106,8 @@ std::optional<Cut> cut_turn(const ChatTemplate& chat_template, const std::string
 
 [[noreturn]] void unfit(const std::string& fact) {
   throw Error(ErrorKind::kData, "the chat template does not fit a document and questions: " + fact,
-              "chat template of the model", "write 'chat_template: NAME' in the model's config");
+              "chat template of the model",
+              "write 'chat_template: NAME' at the model in the sweep file, or give --chat-template NAME");
 }
 
 // How the template takes document and question; `split_turns` false: in one turn. Found out with the stand-ins.

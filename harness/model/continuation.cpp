@@ -183,10 +183,12 @@ std::vector<double> text_log_probs(const Model& model, const std::vector<int64_t
   if (tokens.size() < 2) return log_probs;
   const auto n_read = static_cast<int64_t>(tokens.size()) - 1;  // nothing is predicted from the last token
   if (n_read > model.spec().max_positions) {
-    throw Error(ErrorKind::kData,
-                fmt::format("a text of {} tokens is longer than the model's {} positions", tokens.size(),
-                            model.spec().max_positions),
-                "", "score it in windows, or take a shorter text");
+    throw Error(
+        ErrorKind::kData,
+        fmt::format("a text of {} tokens is longer than the model's {} positions", tokens.size(),
+                    model.spec().max_positions),
+        "the text",
+        "score it in windows, or take a shorter one; kvc inspect tells the model's positions and what limits them");
   }
   const Decoder decoder = model.decoder().for_text_of(static_cast<int64_t>(tokens.size()));
   const KvCache nothing =

@@ -6,11 +6,13 @@
 #include <span>
 #include <system_error>
 
+#include "harness/core/error.h"
 #include "harness/core/text_file.h"
 #include "harness/model/families/rope_parameters.h"
 #include "harness/model/formats/content_hash.h"
 #include "harness/model/formats/gguf.h"
 #include "harness/model/formats/mapped_file.h"
+#include "harness/model/formats/printable.h"
 #include "harness/model/formats/safetensors.h"
 
 namespace kvc {
@@ -26,6 +28,36 @@ std::string hash_of(std::span<const std::byte> bytes) {
   return content_hash(bytes, release_pages);
 }
 
+// A folder that holds no model in the form of a hub: what it holds instead decides what helps.
+void check_folder(const std::string& path) {
+  std::error_code ignored;
+  for (const char* name : kSmallFiles) {  // a pipe would be waited for, for ever
+    const std::string file = path + "/" + name;
+    if (std::filesystem::exists(file, ignored) && !std::filesystem::is_regular_file(file, ignored)) {
+      throw Error(ErrorKind::kData, "this is no file, but a folder, a pipe or a device", file, "fetch the model again");
+    }
+  }
+  if (std::filesystem::exists(path + "/config.json", ignored)) return;
+  std::string gguf;
+  for (const auto& entry : std::filesystem::directory_iterator(path, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(".gguf") && (gguf.empty() || name < gguf)) gguf = name;
+  }
+  throw Error(ErrorKind::kData, "the folder has no config.json", path,
+              gguf.empty() ? "give a GGUF file, or a folder as downloaded, with config.json in it"
+                           : fmt::format("name the GGUF file in it: {}", printable(gguf)));
+}
+
+// llama.cpp's gguf-split cuts a model into files; each holds a part of the tensors.
+void refuse_parts(const GgufFile& file) {
+  const std::int64_t parts = file.find_integer("split.count").value_or(1);
+  if (parts <= 1) return;
+  throw Error(
+      ErrorKind::kData,
+      fmt::format("this is part {} of a model cut into {} files", file.find_integer("split.no").value_or(0) + 1, parts),
+      file.path(), "put the parts together: llama-gguf-split --merge FIRST_PART WHOLE (of llama.cpp)");
+}
+
 }  // namespace
 
 Checkpoint::Checkpoint(const std::string& path, const nlohmann::json& rope_scaling) {
@@ -37,6 +69,7 @@ Checkpoint::Checkpoint(const std::string& path, const nlohmann::json& rope_scali
 
 void Checkpoint::open_file(const std::string& path) {
   auto file = std::make_unique<GgufFile>(path);
+  refuse_parts(*file);
   family_ = &find_family(*file);
   spec_ = family_->spec(*file, &oddities_);
   layout_ = gguf_layout(family_->gguf_rotates_neighbours);
@@ -44,6 +77,7 @@ void Checkpoint::open_file(const std::string& path) {
 }
 
 void Checkpoint::open_folder(const std::string& path) {
+  check_folder(path);
   const ConfigFile config(path);
   family_ = &find_family(config);
   spec_ = family_->spec(config, &oddities_);

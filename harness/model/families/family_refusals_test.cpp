@@ -30,6 +30,18 @@ TEST_F(FamilyRefusalTest, UnknownArchitecturesAreNamedWithTheKnownOnes) {
                                       HasSubstr("supported architecture: llama, qwen2, qwen3")));
 }
 
+TEST_F(FamilyRefusalTest, AModelCutIntoFilesIsTold) {
+  TinyGguf file = gguf_of("llama", folder_tensors({}));
+  file.metadata["split.count"] = std::uint32_t{1};
+  file.metadata["split.no"] = std::uint32_t{0};
+  EXPECT_EQ(gguf_error(file), "");
+  file.metadata["split.count"] = std::uint32_t{2};
+  EXPECT_THAT(gguf_error(file), AllOf(HasSubstr("part 1 of a model cut into 2 files"), HasSubstr("--merge")));
+  file.metadata["split.no"] = std::uint32_t{1};
+  file.metadata.erase("general.architecture");  // later parts hold tensors only
+  EXPECT_THAT(gguf_error(file), HasSubstr("part 2 of a model cut into 2 files"));
+}
+
 TEST_F(FamilyRefusalTest, TensorsMissingMisshapenAndLeftOverAreNamed) {
   const json config = config_of("LlamaForCausalLM");
   TinyTensors tensors = folder_tensors({});

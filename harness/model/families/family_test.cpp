@@ -141,13 +141,15 @@ TEST_F(FamilyTest, InspectListsAModelWithoutLoadingIt) {
   TinyTensors tensors = folder_tensors({});
   write_folder(config_of("LlamaForCausalLM"), tensors);
   write(folder_ + "/generation_config.json",
-        R"({"do_sample":true,"temperature":0.6,"top_p":0.9,"eos_token_id":[3,5]})");
+        R"({"do_sample":true,"temperature":0.6,"top_p":0.9,"repetition_penalty":1.1,"eos_token_id":[3,5]})");
   const ModelFacts facts = inspect_model(folder_);
   EXPECT_EQ(facts.format, "safetensors");
   EXPECT_EQ(facts.architecture, "llama");
   EXPECT_EQ(facts.tensors.size(), tensors.size());
   EXPECT_EQ(facts.weight_problem, "");
-  EXPECT_EQ(facts.sampling.to_json().dump(), R"({"do_sample":true,"temperature":0.6,"top_p":0.9,"end_ids":[3,5]})");
+  EXPECT_EQ(facts.sampling.to_json().dump(),
+            R"({"do_sample":true,"temperature":0.6,"top_p":0.9,"repetition_penalty":1.1,"end_ids":[3,5]})");
+  EXPECT_THAT(facts.oddities, testing::Contains(HasSubstr("repetition_penalty 1.1; it is not applied")));
   int64_t parameters = 0;
   for (const auto& [name, tensor] : tensors) parameters += static_cast<int64_t>(tensor.values.size());
   EXPECT_EQ(facts.parameters, parameters);

@@ -1,5 +1,7 @@
 #include "harness/model/families/inspect.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "harness/core/error.h"
@@ -79,6 +81,10 @@ ModelFacts inspect_model(const std::string& path) {
     facts.parameters += bytes / tensor.type->block_bytes * tensor.type->block_values;
   }
   if (checkpoint.is_folder()) facts.sampling = read_generation_config(path);
+  if (const double penalty = facts.sampling.repetition_penalty.value_or(1.0); penalty != 1.0) {
+    facts.oddities.push_back(
+        fmt::format("generation_config.json proposes repetition_penalty {}; it is not applied", penalty));
+  }
   try {
     checkpoint.check_weights();
   } catch (const Error& error) {

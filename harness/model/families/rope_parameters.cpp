@@ -187,6 +187,10 @@ void read_rope_parameters(const json& parameters, ErrorKind kind, const std::str
 
 void override_rope(const json& parameters, DecoderSpec& spec) {
   const std::string where = "model option 'rope_scaling'";
+  if (!parameters.contains("rope_type") && !parameters.contains("type")) {
+    throw Error(ErrorKind::kUsage, "names no 'rope_type'", where,
+                R"(name one: linear, dynamic, llama3 or yarn; for example {"rope_type": "yarn", "factor": 2})");
+  }
   const Reader reader(parameters, ErrorKind::kUsage, where);
   // What the weights were trained on before any stretch.
   int64_t original = spec.max_positions;

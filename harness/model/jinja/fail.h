@@ -10,7 +10,8 @@
 namespace kvc::jinja {
 
 inline constexpr const char* kWayOut =
-    "write 'chat_template: NAME' in the model's config; built in: chatml, llama2, llama3, mistral";
+    "give --chat-template NAME, in a sweep file write 'chat_template: NAME' at the model; built in: chatml, llama2, "
+    "llama3, mistral";
 
 // `where`: the template's file and key.
 [[noreturn]] inline void fail(const std::string& fact, const std::string& where, int line) {
