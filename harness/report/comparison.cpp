@@ -101,15 +101,14 @@ void add_pairs(const Column& column, bool share, std::vector<PairSummary>& pairs
 
 // A mean over several askings of a question is no answer that McNemar's test could count.
 bool is_binary(const Table& table) {
-  for (const Row& row : table.rows) {
-    for (const auto& cell : row.cells) {
-      if (!cell) continue;
-      for (const ScoredQuestion& question : cell->questions) {
-        if (question.values[0] != 0 && question.values[0] != 1) return false;
-      }
-    }
-  }
-  return true;
+  const auto binary = [](const std::optional<CellSummary>& cell) {
+    return !cell || std::all_of(cell->questions.begin(), cell->questions.end(), [](const ScoredQuestion& question) {
+      return question.values[0] == 0 || question.values[0] == 1;
+    });
+  };
+  return std::all_of(table.rows.begin(), table.rows.end(), [&](const Row& row) {
+    return binary(row.untargeted) && std::all_of(row.cells.begin(), row.cells.end(), binary);
+  });
 }
 
 void decide(std::vector<PairSummary>& pairs, bool share, bool higher_is_better) {

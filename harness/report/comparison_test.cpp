@@ -90,6 +90,34 @@ TEST(Comparison, AMethodWithoutATargetStandsAtTheNearest) {
   EXPECT_THAT(report_pairs_csv(t), HasSubstr("summarize"));
 }
 
+// Solved twice, once right: a half is no answer that McNemar's test could count, with or without a target.
+TEST(Comparison, MeansOfSeveralSamplesOfAMethodWithoutATargetAreNotCountedAsAnswers) {
+  const auto solved = [](const std::string& method, const Json& target, const std::vector<std::string>& texts) {
+    std::vector<Record> records = answered(method, target, first(4, 4));
+    records[0].cell["task"]["name"] = "reasoning";
+    for (Json& answer : records[0].answers) {
+      answer["samples"] = Json::array();
+      for (const std::string& text : texts) {
+        answer["samples"].push_back({{"text", text},
+                                     {"stop_reason", "end"},
+                                     {"forced", false},
+                                     {"thought_tokens", 9},
+                                     {"compactions", Json::array()}});
+      }
+      answer["limit"] = 256;
+    }
+    return records;
+  };
+  const auto pair = [&](const std::vector<std::string>& texts) {
+    return tabulated({solved("a", 0.1, {"It is 8."}), solved("summarize", nullptr, texts)})
+        .tables.at(0)
+        .comparison.pairs.at(0)
+        .pair;
+  };
+  EXPECT_TRUE(pair({"It is 7."}).p_mcnemar.has_value());
+  EXPECT_FALSE(pair({"It is 7.", "It is 8."}).p_mcnemar.has_value());
+}
+
 TEST(Comparison, OnlySharedQuestionsAreCompared) {
   std::vector<Record> shorter = answered("b", 0.1, {true, true, true});
   const Tabulated t = tabulated({answered("a", 0.1, first(0, 6)), shorter});
