@@ -88,10 +88,10 @@ int run(const Arguments& arguments) {
                summary.already_done, config.results);
   }
   if (summary.failed == 0) return 0;
-  fmt::print(
-      stderr,
-      "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries them again\n",
-      plural(summary.failed, "cell and document"), config.results);
+  fmt::print(stderr,
+             "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries again what "
+             "failed\n",
+             plural(summary.failed, "record"), config.results);
   return kSomeFailed;
 }
 
