@@ -13,6 +13,7 @@
 #include "harness/core/vector_clones.h"
 #include "harness/math/attention.h"
 #include "harness/math/exponential_table.h"
+#include "harness/math/least_squares.h"
 
 namespace kvc {
 namespace {
@@ -374,6 +375,28 @@ void MatchingPursuit::solve(State& state) const {
   state.solved = true;
 }
 
+// Whether the clamped weights are a fit. Where picks span one another, those before the clamp are as large as rounding
+// makes them, of both signs, and what the clamp leaves can be worse than no weights at all.
+bool MatchingPursuit::explains(const State& state) const {
+  if (std::find(state.dependent.begin(), state.dependent.end(), true) != state.dependent.end()) return false;
+  const std::vector<double> rest = residual(state);
+  return !(dot(rest.data(), rest.data(), n_) > dot(target_.data(), target_.data(), n_));
+}
+
+// The minimum over the box itself, for picks that clamped least squares cannot weigh.
+void MatchingPursuit::fit_box(State& state) const {
+  const int64_t t = state.size();
+  const at::Tensor columns = at::empty({t, n_}, at::kFloat);
+  for (int64_t i = 0; i < t; ++i) {
+    const Column& column = state.columns[static_cast<size_t>(i)];
+    std::copy(column->begin(), column->end(), columns.mutable_data_ptr<float>() + i * n_);
+  }
+  const at::Tensor target = at::tensor(target_, at::kDouble).to(at::kFloat);
+  const NormalEquations equations(columns.t().contiguous(), target);
+  state.weights = to_vector(equations.fit_active_set(t, {settings_.lower, settings_.upper}).solution);
+  for (double& w : state.weights) w = std::clamp(w, settings_.lower, settings_.upper);  // float32 rounds the bounds
+}
+
 // One iteration towards `target` picks; false when no key is left.
 bool MatchingPursuit::advance(State& state, int64_t target) const {
   const Schedule now = schedule(settings_, state.size());
@@ -432,6 +455,7 @@ PursuitPicks MatchingPursuit::picks(int64_t target) const {
     }
     solve(state);
   }
+  if (!explains(state)) fit_box(state);
   result.order = state.order;
   result.weights = state.weights;
   result.n_cut = state.n_cut;

@@ -38,11 +38,13 @@ struct PursuitSettings {
 };
 
 struct PursuitPicks {
-  std::vector<int64_t> order;   // distinct, in order of selection; fewer than asked where no key is left
-  std::vector<double> weights;  // of a last solve over all picks, within [lower, upper]
-  int64_t n_dropped = 0;        // keys excluded by the drop rule
-  int64_t n_cut = 0;            // choices among more keys than are compared in float64
-  int64_t n_dependent = 0;      // picks whose column others already span: weight `lower`
+  std::vector<int64_t> order;  // distinct, in order of selection; fewer than asked where no key is left
+  // Of a last solve over all picks, within [lower, upper]. Where picks span one another (as they must when there are
+  // more of them than queries), the minimum over that box instead of clamped least squares.
+  std::vector<double> weights;
+  int64_t n_dropped = 0;    // keys excluded by the drop rule
+  int64_t n_cut = 0;        // choices among more keys than are compared in float64
+  int64_t n_dependent = 0;  // picks whose column others already span
 };
 
 class MatchingPursuit {
@@ -70,6 +72,8 @@ class MatchingPursuit {
   void form_gram();
   bool advance(State& state, int64_t target) const;
   void solve(State& state) const;
+  bool explains(const State& state) const;
+  void fit_box(State& state) const;
   void add(State& state, int64_t key) const;
   void add(State& state, int64_t key, Column column, double moment, std::vector<double> gram) const;
   std::vector<int64_t> best(State& state, int64_t k, int64_t to_go) const;

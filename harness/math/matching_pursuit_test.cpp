@@ -247,5 +247,25 @@ TEST(MatchingPursuit, EveryKeyAndFewerQueriesThanKeys) {
   for (const double w : all.weights) EXPECT_TRUE(std::isfinite(w));
 }
 
+// Flat scores: columns differ little, clamped least squares of twice as many picks as queries explain less than
+// nothing. All keys at weight 1 explain the mass wholly, so half of them must come near.
+TEST(MatchingPursuit, MorePicksThanQueriesStillExplainTheMass) {
+  Head head;
+  at::manual_seed(12);
+  head.keys = at::randn({300, 16});
+  head.queries = at::randn({40, 16}) * 0.3;
+  head = complete(head);
+  MatchingPursuit pursuit = head.pursuit({});
+  pursuit.run(90);
+  const PursuitPicks picks = pursuit.picks(90);
+  EXPECT_GT(picks.n_dependent, 0);
+  const at::Tensor logits = attention_logits(head.queries, head.keys, {});
+  const at::Tensor e = (logits - logits.amax({1}, true)).exp().to(at::kDouble);
+  const at::Tensor mass = e.sum(1);
+  const at::Tensor rest =
+      mass - at::mv(e.index_select(1, at::tensor(picks.order, at::kLong)), at::tensor(picks.weights, at::kDouble));
+  EXPECT_LT((rest.norm() / mass.norm()).item<double>(), 1e-2);
+}
+
 }  // namespace
 }  // namespace kvc
