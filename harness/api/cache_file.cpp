@@ -16,7 +16,8 @@ constexpr const char* kFormat = "kvcompact.cache.v1";
 
 // What two models must share for the one to read the other's cache; a cache moves between devices.
 Json reader_identity(Json identity) {
-  for (const char* own : {"file", "name", "device", "bytes", "thinking"}) identity.erase(own);
+  for (const char* own : {"file", "name", "device", "attention", "decode_graphs", "bytes", "thinking"})
+    identity.erase(own);
   return identity;
 }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "harness/kv/device_numbers.h"
 #include "harness/kv/kv_cache.h"
 #include "harness/kv/ragged_attention_cuda.h"
+#include "harness/kv/step_attention.h"
 #include "harness/math/attention.h"
 
 namespace kvc::KVC_CUDA_NAMESPACE {
@@ -60,24 +62,42 @@ inline HeldPart prefix_part(const LayerKv& prefix, int64_t n_tokens) {
   return held;
 }
 
-inline HeldPart tail_part(const at::Tensor& keys, const at::Tensor& values, const std::vector<int64_t>& lengths,
-                          const std::vector<int64_t>& sequence_offsets) {
+// lengths (B) and offsets (B + 1) int64 where the kernels run; most_tokens and most_entries as in ContextPart.
+inline HeldPart tail_part(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& lengths,
+                          const at::Tensor& sequence_offsets, int64_t most_tokens, int64_t most_entries) {
   HeldPart held;
   ContextPart& part = held.part;
   part.keys = keys.const_data_ptr();
   part.values = values.const_data_ptr();
-  held.lengths = device_numbers(lengths, keys.device());
-  held.sequence_offsets = device_numbers(sequence_offsets, keys.device());
+  held.lengths = lengths;
+  held.sequence_offsets = sequence_offsets;
   part.lengths = held.lengths.const_data_ptr<int64_t>();
   part.sequence_offsets = held.sequence_offsets.const_data_ptr<int64_t>();
-  part.batch = static_cast<int64_t>(lengths.size());
+  part.batch = lengths.size(0);
   part.capacity = keys.size(2);
+  part.most_tokens = most_tokens;
+  part.most_entries = most_entries;
+  return held;
+}
+
+inline HeldPart tail_part(const at::Tensor& keys, const at::Tensor& values, const std::vector<int64_t>& lengths,
+                          const std::vector<int64_t>& sequence_offsets) {
+  int64_t most_tokens = 0, most_entries = 0;
   for (size_t b = 0; b < lengths.size(); ++b) {
     const int64_t n = sequence_offsets[b + 1] - sequence_offsets[b];
-    part.most_tokens = std::max(part.most_tokens, n);
-    part.most_entries = std::max(part.most_entries, lengths[b] + n);
+    most_tokens = std::max(most_tokens, n);
+    most_entries = std::max(most_entries, lengths[b] + n);
   }
-  return held;
+  return tail_part(keys, values, device_numbers(lengths, keys.device()),
+                   device_numbers(sequence_offsets, keys.device()), most_tokens, most_entries);
+}
+
+// Of sequences [first, first + n) in a step of one new token each: whatever their lengths, in a graph that is replayed
+// as they grow.
+inline HeldPart step_part(const at::Tensor& keys, const at::Tensor& values, const StepTables& tables, int64_t first,
+                          int64_t n) {
+  return tail_part(keys.narrow(0, first, n), values.narrow(0, first, n), tables.lengths.narrow(0, first, n),
+                   tables.offsets.narrow(0, 0, n + 1), 1, keys.size(2));
 }
 
 // Attention over all parts at once: output (N, Hq, d) of `dtype`, log_sum_exp (N, Hq).
@@ -121,47 +141,81 @@ inline size_t sequences_at_once(const at::Tensor& queries, int64_t n_pieces, con
   return last - first;
 }
 
-// As kvc::context_attention(), whose dtypes and layouts kernels_take().
+// As kvc::context_attention(), whose dtypes and layouts kernels_take(). tail_of(first, n): the part of sequences
+// [first, first + n), counted from 0 in its tables; n_sequences of them, whose new tokens `offsets` divides.
+template <class TailOf>
+at::Tensor context_of(const at::Tensor& queries, const LayerKv& prefix, int64_t n_kv_heads,
+                      const std::vector<int64_t>& offsets, const TailOf& tail_of, CudaStream stream,
+                      int64_t most_bytes) {
+  const size_t batch = offsets.size() - 1;
+  if (batch == 0) return at::zeros_like(queries);
+  const int64_t n_pieces =
+      pieces_of(prefix_part(prefix, 0).part) + pieces_of(tail_of(0, static_cast<int64_t>(batch)).part);
+  at::Tensor output;
+  for (size_t first = 0; first < batch;) {
+    const size_t n = sequences_at_once(queries, n_pieces, offsets, n_kv_heads, first, most_bytes);
+    const int64_t begin = offsets[first], end = offsets[first + n];
+    std::vector<HeldPart> parts;
+    if (prefix.n_entries() > 0) parts.push_back(prefix_part(prefix, end - begin));
+    parts.push_back(tail_of(static_cast<int64_t>(first), static_cast<int64_t>(n)));
+    const at::Tensor part =
+        attend_parts(queries.slice(0, begin, end), n_kv_heads, parts, queries.scalar_type(), stream).output;
+    if (n == batch) return part;
+    if (!output.defined()) output = at::empty_like(queries, queries.options(), at::MemoryFormat::Contiguous);
+    output.slice(0, begin, end).copy_(part);
+    first += n;
+  }
+  return output;
+}
+
+constexpr int64_t kMostPieceBytes = int64_t{256} << 20;
+
 inline at::Tensor context(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                           const at::Tensor& values, const std::vector<int64_t>& lengths,
                           const std::vector<int64_t>& offsets, CudaStream stream,
-                          int64_t most_bytes = int64_t{256} << 20) {
-  const int64_t n_kv_heads = keys.size(1);
-  const int64_t n_pieces =
-      pieces_of(prefix_part(prefix, 0).part) + pieces_of(tail_part(keys, values, lengths, offsets).part);
-  at::Tensor output;
-  for (size_t first = 0; first < lengths.size();) {
-    const size_t last = first + sequences_at_once(queries, n_pieces, offsets, n_kv_heads, first, most_bytes);
-    const int64_t begin = offsets[first], end = offsets[last];
-    std::vector<int64_t> own_offsets(offsets.begin() + static_cast<std::ptrdiff_t>(first),
-                                     offsets.begin() + static_cast<std::ptrdiff_t>(last) + 1);
-    for (int64_t& offset : own_offsets) offset -= begin;
-    const std::vector<int64_t> own_lengths(lengths.begin() + static_cast<std::ptrdiff_t>(first),
-                                           lengths.begin() + static_cast<std::ptrdiff_t>(last));
-    const auto b0 = static_cast<int64_t>(first), b1 = static_cast<int64_t>(last);
-    std::vector<HeldPart> parts;
-    if (prefix.n_entries() > 0) parts.push_back(prefix_part(prefix, end - begin));
-    parts.push_back(tail_part(keys.slice(0, b0, b1), values.slice(0, b0, b1), own_lengths, own_offsets));
-    const at::Tensor part =
-        attend_parts(queries.slice(0, begin, end), n_kv_heads, parts, queries.scalar_type(), stream).output;
-    if (last == lengths.size() && first == 0) return part;
-    if (!output.defined()) output = at::empty_like(queries, queries.options(), at::MemoryFormat::Contiguous);
-    output.slice(0, begin, end).copy_(part);
-    first = last;
-  }
-  return output.defined() ? output : at::zeros_like(queries);
+                          int64_t most_bytes = kMostPieceBytes) {
+  const auto tail_of = [&](int64_t first, int64_t n) {
+    const auto part_of = [&](const std::vector<int64_t>& all, int64_t size) {
+      return std::vector<int64_t>(all.begin() + first, all.begin() + first + size);
+    };
+    std::vector<int64_t> own_offsets = part_of(offsets, n + 1);
+    for (int64_t& offset : own_offsets) offset -= offsets[static_cast<size_t>(first)];
+    return tail_part(keys.narrow(0, first, n), values.narrow(0, first, n), part_of(lengths, n), own_offsets);
+  };
+  return context_of(queries, prefix, keys.size(1), offsets, tail_of, stream, most_bytes);
 }
 
-// As Tails::write() checks and describes; new rows (N, Hkv, d) whose heads lie side by side.
-inline void write(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
-                  const at::Tensor& new_values, const std::vector<int64_t>& lengths,
-                  const std::vector<int64_t>& offsets, CudaStream stream) {
+// As kvc::step_attention(), whose dtypes and layouts kernels_take().
+inline at::Tensor step_context(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                               const at::Tensor& values, const StepTables& tables, CudaStream stream,
+                               int64_t most_bytes = kMostPieceBytes) {
+  std::vector<int64_t> offsets(static_cast<size_t>(queries.size(0)) + 1);
+  std::iota(offsets.begin(), offsets.end(), 0);
+  const auto tail_of = [&](int64_t first, int64_t n) { return step_part(keys, values, tables, first, n); };
+  return context_of(queries, prefix, keys.size(1), offsets, tail_of, stream, most_bytes);
+}
+
+// New rows (N, Hkv, d), whose heads lie side by side, behind what the tails hold.
+inline void write(const HeldPart& tails, const at::Tensor& keys, const at::Tensor& new_keys,
+                  const at::Tensor& new_values, CudaStream stream) {
   const AttentionShape shape{number_of(keys), new_keys.size(0), static_cast<int>(keys.size(3)),
                              static_cast<int>(keys.size(1)), static_cast<int>(keys.size(1))};
-  const HeldPart tails = tail_part(keys, values, lengths, offsets);
   demand(write_tails(shape, tails.part, new_keys.const_data_ptr(), new_keys.stride(0), new_values.const_data_ptr(),
                      new_values.stride(0), stream),
          "cache kernel");
+}
+
+// As Tails::write() checks and describes.
+inline void write(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                  const at::Tensor& new_values, const std::vector<int64_t>& lengths,
+                  const std::vector<int64_t>& offsets, CudaStream stream) {
+  write(tail_part(keys, values, lengths, offsets), keys, new_keys, new_values, stream);
+}
+
+// As kvc::write_step().
+inline void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                       const at::Tensor& new_values, const StepTables& tables, CudaStream stream) {
+  write(step_part(keys, values, tables, 0, keys.size(0)), keys, new_keys, new_values, stream);
 }
 
 // Whether write() can take rows of this layout.

@@ -143,6 +143,66 @@ TEST(CudaGlue, WritesWhatTailsWrite) {
   }
 }
 
+// One new token a sequence, the lengths known to the kernels only.
+std::vector<Scene> steps() {
+  return {{at::kFloat, {300, 0, 31}, {0, 5, 30, 2}, {1, 1, 1, 1}, true},
+          {at::kFloat, {0, 0}, {0, 39}, {1, 1}, false},
+          {at::kBFloat16, {150, 7}, {0, 11, 39}, {1, 1, 1}, true}};
+}
+
+TEST(CudaGlue, AStepHasTheBitsOfTheContext) {
+  for (const Scene& s : steps()) {
+    StepTables tables = StepTables::of(static_cast<int64_t>(s.lengths.size()), at::kCPU);
+    const at::Tensor fused =
+        at::randn({s.queries.size(0), 2 * s.keys.size(1), s.keys.size(3)}).to(s.keys.scalar_type());
+    const at::Tensor new_keys = fused.narrow(1, 0, s.keys.size(1)),
+                     new_values = fused.narrow(1, s.keys.size(1), s.keys.size(1));
+    // The same tables in the same memory serve one length after another, as they do in a graph.
+    for (int64_t shorter = 0; shorter < 3; ++shorter) {
+      std::vector<int64_t> lengths = s.lengths;
+      for (int64_t& length : lengths) length = std::max<int64_t>(0, length - 7 * shorter);
+      tables.lengths.copy_(at::tensor(lengths, at::kLong));
+      const at::Tensor keys = s.keys.clone(), values = s.values.clone(), want_keys = s.keys.clone(),
+                       want_values = s.values.clone();
+      write_step(keys, values, new_keys, new_values, tables, nullptr);
+      write(want_keys, want_values, new_keys, new_values, lengths, s.offsets, nullptr);
+      EXPECT_TRUE(at::equal(keys, want_keys));
+      EXPECT_TRUE(at::equal(values, want_values));
+      EXPECT_FALSE(at::equal(keys, s.keys));
+      const at::Tensor want = context(s.queries, s.prefix, keys, values, lengths, s.offsets, nullptr);
+      for (const int64_t most_bytes : {int64_t{1}, int64_t{20'000}, kMostPieceBytes}) {
+        EXPECT_TRUE(at::equal(want, step_context(s.queries, s.prefix, keys, values, tables, nullptr, most_bytes)));
+      }
+    }
+  }
+}
+
+TEST(StepAttention, OnTheCpuTheSameAsTheContext) {
+  for (const Scene& s : steps()) {
+    StepTables tables = StepTables::of(static_cast<int64_t>(s.lengths.size()), at::kCPU);
+    tables.lengths.copy_(at::tensor(s.lengths, at::kLong));
+    const at::Tensor rows = s.keys.select(2, 0);
+    const at::Tensor keys = s.keys.clone(), values = s.values.clone();
+    kvc::write_step(keys, values, rows.neg(), rows, tables);
+    for (size_t b = 0; b < s.lengths.size(); ++b) {
+      const auto row = static_cast<int64_t>(b);
+      EXPECT_TRUE(at::equal(keys[row].select(1, s.lengths[b]), rows[row].neg()));
+      EXPECT_TRUE(at::equal(values[row].select(1, s.lengths[b]), rows[row]));
+      EXPECT_TRUE(at::equal(keys[row].narrow(1, 0, s.lengths[b]), s.keys[row].narrow(1, 0, s.lengths[b])));
+    }
+    EXPECT_TRUE(at::equal(kvc::step_attention(s.queries, s.prefix, keys, values, tables),
+                          context_attention(s.queries, s.prefix, keys, values, s.lengths, s.offsets)));
+  }
+}
+
+TEST(StepAttention, WhereItServes) {
+  const at::TensorOptions options = at::TensorOptions().dtype(at::kFloat);
+  EXPECT_TRUE(serves_steps(options, 4, 64));
+  EXPECT_FALSE(serves_steps(options.device(at::kMeta), 4, 64));
+  const at::Tensor meta = at::empty({1, 3, 4, 16}, options.device(at::kMeta));
+  EXPECT_THROW(kvc::step_attention(meta.select(2, 0), {meta[0][0], meta[0][0], {}, {0, 4}}, meta, meta, {}), Error);
+}
+
 TEST(CudaGlue, OtherTensorsAreNotTaken) {
   const Scene& s = scenes()[0];
   EXPECT_FALSE(kernels_take(s.queries, s.keys.to(at::kBFloat16), s.values, 3));

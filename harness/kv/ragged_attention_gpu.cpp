@@ -63,6 +63,21 @@ bool write_tails(const at::Tensor& keys, const at::Tensor& values, const at::Ten
   return true;
 }
 
+at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const StepTables& tables) {
+  const c10::DeviceGuard device(queries.device());
+  return cuda::step_context(queries, prefix, keys, values, tables, current_stream(queries));
+}
+
+void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                const at::Tensor& new_values, const StepTables& tables) {
+  if (!cuda::rows_are_dense(new_keys) || !cuda::rows_are_dense(new_values)) {
+    throw Error(ErrorKind::kInternal, "new rows whose heads do not lie side by side", "write_step", "");
+  }
+  const c10::DeviceGuard device(keys.device());
+  cuda::write_step(keys, values, new_keys, new_values, tables, current_stream(keys));
+}
+
 #else
 
 namespace {
@@ -102,6 +117,14 @@ at::Tensor context_attention(const at::Tensor&, const LayerKv&, const at::Tensor
 bool write_tails(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                  const std::vector<int64_t>&, const std::vector<int64_t>&) {
   return false;
+}
+
+at::Tensor step_attention(const at::Tensor&, const LayerKv&, const at::Tensor&, const at::Tensor&, const StepTables&) {
+  refuse();
+}
+
+void write_step(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const StepTables&) {
+  refuse();
 }
 
 #endif

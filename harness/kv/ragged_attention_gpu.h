@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/kv/kv_cache.h"
+#include "harness/kv/step_attention.h"
 #include "harness/math/attention.h"
 
 namespace kvc::gpu {
@@ -33,5 +34,12 @@ at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, c
 bool write_tails(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
                  const at::Tensor& new_values, const std::vector<int64_t>& lengths,
                  const std::vector<int64_t>& sequence_offsets);
+
+// As the functions of step_attention.h; only where takes(), new rows with heads side by side. Error(kInternal) as
+// above.
+at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const StepTables& tables);
+void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                const at::Tensor& new_values, const StepTables& tables);
 
 }  // namespace kvc::gpu

@@ -12,8 +12,7 @@
 #include "harness/core/error.h"
 #include "harness/kv/device_numbers.h"
 #include "harness/kv/ragged_attention.h"
-#include "harness/model/elementwise.h"
-#include "harness/model/linear.h"
+#include "harness/model/decoder_layer.h"
 
 namespace kvc {
 
@@ -99,6 +98,22 @@ void check_weights(const DecoderSpec& spec, const DecoderWeights& weights) {
   }
 }
 
+int64_t positions_end(const std::vector<int64_t>& positions) {
+  return positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
+}
+
+}  // namespace
+
+void check_tokens(const std::vector<int64_t>& tokens, int64_t vocab_size) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocab_size) {
+      throw Error(ErrorKind::kData,
+                  fmt::format("token {} at place {} is outside the vocabulary of {}", tokens[i], i, vocab_size), "",
+                  "tokenizer and weights are not of the same model");
+    }
+  }
+}
+
 void check_positions(const std::vector<int64_t>& positions, int64_t max_positions) {
   if (positions.empty()) return;
   const auto [least, most] = std::minmax_element(positions.begin(), positions.end());
@@ -108,12 +123,6 @@ void check_positions(const std::vector<int64_t>& positions, int64_t max_position
                           *least < 0 ? *least : *most + 1, max_positions),
               "", "use a shorter text, or a model with a longer context");
 }
-
-int64_t positions_end(const std::vector<int64_t>& positions) {
-  return positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
-}
-
-}  // namespace
 
 PackedTokens PackedTokens::pack(const std::vector<std::vector<int64_t>>& sequences) {
   PackedTokens packed;
@@ -159,13 +168,7 @@ std::vector<int64_t> Decoder::positions(const PackedTokens& input, const KvCache
 
 at::Tensor Decoder::embed(const std::vector<int64_t>& tokens) const {
   const c10::InferenceMode inference;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= spec_.vocab_size) {
-      throw Error(ErrorKind::kData,
-                  fmt::format("token {} at place {} is outside the vocabulary of {}", tokens[i], i, spec_.vocab_size),
-                  "", "tokenizer and weights are not of the same model");
-    }
-  }
+  check_tokens(tokens, spec_.vocab_size);
   return weights_.embedding.index_select(0, device_numbers(tokens, weights_.embedding.device()));
 }
 
@@ -176,11 +179,8 @@ at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at:
   const at::Tensor qkv = project(normed, weights.qkv, weights.qkv_bias);
   const RotatedHeads heads = rotate_heads(qkv, spec_.n_query_heads, spec_.n_kv_heads, weights.q_norm, weights.k_norm,
                                           spec_.rms_norm_eps, rotary_.covering(positions_end(positions)), positions);
-  const int64_t kv_width = spec_.n_kv_heads * spec_.head_dim;
-  const at::Tensor values =
-      qkv.narrow(1, qkv.size(1) - kv_width, kv_width).unflatten(1, {spec_.n_kv_heads, spec_.head_dim});
   if (tap) tap(layer, heads.queries);
-  tails.write(layer, heads.keys, values, sequence_offsets);
+  tails.write(layer, heads.keys, values_of(qkv, spec_), sequence_offsets);
   return context_attention(heads.queries, prefix, tails.keys(layer), tails.values(layer), tails.lengths(),
                            sequence_offsets)
       .view({normed.size(0), spec_.n_query_heads * spec_.head_dim});
@@ -198,13 +198,10 @@ at::Tensor Decoder::run_layer(int64_t layer, const at::Tensor& hidden, const std
                 fmt::format("run_layer, layer {}", layer), "");
   }
   const LayerWeights& weights = weights_.layers.at(static_cast<size_t>(layer));
-  const at::Tensor normed = rms_norm(hidden, weights.attention_norm, spec_.rms_norm_eps);
-  const at::Tensor attention = attend(weights, layer, normed, positions, sequence_offsets, prefix, tails, tap);
-  const at::Tensor mixed = project(attention, weights.attention_output, weights.attention_output_bias);
-  const auto [middle, middle_normed] = add_rms_norm(hidden, mixed, weights.feed_forward_norm, spec_.rms_norm_eps);
-  const at::Tensor inner = silu_mul(project(middle_normed, weights.gate_up, weights.gate_up_bias));
-  at::Tensor update = project(inner, weights.down, weights.down_bias);
-  return update.add_(middle);
+  const auto attention = [&](const at::Tensor& normed) {
+    return attend(weights, layer, normed, positions, sequence_offsets, prefix, tails, tap);
+  };
+  return layer_around(attention, weights, spec_.rms_norm_eps, hidden);
 }
 
 at::Tensor Decoder::final_norm(const at::Tensor& hidden) const {

@@ -63,7 +63,8 @@ class Decoder {
 
   const DecoderSpec& spec() const { return spec_; }
   const DecoderWeights& weights() const { return weights_; }  // never written to
-  at::TensorOptions options() const;                          // dtype and device of weights and caches
+  const RopeTables& rotary() const { return rotary_; }
+  at::TensorOptions options() const;  // dtype and device of weights and caches
 
   // Reads the tokens behind prefix and tails; token i of sequence b stands at position prefix.next_position() +
   // tails.lengths()[b] + i. Appends to `tails`. Returns the hidden states after the final norm, (N, hidden) model

@@ -217,19 +217,24 @@ at::Tensor silu_mul(const at::Tensor& gate_up) {
   return out;
 }
 
-RotatedHeads rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads, const at::Tensor& q_norm,
-                          const at::Tensor& k_norm, double eps, const RotaryTables& tables,
-                          const std::vector<int64_t>& positions) {
+namespace {
+
+// Where there is no loop. positions (N) on qkv's device.
+RotatedHeads plain_rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads,
+                                const at::Tensor& q_norm, const at::Tensor& k_norm, double eps,
+                                const RotaryTables& tables, const at::Tensor& positions) {
+  const at::Tensor cos = tables.cos.index_select(0, positions).unsqueeze(1);
+  const at::Tensor sin = tables.sin.index_select(0, positions).unsqueeze(1);
+  const at::Tensor heads = qkv.view({qkv.size(0), -1, 2 * tables.cos.size(1)});
+  return {plain_rotate(heads.narrow(1, 0, n_query_heads), q_norm, eps, cos, sin),
+          plain_rotate(heads.narrow(1, n_query_heads, n_kv_heads), k_norm, eps, cos, sin)};
+}
+
+RotatedHeads rotate_heads_by_loop(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads,
+                                  const at::Tensor& q_norm, const at::Tensor& k_norm, double eps,
+                                  const RotaryTables& tables, const int64_t* positions) {
   const int64_t n = qkv.size(0), width = qkv.size(1), half = tables.cos.size(1), head_dim = 2 * half;
   const int64_t query_width = n_query_heads * head_dim;
-  if (!has_loop(qkv)) {
-    const at::Tensor index = device_numbers(positions, qkv.device());
-    const at::Tensor cos = tables.cos.index_select(0, index).unsqueeze(1);
-    const at::Tensor sin = tables.sin.index_select(0, index).unsqueeze(1);
-    const at::Tensor heads = qkv.view({n, -1, head_dim});
-    return {plain_rotate(heads.narrow(1, 0, n_query_heads), q_norm, eps, cos, sin),
-            plain_rotate(heads.narrow(1, n_query_heads, n_kv_heads), k_norm, eps, cos, sin)};
-  }
   RotatedHeads out{at::empty({n, n_query_heads, head_dim}, qkv.options()),
                    at::empty({n, n_kv_heads, head_dim}, qkv.options())};
   const auto* cos = tables.cos.const_data_ptr<float>();
@@ -237,11 +242,33 @@ RotatedHeads rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t 
   for_rows(qkv, [&]<class T>(T, int64_t begin, int64_t end) {
     const T* rows = raw<T>(qkv) + begin * width;
     rotate_loop(rows, width, raw<T>(q_norm), raw<T>(out.queries) + begin * query_width, end - begin, n_query_heads,
-                half, static_cast<float>(eps), cos, sin, positions.data() + begin);
+                half, static_cast<float>(eps), cos, sin, positions + begin);
     rotate_loop(rows + query_width, width, raw<T>(k_norm), raw<T>(out.keys) + begin * n_kv_heads * head_dim,
-                end - begin, n_kv_heads, half, static_cast<float>(eps), cos, sin, positions.data() + begin);
+                end - begin, n_kv_heads, half, static_cast<float>(eps), cos, sin, positions + begin);
   });
   return out;
+}
+
+}  // namespace
+
+RotatedHeads rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads, const at::Tensor& q_norm,
+                          const at::Tensor& k_norm, double eps, const RotaryTables& tables,
+                          const std::vector<int64_t>& positions) {
+  if (has_loop(qkv)) {
+    return rotate_heads_by_loop(qkv, n_query_heads, n_kv_heads, q_norm, k_norm, eps, tables, positions.data());
+  }
+  return plain_rotate_heads(qkv, n_query_heads, n_kv_heads, q_norm, k_norm, eps, tables,
+                            device_numbers(positions, qkv.device()));
+}
+
+RotatedHeads rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads, const at::Tensor& q_norm,
+                          const at::Tensor& k_norm, double eps, const RotaryTables& tables,
+                          const at::Tensor& positions) {
+  if (has_loop(qkv)) {
+    return rotate_heads_by_loop(qkv, n_query_heads, n_kv_heads, q_norm, k_norm, eps, tables,
+                                positions.const_data_ptr<int64_t>());
+  }
+  return plain_rotate_heads(qkv, n_query_heads, n_kv_heads, q_norm, k_norm, eps, tables, positions);
 }
 
 }  // namespace kvc

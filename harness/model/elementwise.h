@@ -37,5 +37,9 @@ struct RotatedHeads {
 RotatedHeads rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads, const at::Tensor& q_norm,
                           const at::Tensor& k_norm, double eps, const RotaryTables& tables,
                           const std::vector<int64_t>& positions);
+// positions (N) int64 on qkv's device.
+RotatedHeads rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads, const at::Tensor& q_norm,
+                          const at::Tensor& k_norm, double eps, const RotaryTables& tables,
+                          const at::Tensor& positions);
 
 }  // namespace kvc

@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <random>
 #include <span>
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/model/generate_by.h"
 #include "harness/model/logit_rows.h"
 #include "harness/model/sampling.h"
 #include "harness/model/sampling_rows.h"
@@ -64,11 +66,13 @@ struct Stream {
 
 class Generator {
  public:
-  Generator(const Model& model, const KvCache& prefix, const DecodeSettings& settings, const TokenSink& sink)
+  Generator(const Model& model, const KvCache& prefix, const DecodeSettings& settings, const TokenSink& sink,
+            std::optional<DecodeStep::Way> way)
       : model_(model),
         prefix_(prefix),
         settings_(settings),
         sink_(sink),
+        way_(way),
         end_ids_(model.tokenizer().end_ids()),
         thinking_(model.tokenizer()) {
     if (settings.thinking_budget >= 0 && !thinking_.known()) {
@@ -95,9 +99,10 @@ class Generator {
     Tails tails = Tails::behind(prefix_, static_cast<int64_t>(prompts.size()),
                                 longest(prompts) + std::min<int64_t>(settings_.max_new_tokens, 32));
     PackedTokens input = PackedTokens::pack(prompts);
-    while (!streams.empty()) {
-      const at::Tensor hidden = model_.decoder().forward(input, prefix_, tails);
-      const std::vector<int64_t> chosen = choose(last_rows(hidden, input.sequence_offsets), streams);
+    std::optional<DecodeStep> step;  // for every token but the first
+    if (way_) step.emplace(model_.decoder(), prefix_, *way_);
+    for (bool first = true; !streams.empty(); first = false) {
+      const std::vector<int64_t> chosen = choose(next_logits(input, tails, first || !step ? nullptr : &*step), streams);
       input = next_input(chosen, streams, results, tails);
       // Grown by halves: long answers must not reserve what short ones never use.
       if (longest_tail(tails) >= tails.capacity()) tails.reserve(tails.capacity() + tails.capacity() / 2 + 16);
@@ -112,8 +117,29 @@ class Generator {
     return tails.batch() == 0 ? 0 : *std::max_element(tails.lengths().begin(), tails.lengths().end());
   }
 
-  std::vector<int64_t> choose(const at::Tensor& hidden, std::vector<Stream>& streams) const {
-    std::vector<int64_t> tokens = hidden.is_cpu() ? choose_on_host(hidden, streams) : choose_on_device(hidden, streams);
+  // The logits behind each sequence, some rows at a time: (first row, n) -> (n, vocab) float32 on the model's device.
+  using LogitRows = std::function<at::Tensor(int64_t first, int64_t n)>;
+
+  LogitRows next_logits(const PackedTokens& input, Tails& tails, DecodeStep* step) const {
+    if (step != nullptr) {
+      return [all = step->logits(input.tokens, tails)](int64_t first, int64_t n) { return all.narrow(0, first, n); };
+    }
+    const at::Tensor hidden = model_.decoder().forward(input, prefix_, tails);
+    return [this, last = last_rows(hidden, input.sequence_offsets)](int64_t first, int64_t n) {
+      return model_.decoder().logits(last.narrow(0, first, n));
+    };
+  }
+
+  std::vector<int64_t> choose(const LogitRows& logits_of, std::vector<Stream>& streams) const {
+    constexpr int64_t kRows = 256;  // of a vocabulary of 150,000 are 150 MB
+    const auto batch = static_cast<int64_t>(streams.size());
+    std::vector<int64_t> tokens;
+    for (int64_t first = 0; first < batch; first += kRows) {
+      const at::Tensor logits = logits_of(first, std::min(kRows, batch - first));
+      const std::span<Stream> own(streams.data() + first, static_cast<size_t>(logits.size(0)));
+      const std::vector<int64_t> chosen = logits.is_cpu() ? choose_on_host(logits, own) : choose_on_device(logits, own);
+      tokens.insert(tokens.end(), chosen.begin(), chosen.end());
+    }
     for (size_t i = 0; i < streams.size(); ++i) {
       if (streams[i].forced.empty()) continue;
       tokens[i] = streams[i].forced.front();
@@ -122,37 +148,24 @@ class Generator {
     return tokens;
   }
 
-  std::vector<int64_t> choose_on_host(const at::Tensor& hidden, std::vector<Stream>& streams) const {
-    std::vector<int64_t> tokens(streams.size());
-    for_logits(model_, hidden, [&](int64_t first, const at::Tensor& logits) {
-      const auto width = static_cast<size_t>(logits.size(1));
-      for (int64_t row = 0; row < logits.size(0); ++row) {
-        const std::span<const float> scores(logits.const_data_ptr<float>() + row * logits.size(1), width);
-        const auto at = static_cast<size_t>(first + row);
-        tokens[at] = sampled() ? sampled_token(scores, settings_.temperature, settings_.top_k, settings_.top_p,
-                                               settings_.min_p, streams[at].random)
-                               : greedy_token(scores);
-      }
-    });
+  std::vector<int64_t> choose_on_host(const at::Tensor& logits, std::span<Stream> streams) const {
+    const at::Tensor rows = logits.contiguous();
+    const auto width = static_cast<size_t>(rows.size(1));
+    std::vector<int64_t> tokens;
+    for (size_t i = 0; i < streams.size(); ++i) {
+      const std::span<const float> scores(rows.const_data_ptr<float>() + i * width, width);
+      tokens.push_back(sampled() ? sampled_token(scores, settings_.temperature, settings_.top_k, settings_.top_p,
+                                                 settings_.min_p, streams[i].random)
+                                 : greedy_token(scores));
+    }
     return tokens;
   }
 
   // The chosen tokens are all that the host waits for.
-  std::vector<int64_t> choose_on_device(const at::Tensor& hidden, std::vector<Stream>& streams) const {
-    constexpr int64_t kRows = 256;
-    std::vector<int64_t> tokens;
-    for (int64_t first = 0; first < hidden.size(0); first += kRows) {
-      const int64_t n = std::min(kRows, hidden.size(0) - first);
-      const at::Tensor logits = model_.decoder().logits(hidden.narrow(0, first, n));
-      const auto random = [&](int64_t row) -> std::mt19937_64& {
-        return streams[static_cast<size_t>(first + row)].random;
-      };
-      const std::vector<int64_t> chosen = sampled() ? sampled_tokens(logits, settings_.temperature, settings_.top_k,
-                                                                     settings_.top_p, settings_.min_p, random)
-                                                    : greedy_tokens(logits);
-      tokens.insert(tokens.end(), chosen.begin(), chosen.end());
-    }
-    return tokens;
+  std::vector<int64_t> choose_on_device(const at::Tensor& logits, std::span<Stream> streams) const {
+    if (!sampled()) return greedy_tokens(logits);
+    const auto random = [&](int64_t row) -> std::mt19937_64& { return streams[static_cast<size_t>(row)].random; };
+    return sampled_tokens(logits, settings_.temperature, settings_.top_k, settings_.top_p, settings_.min_p, random);
   }
 
   void force_end_of_thinking(Stream& stream, Generation& result) const {
@@ -230,6 +243,7 @@ class Generator {
   const KvCache& prefix_;
   const DecodeSettings& settings_;
   const TokenSink& sink_;
+  std::optional<DecodeStep::Way> way_;
   std::vector<int64_t> end_ids_;
   Thinking thinking_;
 };
@@ -258,6 +272,13 @@ Json DecodeSettings::to_json() const {
 std::vector<Generation> generate(const Model& model, const KvCache& prefix,
                                  const std::vector<std::vector<int64_t>>& prompts, const DecodeSettings& settings,
                                  const std::vector<std::uint64_t>& seeds, const TokenSink& sink) {
+  return generate_by(model.decode_graphs() ? std::optional(DecodeStep::Way::kGraph) : std::nullopt, model, prefix,
+                     prompts, settings, seeds, sink);
+}
+
+std::vector<Generation> generate_by(std::optional<DecodeStep::Way> way, const Model& model, const KvCache& prefix,
+                                    const std::vector<std::vector<int64_t>>& prompts, const DecodeSettings& settings,
+                                    const std::vector<std::uint64_t>& seeds, const TokenSink& sink) {
   const c10::InferenceMode inference;
   check_settings(settings);
   for (size_t b = 0; b < prompts.size(); ++b) {
@@ -267,7 +288,7 @@ std::vector<Generation> generate(const Model& model, const KvCache& prefix,
     refuse(fmt::format("{} seeds for {} sampled sequences", seeds.size(), prompts.size()));
   }
   if (prompts.empty()) return {};
-  return Generator(model, prefix, settings, sink).run(prompts, seeds);
+  return Generator(model, prefix, settings, sink, way).run(prompts, seeds);
 }
 
 }  // namespace kvc

@@ -10,6 +10,7 @@
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
 #include "harness/kv/ragged_attention_gpu.h"
+#include "harness/model/decode_step.h"
 #include "harness/model/families/checkpoint.h"
 #include "harness/model/tokenizer/load_tokenizer.h"
 
@@ -54,6 +55,7 @@ Json identify(const Checkpoint& checkpoint, const ModelConfig& config, at::Scala
   if (device.is_cuda()) identity["attention"] = gpu::attention_way();
   if (!config.thinking.empty()) identity["thinking"] = config.thinking;
   if (!config.rope_scaling.empty()) identity["rope_scaling"] = config.rope_scaling;
+  if (config.decode_graphs) identity["decode_graphs"] = true;
   return identity;
 }
 
@@ -82,6 +84,13 @@ Model Model::load(const ModelConfig& config) {
   const at::ScalarType dtype = choose_dtype(config.dtype, device);
   const Checkpoint checkpoint(config.path, nlohmann::json::parse(config.rope_scaling.dump()));
   const DecoderSpec& spec = checkpoint.spec();
+  if (config.decode_graphs) {
+    const std::string obstacle = decode_graph_obstacle(spec, at::TensorOptions().dtype(dtype).device(device));
+    if (!obstacle.empty()) {
+      throw Error(ErrorKind::kUsage, "decode_graphs is on, but " + obstacle, "model option 'decode_graphs'",
+                  "leave it out");
+    }
+  }
   std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(config.path);
   // Folders often have padding tokens that the weights know nothing of; one in a text is refused there.
   if (tokenizer->vocab_size() > spec.vocab_size && !checkpoint.is_folder()) {
@@ -97,16 +106,21 @@ Model Model::load(const ModelConfig& config) {
   SamplingDefaults sampling;
   if (checkpoint.is_folder()) sampling = read_generation_config(config.path);
   Json identity = identify(checkpoint, config, dtype, device);
-  return {Decoder(spec, checkpoint.weights(dtype, device)), std::move(tokenizer), std::move(chat_template),
-          std::move(identity), std::move(sampling)};
+  return {Decoder(spec, checkpoint.weights(dtype, device)),
+          std::move(tokenizer),
+          std::move(chat_template),
+          std::move(identity),
+          std::move(sampling),
+          config.decode_graphs};
 }
 
 Model::Model(Decoder decoder, std::unique_ptr<Tokenizer> tokenizer, std::unique_ptr<ChatTemplate> chat_template,
-             Json identity, SamplingDefaults sampling_defaults)
+             Json identity, SamplingDefaults sampling_defaults, bool decode_graphs)
     : decoder_(std::move(decoder)),
       tokenizer_(std::move(tokenizer)),
       chat_template_(std::move(chat_template)),
       identity_(std::move(identity)),
-      sampling_defaults_(std::move(sampling_defaults)) {}
+      sampling_defaults_(std::move(sampling_defaults)),
+      decode_graphs_(decode_graphs) {}
 
 }  // namespace kvc

@@ -20,6 +20,7 @@ struct ModelConfig {
   std::string thinking;         // on, off: Qwen3's switch in every prompt; empty = as the chat template has it
   // transformers' rope_parameters in place of the model's own: {rope_type: yarn, factor: 2.0}; {} = the model's own.
   Json rope_scaling = Json::object();
+  bool decode_graphs = false;  // answers are written by CUDA graphs (decode_step.h)
   void fields(auto&& visit) {
     visit("path", path, "GGUF file, or folder with config.json, safetensors and tokenizer");
     visit("dtype", dtype, "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
@@ -28,6 +29,7 @@ struct ModelConfig {
     visit("thinking", thinking, "on or off, for chat templates that have the switch; empty: as the template has it");
     visit("rope_scaling", rope_scaling,
           "stretches the context: {rope_type: yarn, factor: 2.0}; empty: the model's own");
+    visit("decode_graphs", decode_graphs, "on a GPU, the steps of writing an answer run as CUDA graphs");
   }
   void check(const OptionCheck& fail) const;
 };
@@ -39,7 +41,7 @@ class Model {
   static Model load(const ModelConfig& config);
   // For tests: parts made by hand.
   Model(Decoder decoder, std::unique_ptr<Tokenizer> tokenizer, std::unique_ptr<ChatTemplate> chat_template,
-        Json identity, SamplingDefaults sampling_defaults = {});
+        Json identity, SamplingDefaults sampling_defaults = {}, bool decode_graphs = false);
 
   const Decoder& decoder() const { return decoder_; }
   const DecoderSpec& spec() const { return decoder_.spec(); }
@@ -47,6 +49,7 @@ class Model {
   const ChatTemplate& chat_template() const { return *chat_template_; }
   // How the model's makers let it write; empty for GGUF files.
   const SamplingDefaults& sampling_defaults() const { return sampling_defaults_; }
+  bool decode_graphs() const { return decode_graphs_; }
   // {file, name, bytes, content_hash, architecture, dtype, device} and the options that change the computation: all
   // that a result depends on.
   const Json& identity() const { return identity_; }
@@ -57,6 +60,7 @@ class Model {
   std::unique_ptr<ChatTemplate> chat_template_;
   Json identity_;
   SamplingDefaults sampling_defaults_;
+  bool decode_graphs_;
 };
 
 }  // namespace kvc

@@ -15,6 +15,11 @@ function(kvc_find_cudart)
   find_library(KVC_CUDART NAMES libcudart.so.13 libcudart.so.12 cudart NO_DEFAULT_PATH
                PATHS ${torch_root}/../nvidia/cu13/lib ${torch_root}/../nvidia/cuda_runtime/lib ${torch_lib}
                      ${toolkit}/../lib64 ${toolkit}/../targets/x86_64-linux/lib)
+  # Headers of nvcc's own: a wheel's want crt/, which comes with nvcc. It may be a script in another folder: asked.
+  execute_process(COMMAND ${KVC_NVCC} --dryrun -x cu -c /dev/null ERROR_VARIABLE text OUTPUT_QUIET)
+  string(REGEX MATCH "INCLUDES=\"-I([^\" ]+)" found "${text}")
+  find_path(KVC_CUDA_HEADERS crt/host_config.h NO_DEFAULT_PATH
+            PATHS ${CMAKE_MATCH_1} ${toolkit}/../include ${toolkit}/../targets/x86_64-linux/include)
 endfunction()
 
 # Object code of CUDA 12 and a LibTorch of CUDA 13 (or the reverse) must not share a program.
@@ -31,6 +36,8 @@ function(kvc_check_cuda_versions result)
   endif()
   if(NOT KVC_CUDART)
     set(${result} "libcudart was not found" PARENT_SCOPE)
+  elseif(NOT KVC_CUDA_HEADERS)
+    set(${result} "the headers of CUDA were not found beside nvcc" PARENT_SCOPE)
   elseif(torch_major AND NOT torch_major STREQUAL nvcc_major)
     set(${result} "nvcc is of CUDA ${nvcc_major}, LibTorch of CUDA ${torch_major}" PARENT_SCOPE)
   endif()
@@ -66,9 +73,11 @@ if(cuda_kernels)
     set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
     target_sources(kvc_kv PRIVATE ${object})
   endforeach()
-  # The only file that knows; it does without the precompiled header, whose flags are others.
+  # The only files that know; they do without the precompiled header, whose flags are others.
   set_source_files_properties(${CMAKE_SOURCE_DIR}/harness/kv/ragged_attention_gpu.cpp
-                              PROPERTIES COMPILE_DEFINITIONS KVC_CUDA_KERNELS SKIP_PRECOMPILE_HEADERS ON)
+                              ${CMAKE_SOURCE_DIR}/harness/model/cuda_graph.cpp
+                              PROPERTIES COMPILE_DEFINITIONS KVC_CUDA_KERNELS SKIP_PRECOMPILE_HEADERS ON
+                                         COMPILE_OPTIONS "-idirafter;${KVC_CUDA_HEADERS}")
   get_filename_component(cudart_folder ${KVC_CUDART} DIRECTORY)
   target_link_libraries(kvc_kv PUBLIC ${KVC_CUDART} -Wl,-rpath,${cudart_folder})
   message(STATUS "CUDA kernels: compiled by ${KVC_NVCC} for ${KVC_CUDA_ARCHITECTURES}, with ${KVC_CUDART}")

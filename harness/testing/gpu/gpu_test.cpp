@@ -12,6 +12,7 @@
 #include "harness/core/registry.h"
 #include "harness/kv/ragged_attention.h"
 #include "harness/kv/ragged_attention_gpu.h"
+#include "harness/model/decode_step.h"
 #include "harness/model/generate.h"
 #include "harness/model/sampling.h"
 #include "harness/model/sampling_rows.h"
@@ -55,8 +56,10 @@ class Gpu : public testing::Test {
   static at::Device device() { return at::Device(device_name() == "cuda" ? "cuda:0" : "cpu"); }
   static at::Tensor there(const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device()) : tensor; }
 
-  static Model load(const std::string& path, const std::string& dtype, const std::string& where) {
+  static Model load(const std::string& path, const std::string& dtype, const std::string& where,
+                    bool decode_graphs = false) {
     ModelConfig config;
+    config.decode_graphs = decode_graphs;
     config.path = kRoot + path;
     config.dtype = dtype;
     config.device = where;
@@ -205,6 +208,47 @@ TEST_F(Gpu, GreedyAnswersAreTheCpusAloneAndInABatch) {
   const std::vector<std::string> together = greedy(model, cache, prompts);
   for (size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(together[i], want[i % 4]) << "question " << i;
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(greedy(model, cache, {prompts[i]})[0], want[i]) << "question " << i;
+}
+
+// Replays of a recorded step and the same operations each time: equal bits, while the tails grow and sequences end.
+TEST_F(Gpu, StepsOfAGraphHaveTheBitsOfTheSameStepsWithout) {
+  const bool real = device_name() == "cuda";  // a graph needs one
+  if (real && !gpu::has_kernels()) GTEST_SKIP() << "this build has no CUDA kernels, so no graphs";
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    const Model model = load(kSmol, dtype, device_name());
+    const KvCache cache = model.decoder().prefill(make_context(model, kText).tokens);
+    DecodeStep graph(model.decoder(), cache, real ? DecodeStep::Way::kGraph : DecodeStep::Way::kEachTime);
+    DecodeStep plain(model.decoder(), cache, DecodeStep::Way::kEachTime);
+    const PackedTokens texts = PackedTokens::pack(questions(model, 4));
+    Tails tails = Tails::behind(cache, 4, 64), same = Tails::behind(cache, 4, 64);
+    (void)model.decoder().forward(texts, cache, tails);
+    (void)model.decoder().forward(texts, cache, same);
+    std::vector<int64_t> tokens = {40, 41, 42, 43};
+    for (int64_t i = 0; i < 24; ++i) {
+      if (i == 8) {
+        tails.reserve(100);
+        same.reserve(100);
+      }
+      if (i == 16) {
+        tails = tails.select({3, 1});
+        same = same.select({3, 1});
+        tokens.resize(2);
+      }
+      for (int64_t& token : tokens) token = (token * 31 + i) % 40'000;
+      const at::Tensor got = graph.logits(tokens, tails).to(at::kCPU);
+      EXPECT_TRUE(at::equal(got, plain.logits(tokens, same).to(at::kCPU))) << dtype << ", step " << i;
+    }
+    EXPECT_EQ(graph.n_recorded(), real ? 3 : 0);
+  }
+}
+
+TEST_F(Gpu, AnswersWrittenByGraphsAreTheSame) {
+  const bool real = device_name() == "cuda";
+  if (real && !gpu::has_kernels()) GTEST_SKIP() << "this build has no CUDA kernels, so no graphs";
+  const Model plain = load(kSmol, "float32", device_name()), model = load(kSmol, "float32", device_name(), real);
+  const KvCache cache = plain.decoder().prefill(make_context(plain, kText).tokens);
+  const auto prompts = questions(plain, 16);
+  EXPECT_EQ(greedy(model, cache, prompts), greedy(plain, cache, prompts));
 }
 
 TEST_F(Gpu, Bfloat16LogitsOfARealModelAreNear) {
