@@ -41,7 +41,7 @@ json parse_json_file(std::string_view text, const std::string& path) {
     if (!value.is_object()) refuse("the file is no JSON object", path);
     return value;
   } catch (const json::exception& error) {
-    refuse(fmt::format("the file is no JSON: {}", printable(error.what())), path);
+    refuse(fmt::format("the file is no JSON: {}", json_fault(error.what())), path);
   }
 }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "harness/model/tokenizer/utf8.h"
 
 namespace kvc {
@@ -22,6 +24,15 @@ std::string printable(std::string_view text) {
     }
   }
   return at < text.size() ? out + "..." : out;
+}
+
+std::string json_fault(std::string_view message) {
+  constexpr std::string_view kPlace = "parse error at ", kFault = " - ";
+  const size_t place = message.find(kPlace), colon = message.find(':', place), fault = message.find(kFault);
+  if (place == std::string_view::npos || colon == std::string_view::npos) return printable(message);
+  const size_t from = fault == std::string_view::npos ? colon + 2 : fault + kFault.size();
+  return fmt::format("{}: {}", message.substr(place + kPlace.size(), colon - place - kPlace.size()),
+                     printable(message.substr(std::min(from, message.size()))));
 }
 
 }  // namespace kvc

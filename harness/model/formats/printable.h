@@ -10,4 +10,8 @@ namespace kvc {
 // cut after about 80 bytes, with "...".
 std::string printable(std::string_view text);
 
+// What a JSON reader's exception tells, without the names of its parts: "line 2, column 20: unexpected ','; expected
+// string literal".
+std::string json_fault(std::string_view message);
+
 }  // namespace kvc

@@ -107,7 +107,7 @@ class HeaderReader final : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    refuse(fmt::format("the header is no JSON at its byte {}: {}", position, printable(error.what())), path_);
+    refuse(fmt::format("the header is no JSON at its byte {}, {}", position, json_fault(error.what())), path_);
   }
 
  private:

@@ -259,7 +259,8 @@ TEST(JsonFile, RefusesWhatIsNoPlainObject) {
   };
   EXPECT_EQ(error(R"({"a":{"a":[1,{"a":2}]},"b":{"a":1}})"), "");
   EXPECT_THAT(error("[1]"), HasSubstr("the file is no JSON object"));
-  EXPECT_THAT(error("{\"a\":1,}"), HasSubstr("the file is no JSON:"));
+  EXPECT_THAT(error("{\"a\":1,}"),
+              HasSubstr("the file is no JSON: line 1, column 8: unexpected '}'; expected string literal"));
   EXPECT_THAT(error("<!DOCTYPE html>"), HasSubstr("a web page"));
   EXPECT_THAT(error(R"({"b":[{"a":1,"a":2}]})"), HasSubstr("the key 'a' is there twice"));
 }

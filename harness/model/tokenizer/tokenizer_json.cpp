@@ -98,7 +98,7 @@ class Builder final : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& e) override {
-    return bad(fmt::format("no JSON at byte {}: {}", position, printable(e.what())));
+    return bad(fmt::format("no JSON at byte {}, {}", position, json_fault(e.what())));
   }
 
  private:
