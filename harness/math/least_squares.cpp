@@ -10,15 +10,16 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/math/residual.h"
+#include "harness/math/row_blocks.h"
 
 namespace kvc {
 namespace {
 
-constexpr int64_t kBlockRows = 512;  // in float64 at a time: with a few hundred columns they stay within a core's cache
 constexpr int64_t kPanels = 4;
 constexpr int64_t kSmallestPanel = 64;
 // From so many columns on the Gram matrix is tried in float32: below, float64 costs too little to matter.
-constexpr int64_t kQuickColumns = 96;
+constexpr int64_t kQuickColumns = 32;
 constexpr int64_t kQuickPanels = 12;
 constexpr int64_t kQuickRows = 4096;  // summed in float32 before they are added in float64
 // Refinement of a float32 factor: the most steps, the part of the last one that may remain, and what may be left of the
@@ -29,21 +30,6 @@ constexpr double kQuickError = 3e-6;
 
 Error broken(const std::string& fact) {
   return Error(ErrorKind::kInternal, fact, "least squares", "this is a bug of the program; please report it");
-}
-
-// Calls work(rows of A, rows of B) on float64 copies, block by block; B in the same memory behind A, so that one
-// product serves both.
-template <class Work>
-void for_each_block(const at::Tensor& a, const at::Tensor& b, const Work& work) {
-  const int64_t n = a.size(0), t = a.size(1), m = b.size(1);
-  const at::Tensor memory = at::empty({std::min(n, kBlockRows), t + m}, a.options().dtype(at::kDouble));
-  for (int64_t first = 0; first < n; first += kBlockRows) {
-    const int64_t n_here = std::min(kBlockRows, n - first);
-    const at::Tensor joined = memory.narrow(0, 0, n_here);
-    joined.narrow(1, 0, t).copy_(a.narrow(0, first, n_here));
-    joined.narrow(1, t, m).copy_(b.narrow(0, first, n_here));
-    work(joined);
-  }
 }
 
 // What a least-squares problem with at least as many rows as columns comes down to.
@@ -174,47 +160,45 @@ struct QuickSolver {
   }
 };
 
-// B - A x and what it says, in float64.
-struct Remainder {
-  at::Tensor gradient;  // A^T (B - A x)
-  double squared = 0;   // ||B - A x||^2
+// By how much X may be off for a residual whose entries are off by rounding of float32: what the solver makes of an
+// error of one sign in half of the columns, of another in the rest, as large as such sums of random errors are.
+double rounding_of(const QuickSolver& solver, const Residual& residual) {
+  constexpr double kUnit = 6e-8, kOfSums = 0.3;  // measured: 0.1 to 0.35 of a unit of ||A's column|| ||B - A X||
+  const int64_t t = solver.scale.size(0);
+  const at::Tensor error = at::arange(1, t + 1, solver.scale.options()).mul_(4.5).sin_().mul_(std::sqrt(2.0));
+  const double amplified = solver.solve(error.unsqueeze(1) / solver.scale).norm().item<double>();
+  return kOfSums * kUnit * amplified * std::sqrt(residual.squared);
+}
 
-  Remainder(const at::Tensor& a, const at::Tensor& b, const at::Tensor& x)
-      : gradient(at::zeros({a.size(1), b.size(1)}, x.options())) {
-    const int64_t t = a.size(1), m = b.size(1);
-    for_each_block(a, b, [&](const at::Tensor& joined) {
-      const at::Tensor rows = joined.narrow(1, 0, t), residual = joined.narrow(1, t, m);
-      residual.addmm_(rows, x, /*beta=*/1, /*alpha=*/-1);
-      squared += residual.square().sum().item<double>();
-      gradient.addmm_(rows.t(), residual);
-    });
-  }
-};
-
-// At least as many rows as columns, by a float32 Gram matrix and refinement with residuals in float64. Nothing where it
-// does not converge fast: float64 then has to do it.
-std::optional<LeastSquares> solve_quickly(const at::Tensor& a, const at::Tensor& b, const at::Tensor& gram) {
+// At least as many rows as columns, by a float32 Gram matrix and refinement. A first step by float32 products is enough
+// where their rounding does not show. Nothing where it does not converge fast: float64 then has to do it.
+std::optional<LeastSquares> solve_quickly(const at::Tensor& a, const at::Tensor& b, const at::Tensor& gram,
+                                          const at::Tensor& moment) {
   const QuickSolver solver(gram);
   if (!solver.factor.defined()) return std::nullopt;
-  at::Tensor x = solver.solve(at::mm(a.t(), b));
-  double last = x.norm().item<double>();
+  at::Tensor x = solver.solve(moment);
+  double last = x.norm().item<double>(), rate = 0;
+  bool was_rough = false;
   for (int refinement = 0; refinement < kMostRefinements; ++refinement) {
-    const Remainder remainder(a, b, x);
-    const at::Tensor step = solver.solve(remainder.gradient);
+    const bool rough = refinement == 0 && b.size(1) > 1;  // a single column costs no more in float64
+    const Residual residual = rough ? rough_residual_of(a, b, x) : residual_of(a, b, x);
+    const at::Tensor step = solver.solve(residual.gradient);
     x = x + step;
     const double length = step.norm().item<double>(), size = x.norm().item<double>();
     if (!std::isfinite(length) || length > kSlowest * last) return std::nullopt;
-    // Each step leaves of the error what it left of the one before.
-    if (length == 0 || length * (length / last) <= kQuickError * size) {
+    // Each step leaves of the error what it left of the one before, which after a rough one is its rounding.
+    if (!was_rough && last > 0) rate = length / last;
+    if (length * rate <= kQuickError * size && (!rough || rounding_of(solver, residual) <= kQuickError * size)) {
       LeastSquares result;
       result.solution = x;
       // ||B - A (x before + step)||^2 with |A step|^2 = step . gradient up to the factor's rounding.
-      const double gain = (step * remainder.gradient).sum().item<double>();
-      result.residual_norm = std::sqrt(std::max(0.0, remainder.squared - gain));
+      const double gain = (step * residual.gradient).sum().item<double>();
+      result.residual_norm = std::sqrt(std::max(0.0, residual.squared - gain));
       result.rank = a.size(1);
       return result;
     }
-    last = length;
+    if (!rough) last = length;
+    was_rough = rough;
   }
   return std::nullopt;
 }
@@ -224,7 +208,7 @@ std::optional<LeastSquares> solve_quickly(const at::Tensor& a, const at::Tensor&
 LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b, const Moments& moments) {
   const SymmetricSolver solver(moments.gram);
   const at::Tensor start = solver.solve(moments.moment);
-  const Remainder remainder(a, b, start);
+  const Residual remainder = residual_of(a, b, start);
   const at::Tensor step = solver.solve(remainder.gradient);
   LeastSquares result;
   result.solution = start + step;
@@ -243,7 +227,8 @@ bool is_quick(const at::Tensor& a, int64_t t) {
 
 LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b) {
   if (is_quick(a, a.size(1))) {
-    if (std::optional<LeastSquares> quick = solve_quickly(a, b, quick_gram(a))) return *std::move(quick);
+    if (std::optional<LeastSquares> quick = solve_quickly(a, b, quick_gram(a), at::mm(a.t(), b)))
+      return *std::move(quick);
   }
   return solve_tall(a, b, Moments(a, b));
 }
@@ -366,10 +351,11 @@ BoxedFit NormalEquations::fit_box(int64_t k, const BoxSettings& settings) const 
   Moments moments;
   if (quick_gram_.defined() && is_quick(a, k)) {
     const at::Tensor gram = quick_gram_.narrow(0, 0, k).narrow(1, 0, k);
-    quick = solve_quickly(a, y_, gram);
+    const at::Tensor moment = at::mm(a.t(), y_);
+    quick = solve_quickly(a, y_, gram, moment);
     if (quick && settings.iterations > 0) {
       moments.gram = gram.to(at::kDouble).contiguous();
-      moments.moment = at::mm(a.t(), y_).to(at::kDouble);
+      moments.moment = moment.to(at::kDouble);
     }
   }
   if (!quick) {
@@ -391,11 +377,7 @@ BoxedFit NormalEquations::fit_box(int64_t k, const BoxSettings& settings) const 
     const double step = 1.0 / squared_spectral_norm(moments.gram, settings.seed);
     for (int64_t i = 0; i < settings.iterations; ++i) w = clamp(w - (at::mm(moments.gram, w) - moments.moment) * step);
   }
-  double squared_residual = 0;
-  for_each_block(a, y_, [&](const at::Tensor& joined) {
-    squared_residual += (joined.narrow(1, k, 1) - at::mm(joined.narrow(1, 0, k), w)).square().sum().item<double>();
-  });
-  fit.residual_norm = std::sqrt(squared_residual);
+  fit.residual_norm = std::sqrt(residual_of(a, y_, w).squared);
   fit.n_at_lower = (w <= settings.lower).sum().item<int64_t>();
   fit.n_at_upper = upper ? (w >= *upper).sum().item<int64_t>() : 0;
   fit.solution = w.to(at::kFloat).squeeze(1);
@@ -500,12 +482,7 @@ BoxedFit NormalEquations::fit_active_set(int64_t k, const BoxSettings& settings)
       fit.converged = true;  // the minimum to working accuracy
     }
   }
-  const at::Tensor a = a_.narrow(1, 0, k);
-  double squared_residual = 0;
-  for_each_block(a, y_, [&](const at::Tensor& joined) {
-    squared_residual += (joined.narrow(1, k, 1) - at::mm(joined.narrow(1, 0, k), w)).square().sum().item<double>();
-  });
-  fit.residual_norm = std::sqrt(squared_residual);
+  fit.residual_norm = std::sqrt(residual_of(a_.narrow(1, 0, k), y_, w).squared);
   fit.n_at_lower = (w <= settings.lower).sum().item<int64_t>();
   fit.n_at_upper = settings.upper ? (w >= upper).sum().item<int64_t>() : 0;
   fit.solution = w.to(at::kFloat).squeeze(1);

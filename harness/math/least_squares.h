@@ -2,12 +2,12 @@
 //
 // Letters: A (n,t) one row per equation, B (n,m) or y (n) right-hand sides, G = A^T A (t,t).
 //
-// Data are float32. Up to 95 columns products and solves are float64, so that the squared condition number of G costs
+// Data are float32. Up to 31 columns products and solves are float64, so that the squared condition number of G costs
 // nothing that float32 data had: singular values down to kRankCutoff of the largest are resolved, those below are noise
-// of the data and are left out. From 96 on G and its factor are tried in float32, at half the cost, and the solution
-// is refined with residuals in float64 until an estimate of its relative error is below 3e-6 (one step as a rule, three
-// at most). Where steps do not shrink fivefold (condition number of the normed columns in the thousands) float64 does
-// all of it.
+// of the data and are left out. From 32 on G and its factor are tried in float32, at half the cost, and the solution is
+// refined until an estimate of its relative error is below 3e-6 (one step as a rule, three at most): at first with
+// residuals by float32 products, where an estimate of what their rounding does allows it, else in float64. Where steps
+// do not shrink fivefold (condition number of the normed columns in the thousands) float64 does all of it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,11 +34,12 @@ struct LeastSquares {
 };
 
 // argmin_X ||A X - B||_F; where it is not unique (n < t, dependent columns) the X of smallest norm. A, B float32 on one
-// device. Cost, where n >= t >= 96 and columns are not close to dependent: 1.1 n t^2 flops in float32 for the Gram
-// matrix, t^3 / 3 for its factor, 4 n t m in float64 a refinement step. Else 2 n t min(n,t) in float64 (five eighths of
-// it, by symmetry, where n >= t) and min(n,t)^3 / 3; the eigenvectors about 10 min(n,t)^3. Where n >= t only a few
-// hundred rows are in float64 at a time. Memory beyond A: 8 t^2 bytes in float32, 24 t^2 in float64.
-// Throws Error(kInternal) on non-finite input or shapes that contradict each other.
+// device. Cost, where n >= t >= 32 and columns are not close to dependent: 1.1 n t^2 flops in float32 for the Gram
+// matrix, t^3 / 3 for its factor, 6 n t m for the solution and its refinement, 4 n t m in float64 for each further
+// step. Else 2 n t min(n,t) in float64 (five eighths of it, by symmetry, where n >= t) and min(n,t)^3 / 3; the
+// eigenvectors about 10 min(n,t)^3. Where n >= t only a few hundred rows are in float64 at a time. Memory beyond A: 8
+// t^2 bytes in float32, 24 t^2 in float64. Throws Error(kInternal) on non-finite input or shapes that contradict each
+// other.
 LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b);
 
 // What a ridge is measured by: the squared spectral norm of A, its squared Frobenius norm over t, or 1.

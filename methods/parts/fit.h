@@ -47,12 +47,12 @@ class OrderedFit {
              const FitSettings& settings);
 
   // Keeps the first target_len entries of the order. `log_weights` (target_len) float32, where given, are the fitted ln
-  // w instead of a fit of their own. notes: bias_at_bound, bias_rank_deficient, value_rank_deficient. About 8 n t bytes
+  // w instead of a fit of their own. notes: bias_at_bound, bias_rank_deficient, value_rank_deficient. About 4 n t bytes
   // at a time. Safe to call from several threads.
   HeadFit fit(int64_t target_len, const at::Tensor& log_weights = {}) const;
 
  private:
-  at::Tensor fit_log_weights(const at::Tensor& logits, HeadFit& fit) const;
+  at::Tensor fit_weights(const at::Tensor& table, HeadFit& fit) const;
 
   FitSettings settings_;
   HeadProblem problem_;
