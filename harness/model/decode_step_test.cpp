@@ -86,23 +86,26 @@ TEST_P(DecodeSteps, HaveTheBitsOfTheForwardPass) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, DecodeSteps,
-                         ::testing::Values(Variant{"Llama", at::kFloat, [](DecoderSpec&) {}},
-                                           Variant{"LlamaBfloat16", at::kBFloat16, [](DecoderSpec&) {}},
-                                           Variant{"Qwen2", at::kFloat,
-                                                   [](DecoderSpec& s) { s.attention_bias = true; }},
-                                           Variant{"Qwen3", at::kFloat,
-                                                   [](DecoderSpec& s) {
-                                                     s.qk_norm = true;
-                                                     s.tied_embeddings = false;
-                                                   }},
-                                           Variant{"Yarn", at::kFloat,
-                                                   [](DecoderSpec& s) {
-                                                     s.rope_scaling = RopeScaling::kYarn;
-                                                     s.rope_scaling_factor = 4;
-                                                     s.rope_original_max_positions = 64;
-                                                   }}),
-                         [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Families, DecodeSteps,
+    ::testing::Values(Variant{"Llama", at::kFloat, [](DecoderSpec&) {}},
+                      Variant{"LlamaBfloat16", at::kBFloat16, [](DecoderSpec&) {}},
+                      // Neither has loops of its own: LibTorch's operations, as on a GPU.
+                      Variant{"LlamaFloat16", at::kHalf, [](DecoderSpec&) {}},
+                      Variant{"Qwen3Float64", at::kDouble, [](DecoderSpec& s) { s.qk_norm = true; }},
+                      Variant{"Qwen2", at::kFloat, [](DecoderSpec& s) { s.attention_bias = true; }},
+                      Variant{"Qwen3", at::kFloat,
+                              [](DecoderSpec& s) {
+                                s.qk_norm = true;
+                                s.tied_embeddings = false;
+                              }},
+                      Variant{"Yarn", at::kFloat,
+                              [](DecoderSpec& s) {
+                                s.rope_scaling = RopeScaling::kYarn;
+                                s.rope_scaling_factor = 4;
+                                s.rope_original_max_positions = 64;
+                              }}),
+    [](const auto& test) { return test.param.name; });
 
 // Answers that outgrow their first tails, some of which end before the others.
 TEST(DecodeStep, WritesTheAnswersOfTheForwardPass) {
