@@ -1,0 +1,15 @@
+// Sums in float64 of products of long columns, for loops where a tensor library's calls would cost more than the sums.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace kvc::products {
+
+double dot(const double* a, const double* b, int64_t n);
+double dot(const double* a, const float* b, int64_t n);
+
+// a -= sum of w[i] b[i]; each b[i] is as long as a.
+void subtract_all(std::vector<double>& a, const std::vector<double>& w, const std::vector<const float*>& b);
+
+}  // namespace kvc::products
