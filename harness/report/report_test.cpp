@@ -250,6 +250,9 @@ TEST(Tabulate, SharedStagesAreCountedOncePerDocument) {
   EXPECT_DOUBLE_EQ(quality.compaction_s, 8 * 0.5 + (6 * 5 + 2) * 0.25);  // methods once, targets once, tasks never
   EXPECT_DOUBLE_EQ(quality.ask_s, 2 * (6 * 5 + 2) * 0.75);
   EXPECT_DOUBLE_EQ(quality.reference_s, 2.0);
+  std::vector<Record> online = test_records::make({});
+  for (Record& record : online) record.seconds["drift_s"] = 0.25;
+  EXPECT_DOUBLE_EQ(tabulate(online).stages.at(0).reference_s, 2.0 + 2 * (6 * 5 + 2) * 0.25);
 }
 
 TEST(Tabulate, ShowsOnlyOptionsThatVaryOrDifferFromDefaults) {

@@ -63,6 +63,7 @@ void collect(const Record& record, const Labels& labels, Group& group) {
   collector.pay("compaction_shared_s", "compaction", "compaction " + method, {"queries", "method"});
   collector.pay("compaction_s", "compaction", "compaction " + method, {"queries", "method", "target"});
   collector.pay("reference_s", "reference", "reference " + task, {"task"});
+  collector.pay("drift_s", "reference", "drift " + method, {"queries", "method", "target", "task"});
   collector.pay("ask_s", "ask", "ask " + task, {"queries", "method", "target", "task"});
 }
 

@@ -74,6 +74,16 @@ class DocumentRun {
   explicit DocumentRun(const DocumentJob& job) : job_(job), seed_(job.cells.front()->cell.seed) {}
 
   void run() {
+    Cells before, online;
+    for (const PlannedCell* cell : job_.cells) (cell->task->compacts_online() ? online : before).push_back(cell);
+    if (!before.empty()) run_before(before);
+    // What is compacted while it is written reads its own prompt.
+    shared_ = {};
+    if (!online.empty()) ask_all(online, {nothing_read()});
+  }
+
+ private:
+  void run_before(const Cells& cells) {
     job_.stage(fmt::format("{}: prefill", job_.document.id));
     const auto failure = failure_of([&] {
       context_ = make_context(job_.model, job_.document.text);
@@ -82,16 +92,15 @@ class DocumentRun {
       wait_for(*full_);
       shared_.prefill_s = clock.seconds();
     });
-    if (failure) return fail(job_.cells, *failure);
-    Cells before, online;
-    for (const PlannedCell* cell : job_.cells) (cell->task->compacts_online() ? online : before).push_back(cell);
-    for (const Cells& cells : group_by(before, [](const auto& c) { return c.cell.queries; })) run_queries(cells);
-    shared_.queries_s = 0;
-    shared_.n_queries = 0;
-    if (!online.empty()) ask_all(online, {full_->clone()});
+    if (failure) return fail(cells, *failure);
+    for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.queries; })) run_queries(group);
   }
 
- private:
+  KvCache nothing_read() const {
+    const DecoderSpec& spec = job_.model.spec();
+    return KvCache::empty(spec.n_layers, spec.n_kv_heads, spec.head_dim, job_.model.decoder().options());
+  }
+
   void run_queries(const Cells& cells) {
     std::unique_ptr<LayerQueries> queries;
     shared_.queries_s = 0;
@@ -190,7 +199,6 @@ class DocumentRun {
     record.task_notes.update(asked.notes);
     complete_answers(asked.questions, record.answers);
     record.status = "done";
-    record.sizes = sizes(compaction.cache, asked);
     record.seconds = Json{{"prefill_s", shared_.prefill_s},
                           {"queries_s", shared_.queries_s},
                           {"compaction_shared_s", compaction.shared_s},
@@ -198,18 +206,24 @@ class DocumentRun {
                           {"reference_s", asked.reference_s},
                           {"ask_s", ask_s}};
     record.notes = compaction.notes;
-    if (cell.task->compacts_online()) set_online_cost(record);
+    if (cell.task->compacts_online()) {
+      set_online_cost(record);
+    } else {
+      record.sizes = sizes(compaction.cache, asked);
+    }
   }
 
-  // Nothing was read or compacted before; what the asking took is the writing and its compactions.
+  // Nothing was read or compacted before; what the asking took is the writing, its compactions and the comparisons with
+  // the uncompacted cache.
   void set_online_cost(Record& record) const {
-    const int64_t element_bytes = full_->layer(0).keys.element_size();
+    const auto element_bytes = static_cast<int64_t>(job_.model.decoder().options().dtype().itemsize());
     OnlineCost cost = online_cost(record.answers, job_.model.spec(), element_bytes);
     record.sizes = std::move(cost.sizes);
     record.sizes["peak_bytes"] = peak_resident_bytes();
-    record.seconds["prefill_s"] = 0.0;
+    record.seconds.erase("prefill_s");
     record.seconds["compaction_s"] = cost.compaction_s;
-    record.seconds["ask_s"] = record.seconds["ask_s"].get<double>() - cost.compaction_s;
+    record.seconds["drift_s"] = cost.drift_s;
+    record.seconds["ask_s"] = record.seconds["ask_s"].get<double>() - cost.compaction_s - cost.drift_s;
   }
 
   const Asked& asked_for(const PlannedCell& cell) {
@@ -221,6 +235,7 @@ class DocumentRun {
       for (const Question& question : asked.questions) {
         asked.question_tokens += static_cast<int64_t>(job_.model.tokenizer().encode_text(question.text).size());
       }
+      if (cell.task->compacts_online()) return;
       const Stopwatch clock;
       std::optional<DocumentReferences> kept;
       if (job_.references != nullptr) kept.emplace(*job_.references, context_.tokens);

@@ -23,7 +23,10 @@ OnlineCost online_cost(const std::vector<Json>& answers, const DecoderSpec& spec
       sums.entries += sample.at("final_entries").get<double>();
       sums.bytes += sample.at("final_bytes").get<double>();
       sums.peak = std::max(sums.peak, sample.at("peak_entries").get<double>());
-      for (const Json& step : sample.at("compactions")) cost.compaction_s += step.at("seconds").get<double>();
+      for (const Json& step : sample.at("compactions")) {
+        cost.compaction_s += step.at("seconds").get<double>();
+        cost.drift_s += step.at("drift_s").get<double>();
+      }
     }
   }
   if (sums.n == 0) return cost;

@@ -7,7 +7,7 @@ namespace {
 
 Json sample(int64_t next_position, int64_t final_entries, double peak, std::vector<double> seconds) {
   Json steps = Json::array();
-  for (const double s : seconds) steps.push_back({{"seconds", s}});
+  for (const double s : seconds) steps.push_back({{"seconds", s}, {"drift_s", s / 3}});
   return {{"next_position", next_position},
           {"final_entries", final_entries},
           {"final_bytes", final_entries * 64},
@@ -26,6 +26,7 @@ TEST(OnlineCost, ComparesTheCacheAtTheEndWithAllTokens) {
       {{"prompt_tokens", 60}, {"samples", {sample(200, 1200, 200, {}), sample(200, 600, 160, {2.0})}}}};
   const OnlineCost cost = online_cost(answers, spec, 2);
   EXPECT_DOUBLE_EQ(cost.compaction_s, 3.75);
+  EXPECT_DOUBLE_EQ(cost.drift_s, 1.25);
   EXPECT_EQ(cost.sizes["context_tokens"], 45.0);
   EXPECT_EQ(cost.sizes["compactable_tokens"], 200.0);
   EXPECT_EQ(cost.sizes["entries_before"], 1200.0);

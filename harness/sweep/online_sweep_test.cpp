@@ -55,6 +55,9 @@ TEST_F(OnlineSweep, MeasuresEachMethodWhileTheModelWrites) {
       EXPECT_EQ(sample["next_position"] > 480, compacts);
     }
     EXPECT_EQ(record.sizes["kept_fraction"] == 1.0, record.seconds["compaction_s"] == 0.0);
+    EXPECT_EQ(record.seconds["compaction_s"] > 0.0, record.seconds["drift_s"] > 0.0);
+    EXPECT_GT(record.seconds["ask_s"].get<double>(), 0.0);
+    EXPECT_FALSE(record.seconds.contains("prefill_s"));  // each text reads its own prompt
     EXPECT_TRUE(compacts || record.sizes["kept_fraction"] == 1.0);
   }
   const RunSummary again = run("full_cache, random_keys");

@@ -207,7 +207,11 @@ class OnlineWriter {
     step.entries_after = per_head(held());
     step.seconds = clock.seconds();
     step.notes = std::move(made.front().notes);
-    if (settings_.drift) step.drift_kl = drift();
+    if (settings_.drift) {
+      const Stopwatch drift_clock;
+      step.drift_kl = drift();
+      step.drift_s = drift_clock.seconds();
+    }
     result_.steps.push_back(std::move(step));
   }
 
@@ -299,6 +303,7 @@ Json OnlineStep::to_json() const {
           {"entries_after", entries_after},
           {"seconds", seconds},
           {"drift_kl", drift_kl ? Json(*drift_kl) : Json(nullptr)},
+          {"drift_s", drift_s},
           {"notes", notes}};
 }
 

@@ -35,7 +35,8 @@ struct OnlineStep {
   // KL(uncompacted || compacted) over the tokens of the forced end, nats per token; nothing where the text no longer
   // fits the model, or it was not asked for.
   std::optional<double> drift_kl;
-  Json notes;  // the method's
+  double drift_s = 0;  // what measuring it took
+  Json notes;          // the method's
   Json to_json() const;
 };
 
