@@ -146,6 +146,25 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
   EXPECT_THAT(third.out, HasSubstr("3 records: 3 done"));
 }
 
+// A limit on the cache that no prompt fits.
+TEST_F(Cli, TellsHowManyRecordsFailed) {
+  const auto failing = [&](const std::string& name, const std::string& methods) {
+    const std::string config =
+        write(name + ".yaml", "sweep: t\nseed: 7\nproof_tokens: 48\nmodel: [{path: " + kModel +
+                                  ", dtype: float32}]\ndataset: [{dataset: aime, path: " + kRoot +
+                                  "/datasets/samples/aime_like.jsonl, problems: 1}]\ntask: [{task: reasoning, limit: "
+                                  "30}]\ntarget: [0.5]\nmethod: [" +
+                                  methods + "]\n");
+    return kvc({"run", config, "--results", path(name)});
+  };
+  const Outcome one = failing("one", "full_cache");
+  EXPECT_EQ(one.code, 1);
+  EXPECT_THAT(one.err, AllOf(HasSubstr("error: 1 record failed\n  where: " + path("one")),
+                             HasSubstr("the same command tries again what failed")));
+  EXPECT_THAT(read_text_file(path("one") + "/report.json"), HasSubstr("the limit of 30 entries is too small"));
+  EXPECT_THAT(failing("two", "full_cache, random_keys").err, HasSubstr("error: 2 records failed\n"));
+}
+
 TEST_F(Cli, GeneratesAsTextAndAsJson) {
   const std::vector<std::string> command = {
       "generate",         "--model", kModel,    "--prompt", "The capital of France is",
