@@ -5,14 +5,18 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstddef>
 
 #include "harness/core/error.h"
+#include "harness/core/json_lines.h"
+#include "harness/model/formats/content_hash.h"
 #include "harness/model/formats/tensor_file.h"
 
 namespace kvc {
 namespace {
 
 constexpr const char* kFormat = "kvcompact.cache.v1";
+constexpr const char* kHashKey = "content_hash";
 
 // What two models must share for the one to read the other's cache; a cache moves between devices.
 Json reader_identity(Json identity) {
@@ -21,9 +25,24 @@ Json reader_identity(Json identity) {
   return identity;
 }
 
+// Of all tensors and what else the cache is made of: a bit that turned on a disk shows in no shape.
+std::string hash_of(const TensorFile& file) {
+  std::string all;
+  for (const auto& [name, tensor] : file.tensors) {
+    const at::Tensor rows = tensor.to(at::kCPU).contiguous();
+    all += fmt::format("{} {}\n", name,
+                       content_hash({static_cast<const std::byte*>(rows.const_data_ptr()), rows.nbytes()}));
+  }
+  for (const auto& [key, value] : file.metadata) {
+    if (key != kHashKey) all += fmt::format("{} {}\n", key, value);
+  }
+  return stable_hash(all);
+}
+
 class Reader {
  public:
-  Reader(const std::string& path, const Model& model) : path_(path), model_(model), file_(read_tensor_file(path)) {}
+  Reader(const std::string& path, const Model& model)
+      : path_(path), model_(model), file_(read_tensor_file(path)), hash_(hash_of(file_)) {}
 
   SavedCache read() {
     if (text("format") != kFormat) {
@@ -43,7 +62,9 @@ class Reader {
       refuse(fmt::format("the tensor '{}' belongs to no layer of the model", file_.tensors.begin()->first));
     }
     const bool compactable = number("compactable") != 0;
-    return {KvCache(std::move(layers), next_position), std::move(context), compactable, json("about")};
+    Json about = json("about");
+    if (text(kHashKey) != hash_) refuse("the file is damaged: its content is not what was written");
+    return {KvCache(std::move(layers), next_position), std::move(context), compactable, std::move(about)};
   }
 
  private:
@@ -150,6 +171,7 @@ class Reader {
   const std::string& path_;
   const Model& model_;
   TensorFile file_;
+  std::string hash_;  // as read
 };
 
 }  // namespace
@@ -173,6 +195,7 @@ void save_cache(const std::string& path, const SavedCache& saved, const Model& m
                    {"compactable", saved.compactable ? "1" : "0"},
                    {"model", model.identity().dump()},
                    {"about", saved.about.dump()}};
+  file.metadata[kHashKey] = hash_of(file);
   write_tensor_file(path, file);
 }
 

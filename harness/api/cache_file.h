@@ -11,7 +11,8 @@ namespace kvc {
 // A safetensors file: "layers.N.keys", ".values" (sum_h len_h, d) in the model dtype, ".bias" (sum_h len_h) float32
 // where there is one, ".head_offsets" (Hkv + 1) int64, "tokens" int64; metadata "format" = kvcompact.cache.v1,
 // "next_position", "prefix_len", "suffix_len", "compactable" (0 where the entries are no longer those of the tokens in
-// order of the context, as after a summary), "model" (Model::identity()) and "about" as JSON.
+// order of the context, as after a summary), "model" (Model::identity()) and "about" as JSON, "content_hash" of all
+// that.
 struct SavedCache {
   KvCache cache;
   Context context;          // as the model read it; of a summary the tokens that were summarised

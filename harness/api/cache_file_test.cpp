@@ -102,6 +102,14 @@ TEST_F(CacheFile, RefusesWhatCannotBe) {
   expect_refused([](TensorFile& f) { f.tensors["tokens"][0] = 300; }, "token 300 is not in the vocabulary");
 }
 
+TEST_F(CacheFile, RefusesWhatWasDamagedWithoutASign) {
+  const std::string fact = "the file is damaged: its content is not what was written";
+  expect_refused([](TensorFile& f) { f.tensors["layers.1.values"][2][3] += 1e-3; }, fact);
+  expect_refused([](TensorFile& f) { f.tensors["tokens"][2] = 7; }, fact);
+  expect_refused([](TensorFile& f) { f.metadata["next_position"] = "900"; }, fact);
+  expect_refused([](TensorFile& f) { f.metadata.erase("content_hash"); }, fact);
+}
+
 TEST_F(CacheFile, NothingIsLeftOfAFileThatCannotBeWritten) {
   EXPECT_THAT([&] { save_cache("/no/such/folder/cache.safetensors", ragged_cache(), model_); },
               ThrowsMessage<Error>(HasSubstr("cannot write the file: No such file or directory")));

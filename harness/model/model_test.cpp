@@ -141,7 +141,7 @@ TEST(Model, RefusesWrongOptions) {
   wrong.path = "";
   EXPECT_THAT(load_error(wrong), HasSubstr("'path' is missing"));
   wrong.path = "/no/such/file.gguf";
-  EXPECT_THAT(load_error(wrong), HasSubstr("cannot open the model file"));
+  EXPECT_THAT(load_error(wrong), HasSubstr("cannot open the file"));
   wrong = config("auto");
   wrong.chat_template = "alpaca";
   EXPECT_THAT(load_error(wrong), HasSubstr("'chat_template' is 'alpaca'"));

@@ -157,7 +157,7 @@ TEST_F(GgufTest, EveryTruncationIsAnError) {
   EXPECT_THAT(error_of(whole.substr(0, whole.size() - 1)),
               HasSubstr("the file is truncated: tensor 'y' ends at byte " + std::to_string(whole.size()) + " of " +
                         std::to_string(whole.size() - 1)));
-  EXPECT_THAT(error_of(""), HasSubstr("the model file is empty"));
+  EXPECT_THAT(error_of(""), HasSubstr("the file is empty"));
 }
 
 // Any single changed byte of a header is read without a crash; what is taken has tensors inside the file.
@@ -183,7 +183,7 @@ TEST_F(GgufTest, EveryFlippedByteIsAnErrorOrAFileWithinItsBounds) {
 
 TEST_F(GgufTest, RefusesOtherFiles) {
   EXPECT_THAT(error_of_call([] { GgufFile file("/no/such/model.gguf"); }),
-              HasSubstr("cannot open the model file: No such file"));
+              HasSubstr("cannot open the file: No such file"));
   EXPECT_THAT(error_of_call([] { GgufFile file(std::filesystem::temp_directory_path().string()); }),
               HasSubstr("no regular file"));
   EXPECT_THAT(error_of("version https://git-lfs.github.com/spec/v1\n"),

@@ -20,19 +20,19 @@ MappedFile::MappedFile(const std::string& path, const std::string& wanted) {
   };
   const int fd = ::open(path.c_str(),
                         O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a named pipe would wait for a writer
-  if (fd < 0) refuse(fmt::format("cannot open the model file: {}", std::strerror(errno)), "check the path");
+  if (fd < 0) refuse(fmt::format("cannot open the file: {}", std::strerror(errno)), "check the path");
   struct stat info {};
   const bool known = ::fstat(fd, &info) == 0;
   if (!known || !S_ISREG(info.st_mode) || info.st_size == 0) {
     ::close(fd);
-    refuse(known && S_ISREG(info.st_mode) ? "the model file is empty" : "this is no regular file", wanted);
+    refuse(known && S_ISREG(info.st_mode) ? "the file is empty" : "this is no regular file", wanted);
   }
   const auto size = static_cast<size_t>(info.st_size);
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   const int reason = errno;
   ::close(fd);
   if (address == MAP_FAILED) {
-    refuse(fmt::format("cannot map the model file: {}", std::strerror(reason)), "check the free address space");
+    refuse(fmt::format("cannot map the file: {}", std::strerror(reason)), "check the free address space");
   }
   mapping_ = {address, [size](const void* at) { ::munmap(const_cast<void*>(at), size); }};
   ::madvise(address, size, MADV_WILLNEED);

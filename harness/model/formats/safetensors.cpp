@@ -19,8 +19,8 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kMostHeaderBytes = 100'000'000;  // as in the reference reader
-constexpr const char* kFetchAgain = "fetch the file again";
-constexpr const char* kDamaged = "the file is damaged or made by a faulty converter: fetch it again";
+constexpr const char* kFetchAgain = "fetch or make the file again";
+constexpr const char* kDamaged = "the file is damaged or made by a faulty converter: fetch or make it again";
 
 [[noreturn]] void refuse(const std::string& fact, const std::string& where, const std::string& mend = kDamaged) {
   throw Error(ErrorKind::kData, fact, where, mend);
