@@ -16,6 +16,14 @@
 
 namespace kvc {
 
+// Budgets with the shares of adaptive ones decided, and the scores that decided.
+struct PerHeadMethod::Settled {
+  std::vector<HeadBudget> budgets;
+  std::vector<at::Tensor> scores;  // of each head of the layers, one layer after the other; empty: nobody asked
+
+  at::Tensor of(size_t head) const { return scores.empty() ? at::Tensor() : scores[head]; }
+};
+
 struct PerHeadMethod::HeadResult {
   std::vector<HeadFit> fits;  // one a target
   double prepare_s = 0;
@@ -122,7 +130,7 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
   }
 }
 
-std::vector<float> checked_scores(const at::Tensor& scores, const HeadProblem& problem) {
+void check_scores(const at::Tensor& scores, const HeadProblem& problem) {
   if (!scores.defined()) {
     throw Error(ErrorKind::kUsage, "this method has no scores, which an adaptive budget is made of", "budget",
                 "take the uniform budget, or a method that scores its keys");
@@ -130,6 +138,9 @@ std::vector<float> checked_scores(const at::Tensor& scores, const HeadProblem& p
   if (scores.dim() != 1 || scores.size(0) != problem.keys.size(0) || scores.scalar_type() != at::kFloat) {
     throw broken("scores of another shape or dtype than (T) float32", problem.layer, problem.kv_head);
   }
+}
+
+std::vector<float> to_list(const at::Tensor& scores) {
   const at::Tensor list = scores.cpu().contiguous();
   return {list.const_data_ptr<float>(), list.const_data_ptr<float>() + list.numel()};
 }
@@ -274,31 +285,35 @@ void PerHeadMethod::fit_targets(const HeadProblem& problem, const std::vector<in
   }
 }
 
-// The budgets with the shares of adaptive ones decided. scores() is asked once a head.
-std::vector<HeadBudget> PerHeadMethod::settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries,
-                                              int64_t first_layer, int64_t n_layers) const {
-  std::vector<HeadBudget> budgets = request.budgets;
+// scores() is asked once a head, and only where a budget is adaptive.
+PerHeadMethod::Settled PerHeadMethod::settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries,
+                                             int64_t first_layer, int64_t n_layers) const {
+  Settled all{request.budgets, {}};
   const auto is_adaptive = [](const HeadBudget& budget) { return budget.adaptive.has_value(); };
-  if (std::none_of(budgets.begin(), budgets.end(), is_adaptive)) return budgets;
+  if (std::none_of(all.budgets.begin(), all.budgets.end(), is_adaptive)) return all;
   const auto n_kv_heads = static_cast<size_t>(request.cache.n_kv_heads());
   std::vector<std::vector<std::vector<float>>> scores(static_cast<size_t>(n_layers));
   for (auto& layer : scores) layer.resize(n_kv_heads);
+  all.scores.resize(static_cast<size_t>(n_layers) * n_kv_heads);
   const auto score_head = [&](int64_t item) {
     const auto layer = static_cast<size_t>(item) / n_kv_heads;
     const auto head = static_cast<size_t>(item) % n_kv_heads;
     const HeadProblem problem =
         make_problem(request, queries, first_layer + static_cast<int64_t>(layer), static_cast<int64_t>(head));
-    scores[layer][head] = checked_scores(this->scores(problem), problem);
+    at::Tensor& made = all.scores[static_cast<size_t>(item)];
+    made = this->scores(problem);
+    check_scores(made, problem);
+    scores[layer][head] = to_list(made);
   };
   for_each_item(n_layers * request.cache.n_kv_heads(), request.cache.layer(0).keys.is_cpu(), score_head);
-  for (HeadBudget& budget : budgets) {
+  for (HeadBudget& budget : all.budgets) {
     if (!budget.adaptive) continue;
     const auto begin = budget.target_len.begin() + first_layer;
     const std::vector<std::vector<int64_t>> settled =
         adaptive_lengths(*budget.adaptive, {begin, begin + n_layers}, scores);
     std::copy(settled.begin(), settled.end(), begin);
   }
-  return budgets;
+  return all;
 }
 
 std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request) const {
@@ -317,7 +332,8 @@ std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request)
   if (needs_queries()) {
     for (int64_t layer = 0; layer < n_layers; ++layer) queries.push_back(request.queries->layer(layer, nullptr));
   }
-  const std::vector<HeadBudget> budgets = settle(request, queries, 0, n_layers);
+  const Settled settled = settle(request, queries, 0, n_layers);
+  const std::vector<HeadBudget>& budgets = settled.budgets;
   const double settle_s = clock.seconds();
 
   std::vector<HeadResult> heads(static_cast<size_t>(n_layers * n_kv_heads));
@@ -326,7 +342,9 @@ std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request)
     const int64_t kv_head = item % n_kv_heads;
     std::vector<int64_t> targets;
     for (const HeadBudget& budget : budgets) targets.push_back(budget.at(layer, kv_head));
-    fit_targets(make_problem(request, queries, layer, kv_head), targets, heads[static_cast<size_t>(item)]);
+    HeadProblem problem = make_problem(request, queries, layer, kv_head);
+    problem.scores = settled.of(static_cast<size_t>(item));
+    fit_targets(problem, targets, heads[static_cast<size_t>(item)]);
   };
   // On a GPU one head fills the device; threads would only contend for its stream.
   for_each_item(n_layers * n_kv_heads, request.cache.layer(0).keys.is_cpu(), do_head);
@@ -358,11 +376,12 @@ std::vector<Compaction> PerHeadMethod::compact_on_policy(const CompactionRequest
     for (int64_t layer = 0; layer < n_layers; ++layer) {
       const KvCache below(layers, request.cache.next_position());
       queries[static_cast<size_t>(layer)] = request.queries->layer(layer, &below);
-      const HeadBudget settled = settle(alone, queries, layer, 1).front();
+      const Settled settled = settle(alone, queries, layer, 1);
       std::vector<HeadResult> heads(static_cast<size_t>(n_kv_heads));
       const auto do_head = [&](int64_t head) {
-        fit_targets(make_problem(alone, queries, layer, head), {settled.at(layer, head)},
-                    heads[static_cast<size_t>(head)]);
+        HeadProblem problem = make_problem(alone, queries, layer, head);
+        problem.scores = settled.of(static_cast<size_t>(head));
+        fit_targets(problem, {settled.budgets.front().at(layer, head)}, heads[static_cast<size_t>(head)]);
       };
       for_each_item(n_kv_heads, request.cache.layer(0).keys.is_cpu(), do_head);
       layers[static_cast<size_t>(layer)] = pack_layer(alone, heads.data(), layer, 0, notes);

@@ -62,6 +62,8 @@ struct HeadProblem {
   std::uint64_t seed = 0;  // differs by layer and head
   // The whole request, for methods that need the model or the context; nullptr when a head comes without a model.
   const CompactionRequest* request = nullptr;
+  at::Tensor
+      scores;  // what scores() said of this head where a budget was shared by it; undefined where it was not asked
 };
 
 struct HeadFit {
@@ -89,6 +91,10 @@ class PerHeadMethod : public CompactionMethod {
   virtual at::Tensor scores(const HeadProblem& /*problem*/) const { return {}; }
 
  protected:
+  // scores(), computed once a head: where a budget was shared by them they are known already. Not to be written to.
+  at::Tensor scores_once(const HeadProblem& problem) const {
+    return problem.scores.defined() ? problem.scores : scores(problem);
+  }
   // Does the work that all targets share (scores, an order) and returns what fits one target length in [0, T]. Called
   // for many heads at the same time.
   using HeadFitter = std::function<HeadFit(int64_t target_len)>;
@@ -102,8 +108,9 @@ class PerHeadMethod : public CompactionMethod {
 
  private:
   void fit_targets(const HeadProblem& problem, const std::vector<int64_t>& targets, HeadResult& result) const;
-  std::vector<HeadBudget> settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries,
-                                 int64_t first_layer, int64_t n_layers) const;
+  struct Settled;
+  Settled settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries, int64_t first_layer,
+                 int64_t n_layers) const;
   std::vector<Compaction> compact_on_policy(const CompactionRequest& request) const;
 };
 

@@ -11,7 +11,7 @@
 namespace kvc {
 
 PerHeadMethod::HeadFitter ScoredKeys::prepare(const HeadProblem& problem, int64_t largest_target_len) const {
-  const at::Tensor order = best_keys(scores(problem), largest_target_len);
+  const at::Tensor order = best_keys(scores_once(problem), largest_target_len);
   return [problem, order](int64_t target_len) { return keep(problem, order.narrow(0, 0, target_len)); };
 }
 
