@@ -90,6 +90,15 @@ KVC_INLINE void multiply(const LooseWord* a, std::int64_t row_step, std::int64_t
   }
 }
 
+// Rows of keys or values that are needed soon, [begin, begin + count) of n. Tiles walk down columns of many rows at
+// once, which the processor's own prefetching does not follow.
+KVC_INLINE void fetch_rows(const void* rows, std::int64_t words, std::int64_t begin, std::int64_t count,
+                           std::int64_t n) {
+  const auto* first = static_cast<const LooseWord*>(rows) + begin * words;
+  const auto* last = static_cast<const LooseWord*>(rows) + (begin + count < n ? begin + count : n) * words;
+  for (; first < last; first += 16) __builtin_prefetch(first);
+}
+
 // S of the keys [begin, begin + Rows): scaled, with bias.
 template <int Rows, int Nv, bool Pairs>
 KVC_INLINE void logits_tile(const CpuAttentionBlock& block, const LooseWord* queries, std::int64_t begin, float scale,
@@ -178,7 +187,14 @@ template <int Nv, bool Pairs>
   const auto* queries = static_cast<const LooseWord*>(block.queries) + lane;
   const float scale = 1.0F / __builtin_sqrtf(static_cast<float>(d));
   std::int64_t j = 0;
-  for (; j + kRows <= n_keys; j += kRows) logits_tile<kRows, Nv, Pairs>(block, queries, j, scale, block.scratch);
+  const std::int64_t words = Pairs ? d / 2 : d;
+  for (; j + kRows <= n_keys; j += kRows) {
+    if (lane == 0) {
+      fetch_rows(block.keys, words, j + kRows, kRows, n_keys);
+      fetch_rows(block.values, words, j, kRows, n_keys);
+    }
+    logits_tile<kRows, Nv, Pairs>(block, queries, j, scale, block.scratch);
+  }
   for (; j < n_keys; ++j) logits_tile<1, Nv, Pairs>(block, queries, j, scale, block.scratch);
 
   Floats largest[Nv], total[Nv];
