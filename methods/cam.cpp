@@ -48,7 +48,7 @@ class Cam final : public PerHeadMethod {
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
-    const at::Tensor attention = scores(problem);
+    const at::Tensor attention = scores_once(problem);
     const at::Tensor merged = draw_merged(problem, attention.cpu().to(at::kDouble));
     const at::Tensor values = problem.values.cpu().to(at::kDouble).contiguous();
     return [this, problem, attention, merged, values](int64_t target_len) {

@@ -50,7 +50,7 @@ class D2o final : public PerHeadMethod {
     constexpr double kTiny = 1e-12;  // a key of zeros is similar to nothing
     const at::Tensor keys = problem.keys.to(at::kFloat);
     const at::Tensor directions = keys.div(keys.norm(2, 1, /*keepdim=*/true).clamp_min(kTiny));
-    return [this, problem, directions, scores = scores(problem)](int64_t target_len) {
+    return [this, problem, directions, scores = scores_once(problem)](int64_t target_len) {
       const at::Tensor kept = heavy_and_recent(scores, target_len, options_.recent_fraction);
       const Split split = split_entries(kept, scores.size(0));
       HeadFit fit = keep(problem, split.kept);

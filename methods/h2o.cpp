@@ -35,7 +35,7 @@ class H2o final : public PerHeadMethod {
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
-    return [problem, scores = scores(problem), recent_fraction = options_.recent_fraction](int64_t target_len) {
+    return [problem, scores = scores_once(problem), recent_fraction = options_.recent_fraction](int64_t target_len) {
       return keep(problem, heavy_and_recent(scores, target_len, recent_fraction));
     };
   }

@@ -62,8 +62,8 @@ struct HeadProblem {
   std::uint64_t seed = 0;  // differs by layer and head
   // The whole request, for methods that need the model or the context; nullptr when a head comes without a model.
   const CompactionRequest* request = nullptr;
-  at::Tensor
-      scores;  // what scores() said of this head where a budget was shared by it; undefined where it was not asked
+  // What scores() said of this head where a budget was shared by it; undefined where it was not asked.
+  at::Tensor scores;
 };
 
 struct HeadFit {

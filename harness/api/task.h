@@ -44,7 +44,7 @@ class KeptAnswers {
 
 struct AskRequest {
   const Model& model;
-  const KvCache& cache;  // of the document as the method left it; uncompacted for tasks that compact online
+  const KvCache& cache;                    // of the document as the method left it; empty for tasks that compact online
   const std::vector<Question>& questions;  // of one document, each accepted by the task
   std::uint64_t seed = 0;
   const TaskReference* reference = nullptr;  // what reference() returned for this document
@@ -60,7 +60,8 @@ class Task {
   virtual bool accepts(const Question& question) const = 0;
   // True for a task that compacts while the model writes: the document is not compacted before.
   virtual bool compacts_online() const { return false; }
-  // Asked once per document on the full cache; nullptr when the task compares with nothing.
+  // Asked once per document on the full cache, of a task that compacts online never; nullptr when the task compares
+  // with nothing.
   virtual std::unique_ptr<TaskReference> reference(const AskRequest& /*on_full_cache*/) const { return nullptr; }
   // One JSON object per question, in their order, each with "question_id" and the fields the task's file documents.
   // All questions are asked together.
