@@ -18,9 +18,9 @@
 
 #include <algorithm>
 
+#include "harness/api/nested_method.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/stopwatch.h"
-#include "methods/parts/nested_method.h"
 #include "methods/parts/text_chunks.h"
 
 namespace kvc {

@@ -17,9 +17,9 @@
 #include <cmath>
 #include <utility>
 
+#include "harness/api/nested_method.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/stopwatch.h"
-#include "methods/parts/nested_method.h"
 #include "methods/parts/text_method.h"
 
 namespace kvc {

@@ -10,17 +10,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ALLOWED = {
     "harness/core": [],
     "harness/math": ["harness/core"],
+    "harness/files": ["harness/core"],
+    "harness/text": ["harness/files", "harness/core"],
     "harness/kv": ["harness/math", "harness/core"],
-    "harness/model": ["harness/kv", "harness/math", "harness/core"],
-    "harness/api": ["harness/model", "harness/kv", "harness/math", "harness/core"],
+    "harness/attention": ["harness/kv", "harness/math", "harness/core"],
+    "harness/tasks/judging": ["harness/core"],
 }
+ALLOWED["harness/model"] = ["harness/text", "harness/files"] + ["harness/attention"] + ALLOWED["harness/attention"]
+ALLOWED["harness/api"] = ["harness/model"] + ALLOWED["harness/model"]
 BELOW_PLUGINS = ["harness/api"] + ALLOWED["harness/api"]
-for plugin in ("harness/queries", "harness/tasks", "harness/budgets", "methods", "datasets"):
+for plugin in ("harness/queries", "harness/budgets", "methods", "datasets", "harness/sweep", "harness/head_budgets"):
     ALLOWED[plugin] = BELOW_PLUGINS
-ALLOWED["harness/sweep"] = BELOW_PLUGINS
+ALLOWED["harness/tasks"] = ["harness/tasks/judging"] + BELOW_PLUGINS
 # The report reads records and never measures: of the sweep it sees the record only.
-ALLOWED["harness/report"] = ["harness/core"]
-ALLOWED["harness/cli"] = ["harness/report", "harness/sweep"] + BELOW_PLUGINS
+ALLOWED["harness/report"] = ["harness/tasks/judging", "harness/core"]
+ALLOWED["harness/cli"] = ["harness/report", "harness/sweep", "harness/head_budgets", "harness/tasks/judging"] + BELOW_PLUGINS
 EXTRA_FILES = {"harness/report": ["harness/sweep/record.h"]}
 # Plug-ins are reached through the registry; tests may include anything.
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')

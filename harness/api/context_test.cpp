@@ -11,8 +11,8 @@
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/text_file.h"
-#include "harness/model/formats/gguf.h"
-#include "harness/model/tokenizer/gguf_tokenizer.h"
+#include "harness/files/gguf.h"
+#include "harness/text/tokenizer/gguf_tokenizer.h"
 
 namespace kvc {
 namespace {

@@ -9,7 +9,7 @@
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
-#include "harness/sweep/budget_search.h"
+#include "harness/head_budgets/budget_search.h"
 
 namespace kvc {
 namespace {

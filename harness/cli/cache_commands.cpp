@@ -13,17 +13,17 @@
 
 #include "harness/api/cache_file.h"
 #include "harness/api/compaction_method.h"
+#include "harness/api/plugin_entry.h"
 #include "harness/api/query_source.h"
 #include "harness/cli/model_commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/cli/writing.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/progress.h"
 #include "harness/core/stopwatch.h"
 #include "harness/core/text_file.h"
 #include "harness/model/formats/tensor_file.h"
-#include "harness/sweep/plugin_entry.h"
-#include "harness/sweep/progress.h"
 
 namespace kvc {
 namespace {

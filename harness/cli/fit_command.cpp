@@ -14,14 +14,14 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/api/head_errors.h"
+#include "harness/api/plugin_entry.h"
 #include "harness/cli/model_commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/progress.h"
 #include "harness/core/stopwatch.h"
 #include "harness/model/formats/tensor_file.h"
-#include "harness/sweep/plugin_entry.h"
-#include "harness/sweep/progress.h"
 
 namespace kvc {
 namespace {

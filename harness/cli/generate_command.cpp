@@ -14,11 +14,11 @@
 #include "harness/cli/writing.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/progress.h"
 #include "harness/core/stopwatch.h"
 #include "harness/core/text_file.h"
 #include "harness/model/generate.h"
 #include "harness/model/model.h"
-#include "harness/sweep/progress.h"
 
 namespace kvc {
 namespace {

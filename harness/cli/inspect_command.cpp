@@ -7,13 +7,13 @@
 #include <optional>
 #include <string>
 
+#include "harness/attention/ragged_attention_gpu.h"
 #include "harness/cli/model_commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
-#include "harness/kv/ragged_attention_gpu.h"
-#include "harness/model/chat_template.h"
 #include "harness/model/families/inspect.h"
-#include "harness/model/tokenizer/load_tokenizer.h"
+#include "harness/text/chat_template.h"
+#include "harness/text/tokenizer/load_tokenizer.h"
 
 namespace kvc {
 namespace {

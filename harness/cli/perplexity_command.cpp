@@ -11,11 +11,11 @@
 #include "harness/cli/model_commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
+#include "harness/core/progress.h"
 #include "harness/core/stopwatch.h"
 #include "harness/core/text_file.h"
 #include "harness/model/continuation.h"
 #include "harness/model/model.h"
-#include "harness/sweep/progress.h"
 
 namespace kvc {
 namespace {

@@ -8,7 +8,7 @@
 #include "harness/cli/model_commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/text_file.h"
-#include "harness/model/tokenizer/load_tokenizer.h"
+#include "harness/text/tokenizer/load_tokenizer.h"
 
 namespace kvc {
 namespace {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "harness/model/generate.h"
-#include "harness/model/tokenizer/streaming_decoder.h"
+#include "harness/text/tokenizer/streaming_decoder.h"
 
 namespace kvc {
 

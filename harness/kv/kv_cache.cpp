@@ -11,7 +11,6 @@
 
 #include "harness/core/error.h"
 #include "harness/kv/device_numbers.h"
-#include "harness/kv/ragged_attention_gpu.h"
 
 namespace kvc {
 
@@ -217,7 +216,7 @@ void check_offsets(const std::vector<int64_t>& offsets, size_t batch, const std:
 }  // namespace
 
 void Tails::write(int64_t layer, const at::Tensor& new_keys, const at::Tensor& new_values,
-                  const std::vector<int64_t>& sequence_offsets) {
+                  const std::vector<int64_t>& sequence_offsets, RowWriter* writer) {
   check_offsets(sequence_offsets, lengths_.size(), "Tails::write");
   for (size_t b = 0; b < lengths_.size(); ++b) {
     const int64_t needed = lengths_[b] + sequence_offsets[b + 1] - sequence_offsets[b];
@@ -228,7 +227,7 @@ void Tails::write(int64_t layer, const at::Tensor& new_keys, const at::Tensor& n
   const auto l = static_cast<size_t>(layer);
   check_rows(new_keys, keys_.at(l), sequence_offsets.back());
   check_rows(new_values, values_.at(l), sequence_offsets.back());
-  if (gpu::write_tails(keys_[l], values_[l], new_keys, new_values, lengths_, sequence_offsets)) return;
+  if (writer != nullptr && writer(keys_[l], values_[l], new_keys, new_values, lengths_, sequence_offsets)) return;
   write_rows(keys_[l], new_keys, lengths_, sequence_offsets);
   write_rows(values_[l], new_values, lengths_, sequence_offsets);
 }

@@ -83,8 +83,12 @@ class Tails {
 
   // Writes the rows of a packed batch behind what is there; sequence b gets rows [offsets[b], offsets[b+1]).
   // new_keys, new_values: (N, Hkv, d). Lengths stay as they are until advance().
+  // `writer` does the copying where it can and says so (gpu::write_tails is one); else LibTorch's copies do.
+  using RowWriter = bool(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                         const at::Tensor& new_values, const std::vector<int64_t>& lengths,
+                         const std::vector<int64_t>& sequence_offsets);
   void write(int64_t layer, const at::Tensor& new_keys, const at::Tensor& new_values,
-             const std::vector<int64_t>& sequence_offsets);
+             const std::vector<int64_t>& sequence_offsets, RowWriter* writer = nullptr);
   void advance(const std::vector<int64_t>& sequence_offsets);
 
   // Room for `capacity` entries per sequence; copies if there is less.

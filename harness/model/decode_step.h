@@ -12,8 +12,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "harness/attention/step_attention.h"
 #include "harness/kv/kv_cache.h"
-#include "harness/kv/step_attention.h"
 #include "harness/model/cuda_graph.h"
 #include "harness/model/decoder.h"
 

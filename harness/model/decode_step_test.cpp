@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <functional>
 
+#include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/error.h"
-#include "harness/kv/ragged_attention_gpu.h"
 #include "harness/model/generate_by.h"
 #include "harness/testing/tiny_model.h"
 

@@ -9,9 +9,10 @@
 #include <string>
 #include <utility>
 
+#include "harness/attention/ragged_attention.h"
+#include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/error.h"
 #include "harness/kv/device_numbers.h"
-#include "harness/kv/ragged_attention.h"
 #include "harness/model/decoder_layer.h"
 
 namespace kvc {
@@ -180,7 +181,7 @@ at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at:
   const RotatedHeads heads = rotate_heads(qkv, spec_.n_query_heads, spec_.n_kv_heads, weights.q_norm, weights.k_norm,
                                           spec_.rms_norm_eps, rotary_.covering(positions_end(positions)), positions);
   if (tap) tap(layer, heads.queries);
-  tails.write(layer, heads.keys, values_of(qkv, spec_), sequence_offsets);
+  tails.write(layer, heads.keys, values_of(qkv, spec_), sequence_offsets, &gpu::write_tails);
   return context_attention(heads.queries, prefix, tails.keys(layer), tails.values(layer), tails.lengths(),
                            sequence_offsets)
       .view({normed.size(0), spec_.n_query_heads * spec_.head_dim});

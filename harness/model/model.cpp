@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
-#include "harness/kv/ragged_attention_gpu.h"
 #include "harness/model/decode_step.h"
 #include "harness/model/families/checkpoint.h"
-#include "harness/model/tokenizer/load_tokenizer.h"
+#include "harness/text/tokenizer/load_tokenizer.h"
 
 namespace kvc {
 namespace {

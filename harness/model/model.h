@@ -5,10 +5,10 @@
 #include <string>
 
 #include "harness/core/options.h"
-#include "harness/model/chat_template.h"
+#include "harness/files/generation_config.h"
 #include "harness/model/decoder.h"
-#include "harness/model/formats/generation_config.h"
-#include "harness/model/tokenizer/tokenizer.h"
+#include "harness/text/chat_template.h"
+#include "harness/text/tokenizer/tokenizer.h"
 
 namespace kvc {
 

@@ -6,9 +6,9 @@
 #include <cmath>
 #include <limits>
 
-#include "harness/report/answer_parser.h"
-#include "harness/report/answer_text.h"
-#include "harness/report/integer_answer.h"
+#include "harness/tasks/judging/answer_parser.h"
+#include "harness/tasks/judging/answer_text.h"
+#include "harness/tasks/judging/integer_answer.h"
 
 namespace kvc {
 namespace {

@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
-#include "harness/sweep/interrupt.h"
 
 namespace kvc {
 namespace {

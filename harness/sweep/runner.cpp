@@ -9,10 +9,10 @@
 #include <map>
 #include <set>
 
+#include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/progress.h"
 #include "harness/sweep/document_run.h"
-#include "harness/sweep/interrupt.h"
-#include "harness/sweep/progress.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/run_info.h"
 #include "harness/sweep/self_proof.h"

@@ -12,9 +12,9 @@
 #include <filesystem>
 #include <fstream>
 
+#include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
 #include "harness/sweep/cell.h"
-#include "harness/sweep/interrupt.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/sweep_plugins_test.h"
 #include "harness/testing/tiny_model.h"

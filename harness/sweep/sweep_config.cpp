@@ -10,11 +10,11 @@
 #include "harness/api/budget_rule.h"
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
+#include "harness/api/plugin_entry.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/text_file.h"
-#include "harness/sweep/plugin_entry.h"
 
 namespace kvc {
 namespace {

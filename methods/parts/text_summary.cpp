@@ -10,7 +10,7 @@
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/stopwatch.h"
-#include "harness/model/tokenizer/utf8.h"
+#include "harness/core/utf8.h"
 
 namespace kvc {
 namespace {

@@ -1,12 +1,12 @@
-# This project's CUDA kernels (harness/kv/*.cu: raw pointers and a stream, no torch header) and the tests that need a GPU.
+# This project's CUDA kernels (harness/attention/*.cu: raw pointers and a stream, no torch header) and the tests that need a GPU.
 #
-# Where LibTorch has CUDA and nvcc is found, nvcc compiles them into kvc_kv and the program calls them; else a GPU runs LibTorch's
+# Where LibTorch has CUDA and nvcc is found, nvcc compiles them into kvc_attention and the program calls them; else a GPU runs LibTorch's
 # operations. gpu::attention_way() says which. Without CUDA in LibTorch, nvcc only shows, in ctest, that they compile.
-# On the host they run in kv_test (harness/testing/cuda_emulation.h), in every build.
+# On the host they run in attention_test (harness/testing/cuda_emulation.h), in every build.
 find_program(KVC_NVCC nvcc HINTS ENV CUDA_HOME PATH_SUFFIXES bin PATHS /usr/local/cuda)
 # Machine code for these, and code that the driver translates for newer GPUs.
 set(KVC_CUDA_ARCHITECTURES 80 90 CACHE STRING "compute capabilities that the kernels are compiled for, rising: 80 is 8.0")
-file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/harness/kv/*.cu)
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/harness/attention/*.cu)
 
 # The runtime library that LibTorch itself loads: pip's wheel brings it beside torch/.
 function(kvc_find_cudart)
@@ -71,15 +71,15 @@ if(cuda_kernels)
               -MD -MF ${CMAKE_BINARY_DIR}/cuda/${name}.d -c ${source} -o ${object}
       VERBATIM)
     set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
-    target_sources(kvc_kv PRIVATE ${object})
+    target_sources(kvc_attention PRIVATE ${object})
   endforeach()
   # The only files that know; they do without the precompiled header, whose flags are others.
-  set_source_files_properties(${CMAKE_SOURCE_DIR}/harness/kv/ragged_attention_gpu.cpp
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/harness/attention/ragged_attention_gpu.cpp
                               ${CMAKE_SOURCE_DIR}/harness/model/cuda_graph.cpp
                               PROPERTIES COMPILE_DEFINITIONS KVC_CUDA_KERNELS SKIP_PRECOMPILE_HEADERS ON
                                          COMPILE_OPTIONS "-idirafter;${KVC_CUDA_HEADERS}")
   get_filename_component(cudart_folder ${KVC_CUDART} DIRECTORY)
-  target_link_libraries(kvc_kv PUBLIC ${KVC_CUDART} -Wl,-rpath,${cudart_folder})
+  target_link_libraries(kvc_attention PUBLIC ${KVC_CUDART} -Wl,-rpath,${cudart_folder})
   message(STATUS "CUDA kernels: compiled by ${KVC_NVCC} for ${KVC_CUDA_ARCHITECTURES}, with ${KVC_CUDART}")
 elseif(KVC_NVCC)
   message(STATUS "CUDA kernels: compiled by ctest only")
@@ -98,6 +98,7 @@ endif()
 
 # One program, label gpu: `ctest -L gpu`. It compiles in every build, and says that it is skipped where there is no GPU.
 add_executable(gpu_test ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_test.cpp ${plugins})
+target_compile_definitions(gpu_test PRIVATE ${source_dir})
 target_link_libraries(gpu_test PRIVATE kvc_cli kvc_testing GTest::gmock_main)
 target_precompile_headers(gpu_test REUSE_FROM kvc_pch)
 add_test(NAME gpu COMMAND gpu_test)

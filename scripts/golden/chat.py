@@ -3,7 +3,7 @@
 
   python scripts/golden/chat.py
 
-Templates come from harness/testing/golden/chat_templates and from harness/model/chat_template_texts.cpp. The clock that
+Templates come from harness/testing/golden/chat_templates and from harness/text/chat_template_texts.cpp. The clock that
 strftime_now reads is fixed at 26 July 2024.
 """
 import datetime
@@ -62,7 +62,7 @@ def chats():
 
 def families():
     """name -> (template, bos_token, eos_token, enable_thinking values)."""
-    texts = (ROOT / "harness/model/chat_template_texts.cpp").read_text(encoding="utf-8")
+    texts = (ROOT / "harness/text/chat_template_texts.cpp").read_text(encoding="utf-8")
     own = dict(re.findall(r'constexpr const char\* k(\w+) = R"jinja\((.*?)\)jinja"', texts, re.S))
     stored = {path.stem: path.read_text(encoding="utf-8") for path in (GOLDEN / "chat_templates").glob("*.jinja")}
     llama3 = ("<|begin_of_text|>", "<|eot_id|>")

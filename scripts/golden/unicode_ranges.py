@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where the Unicode of `tokenizers` differs from that of the libraries used here, found by asking `tokenizers` about every code point.
 
-    python scripts/golden/unicode_ranges.py > harness/model/tokenizer/unicode_ranges.inc
+    python scripts/golden/unicode_ranges.py > harness/text/tokenizer/unicode_ranges.inc
 
 needs tokenizers and unicodedata2 (a Unicode newer than that of `tokenizers`), and a Python whose own unicodedata is Unicode 14 (3.11), the
 oldest that PCRE2 is expected to have.

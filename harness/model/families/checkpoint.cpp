@@ -7,13 +7,13 @@
 #include <system_error>
 
 #include "harness/core/error.h"
+#include "harness/core/printable.h"
 #include "harness/core/text_file.h"
+#include "harness/files/gguf.h"
+#include "harness/files/mapped_file.h"
+#include "harness/files/safetensors.h"
 #include "harness/model/families/rope_parameters.h"
 #include "harness/model/formats/content_hash.h"
-#include "harness/model/formats/gguf.h"
-#include "harness/model/formats/mapped_file.h"
-#include "harness/model/formats/printable.h"
-#include "harness/model/formats/safetensors.h"
 
 namespace kvc {
 namespace {

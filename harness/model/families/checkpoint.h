@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "harness/files/stored_tensor.h"
 #include "harness/model/decoder.h"
 #include "harness/model/families/family.h"
 #include "harness/model/families/weight_layout.h"
-#include "harness/model/formats/stored_tensor.h"
 
 namespace kvc {
 

@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/core/printable.h"
+#include "harness/files/json_file.h"
 #include "harness/model/families/gguf_metadata.h"
 #include "harness/model/families/rope_parameters.h"
 #include "harness/model/families/unknown_keys.h"
-#include "harness/model/formats/json_file.h"
-#include "harness/model/formats/printable.h"
 
 namespace kvc {
 namespace {

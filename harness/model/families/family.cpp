@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
-#include "harness/model/formats/printable.h"
+#include "harness/core/printable.h"
 
 namespace kvc {
 namespace {

@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "harness/files/gguf.h"
 #include "harness/model/decoder_spec.h"
 #include "harness/model/families/config_file.h"
 #include "harness/model/families/gguf_metadata.h"
-#include "harness/model/formats/gguf.h"
 
 namespace kvc {
 

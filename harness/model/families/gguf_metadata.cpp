@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/core/printable.h"
 #include "harness/model/families/rope_parameters.h"
 #include "harness/model/families/unknown_keys.h"
-#include "harness/model/formats/printable.h"
 
 namespace kvc {
 namespace {

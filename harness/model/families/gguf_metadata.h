@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "harness/files/gguf.h"
 #include "harness/model/decoder_spec.h"
-#include "harness/model/formats/gguf.h"
 
 namespace kvc {
 

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/core/printable.h"
 #include "harness/model/families/checkpoint.h"
-#include "harness/model/formats/printable.h"
 
 namespace kvc {
 namespace {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "harness/core/config_text.h"
+#include "harness/files/generation_config.h"
 #include "harness/model/decoder_spec.h"
-#include "harness/model/formats/generation_config.h"
 
 namespace kvc {
 

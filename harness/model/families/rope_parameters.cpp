@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "harness/core/printable.h"
 #include "harness/model/formats/dequantize.h"
-#include "harness/model/formats/printable.h"
 #include "harness/model/rope.h"
 
 namespace kvc {

@@ -5,8 +5,8 @@
 
 #include <string>
 
+#include "harness/files/stored_tensor.h"
 #include "harness/model/decoder.h"
-#include "harness/model/formats/stored_tensor.h"
 
 namespace kvc {
 

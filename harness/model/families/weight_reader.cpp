@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "harness/model/formats/mapped_file.h"
-#include "harness/model/formats/printable.h"
+#include "harness/core/printable.h"
+#include "harness/files/mapped_file.h"
 
 namespace kvc {
 namespace {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "harness/core/error.h"
+#include "harness/files/stored_tensor.h"
 #include "harness/model/formats/dequantize.h"
-#include "harness/model/formats/stored_tensor.h"
 
 namespace kvc {
 

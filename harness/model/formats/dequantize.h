@@ -8,7 +8,7 @@
 #include <functional>
 #include <string>
 
-#include "harness/model/formats/stored_tensor.h"
+#include "harness/files/stored_tensor.h"
 
 namespace kvc {
 

@@ -14,7 +14,7 @@
 
 #include "harness/core/config_text.h"
 #include "harness/core/error.h"
-#include "harness/model/formats/safetensors.h"
+#include "harness/files/safetensors.h"
 
 namespace kvc {
 namespace {

@@ -4,8 +4,8 @@
 
 #include <filesystem>
 
+#include "harness/files/generation_config.h"
 #include "harness/model/families/family.h"
-#include "harness/model/formats/generation_config.h"
 #include "harness/model/rope.h"
 #include "harness/testing/fuzz/fuzz_input.h"
 

@@ -1,8 +1,8 @@
 // Any bytes as a GGUF file: header, metadata, sizes of the model, tokenizer.
+#include "harness/files/gguf.h"
 #include "harness/model/families/family.h"
-#include "harness/model/formats/gguf.h"
-#include "harness/model/tokenizer/gguf_tokenizer.h"
 #include "harness/testing/fuzz/fuzz_input.h"
+#include "harness/text/tokenizer/gguf_tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, size_t size) {
   using namespace kvc;

@@ -1,5 +1,5 @@
 // Any bytes as a safetensors file.
-#include "harness/model/formats/safetensors.h"
+#include "harness/files/safetensors.h"
 #include "harness/testing/fuzz/fuzz_input.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, size_t size) {

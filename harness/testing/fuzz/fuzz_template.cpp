@@ -1,6 +1,6 @@
 // Any bytes as a chat template, rendered for a conversation; what the user said must never come out as control.
-#include "harness/model/jinja/template.h"
 #include "harness/testing/fuzz/fuzz_input.h"
+#include "harness/text/jinja/template.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, size_t size) {
   using namespace kvc;

@@ -1,7 +1,7 @@
 // Any bytes as tokenizer.json (when they begin with a brace) or tokenizer.model.
-#include "harness/model/tokenizer/json_tokenizer.h"
-#include "harness/model/tokenizer/sentencepiece_tokenizer.h"
 #include "harness/testing/fuzz/fuzz_input.h"
+#include "harness/text/tokenizer/json_tokenizer.h"
+#include "harness/text/tokenizer/sentencepiece_tokenizer.h"
 
 namespace {
 

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "harness/api/compaction_method.h"
+#include "harness/attention/ragged_attention.h"
+#include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/registry.h"
-#include "harness/kv/ragged_attention.h"
-#include "harness/kv/ragged_attention_gpu.h"
 #include "harness/model/decode_step.h"
 #include "harness/model/generate.h"
 #include "harness/model/sampling.h"

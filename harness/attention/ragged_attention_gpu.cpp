@@ -1,0 +1,132 @@
+// KVC_CUDA_KERNELS: the build compiled ragged_attention_cuda.cu and links it.
+#include "harness/attention/ragged_attention_gpu.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "harness/attention/cuda_attention_glue.h"
+
+namespace kvc::gpu {
+
+#ifdef KVC_CUDA_KERNELS
+
+namespace {
+
+// LibTorch's current stream; operations on it and kernels here follow one another without waiting.
+CudaStream current_stream(const at::Tensor& tensor) {
+  const c10::Device device = tensor.device();
+  return static_cast<CudaStream>(c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle());
+}
+
+}  // namespace
+
+bool has_kernels() {
+  return true;
+}
+
+const char* attention_way() {
+  return "own CUDA kernels";
+}
+
+bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads) {
+  return queries.is_cuda() && cuda::kernels_take(queries, keys, values, n_kv_heads);
+}
+
+PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix) {
+  const c10::DeviceGuard device(queries.device());
+  return cuda::attend_parts(queries, prefix.n_kv_heads(), {cuda::prefix_part(prefix, queries.size(0))}, at::kFloat,
+                            current_stream(queries));
+}
+
+PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets) {
+  const c10::DeviceGuard device(queries.device());
+  return cuda::attend_parts(queries, keys.size(1), {cuda::tail_part(keys, values, lengths, sequence_offsets)},
+                            at::kFloat, current_stream(queries));
+}
+
+at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                             const at::Tensor& values, const std::vector<int64_t>& lengths,
+                             const std::vector<int64_t>& sequence_offsets) {
+  const c10::DeviceGuard device(queries.device());
+  return cuda::context(queries, prefix, keys, values, lengths, sequence_offsets, current_stream(queries));
+}
+
+bool write_tails(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                 const at::Tensor& new_values, const std::vector<int64_t>& lengths,
+                 const std::vector<int64_t>& sequence_offsets) {
+  const bool known = keys.scalar_type() == at::kFloat || keys.scalar_type() == at::kBFloat16;
+  if (!keys.is_cuda() || !known || !cuda::rows_are_dense(new_keys) || !cuda::rows_are_dense(new_values)) return false;
+  const c10::DeviceGuard device(keys.device());
+  cuda::write(keys, values, new_keys, new_values, lengths, sequence_offsets, current_stream(keys));
+  return true;
+}
+
+at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const StepTables& tables) {
+  const c10::DeviceGuard device(queries.device());
+  return cuda::step_context(queries, prefix, keys, values, tables, current_stream(queries));
+}
+
+void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                const at::Tensor& new_values, const StepTables& tables) {
+  if (!cuda::rows_are_dense(new_keys) || !cuda::rows_are_dense(new_values)) {
+    throw Error(ErrorKind::kInternal, "new rows whose heads do not lie side by side", "write_step", "");
+  }
+  const c10::DeviceGuard device(keys.device());
+  cuda::write_step(keys, values, new_keys, new_values, tables, current_stream(keys));
+}
+
+#else
+
+namespace {
+
+[[noreturn]] void refuse() {
+  throw Error(ErrorKind::kInternal, "this program was built without CUDA kernels", "attention", "");
+}
+
+}  // namespace
+
+bool has_kernels() {
+  return false;
+}
+
+const char* attention_way() {
+  return "LibTorch's operations (this build has no CUDA kernels)";
+}
+
+bool takes(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) {
+  return false;
+}
+
+PartialAttention prefix_attention(const at::Tensor&, const LayerKv&) {
+  refuse();
+}
+
+PartialAttention tail_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::vector<int64_t>&,
+                                const std::vector<int64_t>&) {
+  refuse();
+}
+
+at::Tensor context_attention(const at::Tensor&, const LayerKv&, const at::Tensor&, const at::Tensor&,
+                             const std::vector<int64_t>&, const std::vector<int64_t>&) {
+  refuse();
+}
+
+bool write_tails(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                 const std::vector<int64_t>&, const std::vector<int64_t>&) {
+  return false;
+}
+
+at::Tensor step_attention(const at::Tensor&, const LayerKv&, const at::Tensor&, const at::Tensor&, const StepTables&) {
+  refuse();
+}
+
+void write_step(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const StepTables&) {
+  refuse();
+}
+
+#endif
+
+}  // namespace kvc::gpu

@@ -1,0 +1,45 @@
+// Attention by the project's own CUDA kernels: whether this build has them, and calls on the current stream of the
+// tensors' GPU. Without them a GPU computes attention through LibTorch's operations, which is slower and as right.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "harness/attention/step_attention.h"
+#include "harness/kv/kv_cache.h"
+#include "harness/math/attention.h"
+
+namespace kvc::gpu {
+
+// Decided when the program is built: nvcc and a LibTorch with CUDA were both there.
+bool has_kernels();
+// "own CUDA kernels" or "LibTorch's operations (this build has no CUDA kernels)", for records and `kvc inspect`.
+const char* attention_way();
+
+// True when kernels are there and take these tensors: on a GPU, float32 or bfloat16, contiguous, d <= 256, Hkv <= 128.
+bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads);
+
+// As the functions of ragged_attention.h; only where takes(). Throws Error(kInternal) when a launch is refused.
+PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix);
+PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets);
+at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                             const at::Tensor& values, const std::vector<int64_t>& lengths,
+                             const std::vector<int64_t>& sequence_offsets);
+
+// Copies new rows (N, Hkv, d) behind what keys and values (B, Hkv, capacity, d) hold, shapes checked by the caller.
+// False, and nothing written, where there is no kernel for it.
+bool write_tails(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                 const at::Tensor& new_values, const std::vector<int64_t>& lengths,
+                 const std::vector<int64_t>& sequence_offsets);
+
+// As the functions of step_attention.h; only where takes(), new rows with heads side by side. Error(kInternal) as
+// above.
+at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const StepTables& tables);
+void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                const at::Tensor& new_values, const StepTables& tables);
+
+}  // namespace kvc::gpu
