@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "harness/cli/model_commands.h"
+#include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"

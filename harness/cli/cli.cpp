@@ -2,190 +2,71 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
-#include "harness/cli/list.h"
-#include "harness/cli/model_commands.h"
-#include "harness/core/json_lines.h"
-#include "harness/report/report.h"
-#include "harness/sweep/cell.h"
-#include "harness/sweep/runner.h"
-#include "harness/sweep/sweep_config.h"
+#include "harness/cli/commands.h"
+#include "harness/core/build_info.h"
+#include "harness/core/error.h"
 
 namespace kvc {
 namespace {
 
-constexpr int kSomeFailed = 1;
-
-struct Arguments {
-  std::string config;
-  std::string results;
-  std::string folder;
-  std::string output;
-  std::string kind;
-  bool dry_run = false;
-  bool quiet = false;
-  bool skip_proof = false;
-  bool json = false;
-  int threads = 0;
+struct Command {
+  const char* group;  // heading in the help
+  Runner (*declare)(CLI::App&);
 };
 
-std::string plural(int64_t count, const std::string& noun) {
-  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+// In the order of the help.
+constexpr std::array kCommands = {
+    Command{"Sweeps", declare_run},        Command{"Sweeps", declare_validate},
+    Command{"Sweeps", declare_report},     Command{"Sweeps", declare_score},
+    Command{"Sweeps", declare_list},       Command{"One document", declare_compact},
+    Command{"One document", declare_ask},  Command{"One document", declare_capture},
+    Command{"One document", declare_fit},  Command{"One document", declare_budget},
+    Command{"Models", declare_inspect},    Command{"Models", declare_generate},
+    Command{"Models", declare_perplexity}, Command{"Models", declare_tokenize},
+};
+
+struct Declared {
+  std::map<std::string, Runner> runners;  // by name of the command
+  int threads = 0;                        // 0: all cores
+};
+
+std::string version_text() {
+  const BuildInfo& info = build_info();
+  std::string commit = info.commit.empty() ? "unknown (built outside of a git checkout)" : info.commit.substr(0, 12);
+  if (info.dirty) commit += ", with changes that are not committed";
+  return fmt::format(
+      "kvc {}\n  commit        {}\n  compiler      {}, {}\n  LibTorch      {}\n  CUDA          {}\n"
+      "  CPU features  {}",
+      info.version, commit, info.compiler, info.build_type, info.libtorch, info.cuda.empty() ? "none" : info.cuda,
+      cpu_features());
 }
 
-// Of the terminal that is written to, at least 60; what COLUMNS says, or a usual width, where there is none.
-size_t terminal_width() {
-  winsize size{};
-  if (::isatty(STDOUT_FILENO) == 1 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
-    return std::max<size_t>(60, size.ws_col);
-  const char* const columns = std::getenv("COLUMNS");
-  const int64_t wanted = columns == nullptr ? 0 : std::strtol(columns, nullptr, 10);
-  return wanted >= 60 && wanted <= 10000 ? static_cast<size_t>(wanted) : kTerminalWidth;
-}
-
-void show_report(const std::string& folder) {
-  const Json defaults = option_defaults();
-  write_report(folder, defaults);
-  fmt::print("{}", report_table(folder, defaults, terminal_width()));
-  std::fflush(stdout);
-}
-
-int dry_run(const SweepConfig& config) {
-  int64_t n_cells = 0;
-  for (const CellStatus& cell : sweep_status(config)) {
-    fmt::print("{}  {}  {}\n", cell.id, cell.done > 0 ? fmt::format("{:>4} done", cell.done) : "     new ", cell.label);
-    ++n_cells;
-  }
-  fmt::print("{} = {} x {} x {} x {} x methods with their queries and targets; results in {}\n",
-             plural(n_cells, "cell"), plural(static_cast<int64_t>(config.models.size()), "model"),
-             plural(static_cast<int64_t>(config.seeds.size()), "seed"),
-             plural(static_cast<int64_t>(config.datasets.size()), "data set"),
-             plural(static_cast<int64_t>(config.tasks.size()), "task"), config.results);
-  return 0;
-}
-
-int run(const Arguments& arguments) {
-  SweepConfig config = load_sweep(arguments.config);
-  if (!arguments.results.empty()) config.results = arguments.results;
-  if (arguments.dry_run) return dry_run(config);
-  RunOptions options;
-  options.quiet = arguments.quiet;
-  options.skip_proof = arguments.skip_proof;
-  const RunSummary summary = run_sweep(config, options);
-  show_report(config.results);
-  if (!arguments.quiet) {
-    fmt::print(stderr, "{} measured, {} found; records and report in {}\n", plural(summary.measured, "record"),
-               summary.already_done, config.results);
-  }
-  if (summary.failed == 0) return 0;
-  fmt::print(stderr,
-             "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries again what "
-             "failed\n",
-             plural(summary.failed, "record"), config.results);
-  return kSomeFailed;
-}
-
-int report(const Arguments& arguments) {
-  show_report(arguments.folder);
-  return 0;
-}
-
-// A results folder takes every *.jsonl in it for records.
-void check_no_record(const std::string& output, const std::string& folder) {
-  namespace fs = std::filesystem;
-  const fs::path path = fs::weakly_canonical(fs::path(output));
-  if (path.extension() != ".jsonl" || path.parent_path() != fs::weakly_canonical(fs::path(folder) / ".")) return;
-  throw Error(ErrorKind::kUsage, "scores among the records would be read as records", "--output " + output,
-              "write them elsewhere, or end the name with .txt");
-}
-
-int score(const Arguments& arguments) {
-  if (!arguments.output.empty()) check_no_record(arguments.output, arguments.folder);
-  std::vector<Failure> failures;
-  const std::string lines = score_answers(arguments.folder, failures, option_defaults());
-  if (arguments.output.empty()) {
-    fmt::print("{}", lines);
-  } else {
-    write_file_atomically(arguments.output, lines);
-  }
-  for (const Failure& failure : failures)
-    fmt::print(stderr, "not scored: {}, document '{}': {}\n", failure.label, failure.document_id, failure.error);
-  return failures.empty() ? 0 : kSomeFailed;
-}
-
-int list(const Arguments& arguments) {
-  const auto plugins = list_plugins(arguments.kind);
-  fmt::print("{}", arguments.json ? list_as_json(plugins).dump(2) + "\n" : list_as_text(plugins));
-  return 0;
-}
-
-int validate(const Arguments& arguments) {
-  const SweepConfig config = load_sweep(arguments.config);
-  fmt::print("{} is right: sweep '{}', {}\n", arguments.config, config.name,
-             plural(static_cast<int64_t>(expand(config).size()), "cell"));
-  return 0;
-}
-
-int dispatch(const CLI::App& app, const Arguments& arguments, const std::map<std::string, Runner>& model_commands) {
-  if (arguments.threads > 0) at::set_num_threads(arguments.threads);
-  for (const auto& [name, run_command] : model_commands) {
-    if (app.got_subcommand(name)) return run_command();
-  }
-  if (app.got_subcommand("run")) return run(arguments);
-  if (app.got_subcommand("report")) return report(arguments);
-  if (app.got_subcommand("score")) return score(arguments);
-  if (app.got_subcommand("list")) return list(arguments);
-  return validate(arguments);
-}
-
-// Returns what runs the commands that declare themselves.
-std::map<std::string, Runner> declare(CLI::App& app, Arguments& arguments) {
+void declare(CLI::App& app, Declared& declared) {
   app.require_subcommand(1);
-  app.set_version_flag("--version", "kvc " KVC_VERSION);
-  app.add_option("--threads", arguments.threads, "threads of the processor; default: all cores")
+  app.set_version_flag("--version,-V", version_text, "version, commit, compiler and libraries of this program");
+  app.add_option("--threads", declared.threads, "threads of the processor; default: all cores")
       ->check(CLI::Range(1, 4096));
   app.fallthrough();
+  for (const Command& command : kCommands) {
+    Runner runner = command.declare(app);
+    CLI::App* added = app.get_subcommands({}).back();
+    added->group(command.group);
+    declared.runners.emplace(added->get_name(), std::move(runner));
+  }
+}
 
-  CLI::App* run_command =
-      app.add_subcommand("run", "measure what is missing of a sweep, then write and print its report");
-  run_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
-  run_command->add_option("--results", arguments.results, "folder of the records; default: as the file says");
-  run_command->add_flag("--dry-run", arguments.dry_run,
-                        "show the cells and how many documents are done, measure nothing");
-  run_command->add_flag("--quiet", arguments.quiet, "no progress on stderr");
-  run_command->add_flag("--skip-proof", arguments.skip_proof, "leave out the self-proof; every record says so");
-
-  CLI::App* report_command = app.add_subcommand("report", "write and print the report of a results folder");
-  report_command->add_option("folder", arguments.folder, "results folder")->required();
-
-  CLI::App* score_command =
-      app.add_subcommand("score", "judge the stored answers of a results folder anew: a JSON line per question");
-  score_command->add_option("folder", arguments.folder, "results folder")->required();
-  score_command->add_option("--output", arguments.output, "file to write; default: standard output");
-
-  CLI::App* list_command = app.add_subcommand("list", "what can stand in a sweep file, with options");
-  list_command->add_option("kind", arguments.kind, "methods, queries, budgets, datasets, tasks or families")
-      ->required();
-  list_command->add_flag("--json", arguments.json, "as JSON");
-
-  CLI::App* validate_command = app.add_subcommand("validate", "check a sweep file without running it");
-  validate_command->add_option("config", arguments.config, "sweep file, YAML or JSON")->required();
-
-  return {{"ask", declare_ask(app)},           {"budget", declare_budget(app)},
-          {"capture", declare_capture(app)},   {"compact", declare_compact(app)},
-          {"fit", declare_fit(app)},           {"inspect", declare_inspect(app)},
-          {"generate", declare_generate(app)}, {"perplexity", declare_perplexity(app)},
-          {"tokenize", declare_tokenize(app)}};
+int dispatch(const CLI::App& app, const Declared& declared) {
+  if (declared.threads > 0) at::set_num_threads(declared.threads);
+  return declared.runners.at(app.get_subcommands().front()->get_name())();
 }
 
 // CLI11 calls a misspelt command a missing one.
@@ -201,12 +82,12 @@ void check_command(const CLI::App& app, int argc, const char* const* argv) {
 
 int run_cli(int argc, const char* const* argv) {
   CLI::App app("Compacts KV caches with many methods and measures what is left of a model's answers.", "kvc");
-  Arguments arguments;
-  const std::map<std::string, Runner> model_commands = declare(app, arguments);
+  Declared declared;
+  declare(app, declared);
   try {
     check_command(app, argc, argv);
     app.parse(argc, argv);
-    return dispatch(app, arguments, model_commands);
+    return dispatch(app, declared);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     fmt::print(stderr, "error: {}\n  mend:  kvc --help, or kvc COMMAND --help\n", e.what());

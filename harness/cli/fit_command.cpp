@@ -15,7 +15,7 @@
 #include "harness/api/compaction_method.h"
 #include "harness/api/head_errors.h"
 #include "harness/api/plugin_entry.h"
-#include "harness/cli/model_commands.h"
+#include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"

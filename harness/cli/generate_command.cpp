@@ -9,7 +9,7 @@
 #include <set>
 #include <string>
 
-#include "harness/cli/model_commands.h"
+#include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/cli/writing.h"
 #include "harness/core/error.h"

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "harness/attention/ragged_attention_gpu.h"
-#include "harness/cli/model_commands.h"
+#include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
 #include "harness/model/families/inspect.h"

@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-#include "harness/cli/model_commands.h"
+#include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
 #include "harness/core/progress.h"

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "harness/cli/model_commands.h"
+#include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/text_file.h"
 #include "harness/text/tokenizer/load_tokenizer.h"

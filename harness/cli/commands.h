@@ -1,0 +1,29 @@
+// The commands of kvc. Each is one file: declare_NAME() adds the command and its options to `app` and returns what
+// runs it (its result is the exit code). A new command is a file, a line here, and a line in the table of cli.cpp.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace kvc {
+
+using Runner = std::function<int()>;
+
+Runner declare_run(CLI::App& app);
+Runner declare_validate(CLI::App& app);
+Runner declare_report(CLI::App& app);
+Runner declare_score(CLI::App& app);
+Runner declare_list(CLI::App& app);
+
+Runner declare_compact(CLI::App& app);
+Runner declare_ask(CLI::App& app);
+Runner declare_capture(CLI::App& app);
+Runner declare_fit(CLI::App& app);
+Runner declare_budget(CLI::App& app);
+
+Runner declare_inspect(CLI::App& app);
+Runner declare_generate(CLI::App& app);
+Runner declare_perplexity(CLI::App& app);
+Runner declare_tokenize(CLI::App& app);
+
+}  // namespace kvc

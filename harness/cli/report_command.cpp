@@ -1,0 +1,70 @@
+// kvc report and score: what the records of a results folder say.
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/list.h"
+#include "harness/cli/show_report.h"
+#include "harness/core/json_lines.h"
+#include "harness/report/report.h"
+
+namespace kvc {
+namespace {
+
+constexpr int kSomeFailed = 1;
+
+struct Options {
+  std::string folder, output;
+};
+
+// A results folder takes every *.jsonl in it for records.
+void check_no_record(const std::string& output, const std::string& folder) {
+  namespace fs = std::filesystem;
+  const fs::path path = fs::weakly_canonical(fs::path(output));
+  if (path.extension() != ".jsonl" || path.parent_path() != fs::weakly_canonical(fs::path(folder) / ".")) return;
+  throw Error(ErrorKind::kUsage, "scores among the records would be read as records", "--output " + output,
+              "write them elsewhere, or end the name with .txt");
+}
+
+int score(const Options& options) {
+  if (!options.output.empty()) check_no_record(options.output, options.folder);
+  std::vector<Failure> failures;
+  const std::string lines = score_answers(options.folder, failures, option_defaults());
+  if (options.output.empty()) {
+    fmt::print("{}", lines);
+  } else {
+    write_file_atomically(options.output, lines);
+  }
+  for (const Failure& failure : failures)
+    fmt::print(stderr, "not scored: {}, document '{}': {}\n", failure.label, failure.document_id, failure.error);
+  return failures.empty() ? 0 : kSomeFailed;
+}
+
+}  // namespace
+
+Runner declare_report(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("report", "write and print the report of a results folder");
+  command->add_option("folder", options->folder, "results folder")->required();
+  return [options] {
+    show_report(options->folder);
+    return 0;
+  };
+}
+
+Runner declare_score(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("score", "judge the stored answers of a results folder anew: a JSON line per question");
+  command->add_option("folder", options->folder, "results folder")->required();
+  command->add_option("--output", options->output, "file to write; default: standard output");
+  return [options] { return score(*options); };
+}
+
+}  // namespace kvc
