@@ -58,7 +58,7 @@ struct Converter {
           if (!entry.first.IsScalar()) fail("a key is not plain text", entry.first.Mark(), "write 'key: value'");
           const std::string& key = entry.first.Scalar();
           if (object.contains(key)) {
-            fail(fmt::format("key '{}' stands twice", key), entry.first.Mark(), "keep one of them");
+            fail(fmt::format("duplicate key '{}'", key), entry.first.Mark(), "keep one of them");
           }
           const std::string child = pointer + "/" + key;
           (*lines)[child] = entry.first.Mark().line + 1;

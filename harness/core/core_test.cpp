@@ -105,7 +105,7 @@ TEST(ConfigText, ReadsJsonAlike) {
 TEST(ConfigText, NamesTheLineOfAMistake) {
   EXPECT_THAT(error_of([] { ConfigText::from_string("a: 1\nb: [1, 2\n", "x.yaml"); }), HasSubstr("where: x.yaml:"));
   EXPECT_THAT(error_of([] { ConfigText::from_string("a: 1\nb: 2\na: 3\n", "x.yaml"); }),
-              HasSubstr("key 'a' stands twice\n  where: x.yaml:3"));
+              HasSubstr("duplicate key 'a'\n  where: x.yaml:3"));
   EXPECT_THAT(error_of([] { ConfigText::from_file("/no/such/file.yaml"); }), HasSubstr("cannot read the config file"));
   EXPECT_THAT(error_of([] { ConfigText::from_string(std::string(100, '['), "x.yaml"); }), HasSubstr("x.yaml"));
 }

@@ -15,21 +15,19 @@ namespace {
 std::array<char, 1024> message_text{};
 size_t message_size = 0;
 std::atomic<bool> writing{false};
-std::atomic<bool> pending{false};
-struct sigaction old_interrupt {};
-struct sigaction old_terminate {};
+std::atomic<int> pending{0};  // the first signal that came while writing
+constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP};
+std::array<struct sigaction, kSignals.size()> old_actions{};
 
-[[noreturn]] void end_process() {
+[[noreturn]] void end_process(int signal) {
   [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, message_text.data(), message_size);
-  ::_exit(kInterruptedExitCode);
+  ::_exit(128 + signal);
 }
 
-void on_signal(int) {
-  if (writing.load()) {
-    pending.store(true);
-  } else {
-    end_process();
-  }
+void on_signal(int signal) {
+  if (!writing.load()) end_process(signal);
+  int none = 0;
+  pending.compare_exchange_strong(none, signal);
 }
 
 }  // namespace
@@ -42,13 +40,15 @@ InterruptGuard::InterruptGuard(const std::string& message) {
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;
   ::sigemptyset(&action.sa_mask);
-  ::sigaction(SIGINT, &action, &old_interrupt);
-  ::sigaction(SIGTERM, &action, &old_terminate);
+  for (size_t i = 0; i < kSignals.size(); ++i) {
+    ::sigaction(kSignals[i], nullptr, &old_actions[i]);
+    const bool under_nohup = kSignals[i] == SIGHUP && old_actions[i].sa_handler == SIG_IGN;
+    if (!under_nohup) ::sigaction(kSignals[i], &action, nullptr);
+  }
 }
 
 InterruptGuard::~InterruptGuard() {
-  ::sigaction(SIGINT, &old_interrupt, nullptr);
-  ::sigaction(SIGTERM, &old_terminate, nullptr);
+  for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &old_actions[i], nullptr);
 }
 
 UninterruptedWrite::UninterruptedWrite() {
@@ -57,7 +57,7 @@ UninterruptedWrite::UninterruptedWrite() {
 
 UninterruptedWrite::~UninterruptedWrite() {
   writing.store(false);
-  if (pending.load()) end_process();
+  if (const int signal = pending.load(); signal != 0) end_process(signal);
 }
 
 }  // namespace kvc

@@ -1,12 +1,14 @@
-// Ctrl-C and kill: the process ends at once with exit code 130 and a line that says how to go on. A record that is
-// being written is written to its end first; everything else that is under way is given up.
+// Ctrl-C, kill and a closed terminal (SIGINT, SIGTERM, SIGHUP): the process ends at once with exit code 128 + signal
+// (130, 143, 129) and a line that says how to go on. A record that is being written is finished first; everything else
+// under way is given up.
 #pragma once
 
 #include <string>
 
 namespace kvc {
 
-// While one lives, SIGINT and SIGTERM print `message` on stderr and end the process. One at a time.
+// While one lives, these signals print `message` on stderr and end the process. Under nohup, SIGHUP stays ignored.
+// One at a time.
 class InterruptGuard {
  public:
   explicit InterruptGuard(const std::string& message);
@@ -23,7 +25,5 @@ class UninterruptedWrite {
   UninterruptedWrite(const UninterruptedWrite&) = delete;
   UninterruptedWrite& operator=(const UninterruptedWrite&) = delete;
 };
-
-constexpr int kInterruptedExitCode = 130;
 
 }  // namespace kvc
