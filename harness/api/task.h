@@ -1,5 +1,5 @@
-// How questions are asked of a cache. A task stores what came back, raw; whether it is right is for the report to
-// judge.
+// How questions are asked of a cache. A task stores what came back, raw. What it is worth is judged later from the
+// record alone, by the metrics that the task's file registers beside the task (harness/tasks/judging/judge.h).
 #pragma once
 
 #include <cstdint>

@@ -3,7 +3,15 @@
 //
 // Fields of an answer: prompt (the user turn), rendered_prompt, answer_prefix (the words given), text (what the model
 // wrote behind them), stop_reason ("end", "length"), n_tokens.
+//
+// Metrics:
+// - accuracy: 1 if exact_match(text, gold_answer)
+// - exact, f1: word_overlap of the text's first line and gold_answer (answer_text.h); contained: of the whole text
+// - length_limit_rate: 1 if stop_reason is "length"
 
+#include "harness/tasks/judging/answer_parser.h"
+#include "harness/tasks/judging/answer_text.h"
+#include "harness/tasks/judging/judge.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
@@ -37,7 +45,23 @@ class ExactMatch final : public Task {
   Options options_;
 };
 
+std::vector<double> judge(const AnswerFields& answer) {
+  const std::string text = answer.text("text");
+  const std::string gold = answer.text("gold_answer");
+  const std::vector<std::string> gold_words = normalised_words(gold);
+  const WordOverlap line = word_overlap(normalised_words(first_line_of(text)), gold_words);
+  const WordOverlap all = word_overlap(normalised_words(text), gold_words);
+  return {is_true(exact_match(text, gold)), is_true(line.exact), is_true(all.contained), line.f1,
+          is_true(answer.cut_by_length())};
+}
+
 KVC_REGISTER_TASK(ExactMatch, "exact_match", "needle in a haystack (Kamradt 2023)");
+KVC_REGISTER_METRICS("exact_match", judge,
+                     {{"accuracy", "accuracy, right answer in the reply's first sentence", true, true},
+                      {"exact", "share of replies whose first line is the right answer, normalised", true, true},
+                      {"contained", "share of replies that hold the right answer, normalised", true, true},
+                      {"f1", "F1 of the words of the reply's first line", false, true},
+                      {"length_limit_rate", "share of answers cut off by the length limit", true, false}});
 
 }  // namespace
 }  // namespace kvc

@@ -8,6 +8,9 @@
 //
 // An answer that ends at once is compared at the end token. KL and likelihood are computed in float32 (ATen's
 // log_softmax), a few rows at a time: never tokens x vocabulary.
+//
+// Metrics, over the n_tokens reference tokens (an answer without one counts nowhere): kl (kl_sum / n_tokens, nats),
+// log_perplexity (-log_likelihood_sum / n_tokens, nats), top_agreement (count / n_tokens).
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -15,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/tasks/judging/judge.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
@@ -198,7 +202,21 @@ class Fidelity final : public Task {
   Options options_;
 };
 
+std::vector<double> judge(const AnswerFields& answer) {
+  const auto n = static_cast<double>(answer.integer("n_tokens", 0));
+  const double kl = answer.number("kl_sum");
+  const double log_likelihood = answer.number("log_likelihood_sum");
+  const double agreement = answer.number("top_agreement");
+  if (agreement < 0 || agreement > n) answer.fail("top_agreement", fmt::format("is {} of {} tokens", agreement, n));
+  if (n == 0) return {};
+  return {kl / n, -log_likelihood / n, agreement / n};
+}
+
 KVC_REGISTER_TASK(Fidelity, "fidelity", "KL against the uncompacted cache");
+KVC_REGISTER_METRICS("fidelity", judge,
+                     {{"kl", "KL(full || compacted), nats per token", false, false},
+                      {"log_perplexity", "log-perplexity of the full cache's answers, nats per token", false, false},
+                      {"top_agreement", "share of tokens with the full cache's top token", false, true}});
 
 }  // namespace
 }  // namespace kvc

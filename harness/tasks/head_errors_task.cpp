@@ -10,6 +10,8 @@
 // lists of layers of lists of heads, and bias_at_bound: the share of a head's entries whose bias is the least or
 // the greatest of the whole cache, if that is not 0 and at least two entries have it, as fits leave where they run into
 // their bounds.
+//
+// Metrics: output_error, cosine, mass_error are output_relative, cosine, mass_relative as they stand.
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -17,6 +19,7 @@
 #include <cmath>
 
 #include "harness/api/head_errors.h"
+#include "harness/tasks/judging/judge.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
@@ -231,7 +234,15 @@ class HeadErrorsTask final : public Task {
   Options options_;
 };
 
+std::vector<double> judge(const AnswerFields& answer) {
+  return {answer.number("output_relative"), answer.number("cosine"), answer.number("mass_relative")};
+}
+
 KVC_REGISTER_TASK(HeadErrorsTask, "head_errors", "attention outputs and mass, head by head (arXiv:2602.16284)");
+KVC_REGISTER_METRICS("head_errors", judge,
+                     {{"output_error", "error of the heads' outputs, relative L2", false, false},
+                      {"cosine", "cosine of the heads' outputs with the full cache's", false, true},
+                      {"mass_error", "relative error of the heads' attention mass", false, false}});
 
 }  // namespace
 }  // namespace kvc

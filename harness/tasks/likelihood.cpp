@@ -6,13 +6,23 @@
 // log, summed over its tokens; the end of the turn is not scored), option_log_likelihood_neutral (the same behind a
 // document and a question that say nothing, kNeutralDocument and kNeutralQuestion: how likely the option's words are of
 // themselves, arXiv:2104.08315), option_tokens, option_bytes (lengths, for ranking by mean).
+//
+// Metrics:
+// - accuracy: 1 if argmax_o log_likelihood[o] / tokens[o] is gold_option (the first of equals is taken)
+// - accuracy_raw: the same without the division
+// - accuracy_calibrated: 1 if argmax_o log_likelihood[o] - log_likelihood_neutral[o] is gold_option; no value in
+// records
+//   of older programs
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "harness/api/context.h"
+#include "harness/tasks/judging/judge.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
@@ -119,7 +129,41 @@ class Likelihood final : public Task {
   }
 };
 
+int64_t best_of(const std::vector<double>& scores) {
+  return std::max_element(scores.begin(), scores.end()) - scores.begin();
+}
+
+std::vector<double> judge(const AnswerFields& answer) {
+  const std::vector<double> raw = answer.numbers("option_log_likelihood");
+  const std::vector<double> tokens = answer.numbers("option_tokens");
+  if (tokens.size() != raw.size())
+    answer.fail("option_tokens", fmt::format("has {} entries for {} options", tokens.size(), raw.size()));
+  std::vector<double> per_token;
+  for (size_t i = 0; i < raw.size(); ++i) {
+    if (tokens[i] < 1) answer.fail("option_tokens", fmt::format("counts {} tokens", tokens[i]));
+    per_token.push_back(raw[i] / tokens[i]);
+  }
+  const int64_t gold = answer.gold_option(raw.size());
+  double calibrated = std::numeric_limits<double>::quiet_NaN();
+  if (answer.has("option_log_likelihood_neutral")) {
+    const std::vector<double> neutral = answer.numbers("option_log_likelihood_neutral");
+    if (neutral.size() != raw.size()) {
+      answer.fail("option_log_likelihood_neutral",
+                  fmt::format("has {} entries for {} options", neutral.size(), raw.size()));
+    }
+    std::vector<double> gain;
+    for (size_t i = 0; i < raw.size(); ++i) gain.push_back(raw[i] - neutral[i]);
+    calibrated = is_true(best_of(gain) == gold);
+  }
+  return {is_true(best_of(per_token) == gold), is_true(best_of(raw) == gold), calibrated};
+}
+
 KVC_REGISTER_TASK(Likelihood, "likelihood", "ranking of options by log-likelihood (arXiv:2005.14165)");
+KVC_REGISTER_METRICS("likelihood", judge,
+                     {{"accuracy", "accuracy, options ranked by mean log-likelihood per token", true, true},
+                      {"accuracy_raw", "accuracy, options ranked by raw log-likelihood", true, true},
+                      {"accuracy_calibrated",
+                       "accuracy, options ranked by log-likelihood less that without the document", true, true}});
 
 }  // namespace
 }  // namespace kvc

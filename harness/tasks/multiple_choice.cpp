@@ -1,15 +1,25 @@
 // Multiple choice by letter: the options are listed, the model thinks aloud and names one (prompts: choice_prompt.h).
 //
 // Fields of an answer: prompt (the user turn), rendered_prompt, text (all that the model wrote, thoughts included),
-// stop_reason ("end", "length"), n_tokens. Which option the text names is for the report to judge.
+// stop_reason ("end", "length"), n_tokens.
 //
 // Small models prefer a letter whatever stands behind it (arXiv:2309.03882). `rotations` asks each question several
 // times with its options moved round: an answer then has question_id and rotations, a list with the fields above and
 // shift: letter i stood before option (i + shift) mod n_options.
+//
+// Metrics, each the mean over `rotations` where the question was asked in several orders of its options, what was
+// chosen mapped back by (choice + shift) mod n_options:
+// - accuracy: 1 if parse_choice(text, n_options) is gold_option
+// - parse_rate: 1 if a choice could be read
+// - length_limit_rate: 1 if stop_reason is "length"
+
+#include <fmt/format.h>
 
 #include <charconv>
 
 #include "harness/tasks/choice_prompt.h"
+#include "harness/tasks/judging/answer_parser.h"
+#include "harness/tasks/judging/judge.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
@@ -115,7 +125,34 @@ class MultipleChoice final : public Task {
   Options options_;
 };
 
+// An order of the options; letter i stood before option (i + shift) mod n_options.
+std::vector<double> judge_order(const AnswerFields& written, int64_t shift, int64_t n_options, int64_t gold) {
+  auto choice = parse_choice(written.text("text"), n_options);
+  const bool cut = written.cut_by_length();
+  if (choice) *choice = (*choice + shift) % n_options;
+  return {is_true(choice && *choice == gold), is_true(choice.has_value()), is_true(cut)};
+}
+
+std::vector<double> judge(const AnswerFields& answer) {
+  const int64_t n_options = answer.integer("n_options", 1);
+  const int64_t gold = answer.gold_option(static_cast<size_t>(n_options));
+  if (!answer.has("rotations")) return judge_order(answer, 0, n_options, gold);
+  const std::vector<AnswerFields> rotations = answer.parts("rotations");
+  std::vector<double> means(3, 0.0);
+  for (const AnswerFields& rotation : rotations) {
+    const int64_t shift = rotation.integer("shift", 0);
+    if (shift >= n_options) rotation.fail("shift", fmt::format("is {} with {} options", shift, n_options));
+    const std::vector<double> values = judge_order(rotation, shift, n_options, gold);
+    for (size_t i = 0; i < means.size(); ++i) means[i] += values[i] / static_cast<double>(rotations.size());
+  }
+  return means;
+}
+
 KVC_REGISTER_TASK(MultipleChoice, "multiple_choice", "arXiv:2602.16284");
+KVC_REGISTER_METRICS("multiple_choice", judge,
+                     {{"accuracy", "accuracy, unreadable answers counted wrong", true, true},
+                      {"parse_rate", "share of answers that could be read", true, true},
+                      {"length_limit_rate", "share of answers cut off by the length limit", true, false}});
 
 }  // namespace
 }  // namespace kvc

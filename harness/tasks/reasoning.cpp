@@ -6,13 +6,20 @@
 // (all behind the prompt, what was put in included), stop_reason of the thought ("end", "stop" at </think>, "limit",
 // "length"), forced, answer_stop_reason, n_tokens, thought_tokens, next_position, peak_entries (per head),
 // final_entries (over all heads), final_bytes, compactions[] (position, entries_before, entries_after, drift_kl,
-// seconds, notes). Which number the text names is for the report to judge.
+// seconds, notes).
+//
+// Metrics, means over `samples`:
+// - accuracy: 1 if parse_integer(text) is gold_answer; parse_rate: 1 if it is a number
+// - length_limit_rate: 1 if stop_reason is "limit" or "length": the answer was forced
+// - compactions: their number; thought_tokens
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "harness/core/json_lines.h"
+#include "harness/tasks/judging/integer_answer.h"
+#include "harness/tasks/judging/judge.h"
 #include "harness/tasks/online_writer.h"
 #include "harness/tasks/written_answers.h"
 
@@ -168,7 +175,30 @@ class Reasoning final : public Task {
   Options options_;
 };
 
+std::vector<double> judge(const AnswerFields& answer) {
+  const auto gold = parse_integer(answer.text("gold_answer"));
+  if (!gold) answer.fail("gold_answer", "must be an integer from 0 to 999");
+  const std::vector<AnswerFields> samples = answer.parts("samples");
+  std::vector<double> means(5, 0.0);
+  for (const AnswerFields& sample : samples) {
+    const auto number = parse_integer(sample.text("text"));
+    const std::string stop = sample.text("stop_reason");
+    const std::vector<double> values = {
+        is_true(number == gold), is_true(number.has_value()), is_true(stop == "limit" || stop == "length"),
+        static_cast<double>(sample.count("compactions")), static_cast<double>(sample.integer("thought_tokens", 0))};
+    for (size_t i = 0; i < means.size(); ++i) means[i] += values[i] / static_cast<double>(samples.size());
+  }
+  return means;
+}
+
 KVC_REGISTER_TASK(Reasoning, "reasoning", "online compaction of arXiv:2602.16284");
+KVC_REGISTER_METRICS(
+    "reasoning", judge,
+    {{"accuracy", "accuracy, mean over the samples of a problem (avg@k), unreadable answers counted wrong", true, true},
+     {"parse_rate", "share of answers that hold a number", true, true},
+     {"length_limit_rate", "share of thoughts cut off by a limit, their answers forced", true, false},
+     {"compactions", "compactions per answer", false, false},
+     {"thought_tokens", "tokens of thought per answer", false, false}});
 
 }  // namespace
 }  // namespace kvc

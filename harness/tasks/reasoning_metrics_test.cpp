@@ -57,10 +57,10 @@ TEST(ReasoningMetrics, NameTheFieldThatIsWrong) {
   broken.erase("compactions");
   EXPECT_THAT(error_of(record_of({broken})), HasSubstr("field 'compactions' of answer 0 is missing"));
   broken["compactions"] = 3;
-  EXPECT_THAT(error_of(record_of({broken})), HasSubstr("field 'compactions' of answer 0 is no list"));
+  EXPECT_THAT(error_of(record_of({broken})), HasSubstr("field 'compactions' of answer 0 must be a list"));
   Record record = record_of({sample("33", "end", 0)});
   record.answers[0]["gold_answer"] = "four";
-  EXPECT_THAT(error_of(record), HasSubstr("field 'gold_answer' of answer 0 is no integer from 0 to 999"));
+  EXPECT_THAT(error_of(record), HasSubstr("field 'gold_answer' of answer 0 must be an integer from 0 to 999"));
 }
 
 }  // namespace

@@ -1,0 +1,129 @@
+// What each task's stored answers are worth, as its own file registers it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "harness/api/task.h"
+#include "harness/tasks/judging/judge.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// The values of answer `index` of a record that holds `answers`.
+std::vector<double> judged(const std::string& task, const std::vector<Json>& answers, size_t index = 0) {
+  static const std::string where = "record of cell c, document 'd'";
+  return find_task_metrics(task)->judge(AnswerFields(answers, index, where));
+}
+
+std::string error_of(const std::string& task, const Json& answer) {
+  try {
+    judged(task, {answer});
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(TaskMetrics, EveryTaskHasThemAndNobodyElse) {
+  for (const auto& [task, entry] : Registry<Task>::instance().entries()) {
+    const TaskMetrics* found = find_task_metrics(task);
+    ASSERT_NE(found, nullptr) << task;
+    ASSERT_FALSE(found->metrics.empty()) << task;
+    for (const MetricInfo& metric : found->metrics) EXPECT_FALSE(metric.name.empty() || metric.title.empty()) << task;
+  }
+  EXPECT_EQ(find_task_metrics("no_such_task"), nullptr);
+  try {
+    register_task_metrics("likelihood", {});
+    FAIL() << "a second registration was taken";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("two tasks register metrics under the name 'likelihood'"));
+  }
+}
+
+TEST(TaskMetrics, LikelihoodByTokenAndRaw) {
+  const Json answer = {
+      {"question_id", "q"}, {"gold_option", 1}, {"option_log_likelihood", {-4.0, -6.0}}, {"option_tokens", {2, 6}}};
+  // No value without scores behind the neutral document, as in records of older programs.
+  EXPECT_THAT(judged("likelihood", {answer}), ElementsAre(1, 0, ::testing::IsNan()));
+}
+
+TEST(TaskMetrics, LikelihoodCalibrated) {
+  Json answer = {{"question_id", "q"},
+                 {"gold_option", 1},
+                 {"option_log_likelihood", {-4.0, -6.0}},
+                 {"option_log_likelihood_neutral", {-5.0, -9.0}},
+                 {"option_tokens", {2, 2}}};
+  EXPECT_THAT(judged("likelihood", {answer}), ElementsAre(0, 0, 1));
+  answer["option_log_likelihood_neutral"] = {-8.0, -9.0};
+  EXPECT_THAT(judged("likelihood", {answer}), ElementsAre(0, 0, 0));
+  answer["option_log_likelihood_neutral"] = {-8.0};
+  EXPECT_THAT(error_of("likelihood", answer), HasSubstr("has 1 entries for 2 options"));
+}
+
+Json turned(const std::string& text, int shift, const std::string& stop = "end") {
+  return {{"text", text}, {"stop_reason", stop}, {"shift", shift}};
+}
+
+TEST(TaskMetrics, RotationsAreMappedBackAndAveraged) {
+  // Right: option 1 of 3. In order 1 it is letter A, in order 2 letter C.
+  Json answer = {{"question_id", "q"}, {"gold_option", 1}, {"n_options", 3}};
+  answer["rotations"] = {turned("The answer is: B", 0), turned("The answer is: A", 1), turned("The answer is: C", 2)};
+  EXPECT_THAT(judged("multiple_choice", {answer}), ElementsAre(1, 1, 0));
+  answer["rotations"] = {turned("The answer is: B", 0), turned("The answer is: B", 1), turned("hmm", 2, "length"),
+                         turned("The answer is: B", 2)};
+  EXPECT_THAT(judged("multiple_choice", {answer}), ElementsAre(0.25, 0.75, 0.25));
+  answer["rotations"] = {turned("B", 3)};
+  EXPECT_THAT(error_of("multiple_choice", answer), HasSubstr("is 3 with 3 options"));
+  answer["rotations"] = Json::array();
+  EXPECT_THAT(error_of("multiple_choice", answer), HasSubstr("'rotations' of answer 0 must be a list"));
+}
+
+TEST(TaskMetrics, MultipleChoiceCountsUnreadableAnswersAsWrong) {
+  const Json right = {
+      {"question_id", "a"}, {"gold_option", 1}, {"n_options", 4}, {"text", "The answer is: B"}, {"stop_reason", "end"}};
+  const Json unreadable = {
+      {"question_id", "b"}, {"gold_option", 1}, {"n_options", 4}, {"text", "hmm"}, {"stop_reason", "length"}};
+  EXPECT_THAT(judged("multiple_choice", {right, unreadable}), ElementsAre(1, 1, 0));
+  EXPECT_THAT(judged("multiple_choice", {right, unreadable}, 1), ElementsAre(0, 0, 1));
+}
+
+Json written(const std::string& text, const std::string& gold, const std::string& stop = "end") {
+  return {{"question_id", "q"}, {"gold_answer", gold}, {"text", text}, {"stop_reason", stop}};
+}
+
+TEST(TaskMetrics, ExactMatch) {
+  EXPECT_THAT(judged("exact_match", {written(" 4821.", "4821", "length")}), ElementsAre(1, 1, 1, 1, 1));
+  EXPECT_THAT(judged("exact_match", {written("The code is 17. No: 4,821.\nOr 3.", "4821")}),
+              ElementsAre(0, 0, 1, 2.0 / (5 + 1), 0));
+}
+
+TEST(TaskMetrics, FidelityPerToken) {
+  Json answer = {
+      {"question_id", "q"}, {"n_tokens", 4}, {"kl_sum", 2.0}, {"log_likelihood_sum", -6.0}, {"top_agreement", 3}};
+  EXPECT_THAT(judged("fidelity", {answer}), ElementsAre(0.5, 1.5, 0.75));
+  answer["n_tokens"] = 0;
+  answer["top_agreement"] = 0;
+  EXPECT_THAT(judged("fidelity", {answer}), IsEmpty());
+}
+
+TEST(TaskMetrics, BrokenAnswersNameRecordAndField) {
+  Json answer = {{"question_id", "q"}, {"gold_option", 0}, {"option_log_likelihood", {-1.0}}};
+  EXPECT_THAT(error_of("likelihood", answer), HasSubstr("field 'option_tokens' of answer 0 is missing"));
+  EXPECT_THAT(error_of("likelihood", answer), HasSubstr("record of cell c, document 'd'"));
+  answer["option_tokens"] = {0};
+  EXPECT_THAT(error_of("likelihood", answer), HasSubstr("counts 0 tokens"));
+  answer["option_tokens"] = {1};
+  answer["gold_option"] = 1;
+  EXPECT_THAT(error_of("likelihood", answer),
+              HasSubstr("'gold_option' of answer 0 must be below the number of options, 1; got 1"));
+  answer["option_log_likelihood"] = {nullptr};
+  EXPECT_THAT(error_of("likelihood", answer), HasSubstr("must hold finite numbers; got null"));
+}
+
+}  // namespace
+}  // namespace kvc
