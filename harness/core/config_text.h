@@ -15,8 +15,9 @@ using Json = nlohmann::ordered_json;  // keeps the order of keys as written
 
 class ConfigText {
  public:
-  // Reads a file (YAML; JSON is read by the same parser). Throws Error(kUsage): no such file, syntax error with its
-  // line, duplicate key, or more than 16 MiB.
+  // Reads a file of one YAML document or one JSON value. Throws Error(kUsage): no such file, syntax error or duplicate
+  // key with its line (of JSON also the column), a second YAML document, nested more than 64 levels deep, or more than
+  // 16 MiB.
   static ConfigText from_file(const std::string& path);
   static ConfigText from_string(const std::string& text, const std::string& path);
 

@@ -110,6 +110,56 @@ TEST(ConfigText, NamesTheLineOfAMistake) {
   EXPECT_THAT(error_of([] { ConfigText::from_string(std::string(100, '['), "x.yaml"); }), HasSubstr("x.yaml"));
 }
 
+// Python's json.dumps writes other planes as surrogate pairs (RFC 8259, section 7).
+TEST(ConfigText, ReadsEveryJsonText) {
+  const ConfigText json = ConfigText::from_string(
+      "{\"sweep\": \"\\ud83d\\udcc4 \\u00e9\",\n\"list\": [1,\n2\n,3.5e0, true,\n\"x\"],\r\n\"n\": {\"a/b\":\nnull}}\n",
+      "s.json");
+  EXPECT_EQ(json.value()["sweep"], "\xF0\x9F\x93\x84 \xC3\xA9");
+  EXPECT_EQ(json.value()["list"], Json::parse("[1, 2, 3.5, true, \"x\"]"));
+  EXPECT_EQ(json.where("/list"), "s.json:2, list");
+  EXPECT_EQ(json.where("/list/0"), "s.json:2, list[0]");
+  EXPECT_EQ(json.where("/list/1"), "s.json:3, list[1]");
+  EXPECT_EQ(json.where("/list/2"), "s.json:4, list[2]");
+  EXPECT_EQ(json.where("/list/4"), "s.json:5, list[4]");
+  EXPECT_EQ(json.where("/n"), "s.json:6, n");
+  // Where the name does not tell, what is JSON is read as JSON, and YAML's own brackets stay YAML.
+  EXPECT_EQ(ConfigText::from_string(R"({"a": "\ud83d\udcc4"})", "options").value()["a"], "\xF0\x9F\x93\x84");
+  EXPECT_EQ(ConfigText::from_string("{a: [b, 0.5]}", "options").value()["a"][0], "b");
+}
+
+TEST(ConfigText, JsonMistakesHaveLineAndColumn) {
+  const auto error = [](const std::string& text) { return error_of([&] { ConfigText::from_string(text, "s.json"); }); };
+  EXPECT_THAT(error("{\"a\": 1,\n \"a\": 2}"), HasSubstr("duplicate key 'a'\n  where: s.json:2:5"));
+  EXPECT_THAT(error("{\"a\": [{\"b\": 1, \"b\": 2}]}"), HasSubstr("duplicate key 'b'"));
+  EXPECT_THAT(error("{\"a\": 1,\n\"b\": tru}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error("{\"a\": 1,\n\"b\": tru}"), HasSubstr("where: s.json:2:"));
+  EXPECT_THAT(error("{\"a\": 1,}"), HasSubstr("where: s.json:1:9"));
+  EXPECT_THAT(error("{\"a\": \"\\ud83d\"}"), HasSubstr("surrogate"));  // half a pair
+  EXPECT_THAT(error("{} {}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error(""), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error(std::string(100, '[') + std::string(100, ']')), HasSubstr("nested too deeply"));
+}
+
+TEST(ConfigText, ASecondYamlDocumentIsAnError) {
+  const auto error = [](const std::string& text) { return error_of([&] { ConfigText::from_string(text, "s.yaml"); }); };
+  EXPECT_THAT(error("sweep: a\n---\nsweep: b\n"), HasSubstr("the file holds 2 YAML documents; only one is read"));
+  EXPECT_THAT(error("sweep: a\n---\nsweep: b\n"), HasSubstr("s.yaml:3"));
+  EXPECT_THAT(error("sweep: a\n...\nsweep: b\n"), HasSubstr("only one is read"));
+  EXPECT_EQ(ConfigText::from_string("---\nsweep: a\n...\n", "s.yaml").value()["sweep"], "a");
+  EXPECT_TRUE(ConfigText::from_string("# nothing\n", "s.yaml").value().is_null());
+}
+
+TEST(ConfigText, AliasesDoNotMultiplyForEver) {
+  std::string text = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n";
+  for (char c = 'b'; c < 'j'; ++c) {
+    text += fmt::format("{0}: &{0} [", c);
+    for (int i = 0; i < 10; ++i) text += fmt::format("{}*{}", i > 0 ? ", " : "", static_cast<char>(c - 1));
+    text += "]\n";
+  }
+  EXPECT_THAT(error_of([&] { ConfigText::from_string(text, "x.yaml"); }), HasSubstr("more than a million values"));
+}
+
 struct SinkOptions {
   int64_t n_sink = 4;
   double bound = 3.0;
@@ -224,6 +274,40 @@ TEST(TextFile, LastNameOfFilesAndFolders) {
   EXPECT_EQ(last_name("models//qwen"), "qwen");
   EXPECT_EQ(last_name("models/a/../b.gguf"), "b.gguf");
   EXPECT_EQ(last_name("b.gguf"), "b.gguf");
+}
+
+TEST(DecodeText, ReadsEveryEncoding) {
+  const std::string text = "Zo\xC3\xAB \xE2\x82\xAC \xF0\x9F\x93\x84\n";
+  EXPECT_EQ(decode_text(text, "utf-8", "t"), text);
+  EXPECT_EQ(decode_text("\xEF\xBB\xBF" + text, "utf-8", "t"), text);
+  const std::string little("Z\0o\0\xEB\0 \0\xAC\x20 \0\x3D\xD8\xC4\xDC\n\0", 18);
+  std::string big = little;
+  for (size_t i = 0; i < big.size(); i += 2) std::swap(big[i], big[i + 1]);
+  EXPECT_EQ(decode_text("\xFF\xFE" + little, "utf-16", "t"), text);
+  EXPECT_EQ(decode_text("\xFE\xFF" + big, "utf-16", "t"), text);
+  EXPECT_EQ(decode_text(little, "utf-16", "t"), text);
+  EXPECT_EQ(decode_text(big, "utf-16", "t"), text);
+  EXPECT_EQ(decode_text("Zo\xEB\n", "latin-1", "t"), "Zo\xC3\xAB\n");
+  EXPECT_EQ(decode_text("\xEB\xFF", "bytes", "t"), "\xEB\xFF");
+  EXPECT_EQ(decode_text("", "utf-8", "t"), "");
+}
+
+TEST(DecodeText, RefusalsNameOffsetAndKind) {
+  const auto error = [](const std::string& bytes, const std::string& encoding) {
+    return error_of([&] { decode_text(bytes, encoding, "doc.txt"); });
+  };
+  EXPECT_THAT(error("caf\xE9 noir", "utf-8"), HasSubstr("not UTF-8: byte 0xe9 at offset 3; it seems to be Latin-1"));
+  EXPECT_THAT(error("caf\xE9 noir", "utf-8"), HasSubstr("--encoding latin-1"));
+  EXPECT_THAT(error(std::string("\xFF\xFEh\0i\0", 6), "utf-8"), HasSubstr("at offset 0; it seems to be UTF-16"));
+  EXPECT_THAT(error(std::string("h\0i\0", 4), "utf-8"), HasSubstr("byte 0x00 at offset 1; it seems to be UTF-16"));
+  EXPECT_THAT(error("%PDF-1.7\nabc", "utf-8"), HasSubstr("not a text but a PDF file"));
+  EXPECT_THAT(error("%PDF-1.7\nabc", "latin-1"), HasSubstr("not a text but a PDF file"));
+  EXPECT_THAT(error(std::string("ab\0\x01\x02\x90\x91\xFFzz\0\x04", 12), "utf-8"),
+              HasSubstr("byte 0x00 at offset 2; it seems to be no text"));
+  EXPECT_THAT(error(std::string("a\0b", 3), "utf-16"), HasSubstr("half a unit at offset 2"));
+  EXPECT_THAT(error(std::string("a\0\x3D\xD8", 4), "utf-16"), HasSubstr("first half of a surrogate pair"));
+  EXPECT_THAT(error(std::string("\xC4\xDC", 2), "utf-16"), HasSubstr("second half of a surrogate pair"));
+  EXPECT_THAT(error("a", "utf8"), HasSubstr("did you mean 'utf-8'? Known: utf-8, utf-16, latin-1, bytes"));
 }
 
 TEST(JsonLines, UnwritablePathIsAClearError) {

@@ -2,13 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <string_view>
+#include <utility>
 
 #include "harness/core/error.h"
+#include "harness/core/utf8.h"
 
 namespace kvc {
 namespace {
@@ -21,7 +25,153 @@ struct Close {
   }
 };
 
+// What files begin with that people take for texts.
+struct Signature {
+  std::string_view start;
+  const char* kind;
+};
+constexpr Signature kNoTexts[] = {{"%PDF-", "a PDF file"},
+                                  {"PK\x03\x04", "a zip archive (docx, odt and epub are such)"},
+                                  {"\x1f\x8b", "a gzip archive"},
+                                  {"{\\rtf", "an RTF file"},
+                                  {"\xD0\xCF\x11\xE0", "an old Office file"},
+                                  {"\x89PNG", "a PNG image"},
+                                  {"\xFF\xD8\xFF", "a JPEG image"},
+                                  {"\x7F"
+                                   "ELF",
+                                   "a program"},
+                                  {"GGUF", "a GGUF model"}};
+
+constexpr const char* kExtract = "extract its text first and save it as UTF-8";
+
+bool is_utf16(std::string_view bytes) {
+  return bytes.starts_with("\xFF\xFE") || bytes.starts_with("\xFE\xFF");
+}
+
+// Zero bytes at even and at odd offsets among the first thousand.
+std::pair<size_t, size_t> count_zeros(std::string_view bytes) {
+  std::pair<size_t, size_t> zeros;
+  for (size_t i = 0; i < std::min<size_t>(bytes.size(), 1000); ++i) {
+    if (bytes[i] == '\0') ++(i % 2 == 0 ? zeros.first : zeros.second);
+  }
+  return zeros;
+}
+
+// What bytes that are no UTF-8 text seem to be, and the way out.
+std::pair<std::string, std::string> guess(std::string_view bytes) {
+  const auto [even, odd] = count_zeros(bytes);
+  const size_t seen = std::min<size_t>(bytes.size(), 1000);
+  if (is_utf16(bytes) || (even + odd > seen / 4 && (even == 0 || odd == 0))) return {"UTF-16", "add --encoding utf-16"};
+  size_t controls = 0, high = 0;
+  for (const char c : bytes.substr(0, seen)) {
+    const auto byte = static_cast<unsigned char>(c);
+    controls += byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r' && byte != '\f' ? 1 : 0;
+    controls += byte == 0x7F || (byte >= 0x80 && byte < 0xA0) ? 1 : 0;
+    high += byte >= 0xA0 ? 1 : 0;
+  }
+  // In running text of a Latin alphabet letters with accents are few.
+  if (controls == 0 && high * 3 <= seen) return {"Latin-1", "add --encoding latin-1, or convert the file to UTF-8"};
+  return {"no text", "name a text file in UTF-8, UTF-16 or Latin-1"};
+}
+
+[[noreturn]] void refuse(std::string_view bytes, size_t offset, const char* encoding, const std::string& where) {
+  const auto byte = static_cast<unsigned char>(bytes[offset]);
+  const auto [kind, mend] = guess(bytes);
+  throw Error(
+      ErrorKind::kData,
+      fmt::format("the file is not {}: byte 0x{:02x} at offset {}; it seems to be {}", encoding, byte, offset, kind),
+      where, mend);
+}
+
+std::string checked_utf8(std::string bytes, const std::string& where) {
+  if (is_utf16(bytes)) refuse(bytes, 0, "UTF-8", where);
+  for (size_t i = 0; i < bytes.size();) {
+    const size_t length = bytes[i] == '\0' ? 0 : utf8_length(bytes, i);
+    if (length == 0) refuse(bytes, i, "UTF-8", where);
+    i += length;
+  }
+  if (bytes.starts_with("\xEF\xBB\xBF")) bytes.erase(0, 3);
+  return bytes;
+}
+
+void append_utf8(char32_t c, std::string& text) {
+  if (c < 0x80) {
+    text += static_cast<char>(c);
+    return;
+  }
+  const int n_more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+  constexpr unsigned kLeads[] = {0, 0xC0, 0xE0, 0xF0};
+  text += static_cast<char>(kLeads[n_more] | (c >> (6U * static_cast<unsigned>(n_more))));
+  for (int i = n_more - 1; i >= 0; --i) {
+    text += static_cast<char>(0x80U | ((c >> (6U * static_cast<unsigned>(i))) & 0x3FU));
+  }
+}
+
+std::string from_utf16(std::string_view bytes, const std::string& where) {
+  const auto [even, odd] = count_zeros(bytes);
+  const bool marked = is_utf16(bytes);
+  const bool big = marked ? bytes[0] == '\xFE' : even > odd;
+  const auto bad = [&](size_t offset, const char* fact) {
+    throw Error(ErrorKind::kData, fmt::format("the file is not UTF-16: {} at offset {}", fact, offset), where,
+                "is it UTF-8? Then leave --encoding out");
+  };
+  const auto unit = [&](size_t offset) {
+    if (offset + 2 > bytes.size()) bad(offset, "half a unit");
+    const auto first = static_cast<unsigned char>(bytes[offset]),
+               second = static_cast<unsigned char>(bytes[offset + 1]);
+    return static_cast<char32_t>(big ? first * 256 + second : second * 256 + first);
+  };
+  std::string text;
+  for (size_t i = marked ? 2 : 0; i < bytes.size(); i += 2) {
+    char32_t c = unit(i);
+    if (c == 0) bad(i, "a zero unit");
+    if (c >= 0xDC00 && c < 0xE000) bad(i, "the second half of a surrogate pair without the first");
+    if (c >= 0xD800 && c < 0xDC00) {
+      const char32_t second = i + 2 < bytes.size() ? unit(i + 2) : 0;
+      if (second < 0xDC00 || second >= 0xE000) bad(i, "the first half of a surrogate pair without the second");
+      c = 0x10000 + ((c - 0xD800) << 10U) + (second - 0xDC00);
+      i += 2;
+    }
+    append_utf8(c, text);
+  }
+  return text;
+}
+
+std::string from_latin1(std::string_view bytes, const std::string& where) {
+  std::string text;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if (bytes[i] == '\0') refuse(bytes, i, "Latin-1", where);
+    append_utf8(static_cast<unsigned char>(bytes[i]), text);
+  }
+  return text;
+}
+
 }  // namespace
+
+const std::vector<std::string>& text_encodings() {
+  static const std::vector<std::string> names = {"utf-8", "utf-16", "latin-1", "bytes"};
+  return names;
+}
+
+std::string decode_text(std::string bytes, const std::string& encoding, const std::string& where) {
+  if (encoding == "bytes") return bytes;
+  for (const Signature& other : kNoTexts) {
+    if (bytes.starts_with(other.start)) {
+      throw Error(ErrorKind::kData,
+                  fmt::format("the file is not a text but {} (by its first bytes, at offset 0)", other.kind), where,
+                  kExtract);
+    }
+  }
+  if (encoding == "utf-8") return checked_utf8(std::move(bytes), where);
+  if (encoding == "utf-16") return from_utf16(bytes, where);
+  if (encoding == "latin-1") return from_latin1(bytes, where);
+  throw Error(ErrorKind::kUsage, fmt::format("unknown encoding '{}'", encoding), "--encoding",
+              suggest_name(encoding, text_encodings()));
+}
+
+std::string read_document(const std::string& path, const std::string& encoding, std::size_t max_bytes) {
+  return decode_text(read_text_file(path, max_bytes), encoding, path == "-" ? "standard input" : path);
+}
 
 std::string read_text_file(const std::string& path, std::size_t max_bytes) {
   const std::unique_ptr<std::FILE, Close> file(path == "-" ? stdin : std::fopen(path.c_str(), "rb"));
