@@ -3,12 +3,13 @@
 
     scripts/compare_tokenizers.py [--text FILE] [--rounds 3] MODEL...
 
-MODEL is a GGUF file or a folder with tokenizer.json or tokenizer.model. Needs build/release/kvc and model_bench (scripts/build kvc
-model_bench) and a Python environment with tokenizers, sentencepiece, protobuf and gguf. A tokenizer.json is judged by `tokenizers`, a
+MODEL is a GGUF file or a folder with tokenizer.json or tokenizer.model. Needs build/release/kvc and text_bench (scripts/build kvc
+text_bench) and a Python environment with tokenizers, sentencepiece, protobuf and gguf. A tokenizer.json is judged by `tokenizers`, a
 tokenizer.model by `sentencepiece`, a GGUF file by whichever fits its vocabulary.
 
-The text (the varied text of the golden tests, two megabytes, unless --text names one) is read as data: no BOS, and the spelling of a
-special token is plain text. Speed is for one thread and CPU time, of a tokenizer that has met no text yet; best of the rounds, taken in
+The text (the varied text of the golden tests, two megabytes, with the spelling of every added token strewn in; or the file that --text
+names) is read as data: no BOS, and the spelling of a special token is plain text. Added tokens that are not special are tokens, but for
+those spelled as markup (<think>, [INST]). Speed is for one thread and CPU time, of a tokenizer that has met no text yet; best of the rounds, taken in
 turns. Exit code 1: some ids differ.
 """
 import argparse
@@ -37,12 +38,24 @@ def our_ids(model, text_file):
 
 def our_seconds(model, text_file):
     environment = {**os.environ, "KVC_TOKENIZER_PATHS": str(model), "KVC_TOKENIZER_TEXT": str(text_file)}
-    run = subprocess.run([ROOT / "build" / "release" / "model_bench", "--benchmark_filter=^tokenizer_file/cold/", "--benchmark_format=json",
+    run = subprocess.run([ROOT / "build" / "release" / "text_bench", "--benchmark_filter=^tokenizer_file/cold/", "--benchmark_format=json",
                           "--benchmark_min_time=0.3"], capture_output=True, text=True, env=environment)
     if run.returncode:
         raise SystemExit(run.stderr.strip())
     rows = json.loads(run.stdout)["benchmarks"]
     return rows[-1]["cpu_time"] / 1e3  # milliseconds; the last path is the model's
+
+
+def strewn(text, judge):
+    """The text with the spellings of the judge's added tokens between its lines and inside them."""
+    spellings = [s for s in judge.added() if s.strip("\0")]
+    if not spellings:
+        return text
+    lines = text.split("\n")
+    for i in range(0, len(lines), max(1, len(lines) // 2000)):
+        spelling, half = spellings[i % len(spellings)], len(lines[i]) // 2
+        lines[i] = lines[i][:half] + spelling + lines[i][half:]
+    return "\n".join(lines)
 
 
 def their_seconds(judge, text):
@@ -65,15 +78,16 @@ def main():
     parser.add_argument("--text", type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    text = arguments.text.read_bytes().decode() if arguments.text else varied_text.text(varied_text.recipe(20002, 2 << 20))
-    megabytes, different = len(text.encode()) / 1e6, 0
+    plain = arguments.text.read_bytes().decode() if arguments.text else varied_text.text(varied_text.recipe(20002, 2 << 20))
+    megabytes, different = len(plain.encode()) / 1e6, 0
     with tempfile.TemporaryDirectory() as folder:
         text_file = pathlib.Path(folder) / "text.txt"
-        text_file.write_bytes(text.encode())
         print(f"{megabytes:.2f} MB of text; MB/s, one thread\n")
         print("| tokenizer | judge | ids | equal | kvc | judge | ratio |\n|---|---|---:|---|---:|---:|---:|")
         for model in arguments.models:
             judge = tokenizer_judges.judge_of(model)
+            text = plain if arguments.text else strewn(plain, judge)
+            text_file.write_bytes(text.encode())
             ids, judged = our_ids(model, text_file), judge.ids(text)
             ours, theirs = [], []
             for _ in range(arguments.rounds):

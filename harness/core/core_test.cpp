@@ -276,6 +276,17 @@ TEST(TextFile, LastNameOfFilesAndFolders) {
   EXPECT_EQ(last_name("b.gguf"), "b.gguf");
 }
 
+TEST(TextFile, OneNameForEverySpellingOfAPath) {
+  const std::string here = std::filesystem::current_path().string();
+  for (const std::string& path : {std::string("a/own.jsonl"), std::string("./a/own.jsonl"),
+                                  std::string("a/b/../own.jsonl"), here + "/a/own.jsonl", here + "/a//own.jsonl"}) {
+    EXPECT_EQ(short_path(path), "a/own.jsonl") << path;
+  }
+  EXPECT_EQ(short_path("/no/such/own.jsonl"), "/no/such/own.jsonl");
+  EXPECT_EQ(short_path("../own.jsonl"), "../own.jsonl");
+  EXPECT_EQ(short_path(""), "");
+}
+
 TEST(DecodeText, ReadsEveryEncoding) {
   const std::string text = "Zo\xC3\xAB \xE2\x82\xAC \xF0\x9F\x93\x84\n";
   EXPECT_EQ(decode_text(text, "utf-8", "t"), text);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "harness/core/error.h"
@@ -189,6 +190,22 @@ std::string read_text_file(const std::string& path, std::size_t max_bytes) {
     throw Error(ErrorKind::kData, fmt::format("cannot read the file: {}", std::strerror(errno)), path, kMend);
   }
   return text;
+}
+
+std::string short_path(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const auto under = [](const fs::path& file, const fs::path& folder) {
+    const fs::path relative = file.lexically_relative(folder);
+    return relative.empty() || *relative.begin() == ".." ? std::string() : relative.string();
+  };
+  const fs::path here = fs::current_path(error), full = fs::absolute(path, error).lexically_normal();
+  if (path.empty() || error) return path;
+  if (const std::string name = under(full, here); !name.empty()) return name;
+  // The folder may be named through a link.
+  const fs::path real_here = fs::canonical(here, error), real = fs::weakly_canonical(full, error);
+  const std::string name = error ? "" : under(real, real_here);
+  return name.empty() ? path : name;
 }
 
 std::string last_name(const std::string& path) {

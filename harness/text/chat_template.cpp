@@ -5,6 +5,7 @@
 #include <array>
 #include <charconv>
 #include <filesystem>
+#include <mutex>
 #include <utility>
 
 #include "harness/core/error.h"
@@ -67,6 +68,37 @@ class JinjaChat final : public ChatTemplate {
   std::string source() const override { return template_.source(); }
 
   std::vector<Segment> render(const std::vector<ChatTurn>& turns, const RenderOptions& options) const override {
+    const bool system_first = turns.size() > 1 && turns[0].role == "system" && turns[1].role == "user";
+    if (!system_first || has_system_turn()) return render_as_written(turns, options);
+    std::vector<ChatTurn> merged(turns.begin() + 1, turns.end());
+    if (!turns[0].content.empty()) merged[0].content = turns[0].content + "\n\n" + merged[0].content;
+    return render_as_written(merged, options);
+  }
+
+ private:
+  // Whether the template writes what a system turn says. One that knows no such turn raises an exception or drops it.
+  bool has_system_turn() const {
+    std::call_once(system_checked_, [this] { has_system_turn_ = find_system_turn(); });
+    return has_system_turn_;
+  }
+
+  bool find_system_turn() const {
+    const std::string mark = "\x02kvc-system\x02x";
+    const ChatTurn system{"system", mark}, user{"user", "x"}, marked_user{"user", mark};
+    const auto shows = [&](const std::vector<ChatTurn>& turns) {
+      try {
+        std::string text;
+        for (const Segment& segment : render_as_written(turns, {})) text += segment.text;
+        return text.find(mark) != std::string::npos;
+      } catch (const Error&) {
+        return false;
+      }
+    };
+    // Where a user turn alone is refused too, the template's own words are the better message.
+    return shows({system, user}) || !shows({marked_user});
+  }
+
+  std::vector<Segment> render_as_written(const std::vector<ChatTurn>& turns, const RenderOptions& options) const {
     size_t n_bytes = 0;
     std::vector<jinja::Value> messages;
     for (const ChatTurn& turn : turns) {
@@ -85,7 +117,6 @@ class JinjaChat final : public ChatTemplate {
     return template_.render(variables, limits(turns.size(), n_bytes), read_date(options.date)).segments();
   }
 
- private:
   // Enough for a conversation of any size.
   static jinja::Limits limits(size_t n_turns, size_t n_bytes) {
     jinja::Limits limits;
@@ -98,6 +129,8 @@ class JinjaChat final : public ChatTemplate {
   std::string name_;
   jinja::Template template_;
   SpecialTokens special_tokens_;
+  mutable std::once_flag system_checked_;
+  mutable bool has_system_turn_ = true;
 };
 
 // Of a model that can read text but not hold a conversation.

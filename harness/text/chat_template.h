@@ -2,8 +2,10 @@
 //
 // As written: the text is the template's, to the byte. So a default system prompt appears where the template writes one
 // (Qwen2.5, SmolLM2), blanks around a content go where it trims them (Llama 3), a conversation is refused where it
-// raises an exception. BOS stands in the text if the template writes it, and nobody adds another: the tokens of a
-// rendering are Tokenizer::encode() of its segments, no more.
+// raises an exception. One departure: where the template has no system turn (it refuses one or writes nothing of it:
+// Mistral 7B Instruct v0.1), a system turn at the beginning is put in front of the user's first words, with an empty
+// line between. BOS stands in the text if the template writes it, and nobody adds another: the tokens of a rendering
+// are Tokenizer::encode() of its segments, no more.
 #pragma once
 
 #include <map>

@@ -163,6 +163,40 @@ TEST(ChatTemplate, BosIsWrittenByTheTemplateOnce) {
       "x");
 }
 
+// As Mistral 7B Instruct v0.1: user and assistant only, and an exception for everything else.
+constexpr const char* kNoSystem =
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %}{{ m.content }}{{ eos_token }}{% endif %}"
+    "{% endfor %}";
+// As templates that look at two roles only.
+constexpr const char* kDropsSystem =
+    "{% for m in messages %}{% if m.role == 'user' %}U:{{ m.content }}\n{% elif m.role == 'assistant' %}A:{{ m.content "
+    "}}\n"
+    "{% endif %}{% endfor %}";
+
+TEST(ChatTemplate, WithoutASystemTurnItStandsInFrontOfTheUsersWords) {
+  const auto chat = make_chat_template(kNoSystem, {{"bos_token", "<s>"}, {"eos_token", "</s>"}}, "t");
+  EXPECT_EQ(joined(chat->render({{"system", "S"}, {"user", "U"}}, kAsk)), "<s>[INST] S\n\nU [/INST]");
+  EXPECT_EQ(joined(chat->render({{"system", "S"}, {"user", "U"}, {"assistant", "A"}, {"user", "V"}}, kAsk)),
+            "<s>[INST] S\n\nU [/INST]A</s>[INST] V [/INST]");
+  EXPECT_EQ(joined(chat->render({{"system", ""}, {"user", "U"}}, kAsk)), "<s>[INST] U [/INST]");
+  for (const Segment& segment : chat->render({{"system", "<s>"}, {"user", "U"}}, kAsk)) {
+    EXPECT_EQ(segment.control, segment.text.find("<s>\n\nU") == std::string::npos) << segment.text;
+  }
+  EXPECT_THROW(chat->render({{"system", "S"}}, kAsk), Error);  // nobody's words to stand in front of
+  const auto silent = make_chat_template(kDropsSystem, {}, "t");
+  EXPECT_EQ(joined(silent->render({{"system", "S"}, {"user", "U"}}, {})), "U:S\n\nU\n");
+  // A template that refuses every conversation is not tried without its system turn.
+  try {
+    make_chat_template("{{ raise_exception('never: ' ~ messages[0].role) }}", {}, "t")
+        ->render({{"system", "S"}, {"user", "U"}}, {});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_THAT(e.fact(), HasSubstr("never: system"));
+  }
+}
+
 TEST(ChatTemplate, RefusalsNameTheTemplate) {
   try {
     make_chat_template("llama2")->render({{"user", "a"}, {"user", "b"}}, kAsk);

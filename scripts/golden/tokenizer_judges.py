@@ -1,7 +1,8 @@
 """What the public packages say a text's ids are: one judge per tokenizer file. Used by tokenizer_ids.py and by
 scripts/compare_tokenizers.py.
 
-A judge reads text as data: spellings of special tokens mean nothing, nothing is added in front.
+A judge reads text as data: spellings of special tokens mean nothing, nothing is added in front. Added tokens that are not special
+are matched, but for those spelled as markup (harness/text/tokenizer/special_tokens.h).
 """
 import json
 import os
@@ -33,21 +34,28 @@ def hashed(ids):
     return fnv1a(",".join(map(str, ids)).encode())
 
 
+def is_plain(spelling):
+    """Whether an added token that is not special is matched in data."""
+    return len(spelling.encode()) < 3 or (spelling[0], spelling[-1]) not in (("<", ">"), ("[", "]"))
+
+
 class JsonJudge:
-    """The `tokenizers` package on a tokenizer.json."""
+    """The `tokenizers` package on a tokenizer.json. control: read text as a template's, special tokens included."""
     package = f"tokenizers {tokenizers.__version__}"
 
     def __init__(self, source, control=False):
         self.tree = json.loads(source)
-        if not control:
-            self.tree["added_tokens"] = []
+        self.control = control
+        for token in self.tree["added_tokens"] if not control else []:
+            token["special"] = token["special"] or not is_plain(token["content"])
         self.tree["post_processor"] = None
         self.source = json.dumps(self.tree)
         self.judge = Tokenizer.from_str(self.source)
+        self.judge.encode_special_tokens = not control  # transformers' split_special_tokens
 
     def fresh(self):
         """The same without memory of texts read before."""
-        return JsonJudge(self.source, control=True)
+        return JsonJudge(self.source, self.control)
 
     def ids(self, text):
         return self.judge.encode(text, add_special_tokens=False).ids
@@ -58,14 +66,22 @@ class JsonJudge:
     def piece(self, i):
         return self.judge.id_to_token(i)
 
+    def added(self):
+        """Spellings of special and other added tokens."""
+        return [token["content"] for token in self.tree["added_tokens"]]
+
 
 class SentencePieceJudge:
     """The `sentencepiece` package on a tokenizer.model."""
     package = f"sentencepiece {sentencepiece.__version__}"
 
     def __init__(self, source):
-        self.source = source
-        self.judge = sentencepiece.SentencePieceProcessor(model_proto=source)
+        proto = sentencepiece_proto.ModelProto.FromString(source)
+        for piece in proto.pieces:
+            if piece.type == USER and not is_plain(piece.piece):
+                piece.type = CONTROL
+        self.source = proto.SerializeToString()
+        self.judge = sentencepiece.SentencePieceProcessor(model_proto=self.source)
 
     def fresh(self):
         return SentencePieceJudge(self.source)
@@ -77,6 +93,10 @@ class SentencePieceJudge:
 
     def piece(self, i):
         return self.judge.id_to_piece(i)
+
+    def added(self):
+        proto = sentencepiece_proto.ModelProto.FromString(self.source)
+        return [p.piece.replace("\u2581", " ") for p in proto.pieces if p.type in (CONTROL, USER)]
 
 
 def byte_level(vocab, merges, pre, nfc=False, **options):
@@ -96,6 +116,14 @@ def split_at(expression):
 def digits_then_words():
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
                                     pre_tokenizers.ByteLevel(add_prefix_space=False)])
+
+
+def llama_cpp_default():
+    """What llama.cpp does for a GGUF file of pre-tokenizer "default": these expressions in turn."""
+    expressions = [r"[\p{P}\$\+<=>\^~\|]+", r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+                   r"\p{N}+", "[0-9][0-9][0-9]"]
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(e), "isolated") for e in expressions] +
+                                   [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def from_sentencepiece(source, form):
@@ -147,10 +175,14 @@ def gguf_judge(path):
     known = {"smollm": lambda: byte_level(vocab, merges, digits_then_words()),
              "gpt-2": lambda: byte_level(vocab, merges, pre_tokenizers.ByteLevel(add_prefix_space=False)),
              "llama-bpe": lambda: byte_level(vocab, merges, split_at(LLAMA3), ignore_merges=True),
-             "qwen2": lambda: byte_level(vocab, merges, split_at(QWEN2), nfc=True)}
+             "qwen2": lambda: byte_level(vocab, merges, split_at(QWEN2), nfc=True),
+             "default": lambda: byte_level(vocab, merges, llama_cpp_default())}
     if pre not in known:
         raise SystemExit(f"{path}: no judge for the pre-tokenizer '{pre}'; known: {', '.join(known)}")
-    return JsonJudge(known[pre]().to_str())
+    judge = known[pre]()
+    kinds = reader.fields["tokenizer.ggml.token_type"].contents()
+    judge.add_tokens([AddedToken(t, normalized=False) for t, kind in zip(tokens, kinds) if kind == USER])
+    return JsonJudge(judge.to_str())
 
 
 def judge_of(path):

@@ -17,6 +17,8 @@ import jinja2
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
+from tokenizer_judges import llama_cpp_default
+
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
           r"|\s+(?!\S)|\s+")
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
@@ -52,7 +54,7 @@ def judges(reader):
                                         pre_tokenizers.ByteLevel(add_prefix_space=False)])
 
     plain = {"smollm": build(smollm()), "gpt2": build(pre_tokenizers.ByteLevel(add_prefix_space=False)),
-             "llama-bpe": build(split(LLAMA3), ignore_merges=True), "qwen2": build(split(QWEN2))}
+             "llama-bpe": build(split(LLAMA3), ignore_merges=True), "qwen2": build(split(QWEN2)), "default": build(llama_cpp_default())}
     control = build(smollm())
     types = reader.fields["tokenizer.ggml.token_type"].contents()
     control.add_special_tokens([AddedToken(t, normalized=False, special=True) for t, k in zip(tokens, types) if k == 3])

@@ -101,9 +101,14 @@ Value filter_join(Run& run, const Value& value, const Arguments& arguments) {
   return text;
 }
 
+// What map, select, reject, selectattr and rejectattr walk through: Jinja's take none (and all that is false) as empty.
+std::shared_ptr<const List> walked(Run& run, const Value& value) {
+  return is_true(value) ? run.elements(value) : std::make_shared<const List>();
+}
+
 Value filter_map(Run& run, const Value& value, const Arguments& arguments) {
   std::vector<Value> results;
-  const auto items = run.elements(value);
+  const auto items = walked(run, value);
   if (arguments.values.empty()) {
     const auto bound = run.bind(arguments, "map", {"attribute", "default"});
     if (bound[0] == nullptr) run.fail("'map' is given neither a filter nor an attribute");
@@ -129,7 +134,7 @@ Value filter_select(Run& run, const Value& value, const Arguments& arguments) {
   Arguments rest{{}, arguments.keywords};
   if (has_test) rest.values.assign(arguments.values.begin() + kSkipped + 1, arguments.values.end());
   std::vector<Value> results;
-  const auto items = run.elements(value);  // kept while the loop looks into it
+  const auto items = walked(run, value);  // kept while the loop looks into it
   for (const Value& one : items->items) {
     const Value subject = kByAttribute ? path(run, one, arguments.values[0]) : one;
     if ((has_test ? apply_test(run, name, subject, rest) : is_true(subject)) == kWanted) results.push_back(one);

@@ -26,7 +26,7 @@ namespace kvc {
 enum class TokenKind : std::uint8_t {
   kNormal,       // reached by merges
   kControl,      // "<|im_start|>": recognised in control segments only, left out by decode()
-  kUserDefined,  // "<think>": recognised in control segments only, but text for decode()
+  kUserDefined,  // "<think>", "ö": text for decode(); in data too where is_plain_token()
   kByte,         // "<0x0A>" of a character alphabet
   kUnused,       // never encoded
 };

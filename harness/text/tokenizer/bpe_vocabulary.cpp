@@ -115,7 +115,8 @@ void BpeTokenizer::add_tokens(const BpeVocabulary& vocabulary) {
       case TokenKind::kUserDefined:
         specials.push_back({spelling, static_cast<int64_t>(id),
                             vocabulary.strip_left.contains(static_cast<int64_t>(id)),
-                            vocabulary.strip_right.contains(static_cast<int64_t>(id))});
+                            vocabulary.strip_right.contains(static_cast<int64_t>(id)),
+                            kinds_[id] == TokenKind::kUserDefined && is_plain_token(spelling)});
         break;
       case TokenKind::kByte: {
         const auto byte = byte_of(spelling);

@@ -102,7 +102,7 @@ TEST(GgufTokenizer, OtherPreTokenizersGiveTheJudgesIds) {
   for (const std::string& merge : demo_file().strings("tokenizer.ggml.merges")) {
     merges.push_back(parse_merge(merge, merges.size(), "merges", "demo"));
   }
-  for (const std::string name : {"gpt2", "llama-bpe", "qwen2", "smollm"}) {
+  for (const std::string name : {"default", "gpt2", "llama-bpe", "qwen2", "smollm"}) {
     SplitRecipe split = split_recipe(name, "demo");
     split.nfc = false;  // the judge has the expressions alone
     const BpeTokenizer tokenizer(
@@ -118,6 +118,19 @@ TEST(GgufTokenizer, OtherPreTokenizersGiveTheJudgesIds) {
       EXPECT_GT(differ, 20) << name << " is not told apart by these lines";
     }
   }
+}
+
+// What the public report of "default" names (llama.cpp#7476): marks stand alone, digits in threes.
+TEST(PreTokenizer, DefaultCutsAsLlamaCppDoes) {
+  const PreTokenizer pre(split_recipe("default", "test").expressions, "test");
+  const auto scratch = pre.make_scratch();
+  const std::string text = "He said \"Hi (12345), ok?\"";
+  std::vector<size_t> ends;
+  pre.split(text, *scratch, ends);
+  std::vector<std::string> words;
+  size_t start = 0;
+  for (const size_t end : ends) words.push_back(text.substr(start, end - start)), start = end;
+  EXPECT_THAT(words, ElementsAre("He", " said", " ", "\"", "Hi", " ", "(", "123", "45", "),", " ok", "?\""));
 }
 
 TEST(GgufTokenizer, EveryTokenEndsWhereItsBytesEnd) {

@@ -9,6 +9,7 @@
 
 #include "harness/core/error.h"
 #include "harness/core/utf8.h"
+#include "harness/text/tokenizer/special_tokens.h"
 
 namespace kvc {
 namespace {
@@ -167,7 +168,8 @@ std::string library_piece(const SentencePieceModel::Piece& piece) {
   const auto score = std::bit_cast<std::uint32_t>(piece.score);
   for (unsigned i = 0; i < 4; ++i) out.push_back(static_cast<char>(score >> (8 * i)));
   put_varint(out, kType << 3U);
-  put_varint(out, static_cast<std::uint64_t>(piece.type == Type::kUserDefined ? Type::kControl : piece.type));
+  const bool markup = piece.type == Type::kUserDefined && !is_plain_token(piece.spelling);
+  put_varint(out, static_cast<std::uint64_t>(markup ? Type::kControl : piece.type));
   return out;
 }
 

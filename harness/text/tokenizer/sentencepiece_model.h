@@ -17,8 +17,9 @@ struct SentencePieceModel {
   };
   std::vector<Piece> pieces;
   bool space_first = true;  // add_dummy_prefix
-  // What the library is given: the pieces, with user-defined ones as control, so that it never finds them in text; the
-  // trainer's settings; and a normaliser that changes nothing but spaces to U+2581.
+  // What the library is given: the pieces, with user-defined ones that are spelled as markup (is_plain_token()) as
+  // control, so that it never finds them in text; the trainer's settings; and a normaliser that changes nothing but
+  // spaces to U+2581.
   std::string for_library;
 };
 

@@ -98,8 +98,9 @@ void SentencePieceTokenizer::Impl::add_pieces(const SentencePieceModel& model, c
     ids.emplace(piece.spelling, id);
     control.push_back(special);
     byte.push_back(piece.type == Type::kByte);
-    if (special || piece.type == Type::kUserDefined) list.push_back({piece.spelling, id});
-    if (piece.type == Type::kNormal && holds_inner_space(piece.spelling)) cuts_at_spaces = false;
+    const bool plain = piece.type == Type::kUserDefined && is_plain_token(piece.spelling);  // the library finds it
+    if (special || (piece.type == Type::kUserDefined && !plain)) list.push_back({piece.spelling, id});
+    if ((piece.type == Type::kNormal || plain) && holds_inner_space(piece.spelling)) cuts_at_spaces = false;
     bytes.push_back(special ? piece.spelling : with_spaces(piece.spelling));
   }
   for (int b = 0; b < 256; ++b) {
@@ -127,7 +128,8 @@ void SentencePieceTokenizer::Impl::add_pieces(const SentencePieceModel& model, c
     if (is_new) bytes[index] = token.spelling;
     control[index] = control[index] || token.special;
     std::erase_if(list, [&](const SpecialToken& other) { return other.id == token.id; });
-    list.push_back({token.spelling, token.id, token.strip_left, token.strip_right});
+    list.push_back({token.spelling, token.id, token.strip_left, token.strip_right,
+                    !token.special && is_plain_token(token.spelling)});
   }
   specials = SpecialTokens(std::move(list));
 }

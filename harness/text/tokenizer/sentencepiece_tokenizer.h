@@ -19,8 +19,8 @@ namespace kvc {
 //
 // A space is put in front of the text and of what follows a special token where the model says so (add_dummy_prefix):
 // "<s>[INST] hi [/INST]" gives <s>, " [", "INST", ... as Meta's own code, llama.cpp and the converted tokenizer.json of
-// Llama 2 do. Control, unknown and user-defined pieces and the folder's added tokens are recognised in control segments
-// only. A byte that is no UTF-8 is that byte's token.
+// Llama 2 do. Control and unknown pieces and the folder's special tokens are recognised in control segments only; of
+// user-defined pieces and other added tokens see is_plain_token(). A byte that is no UTF-8 is that byte's token.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   // `bytes`: the file. bos() is nullopt where the folder says add_bos_token = false. end_ids(): the folder's, its

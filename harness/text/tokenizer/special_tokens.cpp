@@ -82,17 +82,24 @@ struct Reader {
 
 }  // namespace
 
+bool is_plain_token(std::string_view spelling) {
+  const bool angled = spelling.starts_with('<') && spelling.ends_with('>');
+  const bool square = spelling.starts_with('[') && spelling.ends_with(']');
+  return spelling.size() < 3 || (!angled && !square);
+}
+
 SpecialTokens::SpecialTokens(std::vector<SpecialToken> tokens) {
   std::stable_sort(tokens.begin(), tokens.end(),
                    [](const SpecialToken& a, const SpecialToken& b) { return a.spelling.size() > b.spelling.size(); });
   for (SpecialToken& token : tokens) {
+    any_in_data_ = any_in_data_ || token.in_data;
     by_first_byte_[static_cast<unsigned char>(token.spelling.at(0))].push_back(std::move(token));
   }
 }
 
-const SpecialToken* SpecialTokens::at(std::string_view text, size_t offset) const {
+const SpecialToken* SpecialTokens::at(std::string_view text, size_t offset, bool control) const {
   for (const SpecialToken& token : by_first_byte_[static_cast<unsigned char>(text[offset])]) {
-    if (text.substr(offset).starts_with(token.spelling)) return &token;
+    if ((control || token.in_data) && text.substr(offset).starts_with(token.spelling)) return &token;
   }
   return nullptr;
 }
@@ -102,23 +109,23 @@ void SpecialTokens::read(const std::vector<Segment>& segments, const std::functi
   Reader reader{on_text, on_special};
   for (const Segment& segment : segments) {
     const std::string_view text = segment.text;
-    if (!segment.control) {
+    if (!segment.control && !any_in_data_) {
       reader.append(text, false);
       continue;
     }
     size_t start = 0;  // of the text that is not appended yet
     for (size_t i = 0; i < text.size();) {
-      const SpecialToken* token = at(text, i);
+      const SpecialToken* token = at(text, i, segment.control);
       if (token == nullptr) {
         ++i;
         continue;
       }
-      reader.append(text.substr(start, i - start), true);
+      reader.append(text.substr(start, i - start), segment.control);
       reader.special(*token);
       i += token->spelling.size();
       start = i;
     }
-    reader.append(text.substr(start), true);
+    reader.append(text.substr(start), segment.control);
   }
   reader.flush();
 }

@@ -28,25 +28,31 @@ constexpr const char* kTekken = R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p
                                 R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
                                 R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+// What llama.cpp takes for a file that says "default" (llama-vocab.cpp): these four in turn.
+constexpr const char* kDefaultPunctuation = R"([\p{P}\$\+<=>\^~\|]+)";
+constexpr const char* kDefaultWords = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))";
+constexpr const char* kDefaultNumbers = R"(\p{N}+)";
+constexpr const char* kDefaultTriples = "[0-9][0-9][0-9]";
+
 struct Known {
   const char* name;
-  const char* expression;
+  std::vector<std::string> expressions;
   bool whole_words_first, nfc;
 };
 constexpr bool kWhole = true, kNfc = true;
 
 const std::vector<Known>& known() {
   static const std::vector<Known> list = {
-      {"default", kGpt2Expression, false, false},
-      {"gpt2", kGpt2Expression, false, false},
-      {"gpt-2", kGpt2Expression, false, false},
-      {"llama-bpe", kLlama3, kWhole, false},
-      {"llama3", kLlama3, kWhole, false},
-      {"llama-v3", kLlama3, kWhole, false},
-      {"qwen2", kQwen2, false, kNfc},
-      {"deepseek-r1-qwen", kQwen2, false, kNfc},
-      {"smollm", kSmollm, false, false},
-      {"tekken", kTekken, kWhole, false},
+      {"default", {kDefaultPunctuation, kDefaultWords, kDefaultNumbers, kDefaultTriples}, false, false},
+      {"gpt2", {kGpt2Expression}, false, false},
+      {"gpt-2", {kGpt2Expression}, false, false},
+      {"llama-bpe", {kLlama3}, kWhole, false},
+      {"llama3", {kLlama3}, kWhole, false},
+      {"llama-v3", {kLlama3}, kWhole, false},
+      {"qwen2", {kQwen2}, false, kNfc},
+      {"deepseek-r1-qwen", {kQwen2}, false, kNfc},
+      {"smollm", {kSmollm}, false, false},
+      {"tekken", {kTekken}, kWhole, false},
   };
   return list;
 }
@@ -55,7 +61,7 @@ const std::vector<Known>& known() {
 
 SplitRecipe split_recipe(const std::string& name, const std::string& where) {
   for (const Known& one : known()) {
-    if (name == one.name) return {{one.expression}, one.whole_words_first, one.nfc};
+    if (name == one.name) return {one.expressions, one.whole_words_first, one.nfc};
   }
   throw Error(ErrorKind::kData, fmt::format("unknown pre-tokenizer '{}'", printable(name)), where,
               suggest_name(name, split_recipe_names()));
