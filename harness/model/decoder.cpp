@@ -22,7 +22,7 @@ namespace {
 // --- what the constructor refuses
 // -------------------------------------------------------------------------------------------
 
-[[noreturn]] void refuse(const std::string& fact) {
+[[noreturn]] void refuse_weights(const std::string& fact) {
   throw Error(ErrorKind::kData, fact, "model weights",
               "the file is damaged, or its architecture is not the one it names");
 }
@@ -33,12 +33,12 @@ void check_sizes(const DecoderSpec& spec) {
       {"KV heads", spec.n_kv_heads},   {"head dimension", spec.head_dim}, {"feed-forward size", spec.feed_forward_size},
       {"vocabulary", spec.vocab_size}, {"positions", spec.max_positions}};
   for (const auto& [name, size] : sizes) {
-    if (size < 1) refuse(fmt::format("the model's number for '{}' is {}", name, size));
+    if (size < 1) refuse_weights(fmt::format("the model's number for '{}' is {}", name, size));
   }
   if (spec.n_query_heads % spec.n_kv_heads != 0) {
-    refuse(fmt::format("{} query heads cannot share {} KV heads evenly", spec.n_query_heads, spec.n_kv_heads));
+    refuse_weights(fmt::format("{} query heads cannot share {} KV heads evenly", spec.n_query_heads, spec.n_kv_heads));
   }
-  if (spec.head_dim % 2 != 0) refuse(fmt::format("head dimension {} is odd; rotation needs pairs", spec.head_dim));
+  if (spec.head_dim % 2 != 0) refuse_weights(fmt::format("head dimension {} is odd; rotation needs pairs", spec.head_dim));
 }
 
 class ShapeCheck {
@@ -46,13 +46,13 @@ class ShapeCheck {
   ShapeCheck(const at::Tensor& reference, std::string prefix) : reference_(reference), prefix_(std::move(prefix)) {}
 
   void has(const std::string& name, const at::Tensor& weight, const std::vector<int64_t>& shape) const {
-    if (!weight.defined()) refuse(fmt::format("weight '{}{}' is missing", prefix_, name));
+    if (!weight.defined()) refuse_weights(fmt::format("weight '{}{}' is missing", prefix_, name));
     if (weight.sizes() != at::IntArrayRef(shape)) {
-      refuse(fmt::format("weight '{}{}' has shape ({}); the model's numbers ask for ({})", prefix_, name,
+      refuse_weights(fmt::format("weight '{}{}' has shape ({}); the model's numbers ask for ({})", prefix_, name,
                          fmt::join(weight.sizes(), ", "), fmt::join(shape, ", ")));
     }
     if (weight.scalar_type() != reference_.scalar_type() || weight.device() != reference_.device()) {
-      refuse(fmt::format("weight '{}{}' is {} on {}; the embedding is {} on {}", prefix_, name,
+      refuse_weights(fmt::format("weight '{}{}' is {} on {}; the embedding is {} on {}", prefix_, name,
                          toString(weight.scalar_type()), weight.device().str(), toString(reference_.scalar_type()),
                          reference_.device().str()));
     }
@@ -61,7 +61,7 @@ class ShapeCheck {
   void has_if(bool wanted, const std::string& name, const at::Tensor& weight, const std::vector<int64_t>& shape) const {
     if (wanted) return has(name, weight, shape);
     if (weight.defined())
-      refuse(fmt::format("weight '{}{}' is there, but the model's numbers know of none", prefix_, name));
+      refuse_weights(fmt::format("weight '{}{}' is there, but the model's numbers know of none", prefix_, name));
   }
 
  private:
@@ -73,13 +73,13 @@ void check_weights(const DecoderSpec& spec, const DecoderWeights& weights) {
   const int64_t query_width = spec.n_query_heads * spec.head_dim;
   const int64_t qkv_width = query_width + 2 * spec.n_kv_heads * spec.head_dim;
   const ShapeCheck whole(weights.embedding, "");
-  if (!weights.embedding.defined()) refuse("weight 'embedding' is missing");
-  if (!weights.embedding.is_floating_point()) refuse("weight 'embedding' is not of a floating-point type");
+  if (!weights.embedding.defined()) refuse_weights("weight 'embedding' is missing");
+  if (!weights.embedding.is_floating_point()) refuse_weights("weight 'embedding' is not of a floating-point type");
   whole.has("embedding", weights.embedding, {spec.vocab_size, spec.hidden_size});
   whole.has("final_norm", weights.final_norm, {spec.hidden_size});
   whole.has("head", weights.head, {spec.vocab_size, spec.hidden_size});
   if (static_cast<int64_t>(weights.layers.size()) != spec.n_layers) {
-    refuse(fmt::format("weights of {} layers for a model of {}", weights.layers.size(), spec.n_layers));
+    refuse_weights(fmt::format("weights of {} layers for a model of {}", weights.layers.size(), spec.n_layers));
   }
   for (size_t l = 0; l < weights.layers.size(); ++l) {
     const LayerWeights& layer = weights.layers[l];

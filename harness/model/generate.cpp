@@ -22,7 +22,7 @@ namespace kvc {
 
 namespace {
 
-[[noreturn]] void refuse(const std::string& fact) {
+[[noreturn]] void refuse_request(const std::string& fact) {
   throw Error(ErrorKind::kInternal, fact, "generate", "");
 }
 
@@ -253,7 +253,7 @@ void check_settings(const DecodeSettings& settings) {
       std::any_of(settings.stop.begin(), settings.stop.end(), [](const auto& s) { return s.empty(); });
   if (settings.max_new_tokens < 1 || !(settings.temperature >= 0) || settings.top_k < 0 || empty_stop ||
       !(settings.top_p > 0 && settings.top_p <= 1) || !(settings.min_p >= 0 && settings.min_p <= 1)) {
-    refuse(fmt::format("decode settings {} are out of range", settings.to_json().dump()));
+    refuse_request(fmt::format("decode settings {} are out of range", settings.to_json().dump()));
   }
 }
 
@@ -282,10 +282,10 @@ std::vector<Generation> generate_by(std::optional<DecodeStep::Way> way, const Mo
   const c10::InferenceMode inference;
   check_settings(settings);
   for (size_t b = 0; b < prompts.size(); ++b) {
-    if (prompts[b].empty()) refuse(fmt::format("prompt {} is empty; at least one token must be read", b));
+    if (prompts[b].empty()) refuse_request(fmt::format("prompt {} is empty; at least one token must be read", b));
   }
   if (settings.temperature > 0 && seeds.size() != prompts.size()) {
-    refuse(fmt::format("{} seeds for {} sampled sequences", seeds.size(), prompts.size()));
+    refuse_request(fmt::format("{} seeds for {} sampled sequences", seeds.size(), prompts.size()));
   }
   if (prompts.empty()) return {};
   return Generator(model, prefix, settings, sink, way).run(prompts, seeds);

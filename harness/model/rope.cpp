@@ -20,7 +20,7 @@ namespace {
 
 constexpr double kTurn = 2 * std::numbers::pi;
 
-[[noreturn]] void refuse(const std::string& fact) {
+[[noreturn]] void refuse_rotation(const std::string& fact) {
   throw Error(ErrorKind::kData, fact, "rotary embedding of the model",
               "its rope numbers contradict each other: take them from the model's publisher");
 }
@@ -28,18 +28,18 @@ constexpr double kTurn = 2 * std::numbers::pi;
 void check_numbers(const DecoderSpec& spec) {
   const auto positive = [](double x) { return std::isfinite(x) && x > 0; };
   if (!positive(spec.rope_base) || !positive(spec.rope_scaling_factor)) {
-    refuse(
+    refuse_rotation(
         fmt::format("rotary base {} and scaling factor {} must be positive", spec.rope_base, spec.rope_scaling_factor));
   }
   const std::vector<double>& divisors = spec.rope_frequency_divisors;
   if (!divisors.empty() && static_cast<int64_t>(divisors.size()) != spec.head_dim / 2) {
-    refuse(fmt::format("{} rotary frequency divisors for {} frequencies", divisors.size(), spec.head_dim / 2));
+    refuse_rotation(fmt::format("{} rotary frequency divisors for {} frequencies", divisors.size(), spec.head_dim / 2));
   }
-  if (!std::all_of(divisors.begin(), divisors.end(), positive)) refuse("a rotary frequency divisor is not positive");
+  if (!std::all_of(divisors.begin(), divisors.end(), positive)) refuse_rotation("a rotary frequency divisor is not positive");
   const bool stretched = spec.rope_scaling != RopeScaling::kNone && spec.rope_scaling != RopeScaling::kLinear;
   const bool listed = spec.rope_scaling == RopeScaling::kLlama3 && !divisors.empty();
   if (stretched && !listed && spec.rope_original_max_positions < 1) {
-    refuse("rotary scaling comes without the context length before the stretch");
+    refuse_rotation("rotary scaling comes without the context length before the stretch");
   }
 }
 
@@ -69,7 +69,7 @@ double dynamic_base(const DecoderSpec& spec) {
   const int64_t asked = spec.rope_dynamic_positions > 0 ? spec.rope_dynamic_positions : spec.max_positions;
   const double original = static_cast<double>(spec.rope_original_max_positions);
   const double length = std::max(static_cast<double>(asked), original);
-  if (spec.head_dim < 4) refuse(fmt::format("dynamic rotary scaling of head dimension {}", spec.head_dim));
+  if (spec.head_dim < 4) refuse_rotation(fmt::format("dynamic rotary scaling of head dimension {}", spec.head_dim));
   const auto d = static_cast<double>(spec.head_dim);
   const double factor = spec.rope_scaling_factor;
   return spec.rope_base * std::pow(factor * length / original - (factor - 1), d / (d - 2));
@@ -80,7 +80,7 @@ double dynamic_base(const DecoderSpec& spec) {
 void stretch_llama3(const DecoderSpec& spec, std::vector<float>& frequencies) {
   const double low = spec.rope_low_freq_factor, high = spec.rope_high_freq_factor;
   if (!(low > 0) || !(high > low)) {
-    refuse(fmt::format("llama3 rotary scaling with low and high frequency factors {} and {}", low, high));
+    refuse_rotation(fmt::format("llama3 rotary scaling with low and high frequency factors {} and {}", low, high));
   }
   const auto original = static_cast<double>(spec.rope_original_max_positions);
   const auto longest = static_cast<float>(original / low), shortest = static_cast<float>(original / high);
@@ -107,7 +107,7 @@ double pair_that_turns(const DecoderSpec& spec, double turns) {
 // YaRN, Peng et al., arXiv:2309.00071: pairs below the ramp stay, those above are stretched by the factor.
 void stretch_yarn(const DecoderSpec& spec, std::vector<float>& frequencies) {
   if (!(spec.rope_beta_fast > 0) || !(spec.rope_beta_slow > 0) || spec.rope_base == 1.0) {
-    refuse(fmt::format("yarn rotary scaling with beta_fast {}, beta_slow {} and base {}", spec.rope_beta_fast,
+    refuse_rotation(fmt::format("yarn rotary scaling with beta_fast {}, beta_slow {} and base {}", spec.rope_beta_fast,
                        spec.rope_beta_slow, spec.rope_base));
   }
   double low = pair_that_turns(spec, spec.rope_beta_fast), high = pair_that_turns(spec, spec.rope_beta_slow);
@@ -177,7 +177,7 @@ RopeFrequencies rope_frequencies(const DecoderSpec& spec) {
   }
   const auto wrong = [](float x) { return !std::isfinite(x) || x < 0; };
   if (std::any_of(result.frequencies.begin(), result.frequencies.end(), wrong) || !std::isfinite(result.factor)) {
-    refuse("a rotary frequency is no finite number");
+    refuse_rotation("a rotary frequency is no finite number");
   }
   return result;
 }
@@ -193,7 +193,7 @@ struct RopeTables::Grown {
 RopeTables::RopeTables(const DecoderSpec& spec, const c10::Device& device)
     : grown_(std::make_shared<Grown>(rope_frequencies(spec), spec.max_positions, device)) {
   if (spec.max_positions < 1 || spec.max_positions > kMostPositions) {
-    refuse(
+    refuse_rotation(
         fmt::format("a context of {} positions; from 1 to {} can be told apart", spec.max_positions, kMostPositions));
   }
 }

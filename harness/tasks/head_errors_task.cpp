@@ -45,7 +45,7 @@ struct Compared {
   at::Tensor distance, exact, cosine, mass;
 };
 
-Compared compare(const HeadOutput& a, const HeadOutput& b) {
+Compared compare_outputs(const HeadOutput& a, const HeadOutput& b) {
   const at::Tensor exact = a.output.to(at::kDouble), other = b.output.to(at::kDouble);
   const at::Tensor exact_square = exact.square().sum(1), other_square = other.square().sum(1);
   const at::Tensor norms = (exact_square * other_square).sqrt_();
@@ -132,7 +132,7 @@ class HeadErrorsTask final : public Task {
       const auto l = static_cast<size_t>(layer);
       const std::vector<HeadOutput> made = outputs(request.cache, layer, reference.queries[l]);
       for (size_t head = 0; head < made.size(); ++head) {
-        const Sums sums = add(reference, compare(reference.exact[l][head], made[head]), by_question);
+        const Sums sums = add(reference, compare_outputs(reference.exact[l][head], made[head]), by_question);
         const auto put = [&](const char* name, double value) { heads[name][l].push_back(rounded(value)); };
         put("output_relative", sums.relative());
         put("cosine", sums.cosine / sums.n);

@@ -10,13 +10,12 @@
 namespace kvc {
 namespace {
 
-using Row = std::vector<double>;
 
-double dot(const Row& a, const Row& b) {
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
 }
 
-double cosine(const Row& a, const Row& b) {
+double cosine(const std::vector<double>& a, const std::vector<double>& b) {
   return dot(a, b) / std::sqrt(dot(a, a) * dot(b, b));
 }
 
@@ -25,7 +24,7 @@ double bias_of(const at::Tensor& bias, size_t j) {
 }
 
 // softmax(logits)
-Row softmax(Row logits) {
+std::vector<double> softmax(std::vector<double> logits) {
   const double largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (double& value : logits) sum += value = std::exp(value - largest);
@@ -34,7 +33,7 @@ Row softmax(Row logits) {
 }
 
 NaiveRows product(const NaiveRows& a, const NaiveRows& b) {
-  NaiveRows c(a.size(), Row(b[0].size(), 0.0));
+  NaiveRows c(a.size(), std::vector<double>(b[0].size(), 0.0));
   for (size_t i = 0; i < a.size(); ++i) {
     for (size_t j = 0; j < b[0].size(); ++j) {
       for (size_t k = 0; k < b.size(); ++k) c[i][j] += a[i][k] * b[k][j];
@@ -44,7 +43,7 @@ NaiveRows product(const NaiveRows& a, const NaiveRows& b) {
 }
 
 NaiveRows transposed(const NaiveRows& a) {
-  NaiveRows b(a[0].size(), Row(a.size()));
+  NaiveRows b(a[0].size(), std::vector<double>(a.size()));
   for (size_t i = 0; i < a.size(); ++i) {
     for (size_t j = 0; j < a[0].size(); ++j) b[j][i] = a[i][j];
   }
@@ -54,7 +53,7 @@ NaiveRows transposed(const NaiveRows& a) {
 // Entry i of the first half and entry i of the second turn together.
 NaiveRows rotation(const std::vector<double>& frequencies, double position) {
   const size_t half = frequencies.size();
-  NaiveRows r(2 * half, Row(2 * half, 0.0));
+  NaiveRows r(2 * half, std::vector<double>(2 * half, 0.0));
   for (size_t i = 0; i < half; ++i) {
     const double angle = frequencies[i] * position;
     r[i][i] = r[half + i][half + i] = std::cos(angle);
@@ -67,7 +66,7 @@ NaiveRows rotation(const std::vector<double>& frequencies, double position) {
 // Mean of the rotations of the positions to come.
 NaiveRows mean_rotation(const NaiveExpectation& input) {
   const size_t d = 2 * input.frequencies.size();
-  NaiveRows mean(d, Row(d, 0.0));
+  NaiveRows mean(d, std::vector<double>(d, 0.0));
   for (int64_t step = 0; step < input.n_future; ++step) {
     const NaiveRows r = rotation(input.frequencies, static_cast<double>(input.next_position + step));
     for (size_t a = 0; a < d; ++a) {
@@ -78,7 +77,7 @@ NaiveRows mean_rotation(const NaiveExpectation& input) {
 }
 
 struct Moments {
-  Row mean;
+  std::vector<double> mean;
   NaiveRows covariance;
 };
 
@@ -91,11 +90,11 @@ Moments moments_before_rotation(const NaiveExpectation& input, int64_t head) {
     const NaiveRows back = rotation(input.frequencies, -static_cast<double>(input.positions[i]));
     u.push_back(product({q[i]}, transposed(back))[0]);
   }
-  Moments moments{Row(d, 0.0), NaiveRows(d, Row(d, 0.0))};
-  for (const Row& x : u) {
+  Moments moments{std::vector<double>(d, 0.0), NaiveRows(d, std::vector<double>(d, 0.0))};
+  for (const std::vector<double>& x : u) {
     for (size_t c = 0; c < d; ++c) moments.mean[c] += x[c] / static_cast<double>(s);
   }
-  for (const Row& x : u) {
+  for (const std::vector<double>& x : u) {
     for (size_t a = 0; a < d; ++a) {
       for (size_t b = 0; b < d; ++b) {
         moments.covariance[a][b] += (x[a] - moments.mean[a]) * (x[b] - moments.mean[b]) / static_cast<double>(s);
@@ -130,13 +129,13 @@ NaiveRows naive_rows(const at::Tensor& matrix) {
 std::vector<double> naive_attention_scores(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                            const std::string& reduction) {
   const NaiveRows q = naive_rows(queries), k = naive_rows(keys);
-  Row scores(k.size(), 0.0);
-  for (const Row& query : q) {
-    Row logits;
+  std::vector<double> scores(k.size(), 0.0);
+  for (const std::vector<double>& query : q) {
+    std::vector<double> logits;
     for (size_t j = 0; j < k.size(); ++j) {
       logits.push_back(dot(query, k[j]) / std::sqrt(static_cast<double>(query.size())) + bias_of(bias, j));
     }
-    const Row weights = softmax(logits);
+    const std::vector<double> weights = softmax(logits);
     for (size_t j = 0; j < k.size(); ++j) {
       if (reduction == "max") {
         scores[j] = std::max(scores[j], weights[j]);
@@ -152,7 +151,7 @@ std::vector<double> naive_attention_scores(const at::Tensor& queries, const at::
 }
 
 std::vector<double> naive_pooled(const std::vector<double>& scores, int64_t kernel, const std::string& pool) {
-  Row pooled;
+  std::vector<double> pooled;
   const auto T = static_cast<int64_t>(scores.size());
   for (int64_t j = 0; j < T; ++j) {
     double largest = -std::numeric_limits<double>::infinity(), sum = 0;
@@ -166,20 +165,20 @@ std::vector<double> naive_pooled(const std::vector<double>& scores, int64_t kern
 }
 
 std::vector<double> naive_key_norm(const at::Tensor& keys) {
-  Row scores;
-  for (const Row& key : naive_rows(keys)) scores.push_back(-std::sqrt(dot(key, key)));
+  std::vector<double> scores;
+  for (const std::vector<double>& key : naive_rows(keys)) scores.push_back(-std::sqrt(dot(key, key)));
   return scores;
 }
 
 std::vector<double> naive_keydiff(const at::Tensor& keys) {
   const NaiveRows k = naive_rows(keys);
-  Row anchor(k[0].size(), 0.0);
-  for (const Row& key : k) {
+  std::vector<double> anchor(k[0].size(), 0.0);
+  for (const std::vector<double>& key : k) {
     for (size_t c = 0; c < key.size(); ++c)
       anchor[c] += key[c] / std::sqrt(dot(key, key)) / static_cast<double>(k.size());
   }
-  Row scores;
-  for (const Row& key : k) scores.push_back(-cosine(key, anchor));
+  std::vector<double> scores;
+  for (const std::vector<double>& key : k) scores.push_back(-cosine(key, anchor));
   return scores;
 }
 
@@ -187,22 +186,22 @@ std::vector<double> naive_expected_attention(const NaiveExpectation& input) {
   const NaiveRows k = naive_rows(input.keys), v = naive_rows(input.values), ahead = mean_rotation(input);
   const auto d = static_cast<double>(k[0].size());
   const auto n_sink = std::min(static_cast<size_t>(input.n_sink), k.size());
-  Row weights(k.size() - n_sink, 0.0);
+  std::vector<double> weights(k.size() - n_sink, 0.0);
   for (int64_t head = 0; head < input.group_size; ++head) {
     Moments moments = moments_before_rotation(input, head);
     moments.mean = product({moments.mean}, transposed(ahead))[0];
     moments.covariance = product(product(ahead, moments.covariance), transposed(ahead));
-    Row logits;
+    std::vector<double> logits;
     for (size_t j = n_sink; j < k.size(); ++j) {
       logits.push_back(dot(moments.mean, k[j]) / std::sqrt(d) + bias_of(input.bias, j));
       if (input.use_covariance) logits.back() += dot(product({k[j]}, moments.covariance)[0], k[j]) / (2 * d);
     }
-    const Row expected = softmax(logits);
+    const std::vector<double> expected = softmax(logits);
     for (size_t j = 0; j < expected.size(); ++j) weights[j] += expected[j] / static_cast<double>(input.group_size);
   }
-  Row scores(n_sink, std::numeric_limits<double>::infinity());
+  std::vector<double> scores(n_sink, std::numeric_limits<double>::infinity());
   for (size_t j = 0; j < weights.size(); ++j) {
-    const Row& value = v[n_sink + j];
+    const std::vector<double>& value = v[n_sink + j];
     scores.push_back((weights[j] + input.epsilon) * (input.use_value_norm ? std::sqrt(dot(value, value)) : 1.0));
   }
   return scores;
