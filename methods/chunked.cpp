@@ -26,50 +26,28 @@
 namespace kvc {
 namespace {
 
-// One head's part of a layer: entries [first, first + length).
-struct Pieces {
-  std::vector<at::Tensor> keys, values, bias;  // bias undefined = zeros
-  void add(const LayerKv& layer, int64_t head, int64_t first, int64_t length) {
-    keys.push_back(layer.head_keys(head).narrow(0, first, length));
-    values.push_back(layer.head_values(head).narrow(0, first, length));
-    bias.push_back(layer.bias.defined() ? layer.head_bias(head).narrow(0, first, length) : at::Tensor());
-    any_bias = any_bias || layer.bias.defined();
-  }
-  at::Tensor joined_bias() const {
-    if (!any_bias) return {};
-    std::vector<at::Tensor> whole;
-    for (size_t i = 0; i < bias.size(); ++i) {
-      whole.push_back(bias[i].defined() ? bias[i] : at::zeros({keys[i].size(0)}, keys[i].options().dtype(at::kFloat)));
-    }
-    return at::cat(whole);
-  }
-  bool any_bias = false;
-};
-
 // Builds a cache head by head from parts of others.
 class CacheJoin {
  public:
   CacheJoin(int64_t n_layers, int64_t n_kv_heads)
       : heads_(static_cast<size_t>(n_layers), std::vector<Pieces>(static_cast<size_t>(n_kv_heads))) {}
 
-  Pieces& head(int64_t layer, int64_t kv_head) {
-    return heads_[static_cast<size_t>(layer)][static_cast<size_t>(kv_head)];
+  // Entries [first, first + length) of a head come behind what the head has.
+  void add(const LayerKv& from, int64_t layer, int64_t kv_head, int64_t first, int64_t length) {
+    heads_[static_cast<size_t>(layer)][static_cast<size_t>(kv_head)].push_back(from.head(kv_head).slice(first, length));
   }
   KvCache join(int64_t next_position) const {
     std::vector<LayerKv> layers;
     for (const auto& heads : heads_) {
-      std::vector<at::Tensor> keys, values, bias;
-      for (const Pieces& head : heads) {
-        keys.push_back(at::cat(head.keys));
-        values.push_back(at::cat(head.values));
-        bias.push_back(head.joined_bias());
-      }
-      layers.push_back(pack_heads(keys, values, bias));
+      std::vector<HeadEntries> joined;
+      for (const Pieces& pieces : heads) joined.push_back(join_entries(pieces));
+      layers.push_back(pack_heads(joined));
     }
     return KvCache(std::move(layers), next_position);
   }
 
  private:
+  using Pieces = std::vector<HeadEntries>;
   std::vector<std::vector<Pieces>> heads_;
 };
 
@@ -196,7 +174,7 @@ class Chunked final : public CompactionMethod {
   static void add_all(const KvCache& cache, int64_t first, int64_t length, CacheJoin& join) {
     for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
       for (int64_t head = 0; head < cache.n_kv_heads(); ++head) {
-        join.head(layer, head).add(cache.layer(layer), head, first, length);
+        join.add(cache.layer(layer), layer, head, first, length);
       }
     }
   }
@@ -206,7 +184,7 @@ class Chunked final : public CompactionMethod {
     for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
       for (int64_t head = 0; head < cache.n_kv_heads(); ++head) {
         const int64_t length = span.source_len(cache.layer(layer).head_len(head));
-        join.head(layer, head).add(cache.layer(layer), head, span.prefix_len, length);
+        join.add(cache.layer(layer), layer, head, span.prefix_len, length);
       }
     }
   }

@@ -17,6 +17,9 @@
 
 namespace kvc {
 
+struct HeadResult;      // pack_compaction.h
+struct SettledBudgets;  // settle_budgets.h
+
 // All that a method may look at. Nothing in it is changed, and nothing outlives the call.
 struct CompactionRequest {
   const Model& model;
@@ -103,14 +106,10 @@ class PerHeadMethod : public CompactionMethod {
   // The entries `indices` as they are: keys, values and old bias copied.
   static HeadFit keep(const HeadProblem& problem, const at::Tensor& indices);
 
- public:
-  struct HeadResult;
-
  private:
   void fit_targets(const HeadProblem& problem, const std::vector<int64_t>& targets, HeadResult& result) const;
-  struct Settled;
-  Settled settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries, int64_t first_layer,
-                 int64_t n_layers) const;
+  SettledBudgets settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries, int64_t first_layer,
+                        int64_t n_layers) const;
   std::vector<Compaction> compact_on_policy(const CompactionRequest& request) const;
 };
 

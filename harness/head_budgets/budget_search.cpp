@@ -24,7 +24,8 @@ std::string head_name(size_t head, int64_t n_kv_heads) {
   return fmt::format("L{}H{}", h / n_kv_heads, h % n_kv_heads);
 }
 
-std::vector<std::vector<int64_t>> source_lengths(const Model& model, const Context& context) {
+// Before the document is read.
+std::vector<std::vector<int64_t>> lengths_of(const Model& model, const Context& context) {
   const auto n_kv_heads = static_cast<size_t>(model.spec().n_kv_heads);
   return {static_cast<size_t>(model.spec().n_layers), std::vector<int64_t>(n_kv_heads, context.article_len())};
 }
@@ -92,8 +93,7 @@ class Search {
       (i < n_measured ? measured_ : checked_).push_back(&document);
       // What cannot be done is known before an hour is spent.
       const Context context = make_context(model_, document.text);
-      for (const double target : search_.targets)
-        uniform_budget(fraction_target(target), source_lengths(model_, context));
+      for (const double target : search_.targets) uniform_budget(fraction_target(target), lengths_of(model_, context));
     }
     if (measured_.empty()) throw Error(ErrorKind::kData, "the data set has no document", "--dataset", "name another");
   }
@@ -197,17 +197,19 @@ class Search {
   Json check_document(const Document& document) {
     progress_.stage(fmt::format("{}: check", document.id));
     const c10::InferenceMode inference;
-    const ReadDocument read = ReadDocument::read(model_, document, source(), search_.seed);
+    const ReadDocument read = ReadDocument::read(model_, document.text);
+    const auto queries = read.queries(model_, source(), derive_seed(search_.seed, "queries/" + document.id));
     CurveSettings settings = search_.curves;
     settings.questions = kCheckQuestions;
     const AnswerProbe probe(model_, read.full, probe_texts(model_, read.full, document, settings));
     const auto rule = Registry<BudgetRule>::instance().create("proportions", {{"file", search_.out}});
     std::vector<HeadBudget> budgets;
-    const auto lengths = source_lengths(model_, read.context);
+    const auto lengths = read.source_lengths();
     for (const double target : search_.targets) budgets.push_back(uniform_budget(fraction_target(target), lengths));
     for (const double target : search_.targets) budgets.push_back(rule->spread({fraction_target(target), lengths}));
     Json uniform = Json::array(), found = Json::array();
-    const std::vector<Compaction> made = read.compact(model_, *search_.method.plugin, budgets, search_.seed);
+    const std::vector<Compaction> made =
+        read.compact(model_, *search_.method.plugin, queries.get(), budgets, derive_seed(search_.seed, "method"));
     for (size_t i = 0; i < made.size(); ++i) {
       (i < search_.targets.size() ? uniform : found).push_back(probe.read(made[i].cache).kl);
       progress_.measured();

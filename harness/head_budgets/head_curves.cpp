@@ -15,15 +15,8 @@
 namespace kvc {
 namespace {
 
-// The piece of a cache that is one head, template included.
-struct WholeHead {
-  at::Tensor keys, values, bias;
-  WholeHead(const LayerKv& layer, int64_t head)
-      : keys(layer.head_keys(head)), values(layer.head_values(head)), bias(layer.head_bias(head)) {}
-};
-
 double squared_error(const LayerKv& full, const LayerKv& compacted, int64_t head, const at::Tensor& queries) {
-  const WholeHead a(full, head), b(compacted, head);
+  const HeadEntries a = full.head(head), b = compacted.head(head);
   HeadProblem problem;
   problem.keys = a.keys;
   problem.values = a.values;
@@ -38,20 +31,9 @@ double squared_error(const LayerKv& full, const LayerKv& compacted, int64_t head
 
 // `base` with head `head` taken from `other`.
 LayerKv with_head_of(const LayerKv& base, const LayerKv& other, int64_t head) {
-  std::vector<at::Tensor> keys, values, bias;
-  for (int64_t h = 0; h < base.n_kv_heads(); ++h) {
-    const WholeHead piece(h == head ? other : base, h);
-    keys.push_back(piece.keys);
-    values.push_back(piece.values);
-    bias.push_back(piece.bias);
-  }
-  return pack_heads(keys, values, bias);
-}
-
-HeadBudget every_head(const KvCache& cache, int64_t length) {
-  return {std::vector<std::vector<int64_t>>(static_cast<size_t>(cache.n_layers()),
-                                            std::vector<int64_t>(static_cast<size_t>(cache.n_kv_heads()), length)),
-          {}};
+  std::vector<HeadEntries> heads;
+  for (int64_t h = 0; h < base.n_kv_heads(); ++h) heads.push_back((h == head ? other : base).head(h));
+  return pack_heads(heads);
 }
 
 std::vector<double> numbers(const Json& json, size_t n, const std::string& where) {
@@ -128,23 +110,6 @@ HeadCurves HeadCurves::from_json(const Json& json, const CurveSettings& settings
   return curves;
 }
 
-ReadDocument ReadDocument::read(const Model& model, const Document& document, const QuerySource* source,
-                                std::uint64_t seed) {
-  const c10::InferenceMode inference;
-  Context context = make_context(model, document.text);
-  KvCache full = model.decoder().prefill(context.tokens);
-  ReadDocument read{std::move(context), std::move(full), nullptr};
-  if (source != nullptr)
-    read.queries = source->make({model, read.context, read.full, derive_seed(seed, "queries/" + document.id)});
-  return read;
-}
-
-std::vector<Compaction> ReadDocument::compact(const Model& model, const CompactionMethod& method,
-                                              std::vector<HeadBudget> budgets, std::uint64_t seed) const {
-  const Compactable span{context.prefix_len, context.suffix_len};
-  return method.compact({model, context, full, span, queries.get(), std::move(budgets), derive_seed(seed, "method")});
-}
-
 std::vector<ProbeText> probe_texts(const Model& model, const KvCache& full, const Document& document,
                                    const CurveSettings& settings) {
   std::vector<std::vector<int64_t>> prompts;
@@ -175,23 +140,25 @@ HeadCurves measure_head_curves(const Model& model, const Document& document, con
                                const QuerySource* source, const CurveSettings& settings, std::uint64_t seed,
                                const std::function<void(int64_t)>& passed) {
   const c10::InferenceMode inference;
-  const ReadDocument read = ReadDocument::read(model, document, source, seed);
+  const ReadDocument read = ReadDocument::read(model, document.text);
+  const auto queries = read.queries(model, source, derive_seed(seed, "queries/" + document.id));
   const AnswerProbe probe(model, read.full, probe_texts(model, read.full, document, settings));
   const auto length = static_cast<double>(read.context.article_len());
   std::vector<HeadBudget> budgets = {every_head(read.full, 0)};
   for (const double fraction : settings.fractions)
     budgets.push_back(every_head(read.full, std::max<int64_t>(1, std::llround(fraction * length))));
-  const std::vector<Compaction> made = read.compact(model, method, std::move(budgets), seed);
+  const std::vector<Compaction> made =
+      read.compact(model, method, queries.get(), std::move(budgets), derive_seed(seed, "method"));
 
   HeadCurves curves;
   curves.answer_tokens = probe.n_answer_tokens();
   const int64_t n_layers = read.full.n_layers(), n_kv_heads = read.full.n_kv_heads();
   for (int64_t layer = 0; layer < n_layers; ++layer) {
     for (int64_t head = 0; head < n_kv_heads; ++head) {
-      const at::Tensor queries = probe.queries(layer, head);
+      const at::Tensor asked = probe.queries(layer, head);
       curves.errors.emplace_back();
       for (const Compaction& one : made) {
-        curves.errors.back().push_back(squared_error(read.full.layer(layer), one.cache.layer(layer), head, queries));
+        curves.errors.back().push_back(squared_error(read.full.layer(layer), one.cache.layer(layer), head, asked));
       }
     }
   }

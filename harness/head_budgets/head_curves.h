@@ -23,8 +23,8 @@
 #include <string>
 #include <vector>
 
-#include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
+#include "harness/api/read_document.h"
 #include "harness/head_budgets/answer_probe.h"
 #include "harness/head_budgets/head_allocation.h"
 
@@ -52,18 +52,6 @@ struct HeadCurves {
   Json to_json() const;
   // Throws Error(kData) at `where` unless it has the shape that `settings` ask for and finite numbers.
   static HeadCurves from_json(const Json& json, const CurveSettings& settings, const std::string& where);
-};
-
-// A document on its full cache, with the queries a method asks for.
-struct ReadDocument {
-  Context context;
-  KvCache full;
-  std::unique_ptr<LayerQueries> queries;  // nullptr where the method takes none
-
-  // Throws what make_context() and the source throw.
-  static ReadDocument read(const Model& model, const Document& document, const QuerySource* source, std::uint64_t seed);
-  std::vector<Compaction> compact(const Model& model, const CompactionMethod& method, std::vector<HeadBudget> budgets,
-                                  std::uint64_t seed) const;
 };
 
 // Prompts of the document's first questions and the full cache's answers to them. Throws Error(kData) when the document

@@ -126,30 +126,29 @@ int64_t KvCache::allocated_bytes() const {
   return total;
 }
 
-LayerKv pack_heads(const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
-                   const std::vector<at::Tensor>& bias) {
-  if (keys.empty() || values.size() != keys.size() || (!bias.empty() && bias.size() != keys.size())) {
-    refuse(fmt::format("{} keys, {} values and {} biases are no set of heads", keys.size(), values.size(), bias.size()),
-           "pack_heads");
-  }
+LayerKv pack_heads(const std::vector<HeadEntries>& heads) {
+  if (heads.empty()) refuse("a layer must have at least one head; got none", "pack_heads");
   LayerKv layer;
   layer.head_offsets.push_back(0);
-  bool has_bias = false;
-  for (size_t h = 0; h < keys.size(); ++h) {
-    layer.head_offsets.push_back(layer.head_offsets.back() + keys[h].size(0));
-    has_bias = has_bias || (!bias.empty() && bias[h].defined());
-  }
-  layer.keys = at::cat(keys);
-  layer.values = at::cat(values);
-  if (has_bias) {
-    std::vector<at::Tensor> pieces;
-    for (size_t h = 0; h < keys.size(); ++h) {
-      pieces.push_back(bias[h].defined() ? bias[h] : at::zeros({keys[h].size(0)}, keys[h].options().dtype(at::kFloat)));
-    }
-    layer.bias = at::cat(pieces);
-  }
+  for (const HeadEntries& head : heads) layer.head_offsets.push_back(layer.head_offsets.back() + head.size());
+  HeadEntries all = join_entries(heads);
+  layer.keys = std::move(all.keys);
+  layer.values = std::move(all.values);
+  layer.bias = std::move(all.bias);
   check_layer(layer, layer, "pack_heads");
   return layer;
+}
+
+LayerKv pack_heads(const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
+                   const std::vector<at::Tensor>& bias) {
+  if (values.size() != keys.size() || (!bias.empty() && bias.size() != keys.size())) {
+    refuse(fmt::format("keys, values and biases must be as many; got {}, {} and {}", keys.size(), values.size(),
+                       bias.size()),
+           "pack_heads");
+  }
+  std::vector<HeadEntries> heads;
+  for (size_t h = 0; h < keys.size(); ++h) heads.push_back({keys[h], values[h], bias.empty() ? at::Tensor() : bias[h]});
+  return pack_heads(heads);
 }
 
 Tails::Tails(int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, int64_t batch, int64_t capacity,

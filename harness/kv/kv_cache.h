@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "harness/kv/head_entries.h"
+
 namespace kvc {
 
 // One layer, heads one after the other ("packed"). Tensors may be views that share storage; nobody writes into them.
@@ -20,6 +22,7 @@ struct LayerKv {
   int64_t n_kv_heads() const { return static_cast<int64_t>(head_offsets.size()) - 1; }
   int64_t head_len(int64_t kv_head) const { return head_offsets[kv_head + 1] - head_offsets[kv_head]; }
   int64_t n_entries() const { return head_offsets.back(); }
+  HeadEntries head(int64_t kv_head) const { return {head_keys(kv_head), head_values(kv_head), head_bias(kv_head)}; }
   // Views, (len_h, d), (len_h, d) and (len_h) or undefined.
   at::Tensor head_keys(int64_t kv_head) const;
   at::Tensor head_values(int64_t kv_head) const;
@@ -58,8 +61,9 @@ class KvCache {
   int64_t next_position_;
 };
 
-// Builds one layer from per-head pieces: keys[h] (len_h, d), values[h] (len_h, d), bias[h] (len_h) float32 or undefined
-// (zeros). The layer has no bias tensor when every piece's bias is undefined. Copies.
+// One layer of these heads, at least one; copied. The layer has no bias tensor when every head's bias is undefined.
+LayerKv pack_heads(const std::vector<HeadEntries>& heads);
+// The same from lists of equal length, one item a head; `bias` may be empty.
 LayerKv pack_heads(const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
                    const std::vector<at::Tensor>& bias);
 

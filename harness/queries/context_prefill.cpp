@@ -51,13 +51,9 @@ class ContextPrefill final : public QuerySource {
     std::vector<LayerKv> layers;
     for (int64_t i = 0; i < request.cache.n_layers(); ++i) {
       const LayerKv& layer = request.cache.layer(i);
-      std::vector<at::Tensor> keys, values, bias;
-      for (int64_t head = 0; head < layer.n_kv_heads(); ++head) {
-        keys.push_back(layer.head_keys(head).narrow(0, 0, n_entries));
-        values.push_back(layer.head_values(head).narrow(0, 0, n_entries));
-        bias.push_back(layer.bias.defined() ? layer.head_bias(head).narrow(0, 0, n_entries) : at::Tensor());
-      }
-      layers.push_back(pack_heads(keys, values, bias));
+      std::vector<HeadEntries> heads;
+      for (int64_t head = 0; head < layer.n_kv_heads(); ++head) heads.push_back(layer.head(head).slice(0, n_entries));
+      layers.push_back(pack_heads(heads));
     }
     return {std::move(layers), n_entries + request.context.first_position};
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <new>
 
+#include "harness/api/read_document.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/stopwatch.h"
 #include "harness/sweep/online_sizes.h"
@@ -86,11 +87,12 @@ class DocumentRun {
   void run_before(const Cells& cells) {
     job_.stage(fmt::format("{}: prefill", job_.document.id));
     const auto failure = failure_of([&] {
-      context_ = make_context(job_.model, job_.document.text);
+      Context context = make_context(job_.model, job_.document.text);
       const Stopwatch clock;
-      full_.emplace(job_.model.decoder().prefill(context_.tokens));
-      wait_for(*full_);
+      KvCache cache = job_.model.decoder().prefill(context.tokens);
+      wait_for(cache);
       shared_.prefill_s = clock.seconds();
+      read_.emplace(std::move(context), std::move(cache));
     });
     if (failure) return fail(cells, *failure);
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.queries; })) run_queries(group);
@@ -109,7 +111,7 @@ class DocumentRun {
       job_.stage(fmt::format("{}: queries {}", job_.document.id, cells.front()->cell.queries.value("name", "")));
       const auto failure = failure_of([&] {
         const Stopwatch clock;
-        queries = source->make({job_.model, context_, *full_, purpose_seed("queries")});
+        queries = read_->queries(job_.model, source, purpose_seed("queries"));
         shared_.queries_s = clock.seconds();
         shared_.n_queries = queries->n_queries();
       });
@@ -132,7 +134,9 @@ class DocumentRun {
     for (Cells& group : group_by(cells, [](const auto& c) { return Json{c.cell.budget, c.cell.target}; })) {
       if (const auto& target = group.front()->target) {
         HeadBudget budget;
-        const auto failure = failure_of([&] { budget = group.front()->budget->spread({*target, source_lengths()}); });
+        const auto failure = failure_of([&] {
+          budget = group.front()->budget->spread({*target, read_->source_lengths()});
+        });
         if (failure) {
           fail(group, *failure);
           continue;
@@ -144,34 +148,16 @@ class DocumentRun {
     if (targets.empty()) return;
     job_.stage(fmt::format("{}: {}", job_.document.id, cells.front()->cell.method.value("name", "")));
     std::vector<Compaction> made;
-    const auto failure = failure_of([&] { made = compact(*cells.front()->method, queries, budgets); });
+    const auto failure = failure_of(
+        [&] { made = read_->compact(job_.model, *cells.front()->method, queries, budgets, purpose_seed("method")); });
     if (failure && targets.size() > 1) return run_targets_alone(targets, queries);
     if (failure) return fail(targets.front(), *failure);
     for (size_t i = 0; i < targets.size(); ++i) ask_all(targets[i], made[i]);
   }
 
-  // Compactable entries of every head.
-  std::vector<std::vector<int64_t>> source_lengths() const {
-    return {static_cast<size_t>(full_->n_layers()),
-            std::vector<int64_t>(static_cast<size_t>(full_->n_kv_heads()), context_.article_len())};
-  }
-
   // Which of several targets failed is found by asking for each alone.
   void run_targets_alone(const std::vector<Cells>& targets, const LayerQueries* queries) {
     for (const Cells& cells : targets) run_method(cells, queries);
-  }
-
-  std::vector<Compaction> compact(const CompactionMethod& method, const LayerQueries* queries,
-                                  const std::vector<HeadBudget>& budgets) const {
-    const Compactable compactable{context_.prefix_len, context_.suffix_len};
-    std::vector<Compaction> made =
-        method.compact({job_.model, context_, *full_, compactable, queries, budgets, purpose_seed("method")});
-    if (made.size() != std::max<size_t>(1, budgets.size())) {
-      throw Error(ErrorKind::kInternal,
-                  fmt::format("the method returned {} caches for {} budgets", made.size(), budgets.size()), "",
-                  "mend the method's compact()");
-    }
-    return made;
   }
 
   void ask_all(const Cells& cells, const Compaction& compaction) {
@@ -238,8 +224,8 @@ class DocumentRun {
       if (cell.task->compacts_online()) return;
       const Stopwatch clock;
       std::optional<DocumentReferences> kept;
-      if (job_.references != nullptr) kept.emplace(*job_.references, context_.tokens);
-      asked.reference = cell.task->reference({job_.model, *full_, asked.questions, purpose_seed("ask"), nullptr,
+      if (job_.references != nullptr) kept.emplace(*job_.references, read_->context.tokens);
+      asked.reference = cell.task->reference({job_.model, read_->full, asked.questions, purpose_seed("ask"), nullptr,
                                               nullptr, nullptr, kept ? &*kept : nullptr});
       if (kept && kept->n_found() + kept->n_made() > 0)
         asked.notes["references"] = {{"kept", kept->n_found()}, {"made", kept->n_made()}};
@@ -265,23 +251,23 @@ class DocumentRun {
   }
 
   Json sizes(const KvCache& cache, const Asked& asked) const {
-    const int64_t n_heads = full_->n_layers() * full_->n_kv_heads();
-    const int64_t kept_always = n_heads * (context_.prefix_len + context_.suffix_len);
+    const int64_t n_heads = read_->full.n_layers() * read_->full.n_kv_heads();
+    const int64_t kept_always = n_heads * (read_->context.prefix_len + read_->context.suffix_len);
     // A method that builds a cache of its own may keep less than the template.
     const int64_t kept = std::max<int64_t>(0, cache.n_entries() - kept_always);
-    const auto span = static_cast<double>(n_heads * context_.article_len());
+    const auto span = static_cast<double>(n_heads * read_->context.article_len());
     const std::vector<int64_t> lengths = head_lengths(cache);
     const auto [least, most] = std::minmax_element(lengths.begin(), lengths.end());
-    return Json{{"context_tokens", context_.tokens.size()},
-                {"compactable_tokens", context_.article_len()},
+    return Json{{"context_tokens", read_->context.tokens.size()},
+                {"compactable_tokens", read_->context.article_len()},
                 {"question_tokens", asked.question_tokens},
-                {"entries_before", full_->n_entries()},
+                {"entries_before", read_->full.n_entries()},
                 {"entries_after", cache.n_entries()},
                 {"kept_fraction", static_cast<double>(kept) / span},
                 {"compaction_ratio", ratio(span, static_cast<double>(kept))},
-                {"bytes_before", full_->bytes()},
+                {"bytes_before", read_->full.bytes()},
                 {"bytes_after", cache.bytes()},
-                {"bytes_ratio", ratio(static_cast<double>(full_->bytes()), static_cast<double>(cache.bytes()))},
+                {"bytes_ratio", ratio(static_cast<double>(read_->full.bytes()), static_cast<double>(cache.bytes()))},
                 {"allocated_bytes_after", cache.allocated_bytes()},
                 {"head_len_min", *least},
                 {"head_len_mean", static_cast<double>(cache.n_entries()) / static_cast<double>(lengths.size())},
@@ -316,8 +302,7 @@ class DocumentRun {
 
   const DocumentJob& job_;
   std::uint64_t seed_;
-  Context context_;
-  std::optional<KvCache> full_;
+  std::optional<ReadDocument> read_;  // empty where nothing is compacted before it is written
   Shared shared_;
   std::map<const Task*, Asked> asked_;
 };

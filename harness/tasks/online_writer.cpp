@@ -8,6 +8,7 @@
 #include <random>
 #include <span>
 
+#include "harness/api/read_document.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/stopwatch.h"
 #include "harness/model/continuation.h"
@@ -25,14 +26,12 @@ KvCache joined(const KvCache& prefix, const Tails& tails) {
   std::vector<LayerKv> layers;
   for (int64_t i = 0; i < prefix.n_layers(); ++i) {
     const LayerKv& layer = prefix.layer(i);
-    std::vector<at::Tensor> keys, values, bias;
+    std::vector<HeadEntries> heads;
     for (int64_t head = 0; head < prefix.n_kv_heads(); ++head) {
-      keys.push_back(at::cat({layer.head_keys(head), tails.keys(i)[0][head].narrow(0, 0, n)}));
-      values.push_back(at::cat({layer.head_values(head), tails.values(i)[0][head].narrow(0, 0, n)}));
-      const at::Tensor old = layer.head_bias(head);
-      bias.push_back(old.defined() ? at::cat({old, at::zeros({n}, old.options())}) : at::Tensor());
+      const HeadEntries tail = {tails.keys(i)[0][head], tails.values(i)[0][head], {}};
+      heads.push_back(join_entries({layer.head(head), tail.slice(0, n)}));
     }
-    layers.push_back(pack_heads(keys, values, bias));
+    layers.push_back(pack_heads(heads));
   }
   return KvCache(std::move(layers), prefix.next_position() + n);
 }
@@ -184,21 +183,18 @@ class OnlineWriter {
     OnlineStep step;
     step.position = logical();
     step.entries_before = per_head(held());
-    const KvCache whole = joined(prefix_, tails_);
-    const Compactable span{settings_.protect_prompt ? prompt_len_ : 0, settings_.protected_tokens};
     Context context;
     context.tokens = read_;
-    context.prefix_len = span.prefix_len;
-    context.suffix_len = span.suffix_len;
+    context.prefix_len = settings_.protect_prompt ? prompt_len_ : 0;
+    context.suffix_len = settings_.protected_tokens;
+    const ReadDocument whole(std::move(context), joined(prefix_, tails_));
     const auto seed_of = [&](const char* purpose) {
       return derive_seed(seed_, fmt::format("compaction/{}/{}", result_.steps.size(), purpose));
     };
-    std::unique_ptr<LayerQueries> queries;
-    if (online_.queries != nullptr) queries = online_.queries->make({model_, context, whole, seed_of("queries")});
-    const HeadBudget budget = online_.budget->spread({*online_.target, source_lengths(whole, span)});
-    std::vector<Compaction> made =
-        online_.method.compact({model_, context, whole, span, queries.get(), {budget}, seed_of("method")});
-    if (made.size() != 1 || made.front().cache.next_position() != whole.next_position()) {
+    const auto queries = whole.queries(model_, online_.queries, seed_of("queries"));
+    const HeadBudget budget = online_.budget->spread({*online_.target, whole.source_lengths()});
+    std::vector<Compaction> made = whole.compact(model_, online_.method, queries.get(), {budget}, seed_of("method"));
+    if (made.front().cache.next_position() != whole.full.next_position()) {
       throw Error(ErrorKind::kInternal, "the method returned no cache of the same text", "online compaction",
                   "mend the method's compact()");
     }
@@ -213,17 +209,6 @@ class OnlineWriter {
       step.drift_s = drift_clock.seconds();
     }
     result_.steps.push_back(std::move(step));
-  }
-
-  static std::vector<std::vector<int64_t>> source_lengths(const KvCache& cache, const Compactable& span) {
-    std::vector<std::vector<int64_t>> lengths;
-    for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
-      lengths.emplace_back();
-      for (int64_t head = 0; head < cache.n_kv_heads(); ++head) {
-        lengths.back().push_back(std::max<int64_t>(0, span.source_len(cache.layer(layer).head_len(head))));
-      }
-    }
-    return lengths;
   }
 
   std::optional<double> drift() const {

@@ -17,11 +17,6 @@
 
 namespace kvc {
 
-// Entries of one KV head: keys, values (len, d), bias (len) or undefined.
-struct HeadEntries {
-  at::Tensor keys, values, bias;
-};
-
 class DifferentiableDecoder {
  public:
   // `dtype`: float32 or bfloat16 as the weights are, which are then shared, or float64 for judging (converted).

@@ -1,0 +1,56 @@
+#include "harness/api/read_document.h"
+
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "harness/core/error.h"
+
+namespace kvc {
+
+std::vector<std::vector<int64_t>> source_lengths(const KvCache& cache, const Compactable& span) {
+  std::vector<std::vector<int64_t>> lengths(static_cast<size_t>(cache.n_layers()));
+  for (size_t l = 0; l < lengths.size(); ++l) {
+    const LayerKv& layer = cache.layer(static_cast<int64_t>(l));
+    for (int64_t head = 0; head < cache.n_kv_heads(); ++head)
+      lengths[l].push_back(std::max<int64_t>(0, span.source_len(layer.head_len(head))));
+  }
+  return lengths;
+}
+
+HeadBudget every_head(const KvCache& cache, int64_t target_len) {
+  const std::vector<int64_t> heads(static_cast<size_t>(cache.n_kv_heads()), target_len);
+  return {std::vector<std::vector<int64_t>>(static_cast<size_t>(cache.n_layers()), heads), {}};
+}
+
+ReadDocument::ReadDocument(Context context_read, KvCache cache)
+    : context(std::move(context_read)), full(std::move(cache)), span{context.prefix_len, context.suffix_len} {}
+
+ReadDocument ReadDocument::read(const Model& model, const std::string& text) {
+  const c10::InferenceMode inference;
+  Context context = make_context(model, text);
+  KvCache cache = model.decoder().prefill(context.tokens);
+  return {std::move(context), std::move(cache)};
+}
+
+std::unique_ptr<LayerQueries> ReadDocument::queries(const Model& model, const QuerySource* source,
+                                                    std::uint64_t seed) const {
+  const c10::InferenceMode inference;
+  return source == nullptr ? nullptr : source->make({model, context, full, seed});
+}
+
+std::vector<Compaction> ReadDocument::compact(const Model& model, const CompactionMethod& method,
+                                              const LayerQueries* queries, std::vector<HeadBudget> budgets,
+                                              std::uint64_t seed) const {
+  const size_t expected = std::max<size_t>(1, budgets.size());
+  std::vector<Compaction> made = method.compact({model, context, full, span, queries, std::move(budgets), seed});
+  if (made.size() != expected) {
+    throw Error(ErrorKind::kInternal, fmt::format("the method must return {} caches; got {}", expected, made.size()),
+                "compaction", "this is a bug of the method; please report it");
+  }
+  return made;
+}
+
+}  // namespace kvc

@@ -1,0 +1,50 @@
+#include "harness/api/settle_budgets.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "harness/api/check_compaction.h"
+#include "harness/api/head_schedule.h"
+
+namespace kvc {
+namespace {
+
+std::vector<float> to_list(const at::Tensor& scores) {
+  const at::Tensor list = scores.cpu().contiguous();
+  return {list.const_data_ptr<float>(), list.const_data_ptr<float>() + list.numel()};
+}
+
+}  // namespace
+
+SettledBudgets settle_budgets(const CompactionRequest& request, int64_t first_layer, int64_t n_layers,
+                              const std::function<HeadProblem(int64_t layer, int64_t kv_head)>& problem_of,
+                              const std::function<at::Tensor(const HeadProblem&)>& scores_of) {
+  SettledBudgets all{request.budgets, {}};
+  const auto is_adaptive = [](const HeadBudget& budget) { return budget.adaptive.has_value(); };
+  if (std::none_of(all.budgets.begin(), all.budgets.end(), is_adaptive)) return all;
+  const auto n_kv_heads = static_cast<size_t>(request.cache.n_kv_heads());
+  std::vector<std::vector<std::vector<float>>> scores(static_cast<size_t>(n_layers));
+  for (auto& layer : scores) layer.resize(n_kv_heads);
+  all.scores.resize(static_cast<size_t>(n_layers) * n_kv_heads);
+  const auto score_head = [&](int64_t item) {
+    const auto layer = static_cast<size_t>(item) / n_kv_heads;
+    const auto head = static_cast<size_t>(item) % n_kv_heads;
+    const HeadProblem problem = problem_of(first_layer + static_cast<int64_t>(layer), static_cast<int64_t>(head));
+    at::Tensor& made = all.scores[static_cast<size_t>(item)];
+    made = scores_of(problem);
+    check_scores(made, problem);
+    scores[layer][head] = to_list(made);
+  };
+  for_each_item(n_layers * request.cache.n_kv_heads(), request.cache.layer(0).keys.is_cpu(), score_head);
+  for (HeadBudget& budget : all.budgets) {
+    if (!budget.adaptive) continue;
+    const auto begin = budget.target_len.begin() + first_layer;
+    const std::vector<std::vector<int64_t>> settled =
+        adaptive_lengths(*budget.adaptive, {begin, begin + n_layers}, scores);
+    std::copy(settled.begin(), settled.end(), begin);
+  }
+  return all;
+}
+
+}  // namespace kvc
