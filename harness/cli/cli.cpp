@@ -23,17 +23,27 @@ struct Command {
 };
 
 // In the order of the help.
+// clang-format off
 constexpr std::array kCommands = {
-    Command{"Start here", declare_new},       Command{"Start here", declare_doctor},
-    Command{"Start here", declare_list},      Command{"Sweeps", declare_run},
-    Command{"Sweeps", declare_validate},      Command{"Sweeps", declare_report},
-    Command{"Sweeps", declare_score},         Command{"Sweeps", declare_list},
-    Command{"One document", declare_compact}, Command{"One document", declare_ask},
-    Command{"One document", declare_capture}, Command{"One document", declare_fit},
-    Command{"One document", declare_budget},  Command{"Models", declare_inspect},
-    Command{"Models", declare_generate},      Command{"Models", declare_perplexity},
+    Command{"Start here", declare_new},
+    Command{"Start here", declare_doctor},
+    Command{"Start here", declare_list},
+    Command{"Sweeps", declare_run},
+    Command{"Sweeps", declare_validate},
+    Command{"Sweeps", declare_report},
+    Command{"Sweeps", declare_score},
+    Command{"One document", declare_compact},
+    Command{"One document", declare_ask},
+    Command{"One document", declare_capture},
+    Command{"One document", declare_fit},
+    Command{"One document", declare_budget},
+    Command{"Models", declare_inspect},
+    Command{"Models", declare_generate},
+    Command{"Models", declare_perplexity},
     Command{"Models", declare_tokenize},
+    Command{"Shell", declare_completion},
 };
+// clang-format on
 
 struct Declared {
   std::map<std::string, Runner> runners;  // by name of the command
