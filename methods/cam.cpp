@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "harness/api/published_queries.h"
 #include "methods/parts/key_selection.h"
 #include "methods/parts/merging.h"
 #include "methods/parts/scored_keys.h"
@@ -24,7 +25,7 @@
 namespace kvc {
 namespace {
 
-class Cam final : public PerHeadMethod {
+class Cam final : public PerHeadMethod, public PublishedQueries {
  public:
   struct Options {
     double recent_fraction = 0.5;
@@ -41,6 +42,7 @@ class Cam final : public PerHeadMethod {
   explicit Cam(const Options& options) : options_(options) {}
 
   bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     return summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kMean).scores;

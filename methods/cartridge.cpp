@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "harness/api/compaction_method.h"
+#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/stopwatch.h"
@@ -33,7 +34,7 @@ namespace {
 
 constexpr int64_t kCurvePoints = 50;
 
-class Cartridge final : public CompactionMethod {
+class Cartridge final : public CompactionMethod, public PublishedQueries {
  public:
   struct Options {
     NestedPlugin init{"truncate"};
@@ -73,6 +74,7 @@ class Cartridge final : public CompactionMethod {
   }
 
   bool needs_queries() const override { return init_->needs_queries(); }
+  std::string published_queries() const override { return kvc::published_queries(*init_); }
   bool needs_target() const override { return true; }
 
   std::vector<Compaction> compact(const CompactionRequest& request) const override {

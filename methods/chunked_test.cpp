@@ -150,11 +150,6 @@ TEST(Chunked, MistakesAreTold) {
       ThrowsMessage<Error>(HasSubstr("a chunked method within a chunked one")));
   EXPECT_THAT(
       [] {
-        chunked({{"then", "snapkv"}});
-      },
-      ThrowsMessage<Error>(HasSubstr("needs queries, and there are none")));
-  EXPECT_THAT(
-      [] {
         chunked({{"then", then("key_norm", "repeat_prefill")}});
       },
       ThrowsMessage<Error>(HasSubstr("this method takes no queries")));

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 
+#include "harness/api/published_queries.h"
 #include "methods/parts/key_selection.h"
 #include "methods/parts/merging.h"
 #include "methods/parts/scored_keys.h"
@@ -26,7 +27,7 @@ namespace {
 // Evicted entries at a time: their similarities to some thousand kept ones stay small.
 constexpr int64_t kBlock = 512;
 
-class D2o final : public PerHeadMethod {
+class D2o final : public PerHeadMethod, public PublishedQueries {
  public:
   struct Options {
     double recent_fraction = 0.25;
@@ -40,6 +41,7 @@ class D2o final : public PerHeadMethod {
   explicit D2o(const Options& options) : options_(options) {}
 
   bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     return summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kMean).scores;

@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 #include "methods/parts/scored_keys.h"
 
@@ -46,7 +47,7 @@ at::Tensor turned(const at::Tensor& x, const Turn& turn, double sign) {
   return at::cat({a * turn.cos - b * sin, b * turn.cos + a * sin}, -1);
 }
 
-class ExpectedAttention final : public ScoredKeys {
+class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
  public:
   struct Options {
     int64_t n_future = 512;
@@ -70,6 +71,7 @@ class ExpectedAttention final : public ScoredKeys {
   explicit ExpectedAttention(const Options& options) : options_(options) {}
 
   bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     const int64_t n_sink = std::min(options_.n_sink, problem.keys.size(0));

@@ -8,13 +8,14 @@
 // group of a KV head shares one score.
 #include <ATen/ATen.h>
 
+#include "harness/api/published_queries.h"
 #include "methods/parts/key_selection.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class H2o final : public PerHeadMethod {
+class H2o final : public PerHeadMethod, public PublishedQueries {
  public:
   struct Options {
     double recent_fraction = 0.5;
@@ -28,6 +29,7 @@ class H2o final : public PerHeadMethod {
   explicit H2o(const Options& options) : options_(options) {}
 
   bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     return summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kMean).scores;

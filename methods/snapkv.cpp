@@ -12,13 +12,14 @@
 // shrinks from layer to layer.
 #include <ATen/ATen.h>
 
+#include "harness/api/published_queries.h"
 #include "methods/parts/key_selection.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class SnapKv final : public ScoredKeys {
+class SnapKv final : public ScoredKeys, public PublishedQueries {
  public:
   struct Options {
     int64_t window = 64;
@@ -40,6 +41,7 @@ class SnapKv final : public ScoredKeys {
   explicit SnapKv(const Options& options) : options_(options) {}
 
   bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     const at::Tensor window = window_queries(problem, options_.window);

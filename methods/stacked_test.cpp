@@ -166,7 +166,6 @@ TEST(StackedOptions, StagesThatDoNotFitAreRefused) {
   EXPECT_THAT(problems_of("  first: snapkv\n"), HasSubstr("does not work on the text"));
   EXPECT_THAT(problems_of("  then: summarize\n"), HasSubstr("compacts no cache to a target"));
   EXPECT_THAT(problems_of("  then: full_cache\n"), HasSubstr("compacts no cache to a target"));
-  EXPECT_THAT(problems_of("  then: snapkv\n"), HasSubstr("needs queries"));
   EXPECT_THAT(problems_of("  then: {method: random_keys, queries: repeat_prefill}\n"), HasSubstr("takes no queries"));
   EXPECT_THAT(problems_of("  then: {window: 3}\n"), HasSubstr("without a name"));
   EXPECT_THAT(problems_of("  then:\n"), HasSubstr("without a name"));

@@ -11,18 +11,20 @@
 // it is where one head comes without its model.
 #include <ATen/ATen.h>
 
+#include "harness/api/published_queries.h"
 #include "methods/parts/key_selection.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class Tova final : public ScoredKeys {
+class Tova final : public ScoredKeys, public PublishedQueries {
  public:
   using Options = NoOptions;
   explicit Tova(const Options& /*options*/) {}
 
   bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     if (scored_alone(problem)) return mean_attention(window_queries(problem, 1), problem.keys, problem.bias);

@@ -1,17 +1,15 @@
 #include "harness/api/nested_method.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
+
+#include "harness/api/published_queries.h"
 
 namespace kvc {
 namespace {
 
-void complete_queries(Json& queries, bool needed, const std::string& pointer, Problems& problems) {
-  if (needed && queries.is_null()) {
-    problems.add("this method needs queries, and there are none", pointer,
-                 fmt::format("write 'queries: NAME' beside its name; known: {}",
-                             fmt::join(Registry<QuerySource>::instance().names(), ", ")));
-  } else if (needed) {
+void complete_queries(Json& queries, const CompactionMethod& method, const std::string& pointer, Problems& problems) {
+  if (method.needs_queries()) {
+    if (queries.is_null()) queries = published_queries(method);
     complete_nested<QuerySource>(queries, "queries", pointer + "/queries", problems);
   } else if (!queries.is_null()) {
     problems.add("this method takes no queries", pointer + "/queries", "delete the key");
@@ -46,7 +44,7 @@ void NestedMethod::complete(Json& value, const std::string& outer, const std::st
                  "take attention_matching, snapkv or the like");
     return;
   }
-  complete_queries(queries, plugin->needs_queries(), pointer, problems);
+  complete_queries(queries, *plugin, pointer, problems);
   if (budget == Budget::kOwn) complete_nested<BudgetRule>(rule, "budget", pointer + "/budget", problems);
   value = method;
   if (!queries.is_null()) value["queries"] = queries;

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 
+#include "harness/api/published_queries.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/output_file.h"
 #include "harness/head_budgets/budget_search.h"
 
 namespace kvc {
@@ -16,7 +19,8 @@ namespace {
 
 struct Options {
   BudgetSearch search;
-  std::string dataset, method = "am_highest_attention", queries = "repeat_prefill", report;
+  bool force = false;
+  std::string dataset, method = "am_highest_attention", queries = "", report;
 };
 
 // Ascending and in (0, 1]; what is asked of a list on the command line.
@@ -25,9 +29,24 @@ void check_fractions(std::vector<double>& list, const std::string& option) {
   list.erase(std::unique(list.begin(), list.end()), list.end());
   const bool fine = !list.empty() && list.front() > 0 && list.back() <= 1;
   if (!fine) {
-    throw Error(ErrorKind::kUsage, "a kept fraction is above 0 and at most 1", option,
+    throw Error(ErrorKind::kUsage, "a kept fraction must be above 0 and at most 1", option,
                 fmt::format("write {} 0.01,0.05", option));
   }
+}
+
+// The parts are a plain mapping, as the rule 'proportions' reads them; that kvc wrote them is told by the curves
+// beside.
+void check_budget_outputs(const Options& options) {
+  const BudgetSearch& search = options.search;
+  std::vector<std::string> inputs = {search.model.path};
+  for (const Json& plugin : {search.dataset.value, search.method.value}) {
+    for (std::string& file : files_named_in(plugin)) inputs.push_back(std::move(file));
+  }
+  const auto has_curves = [&](const std::string&) { return has_format("kvcompact.head_curves")(search.curves_file); };
+  check_outputs({{"--out", search.out, has_curves}, {"--report", options.report, has_format("kvcompact.head_budget")}},
+                inputs, options.force);
+  // A curves file is added to, never replaced; CurvesFile refuses one that it did not write.
+  if (!std::filesystem::exists(search.curves_file)) check_outputs({{"--out", search.curves_file, {}}}, inputs, false);
 }
 
 int run(Options& options) {
@@ -39,14 +58,17 @@ int run(Options& options) {
   check_fractions(fractions, "--baselines");
   search.dataset = plugin_from_text<Dataset>("dataset", options.dataset, "--dataset");
   search.method = plugin_from_text<CompactionMethod>("method", options.method, "--method");
-  if (search.method.plugin->needs_queries())
-    search.queries = plugin_from_text<QuerySource>("queries", options.queries, "--queries");
+  if (search.method.plugin->needs_queries()) {
+    const std::string queries = options.queries.empty() ? published_queries(*search.method.plugin) : options.queries;
+    search.queries = plugin_from_text<QuerySource>("queries", queries, "--queries");
+  }
   search.curves_file = search.out + ".curves.jsonl";
+  check_budget_outputs(options);
   const Json report = search_budget(search);
   if (!options.report.empty()) write_file_atomically(options.report, report.dump(1) + "\n");
   print_out(budget_report_text(report));
   if (!search.quiet) {
-    fmt::print(stderr, "parts in {}; use them as budget: {{budget: proportions, file: {}}}\n", search.out, search.out);
+    fmt::print(stderr, "shares in {}; use them as budget: {{budget: proportions, file: {}}}\n", search.out, search.out);
   }
   return 0;
 }
@@ -57,8 +79,8 @@ Runner declare_budget(CLI::App& app) {
   auto options = std::make_shared<Options>();
   BudgetSearch& search = options->search;
   search.model.dtype = "float32";  // in bfloat16 rounding moves the answers as much as one head of many does
-  CLI::App* command =
-      app.add_subcommand("budget", "find each head's part of a budget on documents, for the rule 'proportions'");
+  CLI::App* command = app.add_subcommand(
+      "budget", "find how heads should share a budget, measured on documents, for the rule 'proportions'");
   add_model_options(*command, search.model);
   command->add_option("--chat-template", search.model.chat_template,
                       "name of a built-in one; default: the model's own");
@@ -70,13 +92,14 @@ Runner declare_budget(CLI::App& app) {
   command->add_option("--check", search.check, "documents after those, on which the result is compared with uniform")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--method", options->method, "method that the parts are for, or '{method: NAME, option: value}'")
+  command->add_option("--method", options->method, "method to find the shares for, or '{method: NAME, option: value}'")
       ->capture_default_str();
-  command->add_option("--queries", options->queries, "source of its reference queries")->capture_default_str();
-  command->add_option("--targets", search.targets, "kept fractions that the parts are for, e.g. 0.01,0.05")
+  command->add_option("--queries", options->queries,
+                      "source of its reference queries; default: the one its paper uses");
+  command->add_option("--targets", search.targets, "kept fractions to find the shares for, e.g. 0.01,0.05")
       ->delimiter(',')
       ->capture_default_str();
-  command->add_option("--floor", search.floor_share, "least part of a head, in uniform parts")
+  command->add_option("--floor", search.floor_share, "smallest share of a head, relative to a uniform share")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   command->add_option("--baselines", search.curves.baselines, "kept fractions at which heads are weighed by KL")
@@ -88,10 +111,11 @@ Runner declare_budget(CLI::App& app) {
   command->add_option("--answer-tokens", search.curves.answer_tokens, "longest answer of the full cache")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  command->add_option("--seed", search.seed, "of everything random; default 0");
-  command->add_option("--out", search.out, "JSON file for the parts; OUT.curves.jsonl keeps what was measured")
+  command->add_option("--seed", search.seed, "random seed; default 0");
+  command->add_option("--out", search.out, "JSON file for the shares; OUT.curves.jsonl keeps the measurements")
       ->required();
   command->add_option("--report", options->report, "JSON file for curves, weights and the check");
+  add_force(*command, options->force);
   command->add_flag("--quiet", search.quiet, "no progress on stderr");
   return [options] { return run(*options); };
 }

@@ -60,7 +60,7 @@ TEST_F(BudgetCommand, ErrorsNameTheOption) {
   expect({"--dataset", "{dataset: needle, tokens: x}"}, "which is no integer");
   expect({"--dataset", "needle", "--method", "am"}, "unknown method 'am'");
   expect({"--dataset", "needle", "--queries", "none"}, "unknown queries 'none'");
-  expect({"--dataset", "needle", "--targets", "0.1,1.5"}, "a kept fraction is above 0 and at most 1");
+  expect({"--dataset", "needle", "--targets", "0.1,1.5"}, "a kept fraction must be above 0 and at most 1");
   expect({"--dataset", "needle", "--targets", "0"}, "--targets");
   expect({"--dataset", "needle", "--baselines", "-1"}, "--baselines");
   expect({"--dataset", "needle", "--floor", "2"}, "--floor");

@@ -14,12 +14,14 @@
 #include "harness/api/cache_file.h"
 #include "harness/api/compaction_method.h"
 #include "harness/api/plugin_entry.h"
+#include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/cli/writing.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/output_file.h"
 #include "harness/core/progress.h"
 #include "harness/core/stopwatch.h"
 #include "harness/core/text_file.h"
@@ -32,14 +34,23 @@ struct Options {
   ModelConfig model;
   std::string document, cache, out;
   std::string layers;
-  std::string method, target, queries = "repeat_prefill", budget = "uniform";
+  std::string method, target, queries, budget = "uniform";
   int64_t protect = 0;
   std::vector<std::string> questions;
   DecodeSettings decode;
   std::uint64_t seed = 0;
+  bool force = false;
   bool json = false;
   bool quiet = false;
 };
+
+void check_out(const Options& options, const std::string& format, const std::vector<Json>& plugins) {
+  std::vector<std::string> inputs = {options.model.path, options.document, options.cache};
+  for (const Json& plugin : plugins) {
+    for (std::string& file : files_named_in(plugin)) inputs.push_back(std::move(file));
+  }
+  check_outputs({{"--out", options.out, has_format(format)}}, inputs, options.force);
+}
 
 class Notes {
  public:
@@ -123,6 +134,7 @@ std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers) {
 
 int capture(const Options& options) {
   const auto source = plugin_from_text<QuerySource>("queries", options.queries, "--queries");
+  check_out(options, "kvcompact.heads", {source.value});
   const Model model = Model::load(options.model);
   const std::vector<int64_t> layers = parse_layers(options.layers, model.spec().n_layers);
   const SavedCache saved = open_source(model, options);
@@ -162,19 +174,23 @@ class CompactCommand {
         budget_(plugin_from_text<BudgetRule>("budget", options.budget, "--budget")) {
     if (method_.plugin->needs_target() && options.target.empty()) {
       throw Error(ErrorKind::kUsage, fmt::format("method '{}' needs a target", name()), "--target",
-                  "write --target 0.05, or --target '512 entries'");
+                  "write --target 5%, or --target 512 for a number of entries");
     }
     if (!method_.plugin->needs_target() && !options.target.empty()) {
       throw Error(ErrorKind::kUsage, fmt::format("method '{}' takes no target", name()), "--target", "leave it out");
     }
-    if (method_.plugin->needs_queries())
-      source_ = plugin_from_text<QuerySource>("queries", options.queries, "--queries");
+    if (method_.plugin->needs_queries()) {
+      const std::string queries = options.queries.empty() ? published_queries(*method_.plugin) : options.queries;
+      source_ = plugin_from_text<QuerySource>("queries", queries, "--queries");
+    } else if (!options.queries.empty()) {
+      throw Error(ErrorKind::kUsage, fmt::format("method '{}' takes no queries", name()), "--queries", "leave it out");
+    }
     if (!options.target.empty()) {
       Problems problems;
-      Json value = Json::parse(options.target, nullptr, /*allow_exceptions=*/false);
-      target_ = TargetSize::from_json(value.is_number() ? value : Json(options.target), "--target", problems);
+      target_ = TargetSize::from_json(options.target, "--target", problems);
       problems.throw_if_any();
     }
+    check_out(options, "kvcompact.cache", {method_.value, budget_.value, source_ ? source_->value : Json()});
   }
 
   int run() {
@@ -231,7 +247,7 @@ class CompactCommand {
         source_len.back().push_back(span.source_len(saved.cache.layer(layer).head_len(head)));
         if (source_len.back().back() >= 1) continue;
         throw Error(ErrorKind::kData,
-                    fmt::format("layer {}, head {} has no entry left to compact beside {} protected ones", layer, head,
+                    fmt::format("layer {}, head {} has no entry left to compact after {} protected ones", layer, head,
                                 options_.protect),
                     "--protect", "protect fewer");
       }
@@ -298,13 +314,8 @@ void add_source(CLI::App& command, Options& options) {
   auto* document = command.add_option("--document", options.document, "text file to read; - for standard input");
   command.add_option("--cache", options.cache, "cache that kvc compact wrote, in place of a document")
       ->excludes(document);
-  command.add_option("--seed", options.seed, "of everything random; default 0");
+  command.add_option("--seed", options.seed, "random seed; default 0");
   command.add_flag("--quiet", options.quiet, "no progress on stderr");
-}
-
-void add_queries(CLI::App& command, Options& options) {
-  command.add_option("--queries", options.queries, "source of reference queries, or '{queries: NAME, option: value}'")
-      ->capture_default_str();
 }
 
 }  // namespace
@@ -313,11 +324,14 @@ Runner declare_capture(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("capture", "write keys, values and reference queries of a document's heads, for kvc fit");
+  options->queries = "repeat_prefill";
   add_source(*command, *options);
-  add_queries(*command, *options);
+  command->add_option("--queries", options->queries, "source of reference queries, or '{queries: NAME, option: value}'")
+      ->capture_default_str();
   command->add_option("--layers", options->layers, "2,14 or 0-3 or all")->required();
   command->add_option("--out", options->out, "safetensors file: L2H0.K (T,d), .V (T,d), .Q (n,d) for each head")
       ->required();
+  add_force(*command, options->force);
   return [options] { return capture(*options); };
 }
 
@@ -326,14 +340,18 @@ Runner declare_compact(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("compact", "compact a document's cache, or a compact one once more, and keep it for kvc ask");
   add_source(*command, *options);
-  add_queries(*command, *options);
+  command->add_option("--queries", options->queries,
+                      "source of reference queries, or '{queries: NAME, option: value}'; default: the one the method's "
+                      "paper uses");
   command->add_option("--method", options->method, "snapkv, or '{method: attention_matching, bias: none}'")->required();
-  command->add_option("--target", options->target, "kept fraction (0.05) or '512 entries', of the compactable span");
+  command->add_option("--target", options->target,
+                      "what to keep of the document: a fraction (0.05 or 5%) or a number of entries (512)");
   command->add_option("--budget", options->budget, "how heads share the target: a rule of kvc list budgets")
       ->capture_default_str();
-  command->add_option("--protect", options->protect, "last entries of the span that are kept as they are")
+  command->add_option("--protect", options->protect, "keep this many of the last entries unchanged")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--out", options->out, "safetensors file for the cache")->required();
+  add_force(*command, options->force);
   command->add_flag("--json", options->json, "sizes and seconds as JSON on stdout");
   return [options] { return CompactCommand(*options).run(); };
 }
@@ -343,7 +361,9 @@ Runner declare_ask(CLI::App& app) {
   options->decode.max_new_tokens = 256;
   CLI::App* command = app.add_subcommand("ask", "ask questions of a cache that kvc compact wrote, or of a document");
   add_source(*command, *options);
-  command->add_option("--question", options->questions, "may be given several times; all are answered together")
+  command
+      ->add_option("--question", options->questions,
+                   "question to ask; repeat it for several, which are answered together")
       ->required()
       ->allow_extra_args(false);
   add_decode_options(*command, options->decode);

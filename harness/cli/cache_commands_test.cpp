@@ -76,9 +76,14 @@ TEST_F(CacheCommands, CapturedHeadsAreFitted) {
 
   const std::string out = path("compact.safetensors"), report = path("report.json");
   const Outcome fitted = kvc({"fit", "--in", heads, "--method", "attention_matching", "--target", "20", "--out", out,
-                              "--report", report, "--held-out", "0.25", "--group-size", "3"});
+                              "--report", report, "--held-out", "0.25"});
   ASSERT_EQ(fitted.code, 0) << fitted.err;
   EXPECT_THAT(fitted.out, AllOf(HasSubstr("L3H2"), HasSubstr("held out")));
+  EXPECT_EQ(dump.metadata.at("group_size"), "3");
+  EXPECT_THAT(
+      kvc({"fit", "--in", heads, "--method", "snapkv", "--target", "20", "--out", path("other"), "--group-size", "2"})
+          .err,
+      HasSubstr("the group size must be 3, as the file says; got 2"));
   const TensorFile compact = read_tensor_file(out);
   EXPECT_EQ(compact.tensors.at("L7H1.indices").scalar_type(), at::kLong);
   EXPECT_EQ(compact.tensors.at("L7H1.indices").size(0), 20);
@@ -100,7 +105,8 @@ TEST_F(CacheCommands, AUsersOwnTensors) {
                   {"Q", at::randn({40, 8}, at::kBFloat16)},
                   {"bias", at::zeros({30})}};
   write_tensor_file(in, file);
-  const std::vector<std::string> fit = {"fit", "--in", in, "--out", out, "--method", "attention_matching", "--target"};
+  const std::vector<std::string> fit = {
+      "fit", "--in", in, "--out", out, "--force", "--method", "attention_matching", "--target"};
   const auto with = [&](std::vector<std::string> more) {
     std::vector<std::string> all = fit;
     all.insert(all.end(), more.begin(), more.end());
@@ -112,7 +118,7 @@ TEST_F(CacheCommands, AUsersOwnTensors) {
 
   EXPECT_EQ(with({"0"}).code, 2);
   EXPECT_EQ(with({"31"}).code, 3);
-  EXPECT_THAT(with({"5", "--group-size", "3"}).err, HasSubstr("40 queries are not those of 3 query heads"));
+  EXPECT_THAT(with({"5", "--group-size", "3"}).err, HasSubstr("40 queries cannot be split over 3 query heads"));
   EXPECT_THAT(kvc({"fit", "--in", in, "--out", out, "--method", "no_context", "--target", "3"}).err,
               HasSubstr("works on a whole model"));
   const auto broken = [&](const std::string& name, const at::Tensor& tensor, const std::string& fact) {
@@ -132,8 +138,49 @@ TEST_F(CacheCommands, AUsersOwnTensors) {
   broken("Q", at::randn({40, 7}, at::kBFloat16), "'Q' is (40, 7)");
   broken("Q", at::randn({40, 8}), "store all with the same d and dtype");
   broken("K", at::ones({30}, at::kBFloat16), "'K' has 1 dimensions");
-  broken("bias", at::zeros({29}), "'bias' is no list of 30 numbers");
-  broken("V", at::full({30, 8}, std::nanf(""), at::kBFloat16), "'V' holds numbers that are not finite");
+  broken("bias", at::zeros({29}), "'bias' must be a list of 30 numbers");
+  broken("V", at::full({30, 8}, std::nanf(""), at::kBFloat16), "'V' has values that are not finite");
+}
+
+// Before any work: each of these ends at once, without loading the model.
+TEST_F(CacheCommands, NoCommandReplacesItsInputsOrForeignFiles) {
+  const std::string text = document(), before = read_text_file(text), gguf = write("weights.gguf", "GGUF");
+  const std::string heads = path("heads.safetensors");
+  TensorFile file;
+  file.metadata = {{"format", "kvcompact.heads.v1"}};
+  file.tensors = {{"K", at::ones({4, 8})}, {"V", at::ones({4, 8})}, {"Q", at::ones({4, 8})}};
+  write_tensor_file(heads, file);
+  std::filesystem::create_symlink(text, path("link"));
+  const std::vector<std::string> compact = {"compact",  "--model", kModel,     "--document", text,
+                                            "--method", "snapkv",  "--target", "0.5"};
+  const std::vector<std::string> capture = {"capture", "--model", kModel, "--document", text, "--layers", "0"};
+  const std::vector<std::string> fit = {"fit", "--in", heads, "--method", "snapkv", "--target", "2"};
+  const std::vector<std::string> budget = {"budget", "--model", kModel, "--dataset", "needle"};
+  const auto refused = [&](std::vector<std::string> command, const std::vector<std::string>& more, const char* fact) {
+    command.insert(command.end(), more.begin(), more.end());
+    const Outcome outcome = kvc(command);
+    EXPECT_NE(outcome.code, 0) << command.front();
+    EXPECT_THAT(outcome.err, HasSubstr(fact)) << command.front();
+  };
+  for (const auto& command : {compact, capture}) {
+    for (const std::string& out : {text, path("link"), path("./document.txt")})
+      refused(command, {"--out", out, "--force"}, "the same file as the input");
+    refused(command, {"--out", kModel, "--force"}, "the same file as the input");
+  }
+  refused(fit, {"--out", heads, "--force"}, "the same file as the input");
+  refused(fit, {"--out", path("new"), "--report", heads, "--force"}, "the same file as the input");
+  refused(fit, {"--out", path("new"), "--report", path("new")}, "the same file as --out");
+  refused(budget, {"--out", kModel, "--force"}, "the same file as the input");
+  refused(budget, {"--out", path("parts"), "--report", text}, "did not write it");
+  for (const auto& command : {compact, capture, fit, budget}) {
+    refused(command, {"--out", gguf, "--force"}, "did not write it");
+    refused(command, {"--out", path("document.txt/below")}, "cannot write the output file");
+    refused(command, {"--out", path("")}, "is a folder");
+  }
+  refused(capture, {"--out", heads}, "replace it with --force");
+  EXPECT_EQ(read_text_file(text), before);
+  EXPECT_EQ(read_text_file(gguf), "GGUF");
+  EXPECT_FALSE(std::filesystem::exists(path("new")));
 }
 
 TEST_F(CacheCommands, MistakesAreToldWithTheWayOut) {
@@ -145,7 +192,7 @@ TEST_F(CacheCommands, MistakesAreToldWithTheWayOut) {
       AllOf(HasSubstr("unknown option 'windw'"), HasSubstr("--method")));
   EXPECT_THAT(compact({"--document", text, "--method", "snapkv", "--out", out}).err, HasSubstr("needs a target"));
   EXPECT_THAT(compact({"--document", text, "--method", "snapkv", "--target", "1.5", "--out", out}).err,
-              HasSubstr("out of range"));
+              HasSubstr("target must be above 0 and at most 1 as a fraction; got \"1.5\""));
   EXPECT_THAT(compact({"--method", "snapkv", "--target", "0.5", "--out", out}).err,
               HasSubstr("one of --document and --cache is needed"));
   EXPECT_EQ(compact({"--document", path("absent.txt"), "--method", "snapkv", "--target", "0.5", "--out", out}).code, 3);

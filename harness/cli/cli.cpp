@@ -4,14 +4,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <map>
 #include <string>
-#include <vector>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/parse_errors.h"
 #include "harness/core/build_info.h"
 #include "harness/core/error.h"
 
@@ -24,15 +23,27 @@ struct Command {
 };
 
 // In the order of the help.
+// clang-format off
 constexpr std::array kCommands = {
-    Command{"Sweeps", declare_run},        Command{"Sweeps", declare_validate},
-    Command{"Sweeps", declare_report},     Command{"Sweeps", declare_score},
-    Command{"Sweeps", declare_list},       Command{"One document", declare_compact},
-    Command{"One document", declare_ask},  Command{"One document", declare_capture},
-    Command{"One document", declare_fit},  Command{"One document", declare_budget},
-    Command{"Models", declare_inspect},    Command{"Models", declare_generate},
-    Command{"Models", declare_perplexity}, Command{"Models", declare_tokenize},
+    Command{"Start here", declare_new},
+    Command{"Start here", declare_doctor},
+    Command{"Start here", declare_list},
+    Command{"Sweeps", declare_run},
+    Command{"Sweeps", declare_validate},
+    Command{"Sweeps", declare_report},
+    Command{"Sweeps", declare_score},
+    Command{"One document", declare_compact},
+    Command{"One document", declare_ask},
+    Command{"One document", declare_capture},
+    Command{"One document", declare_fit},
+    Command{"One document", declare_budget},
+    Command{"Models", declare_inspect},
+    Command{"Models", declare_generate},
+    Command{"Models", declare_perplexity},
+    Command{"Models", declare_tokenize},
+    Command{"Shell", declare_completion},
 };
+// clang-format on
 
 struct Declared {
   std::map<std::string, Runner> runners;  // by name of the command
@@ -69,14 +80,13 @@ int dispatch(const CLI::App& app, const Declared& declared) {
   return declared.runners.at(app.get_subcommands().front()->get_name())();
 }
 
-// CLI11 calls a misspelt command a missing one.
-void check_command(const CLI::App& app, int argc, const char* const* argv) {
-  if (argc < 2 || argv[1][0] == '-') return;
-  std::vector<std::string> known;
-  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
-  if (std::find(known.begin(), known.end(), argv[1]) != known.end()) return;
-  throw Error(ErrorKind::kUsage, fmt::format("unknown command '{}'", argv[1]), "", suggest_name(argv[1], known));
-}
+constexpr const char* kFirstSteps =
+    "kvc measures how much of a model's KV cache can be thrown away. What to do next:\n"
+    "  kvc doctor                                         check model, data, disk and GPU\n"
+    "  kvc new sweep.yaml --model MODEL --data DATA       write a sweep file to start from\n"
+    "  kvc run sweep.yaml                                 measure it and print the table\n"
+    "  kvc list methods                                   see what can be compared\n"
+    "  kvc --help                                         all commands\n";
 
 }  // namespace
 
@@ -85,12 +95,16 @@ int run_cli(int argc, const char* const* argv) {
   Declared declared;
   declare(app, declared);
   try {
-    check_command(app, argc, argv);
+    if (argc < 2) {
+      fmt::print(stderr, "{}", kFirstSteps);
+      return exit_code(ErrorKind::kUsage);
+    }
+    check_names(app, argc, argv);
     app.parse(argc, argv);
     return dispatch(app, declared);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    fmt::print(stderr, "error: {}\n  mend:  kvc --help, or kvc COMMAND --help\n", e.what());
+    fmt::print(stderr, "error: {}\n", parse_error(app, e).what());
     return exit_code(ErrorKind::kUsage);
   } catch (const Error& e) {
     fmt::print(stderr, "error: {}\n", e.what());

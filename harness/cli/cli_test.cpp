@@ -134,7 +134,26 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
   EXPECT_EQ(kvc({"score", results, "--output", results + "/scores.jsonl"}).code, 2);
   EXPECT_EQ(kvc({"score", results, "--output", path("scores.jsonl")}).out, "");
   EXPECT_EQ(read_text_file(path("scores.jsonl")), scores.out);
+  EXPECT_THAT(kvc({"score", results, "--output", path("scores.jsonl")}).err, HasSubstr("replace it with --force"));
+  EXPECT_EQ(kvc({"score", results, "--output", path("scores.jsonl"), "--force"}).code, 0);
+  EXPECT_THAT(kvc({"score", results, "--output", config, "--force"}).err, HasSubstr("did not write it"));
   EXPECT_THAT(kvc({"run", config, "--results", results, "--dry-run"}).out, HasSubstr("1 done"));
+
+  // A folder that cannot be written to still shows its table.
+  const std::string json = results + "/report.json";
+  std::filesystem::rename(results + "/report.md", results + "/report.away");
+  std::filesystem::create_directories(results + "/report.md/in_the_way");
+  const Outcome read_only = kvc({"report", results});
+  EXPECT_EQ(read_only.code, 0);
+  EXPECT_EQ(read_only.out, second.out);
+  EXPECT_THAT(read_only.err, HasSubstr("warning: the report's files were not written"));
+  std::filesystem::remove_all(results + "/report.md");
+  // Nor is a report replaced that kvc did not write.
+  std::ofstream(json) << "{\"mine\": 1}";
+  EXPECT_EQ(kvc({"report", results}).code, 2);
+  EXPECT_EQ(kvc({"run", config, "--results", results}).code, 2);
+  EXPECT_EQ(read_text_file(json), "{\"mine\": 1}");
+  std::filesystem::remove(json);
 
   for (const auto& entry : std::filesystem::directory_iterator(results)) {
     if (entry.path().extension() != ".jsonl") continue;

@@ -9,11 +9,14 @@ namespace kvc {
 
 using Runner = std::function<int()>;
 
+Runner declare_new(CLI::App& app);
+Runner declare_doctor(CLI::App& app);
+Runner declare_list(CLI::App& app);
+
 Runner declare_run(CLI::App& app);
 Runner declare_validate(CLI::App& app);
 Runner declare_report(CLI::App& app);
 Runner declare_score(CLI::App& app);
-Runner declare_list(CLI::App& app);
 
 Runner declare_compact(CLI::App& app);
 Runner declare_ask(CLI::App& app);
@@ -25,5 +28,6 @@ Runner declare_inspect(CLI::App& app);
 Runner declare_generate(CLI::App& app);
 Runner declare_perplexity(CLI::App& app);
 Runner declare_tokenize(CLI::App& app);
+Runner declare_completion(CLI::App& app);
 
 }  // namespace kvc

@@ -19,6 +19,7 @@
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/output_file.h"
 #include "harness/core/progress.h"
 #include "harness/core/stopwatch.h"
 #include "harness/model/formats/tensor_file.h"
@@ -28,9 +29,10 @@ namespace {
 
 struct Options {
   std::string in, out, method, target, report;
-  int64_t group_size = 1;
+  std::optional<int64_t> group_size;  // nullopt: as the file says, or 1
   double held_out = 0;
   std::uint64_t seed = 0;
+  bool force = false;
   bool quiet = false;
 };
 
@@ -47,6 +49,22 @@ struct Head {
 class Dump {
  public:
   explicit Dump(const std::string& path) : path_(path), file_(read_tensor_file(path)) {}
+
+  // Query heads pooled in each Q: what kvc capture wrote, unless the user says it; 1 without either.
+  int64_t group_size(const std::optional<int64_t>& wanted) const {
+    const auto stored = file_.metadata.find("group_size");
+    if (stored == file_.metadata.end()) return wanted.value_or(1);
+    int64_t value = 0;
+    const std::string& text = stored->second;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || value < 1)
+      refuse(fmt::format("the file's group_size must be a number above 0; got '{}'", text), path_, "capture it again");
+    if (wanted && *wanted != value) {
+      throw Error(ErrorKind::kUsage, fmt::format("the group size must be {}, as the file says; got {}", value, *wanted),
+                  "--group-size", "leave it out");
+    }
+    return value;
+  }
 
   std::vector<Head> heads() const {
     std::vector<Head> list;
@@ -71,7 +89,7 @@ class Dump {
     }
     if (const auto bias = file_.tensors.find(prefix + "bias"); bias != file_.tensors.end()) {
       if (bias->second.dim() != 1 || bias->second.size(0) != head.keys.size(0) || !bias->second.is_floating_point()) {
-        refuse(fmt::format("'{}bias' is no list of {} numbers", prefix, head.keys.size(0)), path_,
+        refuse(fmt::format("'{}bias' must be a list of {} numbers", prefix, head.keys.size(0)), path_,
                "store one bias for each key, or none");
       }
       head.bias = bias->second.to(at::kFloat);
@@ -94,7 +112,7 @@ class Dump {
       refuse(fmt::format("'{}' has {} dimensions", name, tensor.dim()), path_, "store a matrix: (T,d) or (n,d)");
     }
     if (tensor.scalar_type() != at::kFloat && tensor.scalar_type() != at::kBFloat16) {
-      refuse(fmt::format("'{}' is of {}", name, at::toString(tensor.scalar_type())), path_,
+      refuse(fmt::format("'{}' has dtype {}", name, at::toString(tensor.scalar_type())), path_,
              "store float32 or bfloat16");
     }
     finite(name, tensor);
@@ -102,7 +120,7 @@ class Dump {
   }
   void finite(const std::string& name, const at::Tensor& tensor) const {
     if (tensor.isfinite().all().item<bool>()) return;
-    refuse(fmt::format("'{}' holds numbers that are not finite", name), path_, "leave those entries out");
+    refuse(fmt::format("'{}' has values that are not finite", name), path_, "leave those entries out");
   }
   void same_width(const std::string& name, const at::Tensor& tensor, const at::Tensor& keys) const {
     if (tensor.size(1) == keys.size(1) && tensor.scalar_type() == keys.scalar_type()) return;
@@ -116,18 +134,9 @@ class Dump {
   TensorFile file_;
 };
 
-// "204" or "204 entries", or "0.05" for a fraction of T.
 int64_t target_length(const std::string& text, int64_t source_len) {
-  int64_t entries = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), entries);
-  Json value =
-      error == std::errc{} && end == text.data() + text.size() ? Json(fmt::format("{} entries", entries)) : Json();
-  if (value.is_null()) {
-    value = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!value.is_number_float()) value = text;
-  }
   Problems problems;
-  const TargetSize target = TargetSize::from_json(value, "--target", problems);
+  const TargetSize target = TargetSize::from_json(text, "--target", problems);
   problems.throw_if_any();
   return uniform_budget(target, {{source_len}}).at(0, 0);
 }
@@ -160,13 +169,21 @@ class FitCommand {
                   "--method", "take a method that compacts each head, or use kvc compact");
     }
     if (options.held_out < 0 || options.held_out >= 1) {
-      throw Error(ErrorKind::kUsage, fmt::format("a held-out part of {}", options.held_out), "--held-out",
-                  "a fraction from 0, below 1");
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("the held-out fraction must be at least 0 and below 1; got {}", options.held_out),
+                  "--held-out", "write for example --held-out 0.2");
     }
   }
 
   int run() {
-    const std::vector<Head> heads = Dump(options_.in).heads();
+    std::vector<std::string> inputs = files_named_in(chosen_.value);
+    inputs.push_back(options_.in);
+    check_outputs({{"--out", options_.out, has_format("kvcompact.fit")},
+                   {"--report", options_.report, has_format("kvcompact.fit_report")}},
+                  inputs, options_.force);
+    const Dump dump(options_.in);
+    const std::vector<Head> heads = dump.heads();
+    group_size_ = dump.group_size(options_.group_size);
     Progress progress(options_.quiet || heads.size() < 2);
     progress.expect(static_cast<int64_t>(heads.size()));
     progress.begin();
@@ -209,9 +226,7 @@ class FitCommand {
       std::tie(problem.queries, held_out) = split(head.queries, options_.held_out, options_.seed);
     }
     check_groups(head);
-    problem.window_queries = [&, g = options_.group_size](int64_t n_tokens) {
-      return window(head.queries, g, n_tokens);
-    };
+    problem.window_queries = [&, g = group_size_](int64_t n_tokens) { return window(head.queries, g, n_tokens); };
     const int64_t target_len = target_length(options_.target, head.keys.size(0));
     const Stopwatch clock;
     const HeadFit fit = method_->fit(problem, {target_len}).front();
@@ -233,11 +248,12 @@ class FitCommand {
   }
 
   void check_groups(const Head& head) const {
-    if (head.queries.size(0) % options_.group_size == 0) return;
-    throw Error(ErrorKind::kUsage,
-                fmt::format("{} queries are not those of {} query heads", head.queries.size(0), options_.group_size),
-                "--group-size",
-                "give the number of query heads that share this KV head; their queries stand head by head");
+    if (head.queries.size(0) % group_size_ == 0) return;
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("{} queries cannot be split over {} query heads", head.queries.size(0), group_size_),
+        "--group-size",
+        "give the number of query heads that share this KV head; Q lists their queries one head after the other");
   }
 
   // The last n_tokens queries of every query head, head by head.
@@ -267,6 +283,7 @@ class FitCommand {
   const Options& options_;
   Resolved<CompactionMethod> chosen_;
   const PerHeadMethod* method_ = nullptr;
+  int64_t group_size_ = 1;
 };
 
 }  // namespace
@@ -277,18 +294,23 @@ Runner declare_fit(CLI::App& app) {
   command
       ->add_option("--in", options->in,
                    "safetensors file with K (T,d), V (T,d), Q (n,d), optional bias (T) and Q_held_out (m,d); several "
-                   "heads stand behind prefixes: L2H0.K")
+                   "heads have prefixes: L2H0.K")
       ->required();
   command->add_option("--method", options->method, "am_omp, or '{method: attention_matching, bias: none}'")->required();
-  command->add_option("--target", options->target, "entries to keep (204), or a fraction (0.05)")->required();
+  command->add_option("--target", options->target, "what to keep: a fraction (0.05 or 5%) or a number of entries (204)")
+      ->required();
   command->add_option("--out", options->out, "safetensors file for indices, keys, bias and values")->required();
   command->add_option("--report", options->report, "JSON file for the errors of attention mass and output");
   command->add_option(
       "--held-out", options->held_out,
-      "fraction of the queries that is not fitted, only judged; default: none, or the file's Q_held_out");
-  command->add_option("--group-size", options->group_size, "query heads pooled in Q, head by head; default 1")
+      "fraction of the queries kept out of the fit, to judge it; default: none, or the file's Q_held_out");
+  command
+      ->add_option("--group-size", options->group_size,
+                   "query heads that share a KV head, their queries one head after the other in Q; default: as the "
+                   "file says (kvc capture writes it), else 1")
       ->check(CLI::PositiveNumber);
-  command->add_option("--seed", options->seed, "of methods and draws that are random; default 0");
+  command->add_option("--seed", options->seed, "random seed; default 0");
+  add_force(*command, options->force);
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
   return [options] { return FitCommand(*options).run(); };
 }

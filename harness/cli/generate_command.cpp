@@ -58,8 +58,8 @@ std::vector<int64_t> prompt_tokens(const Model& model, const Options& options, c
     tokens.insert(tokens.begin(), *bos);
   }
   if (tokens.empty()) {
-    throw Error(ErrorKind::kUsage, "the prompt has no token, and this model's texts begin with none", "kvc generate",
-                "give a prompt of one word or more");
+    throw Error(ErrorKind::kUsage, "the prompt has no tokens, and this model puts no BOS token in front",
+                "kvc generate", "give a prompt of at least one word");
   }
   const auto n_tokens = static_cast<int64_t>(tokens.size());
   if (n_tokens > model.spec().max_positions) {
@@ -108,8 +108,8 @@ DecodeSettings decode_settings(const Model& model, const Options& options) {
   const SamplingDefaults& proposed = model.sampling_defaults();
   if (!proposed.do_sample.value_or(true) ||
       !(proposed.temperature || proposed.top_k || proposed.top_p || proposed.min_p)) {
-    throw Error(ErrorKind::kUsage, "the model's makers propose no sampling (generation_config.json)",
-                "kvc generate --sample", "leave --sample out and give --temperature, --top-k, --top-p or --min-p");
+    throw Error(ErrorKind::kUsage, "generation_config.json recommends no sampling", "kvc generate --sample",
+                "leave --sample out and give --temperature, --top-k, --top-p or --min-p");
   }
   if (!options.given.contains("--temperature")) decode.temperature = proposed.temperature.value_or(1.0);
   if (!options.given.contains("--top-k")) decode.top_k = proposed.top_k.value_or(0);
@@ -122,7 +122,8 @@ DecodeSettings decode_settings(const Model& model, const Options& options) {
 void tell_what_is_left_out(const Model& model) {
   const double penalty = model.sampling_defaults().repetition_penalty.value_or(1.0);
   if (penalty == 1.0) return;
-  fmt::print(stderr, "note: generation_config.json proposes repetition_penalty {}; it is not applied\n", penalty);
+  fmt::print(stderr, "note: generation_config.json recommends repetition_penalty {}; it is reported but ignored\n",
+             penalty);
 }
 
 int run(Options options) {
@@ -160,7 +161,8 @@ int run(Options options) {
 Runner declare_generate(CLI::App& app) {
   auto options = std::make_shared<Options>();
   options->decode.max_new_tokens = 256;
-  CLI::App* command = app.add_subcommand("generate", "continue a text or answer as a chat, words shown as they come");
+  CLI::App* command =
+      app.add_subcommand("generate", "continue a text, or answer as a chat, with the words shown as they are written");
   add_model_options(*command, options->model);
   command->add_option("--chat-template", options->model.chat_template,
                       "name of a built-in one; default: the model's own");
@@ -172,13 +174,15 @@ Runner declare_generate(CLI::App& app) {
   command->add_option("--thinking", options->model.thinking, "on or off, where the chat template has the switch")
       ->check(CLI::IsMember({"on", "off"}))
       ->needs(chat);
-  command->add_flag("--special", options->special, "in the prompt the spelling of a special token is that token")
+  command->add_flag("--special", options->special, "special tokens spelled in the prompt are read as such")
       ->excludes(chat);
   command->add_flag("--no-bos", options->no_bos, "put no BOS token in front of a plain prompt")->excludes(chat);
   add_decode_options(*command, options->decode);
   command->add_flag("--sample", options->sample,
-                    "sample as the model's makers propose (generation_config.json); options given here win");
-  command->add_option("--seed", options->seed, "of the sampling")->check(CLI::NonNegativeNumber)->capture_default_str();
+                    "sample as generation_config.json recommends; options given here override it");
+  command->add_option("--seed", options->seed, "random seed of the sampling")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_flag("--json", options->json, "prompt, ids, text and settings as JSON, nothing streamed");
   command->add_flag("--quiet", options->quiet, "nothing on stderr");
   command->callback([command, options] {

@@ -57,7 +57,7 @@ Facts look_at(const std::string& path) {
     if (facts.tokenizer->vocab_size() > facts.model.spec.vocab_size) {
       // Folders often have padding tokens that the weights know nothing of.
       std::vector<std::string>& list = facts.model.format == "gguf" ? facts.problems : facts.model.oddities;
-      list.push_back(fmt::format("the tokenizer knows {} tokens, the embedding {}", facts.tokenizer->vocab_size(),
+      list.push_back(fmt::format("the tokenizer has {} tokens, but the embedding {}", facts.tokenizer->vocab_size(),
                                  facts.model.spec.vocab_size));
     }
   } catch (const Error& error) {
@@ -158,8 +158,8 @@ std::string tokenizer_lines(const Tokenizer& tokenizer) {
   const auto token = [&](int64_t id) { return fmt::format("{} '{}'", id, escaped(tokenizer.token_bytes(id))); };
   std::string ends;
   for (const int64_t id : tokenizer.end_ids()) ends += (ends.empty() ? "" : ", ") + token(id);
-  return fmt::format("tokenizer  {} tokens; a text begins with {}; a generation ends at {}\n", tokenizer.vocab_size(),
-                     tokenizer.bos() ? token(*tokenizer.bos()) : "no special token", ends);
+  return fmt::format("tokenizer  {} tokens; BOS: {}; generation stops at {}\n", tokenizer.vocab_size(),
+                     tokenizer.bos() ? token(*tokenizer.bos()) : "none", ends);
 }
 
 std::string as_text(const Facts& facts, const Options& options) {
@@ -201,8 +201,8 @@ int run(const Options& options) {
 
 Runner declare_inspect(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("inspect", "show what a model's files hold and what is odd; fails if they would not load");
+  CLI::App* command = app.add_subcommand(
+      "inspect", "show what is in a model's files and what is unusual; fails if they would not load");
   command->add_option("path", options->path, "GGUF file, or folder as downloaded from a model hub")->required();
   command->add_flag("--tensors", options->tensors, "list every tensor");
   command->add_flag("--template", options->chat_template, "print the chat template");

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "harness/api/budget_rule.h"
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
+#include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
 #include "harness/model/families/family.h"
@@ -14,18 +16,68 @@
 namespace kvc {
 namespace {
 
+constexpr size_t kWidth = 80;
+
 template <class Interface>
 std::vector<ListedPlugin> registered() {
   std::vector<ListedPlugin> list;
   for (const auto& [name, entry] : Registry<Interface>::instance().entries()) {
-    list.push_back({name, entry.source, entry.options});
+    list.push_back({name, entry.source, entry.options, "", ""});
   }
   return list;
 }
 
+// What a method needs, asked of one with its default options.
+void describe(ListedPlugin& listed, const CompactionMethod& method) {
+  const std::string queries = published_queries(method);
+  listed.group = !method.needs_target()     ? "For comparison: no target"
+                 : !method.compacts_cache() ? "On the text, which is read again"
+                 : !queries.empty()         ? "On the cache, by reference queries (default in brackets)"
+                                            : "On the cache, without queries";
+  listed.needs = queries.empty() ? "" : "[" + queries + "]";
+}
+
+std::vector<ListedPlugin> methods() {
+  std::vector<ListedPlugin> list = registered<CompactionMethod>();
+  for (ListedPlugin& listed : list) {
+    const auto* entry = Registry<CompactionMethod>::instance().find(listed.name);
+    Problems problems;
+    const Json options = entry->complete(Json::object(), "", problems);
+    listed.group = "Around another method";  // cannot be made without it
+    if (!problems.empty()) continue;
+    try {
+      describe(listed, *entry->create(options));
+    } catch (const Error&) {
+      continue;
+    }
+  }
+  return list;
+}
+
+// The source behind the line, or below it where both are wider than 80 columns.
+std::string with_source(const std::string& line, const std::string& source) {
+  if (source.empty()) return line;
+  if (line.size() + 2 + source.size() <= kWidth) return line + "  " + source;
+  return line + "\n" + std::string(6, ' ') + source;
+}
+
+// Words of `text` in lines of at most 80 columns, each behind `indent`.
+std::string wrapped(const std::string& indent, const std::string& text) {
+  std::istringstream words(text);
+  std::string word, line = indent, all;
+  while (words >> word) {
+    if (line.size() > indent.size() && line.size() + 1 + word.size() > kWidth) {
+      all += line + "\n";
+      line = indent;
+    }
+    line += (line.size() > indent.size() ? " " : "") + word;
+  }
+  return all + line + "\n";
+}
+
 std::vector<ListedPlugin> families() {
   std::vector<ListedPlugin> list;
-  for (const ModelFamily& family : model_families()) list.push_back({family.name, family.description, {}});
+  for (const ModelFamily& family : model_families()) list.push_back({family.name, family.description, {}, "", ""});
   return list;
 }
 
@@ -46,30 +98,43 @@ const std::vector<std::string>& list_kinds() {
 }
 
 std::vector<ListedPlugin> list_plugins(const std::string& kind) {
-  if (kind == "methods") return registered<CompactionMethod>();
+  if (kind == "methods") return methods();
   if (kind == "queries") return registered<QuerySource>();
   if (kind == "budgets") return registered<BudgetRule>();
   if (kind == "datasets") return registered<Dataset>();
   if (kind == "tasks") return registered<Task>();
   if (kind == "families") return families();
-  throw Error(ErrorKind::kUsage, fmt::format("there is no list of '{}'", kind), "kvc list",
-              suggest_name(kind, list_kinds()));
+  throw Error(ErrorKind::kUsage, fmt::format("unknown kind '{}'", kind), "kvc list", suggest_name(kind, list_kinds()));
 }
 
 std::string list_as_text(const std::vector<ListedPlugin>& plugins) {
-  std::string text;
+  size_t name_width = 0, needs_width = 0;
+  std::vector<std::string> groups;
   for (const ListedPlugin& plugin : plugins) {
-    text += plugin.name + (plugin.source.empty() ? "" : "  (" + plugin.source + ")") + "\n";
-    size_t name_width = 0;
-    size_t type_width = 0;
-    for (const OptionInfo& option : plugin.options) {
-      name_width = std::max(name_width, option.name.size());
-      type_width = std::max(type_width, option.type.size() + 3 + option.default_value.dump().size());
+    name_width = std::max(name_width, plugin.name.size());
+    needs_width = std::max(needs_width, plugin.needs.size());
+    if (std::find(groups.begin(), groups.end(), plugin.group) == groups.end()) groups.push_back(plugin.group);
+  }
+  std::string text;
+  for (const std::string& group : groups) {
+    if (!group.empty()) text += (text.empty() ? "" : "\n") + group + "\n";
+    for (const ListedPlugin& plugin : plugins) {
+      if (plugin.group != group) continue;
+      std::string line = fmt::format("  {:<{}}", plugin.name, name_width);
+      if (needs_width > 0) line += fmt::format("  {:<{}}", plugin.needs, needs_width);
+      text += with_source(line, plugin.source) + "\n";
     }
-    for (const OptionInfo& option : plugin.options) {
-      const std::string type = fmt::format("{} = {}", option.type, option.default_value.dump());
-      text += fmt::format("    {:<{}}  {:<{}}  {}\n", option.name, name_width, type, type_width, option.help);
-    }
+  }
+  return text;
+}
+
+std::string plugin_as_text(const ListedPlugin& plugin) {
+  std::string text = plugin.name + (plugin.source.empty() ? "" : "  (" + plugin.source + ")") + "\n";
+  if (!plugin.needs.empty()) text += "  needs: " + plugin.needs + "\n";
+  if (plugin.options.empty()) return text + "  no options\n";
+  for (const OptionInfo& option : plugin.options) {
+    text += fmt::format("  {}: {}, default {}\n", option.name, option.type, option.default_value.dump());
+    if (!option.help.empty()) text += wrapped("      ", option.help);
   }
   return text;
 }
@@ -83,6 +148,9 @@ Json list_as_json(const std::vector<ListedPlugin>& plugins) {
           Json{{"name", option.name}, {"type", option.type}, {"default", option.default_value}, {"help", option.help}});
     }
     list.push_back(Json{{"name", plugin.name}, {"source", plugin.source}, {"options", std::move(options)}});
+    if (plugin.group.empty()) continue;
+    list.back()["group"] = plugin.group;
+    list.back()["needs"] = plugin.needs;
   }
   return list;
 }

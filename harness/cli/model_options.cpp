@@ -22,10 +22,14 @@ void add_model_options(CLI::App& command, ModelConfig& config) {
         if (!config.rope_scaling.is_object() || config.rope_scaling.empty()) {
           throw CLI::ValidationError(
               "--rope-scaling",
-              R"(is no JSON object with a rope_type; for example {"rope_type": "yarn", "factor": 2})");
+              R"(must be a JSON object with a rope_type, for example {"rope_type": "yarn", "factor": 2})");
         }
       },
       R"(stretches the context, as JSON: {"rope_type": "yarn", "factor": 2}; default: the model's own)");
+}
+
+void add_force(CLI::App& command, bool& force) {
+  command.add_flag("--force", force, "replace an output file that this command wrote before");
 }
 
 void print_out(const std::string& text) {

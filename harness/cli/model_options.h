@@ -10,6 +10,9 @@ namespace kvc {
 
 void add_model_options(CLI::App& command, ModelConfig& config);
 
+// --force, for commands that write a file (see core/output_file.h).
+void add_force(CLI::App& command, bool& force);
+
 // One line of JSON or text on stdout; throws Error(kData) when it cannot be written (full disk, closed pipe).
 void print_out(const std::string& text);
 

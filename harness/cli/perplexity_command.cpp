@@ -36,7 +36,7 @@ std::vector<double> windowed_log_probs(const Model& model, const std::vector<int
   const int64_t window = options.window > 0 ? options.window : std::max<int64_t>(n, 2);
   const int64_t stride = options.stride > 0 ? options.stride : std::max<int64_t>(window / 2, 1);
   if (window < 2 || stride >= window) {
-    throw Error(ErrorKind::kUsage, fmt::format("windows of {} tokens, {} apart, leave tokens unread", window, stride),
+    throw Error(ErrorKind::kUsage, fmt::format("windows of {} tokens, {} apart, would skip tokens", window, stride),
                 "kvc perplexity --window, --stride", "take a window of 2 or more tokens and a smaller stride");
   }
   Progress progress(options.quiet);
@@ -59,13 +59,12 @@ int run(const Options& options) {
   std::vector<int64_t> ids = model.tokenizer().encode_text(text);
   if (options.bos) {
     if (!model.tokenizer().bos()) {
-      throw Error(ErrorKind::kUsage, "this model's texts begin without a BOS token", "kvc perplexity --bos",
-                  "leave --bos out");
+      throw Error(ErrorKind::kUsage, "this model has no BOS token", "kvc perplexity --bos", "leave --bos out");
     }
     ids.insert(ids.begin(), *model.tokenizer().bos());
   }
   if (ids.size() < 2) {
-    throw Error(ErrorKind::kData, fmt::format("the text has {} tokens; two are needed", ids.size()), options.file,
+    throw Error(ErrorKind::kData, fmt::format("the text must have at least 2 tokens; got {}", ids.size()), options.file,
                 "take a longer text");
   }
   const Stopwatch clock;
@@ -89,11 +88,10 @@ int run(const Options& options) {
 
 Runner declare_perplexity(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("perplexity", "score a text: log-probability of each token after those before");
+  CLI::App* command = app.add_subcommand("perplexity", "perplexity of a text, and the log-probability of each token");
   add_model_options(*command, options->model);
   command->add_option("--file", options->file, "text to read; - for standard input")->required();
-  command->add_option("--window", options->window, "read so many tokens at a time; default: the whole text at once")
+  command->add_option("--window", options->window, "tokens read at a time; default: the whole text at once")
       ->check(CLI::Range(int64_t{2}, std::numeric_limits<int64_t>::max()));
   command->add_option("--stride", options->stride, "tokens from one window to the next; default: half a window")
       ->check(CLI::PositiveNumber);

@@ -4,14 +4,17 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "harness/cli/commands.h"
 #include "harness/cli/list.h"
+#include "harness/cli/model_options.h"
 #include "harness/cli/show_report.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/output_file.h"
 #include "harness/report/report.h"
 
 namespace kvc {
@@ -21,6 +24,7 @@ constexpr int kSomeFailed = 1;
 
 struct Options {
   std::string folder, output;
+  bool force = false;
 };
 
 // A results folder takes every *.jsonl in it for records.
@@ -32,8 +36,18 @@ void check_no_record(const std::string& output, const std::string& folder) {
               "write them elsewhere, or end the name with .txt");
 }
 
+// A line of scores as this command writes them.
+bool holds_scores(const std::string& path) {
+  std::ifstream file(path);
+  std::string text;
+  std::getline(file, text);
+  const Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return line.is_object() && line.contains("question_id") && line.contains("values");
+}
+
 int score(const Options& options) {
   if (!options.output.empty()) check_no_record(options.output, options.folder);
+  check_outputs({{"--output", options.output, holds_scores}}, {}, options.force);
   std::vector<Failure> failures;
   const std::string lines = score_answers(options.folder, failures, option_defaults());
   if (options.output.empty()) {
@@ -61,9 +75,10 @@ Runner declare_report(CLI::App& app) {
 Runner declare_score(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
-      app.add_subcommand("score", "judge the stored answers of a results folder anew: a JSON line per question");
+      app.add_subcommand("score", "score the stored answers of a results folder again: one JSON line per question");
   command->add_option("folder", options->folder, "results folder")->required();
   command->add_option("--output", options->output, "file to write; default: standard output");
+  add_force(*command, options->force);
   return [options] { return score(*options); };
 }
 

@@ -9,6 +9,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/show_report.h"
 #include "harness/sweep/cell.h"
+#include "harness/sweep/preflight.h"
 #include "harness/sweep/runner.h"
 #include "harness/sweep/sweep_config.h"
 
@@ -22,10 +23,19 @@ struct Options {
   bool dry_run = false;
   bool quiet = false;
   bool skip_proof = false;
+  bool config_only = false;
 };
 
 std::string plural(int64_t count, const std::string& noun) {
   return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
+// Prints what is fine and throws Error(kData) with all that is not.
+void check_inputs(const SweepConfig& config) {
+  const Preflight found = check_sweep(config);
+  for (const std::string& fact : found.facts) fmt::print("  {}\n", fact);
+  std::fflush(stdout);
+  throw_if_any(ErrorKind::kData, found.problems, config.path);
 }
 
 int dry_run(const SweepConfig& config) {
@@ -39,6 +49,7 @@ int dry_run(const SweepConfig& config) {
              plural(static_cast<int64_t>(config.seeds.size()), "seed"),
              plural(static_cast<int64_t>(config.datasets.size()), "data set"),
              plural(static_cast<int64_t>(config.tasks.size()), "task"), config.results);
+  check_inputs(config);
   return 0;
 }
 
@@ -46,6 +57,7 @@ int run(const Options& options) {
   SweepConfig config = load_sweep(options.config);
   if (!options.results.empty()) config.results = options.results;
   if (options.dry_run) return dry_run(config);
+  check_report_files(config.results);
   RunOptions run_options;
   run_options.quiet = options.quiet;
   run_options.skip_proof = options.skip_proof;
@@ -67,6 +79,7 @@ int validate(const Options& options) {
   const SweepConfig config = load_sweep(options.config);
   fmt::print("{} is valid: sweep '{}', {}\n", options.config, config.name,
              plural(static_cast<int64_t>(expand(config).size()), "cell"));
+  if (!options.config_only) check_inputs(config);
   return 0;
 }
 
@@ -77,7 +90,8 @@ Runner declare_run(CLI::App& app) {
   CLI::App* command = app.add_subcommand("run", "measure what is missing of a sweep, then write and print its report");
   command->add_option("config", options->config, "sweep file, YAML or JSON")->required();
   command->add_option("--results", options->results, "folder of the records; default: the one the file names");
-  command->add_flag("--dry-run", options->dry_run, "show the cells and how many documents are done, measure nothing");
+  command->add_flag("--dry-run", options->dry_run,
+                    "show the cells and how many documents are done, check data and models, measure nothing");
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
   command->add_flag("--skip-proof", options->skip_proof, "skip the self-proof; every record says so");
   return [options] { return run(*options); };
@@ -85,8 +99,10 @@ Runner declare_run(CLI::App& app) {
 
 Runner declare_validate(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("validate", "check a sweep file without running it");
+  CLI::App* command =
+      app.add_subcommand("validate", "check a sweep file, its data and its models' headers without running it");
   command->add_option("config", options->config, "sweep file, YAML or JSON")->required();
+  command->add_flag("--config-only", options->config_only, "check the file alone; data and models may be elsewhere");
   return [options] { return validate(*options); };
 }
 

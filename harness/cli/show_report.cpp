@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 
 #include "harness/cli/list.h"
+#include "harness/cli/model_options.h"
+#include "harness/core/output_file.h"
 #include "harness/report/report.h"
 
 namespace kvc {
@@ -26,11 +28,29 @@ size_t terminal_width() {
 
 }  // namespace
 
+void check_report_files(const std::string& folder) {
+  const std::string json = folder + "/report.json";
+  for (const char* name : {"report.json", "report.md", "report.csv", "report.html"}) {
+    const std::string path = folder + "/" + name;
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored) || has_format("kvcompact.report")(json)) continue;
+    throw Error(ErrorKind::kUsage, "the report would replace a file that kvc did not write", path,
+                "move it away, or choose another folder");
+  }
+}
+
 void show_report(const std::string& folder) {
   const Json defaults = option_defaults();
-  write_report(folder, defaults);
-  fmt::print("{}", report_table(folder, defaults, terminal_width()));
-  std::fflush(stdout);
+  check_report_files(folder);
+  std::string obstacle;
+  try {
+    write_report(folder, defaults);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kData) throw;
+    obstacle = error.what();  // broken records are found again below
+  }
+  print_out(report_table(folder, defaults, terminal_width()));
+  if (!obstacle.empty()) fmt::print(stderr, "warning: the report's files were not written: {}\n", obstacle);
 }
 
 }  // namespace kvc

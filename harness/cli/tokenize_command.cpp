@@ -45,7 +45,7 @@ int run(const Options& options) {
 
 Runner declare_tokenize(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("tokenize", "print the token ids of a text, read as data");
+  CLI::App* command = app.add_subcommand("tokenize", "print the token ids of a text");
   command->add_option("--model", options->model, "GGUF file, or folder with the tokenizer's files")->required();
   command->add_option("--file", options->file, "text to read; - for standard input")->required();
   command->add_flag("--json", options->json, R"({"ids": [...]} instead of a line for each token)");

@@ -38,7 +38,7 @@ CLI::Validator number_from(double least, double most, bool least_too, const std:
             double value = 0;
             const bool inside =
                 CLI::detail::lexical_cast(text, value) && value <= most && (least_too ? value >= least : value > least);
-            return inside ? "" : "is " + text + ", not " + range;
+            return inside ? "" : "must be " + range + "; got " + text;
           },
           ""};
 }
@@ -46,17 +46,19 @@ CLI::Validator number_from(double least, double most, bool least_too, const std:
 }  // namespace
 
 void add_decode_options(CLI::App& command, DecodeSettings& decode) {
-  command.add_option("--max-new-tokens", decode.max_new_tokens, "tokens to write at most")
+  command.add_option("--max-new-tokens", decode.max_new_tokens, "longest answer, in tokens")
       ->check(number_from(0, 1e9, false, "a number above 0"))
       ->capture_default_str();
-  command.add_option("--temperature", decode.temperature, "0: greedy")
+  command.add_option("--temperature", decode.temperature, "sampling temperature; 0: greedy decoding")
       ->check(number_from(0, 100, true, "between 0 and 100"))
       ->capture_default_str();
-  command.add_option("--top-k", decode.top_k, "sample among so many tokens; 0: all")
+  command.add_option("--top-k", decode.top_k, "sample from this many of the likeliest tokens; 0: from all")
       ->check(number_from(0, 1e9, true, "0 or more"));
-  command.add_option("--top-p", decode.top_p, "sample among the fewest tokens of so much probability")
+  command
+      .add_option("--top-p", decode.top_p,
+                  "nucleus sampling: from the smallest set of tokens with this total probability")
       ->check(number_from(0, 1, false, "above 0 and at most 1"));
-  command.add_option("--min-p", decode.min_p, "least probability, as a part of the likeliest token's")
+  command.add_option("--min-p", decode.min_p, "drop tokens below this fraction of the likeliest token's probability")
       ->check(number_from(0, 1, true, "between 0 and 1"));
   command.add_option("--stop", decode.stop, "a text that ends the answer; may be given several times")
       ->each([](const std::string& text) {
@@ -65,7 +67,7 @@ void add_decode_options(CLI::App& command, DecodeSettings& decode) {
       ->allow_extra_args(false);
   command
       .add_option("--thinking-budget", decode.thinking_budget,
-                  "tokens of thought before </think> is put in; default: no limit")
+                  "longest thought, in tokens, before </think> is inserted; default: no limit")
       ->check(number_from(0, 1e9, true, "0 or more"));
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string_view>
 
@@ -14,50 +15,88 @@ namespace kvc {
 
 namespace {
 
-constexpr const char* kMend = "write a fraction as 0.05, in (0, 1], or a number of entries as '512 entries'";
+constexpr const char* kMend =
+    "write a fraction (0.05 or '5 %'; at most 1, which keeps everything) or a number of entries (512 or '512 entries')";
 
-// The N of "N entries"; nothing when the text is not of that form, digits alone.
-std::optional<int64_t> parse_entries(std::string_view text) {
-  constexpr std::string_view kUnit = " entries";
-  if (!text.ends_with(kUnit)) return std::nullopt;
-  text.remove_suffix(kUnit.size());
-  int64_t entries = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), entries);
+std::string_view trimmed(std::string_view text) {
+  const size_t first = text.find_first_not_of(" \t");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+template <class Number>
+std::optional<Number> parse_whole(std::string_view text) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  return entries;
+  return value;
+}
+
+// "5 %": the digits with two places more, so that 5 % and 0.05 are the same float64.
+std::optional<double> parse_percent(std::string_view number) {
+  if (number.find_first_of("eE") == std::string_view::npos) return parse_whole<double>(std::string(number) + "e-2");
+  const auto value = parse_whole<double>(number);
+  return value ? std::optional(*value / 100) : std::nullopt;
+}
+
+// A number without a unit, as JSON has it; nothing when `text` is none.
+Json plain_number(std::string_view text) {
+  if (const auto entries = parse_whole<int64_t>(text)) return *entries;
+  if (const auto fraction = parse_whole<double>(text); fraction && text.find_first_of("0123456789") != text.npos)
+    return *fraction;
+  return nullptr;
+}
+
+TargetSize of_fraction(double fraction) {
+  TargetSize target;
+  target.fraction = fraction;
+  return target;
+}
+
+TargetSize of_entries(int64_t entries) {
+  TargetSize target;
+  target.unit = TargetSize::Unit::kEntries;
+  target.entries = entries;
+  return target;
+}
+
+// A number, or text with or without a unit; nothing when it is neither. The range is checked by the caller.
+std::optional<TargetSize> read_size(const Json& value) {
+  if (value.is_number_float()) return of_fraction(value.get<double>());
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > std::numeric_limits<int64_t>::max())
+    return std::nullopt;
+  if (value.is_number_integer())  // 1 is everything, as 1.0 is; a single entry needs its unit
+    return value.get<int64_t>() == 1 ? of_fraction(1) : of_entries(value.get<int64_t>());
+  if (!value.is_string()) return std::nullopt;
+  const auto& whole = value.get_ref<const std::string&>();
+  std::string_view text = trimmed(whole);
+  for (const std::string_view unit : {"%", "entries", "entry"}) {
+    if (!text.ends_with(unit)) continue;
+    text = trimmed(text.substr(0, text.size() - unit.size()));
+    if (unit == "%") {
+      const auto fraction = parse_percent(text);
+      return fraction ? std::optional(of_fraction(*fraction)) : std::nullopt;
+    }
+    const auto entries = parse_whole<int64_t>(text);
+    return entries ? std::optional(of_entries(*entries)) : std::nullopt;
+  }
+  const Json number = plain_number(text);
+  return number.is_null() ? std::nullopt : read_size(number);
 }
 
 }  // namespace
 
 TargetSize TargetSize::from_json(const Json& value, const std::string& pointer, Problems& problems) {
-  TargetSize target;
-  if (value.is_number_float()) {
-    target.fraction = value.get<double>();
-    if (!(target.fraction > 0 && target.fraction <= 1)) {
-      problems.add(fmt::format("target {} is out of range: a kept fraction is above 0 and at most 1", target.fraction),
-                   pointer, kMend);
-    }
-    return target;
+  const std::optional<TargetSize> target = read_size(value);
+  if (!target) {
+    problems.add(fmt::format("target must be a fraction or a number of entries; got {}", value.dump()), pointer, kMend);
+  } else if (target->unit == Unit::kFraction && !(target->fraction > 0 && target->fraction <= 1)) {
+    problems.add(fmt::format("target must be above 0 and at most 1 as a fraction; got {}", value.dump()), pointer,
+                 kMend);
+  } else if (target->unit == Unit::kEntries && target->entries < 1) {
+    problems.add(fmt::format("target must keep at least one entry; got {}", value.dump()), pointer, kMend);
   }
-  if (value.is_number_integer()) {
-    if (value.is_number_unsigned() ? value.get<std::uint64_t>() == 0 : value.get<int64_t>() <= 0) {
-      problems.add(fmt::format("target {} is out of range: nothing would be kept", value.dump()), pointer, kMend);
-    } else {
-      problems.add(fmt::format("target {} is ambiguous: a fraction or a number of entries?", value.dump()), pointer,
-                   fmt::format("write {0}.0 for the fraction or '{0} entries'", value.dump()));
-    }
-    return target;
-  }
-  const std::optional<int64_t> entries = value.is_string() ? parse_entries(value.get<std::string>()) : std::nullopt;
-  if (!entries) {
-    problems.add(fmt::format("target {} is no size", value.dump()), pointer, kMend);
-  } else if (*entries < 1) {
-    problems.add(fmt::format("target {} is out of range: nothing would be kept", value.dump()), pointer, kMend);
-  } else {
-    target.unit = Unit::kEntries;
-    target.entries = *entries;
-  }
-  return target;
+  return target.value_or(TargetSize{});
 }
 
 Json TargetSize::to_json() const {

@@ -17,9 +17,9 @@ struct TargetSize {
   double fraction = 1.0;
   int64_t entries = 0;
 
-  // 0.05 (a number with a decimal point or exponent, in (0, 1]) or "512 entries". A bare integer is refused as
-  // ambiguous, 0 and negatives and fractions above 1 as out of range; each becomes a problem at `pointer`, and the
-  // result is not to be used.
+  // What a person writes, as a number or as text: a fraction in (0, 1] (0.05, .05, 5e-2, "5 %"), or a number of entries
+  // (512, "512 entries"). 1 is the fraction, everything; one entry is "1 entry". Anything else becomes a problem at
+  // `pointer`, and the result is not to be used.
   static TargetSize from_json(const Json& value, const std::string& pointer, Problems& problems);
   Json to_json() const;      // 0.05 or "512 entries": what from_json reads
   std::string text() const;  // the same as text, for tables

@@ -38,25 +38,38 @@ TEST(TargetSize, ReadsFractionsAndEntries) {
   EXPECT_EQ(target_of("512 entries").text(), "512 entries");
 }
 
-TEST(TargetSize, RefusesWithAReason) {
-  const std::string mend = " | write a fraction as 0.05, in (0, 1], or a number of entries as '512 entries'";
-  EXPECT_EQ(problem_of(5),
-            "target 5 is ambiguous: a fraction or a number of entries? | write 5.0 for the fraction or '5 entries'");
-  EXPECT_EQ(problem_of(0), "target 0 is out of range: nothing would be kept" + mend);
-  EXPECT_EQ(problem_of(-3), "target -3 is out of range: nothing would be kept" + mend);
-  EXPECT_EQ(problem_of(0.0), "target 0 is out of range: a kept fraction is above 0 and at most 1" + mend);
-  EXPECT_EQ(problem_of(-0.5), "target -0.5 is out of range: a kept fraction is above 0 and at most 1" + mend);
-  EXPECT_EQ(problem_of(1.5), "target 1.5 is out of range: a kept fraction is above 0 and at most 1" + mend);
-  EXPECT_THAT(problem_of(std::numeric_limits<double>::quiet_NaN()), HasSubstr("out of range"));
-  EXPECT_EQ(problem_of("0 entries"), "target \"0 entries\" is out of range: nothing would be kept" + mend);
-  EXPECT_EQ(problem_of("-2 entries"), "target \"-2 entries\" is out of range: nothing would be kept" + mend);
-  for (const char* text : {"entries", " entries", "5", "5entries", "0x5 entries", "5.5 entries", "5 entries ", "a lot",
-                           "99999999999999999999 entries"}) {
-    EXPECT_THAT(problem_of(text), HasSubstr("is no size")) << text;
+TEST(TargetSize, ReadsWhatAPersonWrites) {
+  const auto json = [](const char* text) { return target_of(text).to_json(); };
+  for (const char* text : {".05", "5e-2", "0.05", "5 %", "5%", " 5 % ", "5.0 %", "0.5e1 %"}) {
+    EXPECT_EQ(json(text), 0.05) << text;
   }
-  EXPECT_THAT(problem_of(true), HasSubstr("target true is no size"));
-  EXPECT_THAT(problem_of(Json::array({0.1})), HasSubstr("is no size"));
-  EXPECT_THAT(problem_of(nullptr), HasSubstr("target null is no size"));
+  EXPECT_EQ(json("0.1 %"), 0.001);  // 0.1 / 100 is another float64
+  EXPECT_EQ(json("100 %"), 1.0);
+  for (const char* text : {"512", "512 entries", "512entries", " 512  entries "}) EXPECT_EQ(json(text), "512 entries");
+  EXPECT_EQ(target_of(512).to_json(), "512 entries");
+  EXPECT_EQ(json("1 entry"), "1 entries");
+  // 1 alone is the fraction, everything.
+  EXPECT_EQ(target_of(1).to_json(), 1.0);
+  EXPECT_EQ(json("1"), 1.0);
+}
+
+TEST(TargetSize, RefusesWithAReason) {
+  EXPECT_THAT(problem_of(0), HasSubstr("target must keep at least one entry; got 0 | write a fraction (0.05"));
+  EXPECT_THAT(problem_of(-3), HasSubstr("at least one entry; got -3"));
+  for (const double value : {0.0, -0.5, 1.5, 512.0, std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_THAT(problem_of(value), HasSubstr("target must be above 0 and at most 1 as a fraction; got ")) << value;
+  }
+  EXPECT_THAT(problem_of("120 %"), HasSubstr("at most 1 as a fraction; got \"120 %\""));
+  for (const char* text : {"0 entries", "-2 entries", "0"}) {
+    EXPECT_THAT(problem_of(text), HasSubstr("at least one entry")) << text;
+  }
+  for (const char* text : {"entries", " entries", "%", "", "0x5 entries", "5.5 entries", "a lot", "nan", "inf", "5 MiB",
+                           "99999999999999999999 entries"}) {
+    EXPECT_THAT(problem_of(text), HasSubstr("target must be a fraction or a number of entries")) << text;
+  }
+  for (const Json& value : {Json(true), Json::array({0.1}), Json(nullptr), Json(18446744073709551615ULL)}) {
+    EXPECT_THAT(problem_of(value), HasSubstr("target must be a fraction or a number of entries")) << value.dump();
+  }
 }
 
 TEST(TargetSize, NamesTheKey) {

@@ -87,6 +87,8 @@ std::vector<Record> load_records(const std::string& folder, std::vector<std::str
       warnings.push_back(fmt::format("{}: line {} is no JSON and was left out (torn by a kill, or edited)", path,
                                      fmt::join(lines.broken_lines, ", ")));
     }
+    int64_t repeated = 0;
+    std::string cell;
     for (size_t i = 0; i < lines.values.size(); ++i) {
       Record record = Record::from_json(lines.values[i], fmt::format("{}, record {}", path, i + 1));
       const auto [place, is_new] = places.emplace(std::pair(record.cell_id, record.document_id), records.size());
@@ -96,10 +98,14 @@ std::vector<Record> load_records(const std::string& folder, std::vector<std::str
       }
       Record& earlier = records[place->second];
       if (earlier.status == "done") {
-        warnings.push_back(
-            fmt::format("{}: document '{}' stands twice; the later record counts", path, record.document_id));
+        ++repeated;
+        cell = record.cell.value("method", Json::object()).value("name", "");
       }
       earlier = std::move(record);
+    }
+    if (repeated > 0) {
+      warnings.push_back(fmt::format("{}: {} duplicate record{} of a cell of {}; the later one of each document counts",
+                                     path, repeated, repeated == 1 ? "" : "s", cell));
     }
   }
   return records;

@@ -81,7 +81,7 @@ TEST(LoadRecords, KeepsTheLaterOfTwoAndSkipsTornLines) {
   EXPECT_THAT(seen, ElementsAre("a1done", "a2done", "b1done"));
   ASSERT_EQ(warnings.size(), 2u);
   EXPECT_THAT(warnings[0], HasSubstr("a.jsonl: line 2 is no JSON"));
-  EXPECT_THAT(warnings[1], HasSubstr("document '1' stands twice; the later record counts"));
+  EXPECT_THAT(warnings[1], HasSubstr("1 duplicate record of a cell of"));
 }
 
 TEST(LoadRecords, NamesAMissingFolder) {

@@ -27,9 +27,20 @@ std::string holder(const std::string& path) {
   return process.empty() ? "another process" : "process " + process;
 }
 
+// A folder of somebody else, such as a model's, must not lose its config.json to a sweep's.
+void refuse_foreign(const std::string& folder) {
+  std::ifstream stream(folder + "/config.json", std::ios::binary);
+  if (!stream) return;
+  const Json config = Json::parse(stream, nullptr, /*allow_exceptions=*/false);
+  if (config.is_object() && config.contains("sweep") && config.contains("method")) return;
+  throw Error(ErrorKind::kUsage, "the folder holds a config.json that no sweep wrote", folder,
+              "choose another folder with --results");
+}
+
 }  // namespace
 
 ResultsFolder::ResultsFolder(std::string path) : path_(std::move(path)) {
+  refuse_foreign(path_);
   std::error_code error;
   std::filesystem::create_directories(path_, error);
   if (error) fail("cannot create the results folder: " + error.message(), path_);

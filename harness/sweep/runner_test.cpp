@@ -227,6 +227,16 @@ TEST_F(Sweep, ATornLineIsMeasuredAgain) {
   EXPECT_THAT(warnings_, ::testing::ElementsAre(HasSubstr("is no JSON and was left out")));
 }
 
+TEST_F(Sweep, AFolderOfSomebodyElseIsLeftAlone) {
+  const std::string theirs = R"({"architectures": ["LlamaForCausalLM"]})";
+  std::filesystem::create_directories(folder_.file("results"));
+  std::ofstream(folder_.file("results/config.json")) << theirs;
+  EXPECT_THROW(run(sweep_text(kMethods)), Error);
+  std::ifstream file(folder_.file("results/config.json"));
+  EXPECT_EQ((std::string{std::istreambuf_iterator<char>(file), {}}), theirs);
+  EXPECT_FALSE(std::filesystem::exists(folder_.file("results/.lock")));
+}
+
 TEST_F(Sweep, EndsWithAMessageOnSignals) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     std::filesystem::remove_all(folder_.file("results"));

@@ -11,6 +11,7 @@
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
 #include "harness/api/plugin_entry.h"
+#include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
 #include "harness/core/json_lines.h"
@@ -111,7 +112,7 @@ class Parser {
       }
       const std::uint64_t seed = static_cast<std::uint64_t>(value.get<int64_t>());
       if (std::find(config_.seeds.begin(), config_.seeds.end(), seed) != config_.seeds.end()) {
-        problems_.add(fmt::format("the seed {} stands twice", seed), "/seed", "keep one of them");
+        problems_.add(fmt::format("duplicate seed {}", seed), "/seed", "keep one of them");
       }
       config_.seeds.push_back(seed);
     }
@@ -183,7 +184,7 @@ class Parser {
       if (!split_entry(items[i], key, Registry<Interface>::instance().names(), at, problems_, name, options)) continue;
       for (auto& resolved : resolve<Interface>(name, options, at, problems_)) {
         if (std::find(list.begin(), list.end(), resolved.value) != list.end()) {
-          problems_.add(fmt::format("{} {} stands twice", key, resolved.value.dump()), at, "keep one of them");
+          problems_.add(fmt::format("duplicate {} {}", key, resolved.value.dump()), at, "keep one of them");
           continue;
         }
         list.push_back(std::move(resolved.value));
@@ -213,7 +214,7 @@ class Parser {
       const TargetSize target = TargetSize::from_json(items[i], at, problems_);
       if (problems_.list().size() != before) continue;
       if (std::find(list.begin(), list.end(), std::optional(target)) != list.end()) {
-        problems_.add(fmt::format("the target {} stands twice", target.text()), at, "keep one of them");
+        problems_.add(fmt::format("duplicate target {}", target.text()), at, "keep one of them");
         continue;
       }
       list.push_back(target);
@@ -263,11 +264,7 @@ class Parser {
     for (const auto& resolved : resolve<CompactionMethod>(name, options, pointer, problems_)) {
       SweepMethod method{resolved.value, {nullptr}, {std::nullopt}, {nullptr}};
       if (resolved.plugin->needs_queries()) {
-        method.queries = own_queries.value_or(queries_);
-        if (!own_queries && !has("queries")) {
-          problems_.add(fmt::format("method '{}' needs queries, and there are none", name), pointer,
-                        names_example("queries", Registry<QuerySource>::instance().names()));
-        }
+        method.queries = own_queries ? *own_queries : has("queries") ? queries_ : own_source(*resolved.plugin);
       } else if (own_queries) {
         problems_.add(fmt::format("method '{}' takes no queries", name), pointer + "/queries", "delete the key");
       }
@@ -289,6 +286,13 @@ class Parser {
     }
   }
 
+  // What the method's paper uses, for sweeps that name no queries.
+  std::vector<Json> own_source(const CompactionMethod& method) {
+    Json source = published_queries(method);
+    complete_nested<QuerySource>(source, "queries", "/queries", problems_);
+    return {source};
+  }
+
   // The same method may stand in two entries with other queries or targets, but a cell is measured once.
   void check_twice(const SweepMethod& method, const std::string& pointer) {
     for (const Json& queries : method.queries) {
@@ -297,7 +301,7 @@ class Parser {
           const Json cell = {method.method, queries, target ? target->to_json() : Json(nullptr), budget};
           const auto [first, is_new] = method_places_.emplace(canonical_json(cell), pointer);
           if (is_new) continue;
-          problems_.add(fmt::format("method {} stands twice", method.method.dump()), pointer,
+          problems_.add(fmt::format("duplicate method {}", method.method.dump()), pointer,
                         fmt::format("keep one of them; the other: {}", text_.where(first->second)));
           return;
         }

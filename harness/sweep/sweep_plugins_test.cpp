@@ -7,6 +7,7 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
+#include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
 
@@ -151,10 +152,11 @@ class TestKeepFirst : public CompactionMethod {
 };
 KVC_REGISTER_METHOD(TestKeepFirst, "test_keep_first", "test");
 
-class TestQueried final : public TestKeepFirst {
+class TestQueried final : public TestKeepFirst, public PublishedQueries {
  public:
   using TestKeepFirst::TestKeepFirst;
   bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "test_queries"; }
   std::vector<Compaction> compact(const CompactionRequest& request) const override {
     if (request.queries == nullptr) throw Error(ErrorKind::kInternal, "no queries were given", "", "");
     return TestKeepFirst::compact(request);

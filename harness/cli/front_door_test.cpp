@@ -1,0 +1,162 @@
+// What a newcomer meets first: kvc alone, mistyped commands and options, new, doctor, list, completion, validate.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <sstream>
+
+#include "harness/cli/cli_test.h"
+#include "harness/core/config_text.h"
+#include "harness/core/text_file.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class FrontDoor : public Cli {
+ protected:
+  std::string sweep(const std::string& name, const std::string& dataset, const std::string& task,
+                    const std::string& more = "method: [snapkv]\ntarget: 0.5\n") const {
+    return write(name,
+                 "sweep: t\nmodel: {path: " + kModel + "}\ndataset: " + dataset + "\ntask: " + task + "\n" + more);
+  }
+};
+
+TEST_F(FrontDoor, AloneItSaysWhatToDoNext) {
+  const Outcome alone = kvc({});
+  EXPECT_EQ(alone.code, 2);
+  EXPECT_THAT(alone.err, AllOf(HasSubstr("kvc doctor"), HasSubstr("kvc new sweep.yaml"), HasSubstr("kvc run")));
+  EXPECT_EQ(std::count(alone.err.begin(), alone.err.end(), '\n'), 6);
+}
+
+TEST_F(FrontDoor, AWrongOptionGetsASuggestion) {
+  const Outcome wrong = kvc({"run", "x.yaml", "--resluts", "folder"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.err,
+              AllOf(HasSubstr("unknown option '--resluts' of kvc run"), HasSubstr("did you mean '--results'")));
+  EXPECT_THAT(kvc({"run", "x.yaml", "--sed", "3"}).err, AllOf(HasSubstr("'--sed'"), Not(HasSubstr("3"))));
+  EXPECT_THAT(kvc({"ask", "--temprature=3"}).err, HasSubstr("did you mean '--temperature'?"));
+  EXPECT_THAT(kvc({"--threds", "2", "list"}).err, HasSubstr("did you mean '--threads'?"));
+  EXPECT_THAT(kvc({"tokenize", "--frobnicate"}).err, HasSubstr("see kvc tokenize --help"));
+}
+
+TEST_F(FrontDoor, MistakesAreNamedInPlainWords) {
+  EXPECT_THAT(kvc({"report", "a", "b", "c"}).err, HasSubstr("unexpected argument 'b'"));
+  EXPECT_THAT(kvc({"--threads", "2"}).err, HasSubstr("no command given"));
+  EXPECT_THAT(kvc({"run"}).err, AllOf(HasSubstr("config is required"), HasSubstr("see kvc run --help")));
+  EXPECT_THAT(kvc({"tokenize", "--model"}).err, HasSubstr("--model needs a value"));
+  EXPECT_THAT(kvc({"fit", "--seed", "many"}).err, HasSubstr("--seed must be a number; got many"));
+  EXPECT_THAT(kvc({"generate", "--model", "m", "--prompt", "a", "--prompt-file", "b"}).err,
+              HasSubstr("cannot be given together"));
+  EXPECT_THAT(kvc({"generate", "--model", "m", "--prompt", "a", "--system", "b"}).err,
+              HasSubstr("--system needs --chat"));
+}
+
+TEST_F(FrontDoor, ListsAllKindsAndOneOfThem) {
+  const Json all = Json::parse(kvc({"list", "--json"}).out);
+  for (const char* kind : {"methods", "queries", "budgets", "datasets", "tasks", "families"})
+    EXPECT_FALSE(all.at(kind).empty()) << kind;
+  const std::string methods = kvc({"list", "methods"}).out;
+  std::istringstream lines(methods);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80u) << line;
+  EXPECT_THAT(methods, ::testing::ContainsRegex("snapkv +\\[context_prefill\\]"));
+  EXPECT_THAT(methods, ::testing::ContainsRegex("kvzip +\\[repeat_prefill\\]"));
+  EXPECT_THAT(methods, HasSubstr("On the text, which is read again"));
+  EXPECT_THAT(kvc({"list", "methods", "snapkv"}).out, AllOf(HasSubstr("window: integer"), Not(HasSubstr("kvzip"))));
+  EXPECT_EQ(Json::parse(kvc({"list", "methods", "snapkv", "--json"}).out).size(), 1u);
+  EXPECT_THAT(kvc({"list", "methods", "snapkw"}).err, HasSubstr("did you mean 'snapkv'"));
+}
+
+TEST_F(FrontDoor, CompletionKnowsEveryCommandAndOption) {
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    const Outcome outcome = kvc({"completion", shell});
+    EXPECT_EQ(outcome.code, 0);
+    const std::string dashes = shell == std::string("fish") ? "-l " : "--";
+    EXPECT_THAT(outcome.out,
+                AllOf(HasSubstr("perplexity"), HasSubstr(dashes + "thinking-budget"), HasSubstr("datasets")));
+    const std::string file = write(std::string("completion.") + shell, outcome.out);
+    if (std::system((std::string("command -v ") + shell + " >/dev/null").c_str()) == 0) {
+      EXPECT_EQ(std::system((std::string(shell) + " -n " + file).c_str()), 0) << shell;
+    }
+  }
+  EXPECT_EQ(kvc({"completion", "tcsh"}).code, 2);
+  const std::string bash =
+      write("complete.bash", kvc({"completion", "bash"}).out +
+                                 "COMP_WORDS=(kvc ru); COMP_CWORD=1; _kvc; echo ${COMPREPLY[@]}\n"
+                                 "COMP_WORDS=(kvc run --dr); COMP_CWORD=2; _kvc; echo ${COMPREPLY[@]}\n");
+  EXPECT_EQ(std::system(("[ \"$(bash " + bash + " | tr '\\n' ,)\" = run,--dry-run, ]").c_str()), 0);
+}
+
+TEST_F(FrontDoor, WhatNewWritesIsValid) {
+  for (const std::string data : {"quality", "own.jsonl", "aime_like.jsonl", "longhealth.json"}) {
+    const std::string given = data == "quality" ? data : kRoot + "/datasets/samples/" + data;
+    const std::string file = path("new_" + data + ".yaml");
+    const Outcome made = kvc({"new", file, "--model", kModel, "--data", given});
+    ASSERT_EQ(made.code, 0) << data << ": " << made.err;
+    const Outcome valid = kvc({"validate", file});
+    EXPECT_EQ(valid.code, 0) << data << ": " << valid.err << read_text_file(file);
+    EXPECT_THAT(read_text_file(file), HasSubstr("# "));
+    const std::string before = read_text_file(file);
+    EXPECT_EQ(kvc({"new", file, "--model", kModel, "--data", given}).code, 2);
+    EXPECT_EQ(read_text_file(file), before);
+  }
+  const Outcome none = kvc({"new", path("n.yaml"), "--model", kModel, "--data", write("notes.txt", "no data\n")});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.err, AllOf(HasSubstr("no data set reads this file"), HasSubstr("jsonl:"), HasSubstr("longhealth:")));
+  EXPECT_EQ(kvc({"new", path("n.yaml"), "--model", path("absent.gguf")}).code, 3);
+  EXPECT_FALSE(std::filesystem::exists(path("n.yaml")));
+}
+
+TEST_F(FrontDoor, DoctorLooksAtMachineModelAndData) {
+  const Outcome well = kvc({"doctor", "--model", kModel, "--data", "quality", "--results", path("results")});
+  EXPECT_EQ(well.code, 0) << well.out;
+  EXPECT_THAT(well.out, AllOf(HasSubstr("134.5 M parameters"), HasSubstr("2 documents, 27 questions"),
+                              HasSubstr("GiB free"), HasSubstr("commit")));
+  const Outcome ill = kvc({"doctor", "--model", path("absent.gguf"), "--data", path("absent.jsonl"), "--json"});
+  EXPECT_EQ(ill.code, 3);
+  std::vector<std::string> problems;
+  for (const Json& finding : Json::parse(ill.out)) {
+    if (finding.at("state") == "problem") problems.push_back(finding.at("subject"));
+    EXPECT_EQ(finding.at("cure").get<std::string>().empty(), finding.at("state") == "OK") << finding.dump();
+  }
+  EXPECT_THAT(problems, ::testing::ElementsAre("model", "data"));
+}
+
+TEST_F(FrontDoor, ValidateOpensDataAndModels) {
+  const std::string own = kRoot + "/datasets/samples/own.jsonl";
+  const Outcome good = kvc({"validate", sweep("good.yaml", "{dataset: jsonl, path: " + own + "}", "fidelity")});
+  EXPECT_EQ(good.code, 0) << good.err;
+  EXPECT_THAT(good.out, AllOf(HasSubstr("134.5 M parameters"), HasSubstr("jsonl: 2 documents")));
+
+  std::string lines;
+  for (int i = 0; i < 12; ++i) lines += "{\"context\": 3}\n";
+  const std::string broken = write("broken.jsonl", lines);
+  const std::string bad = write("bad.yaml", "sweep: t\nmodel: [{path: " + path("absent.gguf") +
+                                                "}]\ndataset: {dataset: jsonl, path: " + broken +
+                                                "}\ntask: fidelity\nmethod: [snapkv]\ntarget: 0.5\n");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"validate", bad}, {"run", bad, "--dry-run", "--results", path("results")}}) {
+    const Outcome outcome = kvc(command);
+    EXPECT_EQ(outcome.code, 3);
+    EXPECT_THAT(outcome.err, AllOf(HasSubstr("2 problems in"), HasSubstr("absent.gguf"), HasSubstr("broken.jsonl:12")));
+  }
+  EXPECT_FALSE(std::filesystem::exists(path("results")));
+  EXPECT_EQ(kvc({"validate", bad, "--config-only"}).code, 0);
+
+  const Outcome mute = kvc({"validate", sweep("mute.yaml", "quality", "exact_match")});
+  EXPECT_EQ(mute.code, 3);
+  EXPECT_THAT(mute.err, HasSubstr("task exact_match cannot ask any question of data set quality"));
+  const std::string needle = "{dataset: needle, documents: 1, tokens: 5000, needles: 1}";
+  const Outcome twice = kvc({"validate", sweep("twice.yaml", needle, "exact_match", "method: [kvzip]\ntarget: 0.5\n")});
+  EXPECT_EQ(twice.code, 3);
+  EXPECT_THAT(twice.err,
+              AllOf(HasSubstr("positions with repeat_prefill; the model has 8192"), HasSubstr("context_prefill")));
+  EXPECT_EQ(kvc({"validate", sweep("once.yaml", needle, "exact_match")}).code, 0);
+}
+
+}  // namespace
+}  // namespace kvc

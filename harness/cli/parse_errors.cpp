@@ -1,0 +1,102 @@
+#include "harness/cli/parse_errors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kvc {
+namespace {
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+void add_option_names(const CLI::App& app, std::vector<std::string>& names) {
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+}
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+const CLI::App* parsed_command(const CLI::App& app) {
+  const auto parsed = app.get_subcommands();
+  return parsed.empty() ? nullptr : parsed.front();
+}
+
+std::string help_of(const CLI::App& app) {
+  const CLI::App* command = parsed_command(app);
+  return command == nullptr ? "kvc --help lists the commands" : fmt::format("see kvc {} --help", command->get_name());
+}
+
+bool ends_with(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+std::string before(const std::string& text, const std::string& mark) {
+  return text.substr(0, text.find(mark));
+}
+
+std::string plain(const CLI::App& app, const CLI::ParseError& error) {
+  const std::string what = error.what(), kind = error.get_name();
+  if (kind == "ExtrasError") {
+    const std::vector<std::string> extra = app.remaining(/*recurse=*/true);
+    return extra.empty() ? what : fmt::format("unexpected argument '{}'", extra.front());
+  }
+  if (kind == "RequiredError" && what == "A subcommand is required") return "no command given";
+  if (kind == "ArgumentMismatch" && ends_with(what, "missing")) return before(what, ":") + " needs a value";
+  if (kind == "ExcludesError") {
+    const size_t at = what.find(" excludes ");
+    if (at != std::string::npos)
+      return fmt::format("{} and {} cannot be given together", what.substr(0, at), what.substr(at + 10));
+  }
+  if (kind == "RequiresError") {
+    const size_t at = what.find(" requires ");
+    if (at != std::string::npos) return fmt::format("{} needs {}", what.substr(0, at), what.substr(at + 10));
+  }
+  if (kind == "ConversionError" && what.rfind("Could not convert: ", 0) == 0) {
+    const std::string rest = what.substr(19);
+    const size_t at = rest.find(" = ");
+    if (at != std::string::npos)
+      return fmt::format("{} must be a number; got {}", rest.substr(0, at), rest.substr(at + 3));
+  }
+  return what;
+}
+
+}  // namespace
+
+void check_names(const CLI::App& app, int argc, const char* const* argv) {
+  const std::vector<std::string> commands = command_names(app);
+  const CLI::App* command = nullptr;
+  if (argc > 1 && argv[1][0] != '-' && !contains(commands, argv[1]))
+    throw Error(ErrorKind::kUsage, fmt::format("unknown command '{}'", argv[1]), "", suggest_name(argv[1], commands));
+  for (int i = 1; i < argc && command == nullptr; ++i) {
+    if (contains(commands, argv[i])) command = app.get_subcommand(argv[i]);
+  }
+  std::vector<std::string> known;
+  add_option_names(app, known);
+  if (command != nullptr) add_option_names(*command, known);
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--") return;
+    const std::string name = before(word, "=");
+    if (word.rfind("--", 0) != 0 || contains(known, name)) continue;
+    const std::string nearest = nearest_name(name, known);
+    const std::string of = command == nullptr ? "kvc" : "kvc " + command->get_name();
+    throw Error(ErrorKind::kUsage, fmt::format("unknown option '{}' of {}", name, of), "",
+                nearest.empty() ? fmt::format("see {} --help", of) : fmt::format("did you mean '{}'?", nearest));
+  }
+}
+
+Error parse_error(const CLI::App& app, const CLI::ParseError& error) {
+  return {ErrorKind::kUsage, plain(app, error), "", help_of(app)};
+}
+
+}  // namespace kvc

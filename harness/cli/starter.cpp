@@ -1,0 +1,108 @@
+#include "harness/cli/starter.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <sstream>
+
+#include "harness/api/dataset.h"
+#include "harness/api/task.h"
+#include "harness/core/error.h"
+#include "harness/sweep/document_run.h"
+
+namespace kvc {
+namespace {
+
+int64_t count_words(std::string_view text) {
+  std::istringstream words{std::string(text)};
+  std::string word;
+  int64_t count = 0;
+  while (words >> word) ++count;
+  return count;
+}
+
+FoundData load_as(const std::string& dataset, const std::string& path, const Tokenizer* tokenizer) {
+  const auto count_tokens = [&](std::string_view text) {
+    return tokenizer == nullptr ? count_words(text) : static_cast<int64_t>(tokenizer->encode_text(text).size());
+  };
+  const Json options = path.empty() ? Json::object() : Json{{"path", path}};
+  const auto documents = Registry<Dataset>::instance().create(dataset, options)->load({0, count_tokens});
+  FoundData found{dataset, path, static_cast<int64_t>(documents.size()), 0, {}};
+  for (const Document& document : documents) found.questions += static_cast<int64_t>(document.questions.size());
+  for (const char* name : {"exact_match", "likelihood", "multiple_choice", "reasoning", "fidelity"}) {
+    const auto* entry = Registry<Task>::instance().find(name);
+    if (entry == nullptr) continue;
+    const auto task = entry->create(Json::object());
+    const auto asks = [&](const Document& document) { return !accepted_questions(*task, document).empty(); };
+    if (std::any_of(documents.begin(), documents.end(), asks)) found.tasks.emplace_back(name);
+  }
+  return found;
+}
+
+bool has_path_option(const Registry<Dataset>::Entry& entry) {
+  return std::any_of(entry.options.begin(), entry.options.end(), [](const OptionInfo& o) { return o.name == "path"; });
+}
+
+// Those that hide statements in somebody's articles read a file for another purpose than its questions.
+bool builds_on_articles(const std::string& dataset) {
+  return dataset.rfind("needle", 0) == 0;
+}
+
+std::string quoted(const std::string& text) {
+  return Json(text).dump();  // a JSON string is a YAML string
+}
+
+}  // namespace
+
+FoundData find_data(const std::string& data, const Tokenizer* tokenizer) {
+  const auto& registry = Registry<Dataset>::instance();
+  if (registry.find(data) != nullptr) return load_as(data, "", tokenizer);
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(data, error)) {
+    throw Error(ErrorKind::kData, fmt::format("'{}' is neither a file nor a data set", data), "--data",
+                suggest_name(data, registry.names()));
+  }
+  std::string reasons;
+  for (const auto& [name, entry] : registry.entries()) {
+    if (builds_on_articles(name) || !has_path_option(entry)) continue;
+    try {
+      return load_as(name, data, tokenizer);
+    } catch (const Error& e) {
+      reasons += fmt::format("\n    {}: {}", name, e.fact().substr(0, e.fact().find('\n')));
+    }
+  }
+  throw Error(ErrorKind::kData, "no data set reads this file:" + reasons, data,
+              "bring it into one of these forms; datasets/README.md shows them");
+}
+
+std::string starter_sweep(const std::string& name, const std::string& model, const FoundData& data) {
+  const std::string dataset =
+      data.path.empty() ? data.dataset : fmt::format("{{dataset: {}, path: {}}}", data.dataset, quoted(data.path));
+  const bool online = data.tasks.size() == 1 && data.tasks.front() == "reasoning";
+  std::string text =
+      fmt::format("# {} documents, {} questions. Every key: configs/README.md; names and options: kvc list.\n",
+                  data.documents, data.questions);
+  text += fmt::format("sweep: {}                   # results go to results/{}\n", name, name);
+  text += "seed: 7                        # of everything random; a list measures each seed\n";
+  text += fmt::format(
+      "model:\n  - path: {}\n    dtype: auto                # float32 or bfloat16, whichever is faster here\n",
+      quoted(model));
+  text += fmt::format("dataset: {}\n", dataset);
+  std::vector<std::string> tasks(data.tasks.begin(),
+                                 data.tasks.begin() + std::min<std::ptrdiff_t>(2, std::ssize(data.tasks)));
+  text += fmt::format("task: [{}]        # this data also allows: {}\n", fmt::join(tasks, ", "),
+                      fmt::join(data.tasks, ", "));
+  text += "target: [0.5, 0.2, 0.1]        # kept fraction of the document's entries; 512 is a number of entries\n";
+  text += "# queries: [repeat_prefill]     # for all methods that need some; without it each has its paper's own\n";
+  text += "method:\n  - full_cache                 # the ceiling\n";
+  if (!online) text += "  - no_context                 # the floor: what the model knows by itself\n";
+  text +=
+      "  - streaming_llm              # first and last entries\n"
+      "  - snapkv                     # what the last queries attend to\n"
+      "  - am_highest_attention       # Attention Matching: keys chosen, biases and values fitted\n";
+  return text;
+}
+
+}  // namespace kvc

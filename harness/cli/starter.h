@@ -1,0 +1,27 @@
+// What kvc new writes, and which data set reads a user's file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "harness/text/tokenizer/tokenizer.h"
+
+namespace kvc {
+
+struct FoundData {
+  std::string dataset;  // name of the data set that reads it
+  std::string path;     // its option `path`; "" for the data set's own default
+  int64_t documents = 0;
+  int64_t questions = 0;
+  std::vector<std::string> tasks;  // that can ask at least one of its questions, in the order of usefulness
+};
+
+// `data` is the name of a data set, or a file that one of them reads. Lengths are counted by `tokenizer`, in words
+// where there is none. Throws Error(kData): no such file, or no data set reads it (each one's reason is given).
+FoundData find_data(const std::string& data, const Tokenizer* tokenizer);
+
+// A commented sweep file that is measured in minutes on a small model.
+std::string starter_sweep(const std::string& name, const std::string& model, const FoundData& data);
+
+}  // namespace kvc

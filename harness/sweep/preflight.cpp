@@ -1,0 +1,150 @@
+#include "harness/sweep/preflight.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <sstream>
+
+#include "harness/api/context.h"
+#include "harness/api/dataset.h"
+#include "harness/api/task.h"
+#include "harness/core/text_file.h"
+#include "harness/model/families/inspect.h"
+#include "harness/sweep/document_run.h"
+#include "harness/text/chat_template.h"
+#include "harness/text/tokenizer/load_tokenizer.h"
+
+namespace kvc {
+namespace {
+
+// A model's headers, as far as they could be read.
+struct Header {
+  const SweepModel* model = nullptr;
+  std::string name;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;
+  int64_t max_positions = 0;
+};
+
+int64_t count_words(std::string_view text) {
+  std::istringstream words{std::string(text)};
+  std::string word;
+  int64_t count = 0;
+  while (words >> word) ++count;
+  return count;
+}
+
+class Checker {
+ public:
+  explicit Checker(const SweepConfig& config) : config_(config) {
+    for (const Json& task : config.tasks) tasks_.push_back(create_nested<Task>(task));
+    for (const SweepMethod& method : config.methods) {
+      for (const Json& queries : method.queries)
+        repeats_ |= queries.is_object() && queries.at("name") == "repeat_prefill";
+    }
+  }
+
+  Preflight run() {
+    for (const SweepModel& model : config_.models) guarded(model.config.path, [&] { read_header(model); });
+    for (const Json& dataset : config_.datasets) guarded(dataset.at("name"), [&] { check_dataset(dataset); });
+    return std::move(found_);
+  }
+
+ private:
+  void add(const std::string& fact, const std::string& where, const std::string& mend) {
+    found_.problems.push_back({fact, fmt::format("{}, {}", config_.path, where), mend});
+  }
+
+  template <class What>
+  void guarded(const std::string& subject, const What& what) {
+    try {
+      what();
+    } catch (const Error& error) {
+      if (error.where().empty())
+        add(error.fact(), subject, error.mend());
+      else
+        found_.problems.push_back({error.fact(), error.where(), error.mend()});
+    }
+  }
+
+  void read_header(const SweepModel& model) {
+    const std::string& path = model.config.path;
+    const ModelFacts facts = inspect_model(path);
+    if (!facts.weight_problem.empty()) add(facts.weight_problem, "model " + path, "see kvc inspect " + path);
+    Header header{&model, last_name(path), load_tokenizer(path), load_chat_template(path, model.config.chat_template),
+                  facts.spec.max_positions};
+    if (!model.config.rope_scaling.empty()) header.max_positions = std::numeric_limits<int64_t>::max();
+    found_.facts.push_back(fmt::format("{}: {}, {:.1f} M parameters, {} positions", header.name, facts.architecture,
+                                       static_cast<double>(facts.parameters) / 1e6, facts.spec.max_positions));
+    headers_.push_back(std::move(header));
+  }
+
+  void check_dataset(const Json& dataset) {
+    const std::string name = dataset.at("name");
+    const auto count_tokens = [&](std::string_view text) {
+      return headers_.empty() ? count_words(text)
+                              : static_cast<int64_t>(headers_.front().tokenizer->encode_text(text).size());
+    };
+    const auto documents = create_nested<Dataset>(dataset)->load({config_.seeds.front(), count_tokens});
+    if (documents.empty())
+      add("the data set has no documents", "dataset " + name, "see its options: kvc list datasets " + name);
+    size_t questions = 0;
+    for (const Document& document : documents) questions += document.questions.size();
+    found_.facts.push_back(fmt::format("{}: {} documents, {} questions", name, documents.size(), questions));
+    for (size_t i = 0; i < tasks_.size(); ++i) check_task(*tasks_[i], config_.tasks[i].at("name"), documents, name);
+    const bool reads_documents =
+        std::any_of(tasks_.begin(), tasks_.end(), [](const auto& task) { return !task->compacts_online(); });
+    for (const Header& header : headers_) {
+      if (reads_documents) check_positions(header, documents, name);
+    }
+  }
+
+  void check_task(const Task& task, const std::string& task_name, const std::vector<Document>& documents,
+                  const std::string& dataset) {
+    const auto asks = [&](const Document& document) { return !accepted_questions(task, document).empty(); };
+    if (documents.empty() || std::any_of(documents.begin(), documents.end(), asks)) return;
+    add(fmt::format("task {} cannot ask any question of data set {}", task_name, dataset), "task " + task_name,
+        "choose another task for this data: multiple choice needs options, exact_match needs answers");
+  }
+
+  void check_positions(const Header& header, const std::vector<Document>& documents, const std::string& dataset) {
+    std::optional<Error> first;
+    size_t failing = 0;
+    for (const Document& document : documents) {
+      try {
+        const Context context =
+            make_context(*header.tokenizer, *header.chat_template, header.max_positions, document.text);
+        const auto twice = static_cast<int64_t>(context.tokens.size()) + context.article_len();
+        if (!repeats_ || twice <= header.max_positions) continue;
+        throw Error(ErrorKind::kData,
+                    fmt::format("document '{}' needs at least {} positions with repeat_prefill; the model has {}",
+                                document.id, twice, header.max_positions),
+                    "", "use queries: context_prefill, shorter documents, or a model with more positions");
+      } catch (const Error& error) {
+        if (++failing == 1) first = error;
+      }
+    }
+    if (!first) return;
+    const std::string fact = failing == 1 ? first->fact()
+                                          : fmt::format("{} of {} documents will fail; the first: {}", failing,
+                                                        documents.size(), first->fact());
+    add(fact, fmt::format("data set {} on model {}", dataset, header.name), first->mend());
+  }
+
+  const SweepConfig& config_;
+  std::vector<std::unique_ptr<Task>> tasks_;
+  std::vector<Header> headers_;
+  bool repeats_ = false;
+  Preflight found_;
+};
+
+}  // namespace
+
+Preflight check_sweep(const SweepConfig& config) {
+  return Checker(config).run();
+}
+
+}  // namespace kvc

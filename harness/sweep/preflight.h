@@ -1,0 +1,21 @@
+// What would stop a sweep or fail in it, found in seconds: data is read, of models only headers and tokenizers.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "harness/sweep/sweep_config.h"
+
+namespace kvc {
+
+struct Preflight {
+  std::vector<Problem> problems;   // where: "CONFIG, model M" or the data's own file and line
+  std::vector<std::string> facts;  // a line for each model and data set that is fine, e.g. "quality: 2 documents, ..."
+};
+
+// Checks, of every model: files, header, tokenizer, chat template. Of every data set, with the first seed: all its
+// lines, and that each task can ask one of its questions. Of every document: that it fits into each model's positions,
+// read twice where a method uses repeat_prefill. Free memory and weights are not looked at.
+Preflight check_sweep(const SweepConfig& config);
+
+}  // namespace kvc
