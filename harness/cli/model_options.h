@@ -10,6 +10,9 @@ namespace kvc {
 
 void add_model_options(CLI::App& command, ModelConfig& config);
 
+// --encoding of a text that is read with read_document().
+void add_encoding(CLI::App& command, std::string& encoding);
+
 // One line of JSON or text on stdout; throws Error(kData) when it cannot be written (full disk, closed pipe).
 void print_out(const std::string& text);
 
