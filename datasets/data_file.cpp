@@ -38,7 +38,7 @@ std::string read_data_file(const std::string& path) {
   std::error_code error;
   const std::filesystem::path in_source = std::filesystem::path(KVC_SOURCE_DIR) / path;
   for (const std::filesystem::path& candidate : {std::filesystem::path(path), in_source}) {
-    if (std::filesystem::is_regular_file(candidate, error)) return read_text_file(candidate.string());
+    if (std::filesystem::is_regular_file(candidate, error)) return read_document(candidate.string());
     if (std::filesystem::is_directory(candidate, error)) {
       throw Error(ErrorKind::kData, "the data set's path is a folder", path, "name the file in it");
     }
@@ -69,8 +69,24 @@ void DataReader::fail_if_needed() const {
   throw_if_any(ErrorKind::kData, problems_, subject);
 }
 
+Json DataReader::parse(const std::string& text) {
+  std::vector<std::set<std::string>> keys;
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth > 16) return false;  // deeper than any field
+    const auto level = static_cast<size_t>(depth);
+    if (keys.size() < level + 2) keys.resize(level + 2);
+    if (event == Json::parse_event_t::object_start) keys[level + 1].clear();
+    if (event == Json::parse_event_t::key && !keys[level].insert(parsed.get<std::string>()).second) {
+      add("", fmt::format("duplicate key '{}' in one object", shortened(parsed.get<std::string>())),
+          "keep one of them");
+    }
+    return true;
+  };
+  return Json::parse(text, watch, false);
+}
+
 Json DataReader::object_line(const std::string& line, const std::string& form) {
-  Json json = Json::parse(line, nullptr, false);
+  Json json = parse(line);
   if (!json.is_discarded() && json.is_object()) return json;
   add("", json.is_discarded() ? "the line is not valid JSON" : "the line is no JSON object",
       "each line is one whole object " + form);
@@ -110,7 +126,7 @@ bool DataReader::options_field(const Json& object, const std::string& parent, st
       return false;
     }
     if (!seen.insert(option).second) {
-      add(fmt::format("{}[{}]", field, i), fmt::format("option '{}' stands twice", shortened(option)),
+      add(fmt::format("{}[{}]", field, i), fmt::format("duplicate option '{}'", shortened(option)),
           "options of one question must differ");
       return false;
     }
@@ -123,8 +139,10 @@ void DataReader::check_distinct(const std::string& what, const std::string& id, 
   if (id.empty()) return;
   const auto [known, is_new] = seen_.emplace(std::pair{what, id}, line_);
   if (is_new) return;
-  add(field, fmt::format("{} '{}' stands in line {} already", what, shortened(id), known->second),
-      what == "question id" ? "remove one of the two questions" : "give one of them another id");
+  add(field, fmt::format("duplicate {} '{}', first in line {}", what, shortened(id), known->second),
+      what == "document id"   ? "give one of them another id"
+      : what == "question id" ? "remove one of the two questions"
+                              : "remove one of the two lines");
 }
 
 }  // namespace kvc

@@ -19,8 +19,8 @@ std::string shortened(const std::string& text);
 // deep.
 std::string shown(const Json& value);
 
-// The bytes of the file. A relative path is looked for in the working directory, then in the source folder. Throws
-// Error(kData): no such file, a folder, unreadable, or more than 1 GiB.
+// The text of the file. A relative path is looked for in the working directory, then in the source folder. Throws
+// Error(kData): no such file, a folder, unreadable, not UTF-8 (with the offset), or more than 1 GiB.
 std::string read_data_file(const std::string& path);
 
 // {file, content_hash}
@@ -43,6 +43,10 @@ class DataReader {
   void fail_if_needed() const;
   bool has_problems() const { return !problems_.empty(); }
 
+  // JSON, discarded where it is none; a key that is twice in one object is a problem (a parser alone keeps the last).
+  // What lies more than 16 levels deep is left out.
+  Json parse(const std::string& text);
+
   // The line as an object; null after adding a problem.
   Json object_line(const std::string& line, const std::string& form);
 
@@ -52,7 +56,7 @@ class DataReader {
   // False after a problem: `options` are 2 to 26 distinct texts.
   bool options_field(const Json& object, const std::string& parent, std::vector<std::string>& options);
 
-  // Adds a problem when the id was seen before; `what` is "question id" or "document id".
+  // Adds a problem when the id was seen before; `what` is "question id" or "document id", or what stands for an id.
   void check_distinct(const std::string& what, const std::string& id, const std::string& field);
 
  private:

@@ -27,32 +27,12 @@ struct Patient {
   std::vector<Question> questions;
 };
 
-// The object, and which keys stand twice in one object: the parser itself would keep one of them silently.
-Json parse_distinct(const std::string& text, DataReader& in) {
-  std::vector<std::set<std::string>> keys;
-  const Json json = Json::parse(
-      text,
-      [&](int depth, Json::parse_event_t event, Json& parsed) {
-        if (depth > 16) return false;  // deeper than any field; left out, and then found missing
-        const auto level = static_cast<size_t>(depth);
-        if (keys.size() < level + 2) keys.resize(level + 2);
-        if (event == Json::parse_event_t::object_start) keys[level + 1].clear();
-        if (event == Json::parse_event_t::key && !keys[level].insert(parsed.get<std::string>()).second) {
-          in.add("", fmt::format("key '{}' stands twice in one object", shortened(parsed.get<std::string>())),
-                 "keep one of them");
-        }
-        return true;
-      },
-      false);
-  return json;
-}
-
 class Reader {
  public:
   explicit Reader(const std::string& path) : in_(path, "this is not LongHealth's benchmark_v5.json"), path_(path) {}
 
   std::vector<Patient> read() {
-    const Json json = parse_distinct(read_data_file(path_), in_);
+    const Json json = in_.parse(read_data_file(path_));
     if (json.is_discarded() || !json.is_object() || json.empty()) {
       throw Error(ErrorKind::kData, json.is_discarded() ? "the file is not valid JSON" : "the file holds no patients",
                   path_, "an object of patients, as in LongHealth's benchmark_v5.json");

@@ -110,7 +110,7 @@ TEST(LongHealth, ExplainsBrokenFiles) {
   EXPECT_THAT(error_of("longhealth", head + R"("texts":{"text_0":7},)" + questions + R"("correct":"a"}]}})"),
               HasSubstr("'text_0' is 7, which is no text"));
   EXPECT_THAT(error_of("longhealth", head + texts + texts + questions + R"("correct":"a"}]}})"),
-              HasSubstr("key 'texts' stands twice"));
+              HasSubstr("duplicate key 'texts'"));
   EXPECT_THAT(error_of("longhealth", R"({"p1":7})"), HasSubstr("patient 'p1' is 7"));
   EXPECT_THAT(error_of("longhealth", "[]"), HasSubstr("holds no patients"));
   EXPECT_THAT(error_of("longhealth", "{"), HasSubstr("not valid JSON"));
@@ -137,17 +137,27 @@ TEST(Jsonl, ExplainsBrokenFiles) {
   EXPECT_THAT(with(R"("options":["a","b"],"gold":18446744073709551615)"), HasSubstr("of 2 options"));
   EXPECT_THAT(with(R"("options":["a","b"],"gold":0)"), HasSubstr("gold 0 of 2 options"));
   EXPECT_THAT(with(R"("options":["a","b"],"gold":"c")"), HasSubstr("gold \"c\" is none of the options"));
-  EXPECT_THAT(with(R"("options":["a","a"],"gold":1)"), HasSubstr("option 'a' stands twice"));
+  EXPECT_THAT(with(R"("options":["a","a"],"gold":1)"), HasSubstr("duplicate option 'a'"));
   EXPECT_THAT(with(R"("options":["a","b"],"answer":"a")"), HasSubstr("has a free answer too"));
   EXPECT_THAT(with(R"("gold":1)"), HasSubstr("'gold' stands without options"));
   EXPECT_THAT(with(R"("answer":"a","extra":3)"), HasSubstr("'extra' is 3, which is no object"));
   EXPECT_THAT(with(R"("other":1)"), HasSubstr(":1, questions[0].answer\n"));
   const std::string line = R"({"id":"d","context":"c","questions":[{"id":"q","question":"q","answer":"a"}]})";
-  EXPECT_THAT(error_of("jsonl", line + "\n" + line), HasSubstr("document id 'd' stands in line 1 already"));
-  EXPECT_THAT(error_of("jsonl", line + "\n" + line), HasSubstr("question id 'q' stands in line 1 already"));
+  EXPECT_THAT(error_of("jsonl", line + "\n" + line), HasSubstr("duplicate document id 'd', first in line 1"));
+  EXPECT_THAT(error_of("jsonl", line + "\n" + line), HasSubstr("duplicate question id 'q', first in line 1"));
   EXPECT_THAT(error_of("jsonl", R"({"context":" ","questions":[]})"), HasSubstr("'context' is empty"));
+  EXPECT_THAT(error_of("jsonl", R"({"context":"c","context":"d","questions":[{"question":"q","answer":"a"}]})"),
+              HasSubstr("duplicate key 'context'"));
+  EXPECT_THAT(error_of("jsonl", "{\"context\":\"caf\xE9 noir\",\"questions\":[]}"),
+              HasSubstr("not UTF-8: byte 0xe9 at offset 15; it seems to be Latin-1"));
   EXPECT_THAT(error_of("jsonl", "7"), HasSubstr("the line is no JSON object"));
   EXPECT_THAT(error_of("jsonl", "\n"), HasSubstr("the file has no line of data"));
+}
+
+TEST(Aime, ARepeatedProblemNamesBothLines) {
+  const std::string line = R"({"problem":"p","answer":1})";
+  EXPECT_THAT(error_of("aime", line + "\n" + line), HasSubstr("duplicate problem 'p', first in line 1"));
+  EXPECT_THAT(error_of("aime", line + "\n" + line), HasSubstr("mend:  remove one of the two lines"));
 }
 
 TEST(Aime, ReadsPublishedForms) {

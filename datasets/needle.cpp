@@ -11,6 +11,7 @@
 #include <random>
 #include <set>
 
+#include "datasets/data_file.h"
 #include "datasets/needle_text.h"
 #include "datasets/quality_file.h"
 #include "harness/core/json_lines.h"
@@ -276,7 +277,7 @@ class NeedleHaystack final : public Dataset {
   }
 
   Json identity() const override {
-    Json identity = quality_file_identity(options_.path);
+    Json identity = data_file_identity(options_.path);
     identity["text_version"] = kTextVersion;
     return identity;
   }
@@ -354,7 +355,7 @@ class NeedleGrid final : public Dataset {
   }
 
   Json identity() const override {
-    Json identity = quality_file_identity(options_.path);
+    Json identity = data_file_identity(options_.path);
     identity["text_version"] = kTextVersion;
     return identity;
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "datasets/data_file.h"
 #include "datasets/quality_file.h"
 
 namespace kvc {
@@ -78,7 +79,7 @@ class Quality final : public Dataset {
     return documents;
   }
 
-  Json identity() const override { return quality_file_identity(options_.path); }
+  Json identity() const override { return data_file_identity(options_.path); }
 
  private:
   const std::vector<std::string>& chosen() const {

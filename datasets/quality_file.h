@@ -20,9 +20,6 @@ inline constexpr const char* kQualitySample = "datasets/samples/quality.jsonl";
 // 20) with line and field.
 std::vector<Document> read_quality_file(const std::string& path);
 
-// {file, content_hash}. Throws Error(kData) if the file cannot be read.
-Json quality_file_identity(const std::string& path);
-
 // The documents of these ids, in the order of `ids`; all of them when it is empty. Throws Error(kData) naming every id
 // that is not there.
 std::vector<Document> select_documents(std::vector<Document> documents, const std::vector<std::string>& ids,

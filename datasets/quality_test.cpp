@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "datasets/data_file.h"
 #include "datasets/quality_file.h"
 
 namespace kvc {
@@ -153,11 +154,11 @@ INSTANTIATE_TEST_SUITE_P(
         Broken{"gold_is_text", "'gold_label' is \"2\", which is no integer", ":1, questions[0].gold_label"},
         Broken{"gold_huge", "gold label 18446744073709551615 of 4 options", ":1, questions[0].gold_label"},
         Broken{"gold_missing", "'gold_label' is missing", ":1, questions[0].gold_label"},
-        Broken{"duplicate_question", "question id '1_A_1' stands in line 1 already",
+        Broken{"duplicate_question", "duplicate question id '1_A_1', first in line 1",
                ":2, questions[0].question_unique_id"},
         Broken{"empty_article", "'article' is empty", ":1, article"},
         Broken{"options_missing", "'options' is missing or no list", ":1, questions[0].options"},
-        Broken{"option_repeated", "option 'a' stands twice", ":1, questions[0].options[2]"},
+        Broken{"option_repeated", "duplicate option 'a'", ":1, questions[0].options[2]"},
         Broken{"one_option", "there are 1 options", ":1, questions[0].options"},
         Broken{"other_text", "article '1' has another text than in line 1", ":2, article"},
         Broken{"article_is_number", "'article' is 7, which is no text", ":1, article"},
@@ -179,7 +180,7 @@ TEST(Quality, ReportsAllProblemsAtOnce) {
                 "\n3. 'article' is empty\n  where: " +
                 path +
                 ":3, article\n  mend:  give its text or remove the line"
-                "\n4. option 'a' stands twice\n  where: " +
+                "\n4. duplicate option 'a'\n  where: " +
                 path + ":3, questions[0].options[1]\n  mend:  options of one question must differ");
 }
 
@@ -197,10 +198,10 @@ TEST(Quality, EveryBrokenSampleIsTested) {
 }
 
 TEST(Quality, IdentityFollowsTheContent) {
-  const Json a = quality_file_identity(kQualitySample);
+  const Json a = data_file_identity(kQualitySample);
   EXPECT_EQ(a.at("file"), kQualitySample);
   EXPECT_EQ(a.at("content_hash").get<std::string>().size(), 16u);
-  EXPECT_NE(a.at("content_hash"), quality_file_identity("datasets/samples/merged.jsonl").at("content_hash"));
+  EXPECT_NE(a.at("content_hash"), data_file_identity("datasets/samples/merged.jsonl").at("content_hash"));
 }
 
 }  // namespace

@@ -193,23 +193,74 @@ Context make_context(const Model& model, const std::string& article) {
   return make_context(model.tokenizer(), model.chat_template(), model.spec().max_positions, article);
 }
 
-std::vector<int64_t> make_question_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
-                                          const std::string& user_text, const std::string& answer_prefix) {
+namespace {
+
+// The stand-in document and a question behind it.
+Cut cut_question(const ChatTemplate& chat_template, const std::string& user_text) {
   const ChatForm form = find_form(chat_template);
   auto cut = form.split_turns ? cut_turns(chat_template, kSomeArticle, user_text)
                               : cut_turn(chat_template, kSomeArticle, user_text, true);
   if (!cut || cut->context != form.cut.context) unfit("the text before this question is not that before others");
-  if (!answer_prefix.empty()) cut->question.append({answer_prefix, false});
-  Rendered whole = cut->context;
-  whole.text += cut->question.text;
-  whole.marks += cut->question.marks;
+  return std::move(*cut);
+}
+
+Rendered joined(const Rendered& first, const Rendered& second) {
+  return {first.text + second.text, first.marks + second.marks};
+}
+
+// The tokens of a text, cut at the byte `at`; nullopt where a token spans it. A token without bytes that stands there
+// (a vocabulary's leading space) belongs to what follows.
+struct CutTokens {
+  std::vector<int64_t> before, behind;
+};
+std::optional<CutTokens> cut_tokens(const Tokenizer& tokenizer, const Rendered& text, size_t at) {
   std::vector<int64_t> ends;
-  const std::vector<int64_t> tokens = tokenizer.encode(whole.segments(), &ends);
-  const auto border = std::lower_bound(ends.begin(), ends.end(), static_cast<int64_t>(cut->context.text.size()));
-  if (border == ends.end() || *border != static_cast<int64_t>(cut->context.text.size())) {
-    return tokenizer.encode(cut->question.segments());
+  const std::vector<int64_t> tokens = tokenizer.encode(text.segments(), &ends);
+  const auto border = std::lower_bound(ends.begin(), ends.end(), static_cast<int64_t>(at));
+  if (border == ends.end() || *border != static_cast<int64_t>(at)) return std::nullopt;
+  const auto n_before = border - ends.begin() + 1;
+  return CutTokens{{tokens.begin(), tokens.begin() + n_before}, {tokens.begin() + n_before, tokens.end()}};
+}
+
+}  // namespace
+
+std::vector<int64_t> make_question_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                                          const std::string& user_text, const std::string& answer_prefix) {
+  Cut cut = cut_question(chat_template, user_text);
+  if (!answer_prefix.empty()) cut.question.append({answer_prefix, false});
+  const auto tokens = cut_tokens(tokenizer, joined(cut.context, cut.question), cut.context.text.size());
+  return tokens ? tokens->behind : tokenizer.encode(cut.question.segments());
+}
+
+std::vector<std::vector<int64_t>> make_answers(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                                               const std::string& user_text, const std::vector<std::string>& answers) {
+  const Cut cut = cut_question(chat_template, user_text);
+  Rendered before = joined(cut.context, cut.question);
+  // As make_question_prompt() reads the question.
+  if (!cut_tokens(tokenizer, before, cut.context.text.size())) before = cut.question;
+  const std::vector<int64_t> prompt = tokenizer.encode(before.segments());
+  std::vector<std::vector<int64_t>> list;
+  for (const std::string& answer : answers) {
+    Rendered whole = before;
+    whole.append({answer, false});
+    const auto tokens = cut_tokens(tokenizer, whole, before.text.size());
+    list.push_back(tokens && tokens->before == prompt ? tokens->behind : tokenizer.encode_text(answer));
   }
-  return {tokens.begin() + (border - ends.begin()) + 1, tokens.end()};
+  return list;
+}
+
+std::vector<int64_t> encode_behind(const Tokenizer& tokenizer, const std::vector<Segment>& before,
+                                   const std::vector<Segment>& text) {
+  Rendered first, second;
+  for (const Segment& segment : before) first.append(segment);
+  for (const Segment& segment : text) second.append(segment);
+  const auto tokens = cut_tokens(tokenizer, joined(first, second), first.text.size());
+  return tokens ? tokens->behind : tokenizer.encode(text);
+}
+
+std::vector<std::vector<int64_t>> make_answers(const Model& model, const std::string& user_text,
+                                               const std::vector<std::string>& answers) {
+  return make_answers(model.tokenizer(), model.chat_template(), user_text, answers);
 }
 
 std::vector<int64_t> make_question_prompt(const Model& model, const std::string& user_text,

@@ -47,6 +47,19 @@ std::vector<int64_t> make_question_prompt(const Model& model, const std::string&
 std::vector<int64_t> make_question_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
                                           const std::string& user_text, const std::string& answer_prefix = "");
 
+// Tokens of each answer behind the question's prompt, as they are in the whole conversation: an answer is not encoded
+// as a text of its own, before which SentencePiece vocabularies put a space. Where the last token of the prompt and the
+// first of an answer would be one, the answer is read as a text of its own.
+std::vector<std::vector<int64_t>> make_answers(const Model& model, const std::string& user_text,
+                                               const std::vector<std::string>& answers);
+std::vector<std::vector<int64_t>> make_answers(const Tokenizer& tokenizer, const ChatTemplate& chat_template,
+                                               const std::string& user_text, const std::vector<std::string>& answers);
+
+// Tokens of `text` where it stands behind `before`, without those of `before`. Read as a text of its own where a token
+// would span both.
+std::vector<int64_t> encode_behind(const Tokenizer& tokenizer, const std::vector<Segment>& before,
+                                   const std::vector<Segment>& text);
+
 // Which entries of a head may be compacted: all but the first prefix_len and the last suffix_len. The same for every
 // head, whatever its length.
 struct Compactable {

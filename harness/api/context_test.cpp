@@ -13,6 +13,7 @@
 #include "harness/core/text_file.h"
 #include "harness/files/gguf.h"
 #include "harness/text/tokenizer/gguf_tokenizer.h"
+#include "harness/text/tokenizer/load_tokenizer.h"
 
 namespace kvc {
 namespace {
@@ -238,6 +239,55 @@ TEST(QuestionPrompt, OverABorderThatIsNotClean) {
   const Context context = make_context(demo(), *chat, 8192, "A lake");
   EXPECT_EQ(spelled(demo(), context.tokens), kSystem + " A lake ");
   EXPECT_EQ(spelled(demo(), make_question_prompt(demo(), *chat, "Why?")), "Why? ");
+}
+
+// Where a vocabulary puts a space before every text (SentencePiece), an option is not such a text.
+TEST(Answers, HaveTheTokensOfTheWholeConversation) {
+  const auto tokenizer = load_tokenizer(kRoot + "/harness/testing/golden/tokenizers/llama2");
+  const auto chat = make_chat_template(
+      "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}"
+      "<|assistant|>\n{% endif %}",
+      {}, "t");  // TinyLlama's form
+  const std::vector<int64_t> prompt = make_question_prompt(*tokenizer, *chat, "Where?");
+  const auto answers = make_answers(*tokenizer, *chat, "Where?", {"north", "south pole"});
+  ASSERT_EQ(answers.size(), 2U);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const std::string text = i == 0 ? "north" : "south pole";
+    EXPECT_EQ(spelled(*tokenizer, answers[i]), text);
+    EXPECT_NE(answers[i], tokenizer->encode_text(text));  // which begins with a space
+    // The tokens of everything, behind those of the prompt.
+    std::vector<int64_t> whole = prompt;
+    whole.insert(whole.end(), answers[i].begin(), answers[i].end());
+    EXPECT_TRUE(spelled(*tokenizer, whole).ends_with("<|assistant|>\n" + text));
+    std::vector<Segment> all;
+    for (const Segment& s : chat->render({{"user", "Where?"}}, asking())) all.push_back(s);
+    all.push_back({text, false});
+    const std::vector<int64_t> conversation = tokenizer->encode(all);
+    ASSERT_GT(conversation.size(), answers[i].size());
+    EXPECT_TRUE(std::equal(answers[i].rbegin(), answers[i].rend(), conversation.rbegin()));
+  }
+  // Byte-level vocabularies: as before.
+  const auto demo_chat = make_chat_template("chatml");
+  EXPECT_EQ(make_answers(demo(), *demo_chat, "Where?", {"north"}).front(), demo().encode_text("north"));
+}
+
+TEST(EncodeBehind, LeavesOutTheSpaceOfATextOfItsOwn) {
+  const auto tokenizer = load_tokenizer(kRoot + "/harness/testing/golden/tokenizers/llama2");
+  EXPECT_EQ(spelled(*tokenizer, tokenizer->encode_text("\nI need")), " \nI need");
+  EXPECT_EQ(spelled(*tokenizer, encode_behind(*tokenizer, {{"x", false}}, {{"\nI need", false}})), "\nI need");
+  EXPECT_EQ(encode_behind(demo(), {{"x", false}}, {{"\nI need", false}}), demo().encode_text("\nI need"));
+}
+
+TEST(Context, OfATemplateWithoutASystemTurnKeepsTheSystemText) {
+  const auto chat = make_chat_template(
+      "{{ bos_token }}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+      "{{ raise_exception('roles must alternate') }}{% endif %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+      "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
+      {{"bos_token", "<s>"}, {"eos_token", "</s>"}}, "t");  // Mistral 7B Instruct v0.1
+  const Context context = make_context(demo(), *chat, 8192, "The lake is deep.");
+  EXPECT_EQ(spelled(demo(), context.tokens), "<s>[INST] " + kSystem + "\n\nThe lake is deep.");
+  EXPECT_EQ(spelled(demo(), context.article_tokens()), "The lake is deep.");
+  EXPECT_EQ(spelled(demo(), make_question_prompt(demo(), *chat, "How deep?")), "\n\nHow deep? [/INST]");
 }
 
 TEST(Compactable, IsWhatTheTemplateLeaves) {

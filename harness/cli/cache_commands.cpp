@@ -32,7 +32,7 @@ namespace {
 
 struct Options {
   ModelConfig model;
-  std::string document, cache, out;
+  std::string document, encoding = "utf-8", cache, out;
   std::string layers;
   std::string method, target, queries, budget = "uniform";
   int64_t protect = 0;
@@ -65,9 +65,8 @@ class Notes {
 };
 
 // The full cache of a document's context.
-SavedCache read_document(const Model& model, const std::string& path, bool quiet) {
+SavedCache read_context(const Model& model, const std::string& text, const std::string& path, bool quiet) {
   const c10::InferenceMode inference;
-  const std::string text = read_text_file(path);
   Context context = make_context(model, text);
   Progress progress(quiet || context.tokens.size() < 2000);
   progress.expect(static_cast<int64_t>(context.tokens.size()));
@@ -86,8 +85,8 @@ SavedCache open_source(const Model& model, const Options& options) {
     throw Error(ErrorKind::kUsage, "one of --document and --cache is needed", "kvc",
                 "name a text with --document, or a cache of kvc compact with --cache");
   }
-  return options.cache.empty() ? read_document(model, options.document, options.quiet)
-                               : load_cache(options.cache, model);
+  if (!options.cache.empty()) return load_cache(options.cache, model);
+  return read_context(model, read_document(options.document, options.encoding), options.document, options.quiet);
 }
 
 std::unique_ptr<LayerQueries> make_queries(const Resolved<QuerySource>& source, const Model& model,
@@ -312,6 +311,7 @@ void add_source(CLI::App& command, Options& options) {
   command.add_option("--chat-template", options.model.chat_template,
                      "name of a built-in one; default: the model's own");
   auto* document = command.add_option("--document", options.document, "text file to read; - for standard input");
+  add_encoding(command, options.encoding);
   command.add_option("--cache", options.cache, "cache that kvc compact wrote, in place of a document")
       ->excludes(document);
   command.add_option("--seed", options.seed, "random seed; default 0");

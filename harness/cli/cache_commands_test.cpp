@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "harness/cli/cli_test.h"
 #include "harness/core/config_text.h"
 #include "harness/core/text_file.h"
@@ -200,6 +202,45 @@ TEST_F(CacheCommands, MistakesAreToldWithTheWayOut) {
               HasSubstr("'30' names no layer; the model has 0 to 29"));
   EXPECT_THAT(kvc({"ask", "--model", kModel, "--cache", text, "--question", "x"}).err, HasSubstr("document.txt"));
   EXPECT_FALSE(std::filesystem::exists(out));
+}
+
+// A method must not see the queries that it is judged by: with half of the rows held out, only the other half can make
+// it keep the last key. One row at a time looks at that key, the others at nothing.
+TEST_F(CacheCommands, FitDoesNotSeeHeldOutQueries) {
+  constexpr int64_t kRows = 8;
+  for (const std::string group_size : {"1", "2"}) {
+    int seen = 0;
+    for (int64_t row = 0; row < kRows; ++row) {
+      TensorFile file;
+      file.tensors["K"] = at::eye(8);
+      file.tensors["V"] = at::eye(8);
+      file.tensors["Q"] = at::zeros({kRows, 8});
+      file.tensors["Q"][row][7] = 100;
+      const std::string in = path("rows.safetensors"), out = path("kept.safetensors");
+      std::filesystem::remove(out);
+      write_tensor_file(in, file);
+      const Outcome fitted = kvc({"fit", "--in", in, "--out", out, "--method", "{method: snapkv, kernel: 1}",
+                                  "--target", "1", "--held-out", "0.5", "--group-size", group_size, "--quiet"});
+      ASSERT_EQ(fitted.code, 0) << fitted.err;
+      seen += read_tensor_file(out).tensors.at("indices").item<int64_t>() == 7 ? 1 : 0;
+    }
+    EXPECT_EQ(seen, kRows / 2) << group_size;
+  }
+}
+
+TEST_F(CacheCommands, DocumentsThatAreNoTextAreRefused) {
+  const auto error = [&](const std::string& bytes, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {
+        "compact", "--model",  kModel, "--document", write("odd.txt", bytes), "--method",
+        "snapkv",  "--target", "0.5",  "--out",      path("odd.safetensors"), "--quiet"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = kvc(arguments);
+    EXPECT_EQ(outcome.code, more.empty() ? 3 : 0) << outcome.err;
+    return outcome.err;
+  };
+  EXPECT_THAT(error("caf\xE9 noir"), HasSubstr("byte 0xe9 at offset 3; it seems to be Latin-1"));
+  EXPECT_THAT(error("%PDF-1.4 x"), HasSubstr("a PDF file"));
+  EXPECT_EQ(error("The caf\xE9 of the lighthouse opens at nine and closes at ten.", {"--encoding", "latin-1"}), "");
 }
 
 }  // namespace

@@ -141,9 +141,11 @@ int64_t target_length(const std::string& text, int64_t source_len) {
   return uniform_budget(target, {{source_len}}).at(0, 0);
 }
 
-// Some queries set apart by a seeded draw, for judging only; the order of both parts is that of the file.
-std::pair<at::Tensor, at::Tensor> split(const at::Tensor& queries, double fraction, std::uint64_t seed) {
-  const auto n = queries.size(0);
+// Some queries set apart by a seeded draw, for judging only: the same rows of each of the `group_size` query heads that
+// stand one behind the other. The order of both parts is that of the file.
+std::pair<at::Tensor, at::Tensor> split(const at::Tensor& queries, int64_t group_size, double fraction,
+                                        std::uint64_t seed) {
+  const int64_t n = queries.size(0) / group_size;
   const auto n_held = static_cast<int64_t>(fraction * static_cast<double>(n));
   std::vector<int64_t> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), 0);
@@ -153,8 +155,9 @@ std::pair<at::Tensor, at::Tensor> split(const at::Tensor& queries, double fracti
   std::sort(order.begin(), order.begin() + n_held);
   std::sort(order.begin() + n_held, order.end());
   const at::Tensor all = at::tensor(order, at::kLong);
-  return {queries.index_select(0, all.narrow(0, n_held, n - n_held)),
-          queries.index_select(0, all.narrow(0, 0, n_held))};
+  const at::Tensor by_head = queries.view({group_size, n, queries.size(1)});
+  const auto rows = [&](const at::Tensor& which) { return by_head.index_select(1, which).flatten(0, 1); };
+  return {rows(all.narrow(0, n_held, n - n_held)), rows(all.narrow(0, 0, n_held))};
 }
 
 class FitCommand {
@@ -221,12 +224,13 @@ class FitCommand {
     problem.bias = head.bias;
     problem.queries = head.queries;
     problem.seed = derive_seed(options_.seed, head.prefix);
+    check_groups(head);
     at::Tensor held_out = head.held_out;
     if (options_.held_out > 0 && !held_out.defined()) {
-      std::tie(problem.queries, held_out) = split(head.queries, options_.held_out, options_.seed);
+      std::tie(problem.queries, held_out) = split(head.queries, group_size_, options_.held_out, options_.seed);
     }
-    check_groups(head);
-    problem.window_queries = [&, g = group_size_](int64_t n_tokens) { return window(head.queries, g, n_tokens); };
+    // Of the queries that are fitted only: a method must not see what it is judged by.
+    problem.window_queries = [&, g = group_size_](int64_t n_tokens) { return window(problem.queries, g, n_tokens); };
     const int64_t target_len = target_length(options_.target, head.keys.size(0));
     const Stopwatch clock;
     const HeadFit fit = method_->fit(problem, {target_len}).front();

@@ -27,7 +27,7 @@ struct Options {
   ModelConfig model;
   DecodeSettings decode;
   std::optional<std::string> prompt;
-  std::string prompt_file;
+  std::string prompt_file, encoding = "utf-8";
   std::optional<std::string> system;  // an empty one is one: the template writes no default
   bool chat = false;
   bool special = false;
@@ -40,7 +40,7 @@ struct Options {
 };
 
 std::vector<Segment> prompt_segments(const Model& model, const Options& options) {
-  const std::string text = options.prompt ? *options.prompt : read_text_file(options.prompt_file);
+  const std::string text = options.prompt ? *options.prompt : read_document(options.prompt_file, options.encoding);
   if (!options.chat) return {{text, options.special}};
   std::vector<ChatTurn> turns;
   if (options.system) turns.push_back({"system", *options.system});
@@ -167,6 +167,7 @@ Runner declare_generate(CLI::App& app) {
   command->add_option("--chat-template", options->model.chat_template,
                       "name of a built-in one; default: the model's own");
   auto* prompt = command->add_option("--prompt", options->prompt, "text to continue; with --chat what the user says");
+  add_encoding(*command, options->encoding);
   command->add_option("--prompt-file", options->prompt_file, "the same from a file; - for standard input")
       ->excludes(prompt);
   auto* chat = command->add_flag("--chat", options->chat, "the prompt is a user's turn in the model's chat format");

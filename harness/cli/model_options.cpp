@@ -8,6 +8,11 @@
 
 namespace kvc {
 
+void add_encoding(CLI::App& command, std::string& encoding) {
+  command.add_option("--encoding", encoding,
+                     "of the text: utf-8, utf-16, latin-1, or bytes as they are; default utf-8");
+}
+
 void add_model_options(CLI::App& command, ModelConfig& config) {
   command.add_option("--model", config.path, "GGUF file, or folder as downloaded from a model hub")->required();
   command.add_option("--dtype", config.dtype,

@@ -12,6 +12,8 @@ void add_model_options(CLI::App& command, ModelConfig& config);
 
 // --force, for commands that write a file (see core/output_file.h).
 void add_force(CLI::App& command, bool& force);
+// --encoding of a text that is read with read_document().
+void add_encoding(CLI::App& command, std::string& encoding);
 
 // One line of JSON or text on stdout; throws Error(kData) when it cannot be written (full disk, closed pipe).
 void print_out(const std::string& text);

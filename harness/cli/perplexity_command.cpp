@@ -22,7 +22,7 @@ namespace {
 
 struct Options {
   ModelConfig model;
-  std::string file;
+  std::string file, encoding = "utf-8";
   int64_t window = 0;
   int64_t stride = 0;
   bool bos = false;
@@ -54,7 +54,7 @@ std::vector<double> windowed_log_probs(const Model& model, const std::vector<int
 }
 
 int run(const Options& options) {
-  const std::string text = read_text_file(options.file);
+  const std::string text = read_document(options.file, options.encoding);
   const Model model = Model::load(options.model);
   std::vector<int64_t> ids = model.tokenizer().encode_text(text);
   if (options.bos) {
@@ -91,6 +91,7 @@ Runner declare_perplexity(CLI::App& app) {
   CLI::App* command = app.add_subcommand("perplexity", "perplexity of a text, and the log-probability of each token");
   add_model_options(*command, options->model);
   command->add_option("--file", options->file, "text to read; - for standard input")->required();
+  add_encoding(*command, options->encoding);
   command->add_option("--window", options->window, "tokens read at a time; default: the whole text at once")
       ->check(CLI::Range(int64_t{2}, std::numeric_limits<int64_t>::max()));
   command->add_option("--stride", options->stride, "tokens from one window to the next; default: half a window")

@@ -15,7 +15,7 @@ namespace {
 
 struct Options {
   std::string model;
-  std::string file;
+  std::string file, encoding = "utf-8";
   bool json = false;
 };
 
@@ -34,7 +34,7 @@ std::string as_lines(const Tokenizer& tokenizer, const std::vector<int64_t>& ids
 }
 
 int run(const Options& options) {
-  const std::string text = read_text_file(options.file);
+  const std::string text = read_document(options.file, options.encoding);
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(options.model);
   const std::vector<int64_t> ids = tokenizer->encode_text(text);
   print_out(options.json ? Json{{"ids", ids}}.dump() + "\n" : as_lines(*tokenizer, ids));
@@ -48,6 +48,7 @@ Runner declare_tokenize(CLI::App& app) {
   CLI::App* command = app.add_subcommand("tokenize", "print the token ids of a text");
   command->add_option("--model", options->model, "GGUF file, or folder with the tokenizer's files")->required();
   command->add_option("--file", options->file, "text to read; - for standard input")->required();
+  add_encoding(*command, options->encoding);
   command->add_flag("--json", options->json, R"({"ids": [...]} instead of a line for each token)");
   return [options] { return run(*options); };
 }

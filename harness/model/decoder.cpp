@@ -38,7 +38,8 @@ void check_sizes(const DecoderSpec& spec) {
   if (spec.n_query_heads % spec.n_kv_heads != 0) {
     refuse_weights(fmt::format("{} query heads cannot share {} KV heads evenly", spec.n_query_heads, spec.n_kv_heads));
   }
-  if (spec.head_dim % 2 != 0) refuse_weights(fmt::format("head dimension {} is odd; rotation needs pairs", spec.head_dim));
+  if (spec.head_dim % 2 != 0)
+    refuse_weights(fmt::format("head dimension {} is odd; rotation needs pairs", spec.head_dim));
 }
 
 class ShapeCheck {
@@ -49,12 +50,12 @@ class ShapeCheck {
     if (!weight.defined()) refuse_weights(fmt::format("weight '{}{}' is missing", prefix_, name));
     if (weight.sizes() != at::IntArrayRef(shape)) {
       refuse_weights(fmt::format("weight '{}{}' has shape ({}); the model's numbers ask for ({})", prefix_, name,
-                         fmt::join(weight.sizes(), ", "), fmt::join(shape, ", ")));
+                                 fmt::join(weight.sizes(), ", "), fmt::join(shape, ", ")));
     }
     if (weight.scalar_type() != reference_.scalar_type() || weight.device() != reference_.device()) {
       refuse_weights(fmt::format("weight '{}{}' is {} on {}; the embedding is {} on {}", prefix_, name,
-                         toString(weight.scalar_type()), weight.device().str(), toString(reference_.scalar_type()),
-                         reference_.device().str()));
+                                 toString(weight.scalar_type()), weight.device().str(),
+                                 toString(reference_.scalar_type()), reference_.device().str()));
     }
   }
   // Wanted exactly when the spec says so.

@@ -35,7 +35,8 @@ void check_numbers(const DecoderSpec& spec) {
   if (!divisors.empty() && static_cast<int64_t>(divisors.size()) != spec.head_dim / 2) {
     refuse_rotation(fmt::format("{} rotary frequency divisors for {} frequencies", divisors.size(), spec.head_dim / 2));
   }
-  if (!std::all_of(divisors.begin(), divisors.end(), positive)) refuse_rotation("a rotary frequency divisor is not positive");
+  if (!std::all_of(divisors.begin(), divisors.end(), positive))
+    refuse_rotation("a rotary frequency divisor is not positive");
   const bool stretched = spec.rope_scaling != RopeScaling::kNone && spec.rope_scaling != RopeScaling::kLinear;
   const bool listed = spec.rope_scaling == RopeScaling::kLlama3 && !divisors.empty();
   if (stretched && !listed && spec.rope_original_max_positions < 1) {
@@ -108,7 +109,7 @@ double pair_that_turns(const DecoderSpec& spec, double turns) {
 void stretch_yarn(const DecoderSpec& spec, std::vector<float>& frequencies) {
   if (!(spec.rope_beta_fast > 0) || !(spec.rope_beta_slow > 0) || spec.rope_base == 1.0) {
     refuse_rotation(fmt::format("yarn rotary scaling with beta_fast {}, beta_slow {} and base {}", spec.rope_beta_fast,
-                       spec.rope_beta_slow, spec.rope_base));
+                                spec.rope_beta_slow, spec.rope_base));
   }
   double low = pair_that_turns(spec, spec.rope_beta_fast), high = pair_that_turns(spec, spec.rope_beta_slow);
   if (spec.rope_yarn_truncate) low = std::floor(low), high = std::ceil(high);

@@ -55,6 +55,12 @@ std::string task_key(const Json& task) {
   return stable_hash(canonical_json(task));
 }
 
+// What a data set's documents depend on: content and version, not the path of the file.
+Json content_of(Json dataset_identity) {
+  if (dataset_identity.is_object()) dataset_identity.erase("file");
+  return dataset_identity;
+}
+
 // When and how large the weights are, to notice that the file was replaced without reading it; null where there is no
 // file.
 Json file_stamp(const std::string& path) {
@@ -169,7 +175,7 @@ class SweepRun {
     if (!documents_.is_object() || !documents_.contains(block.key)) return false;
     const Json& known = documents_.at(block.key);
     if (known.value("model_file", Json()) != file_stamp(block.model->config.path)) return false;
-    if (known.value("dataset_identity", Json()) != block.dataset->identity()) return false;
+    if (content_of(known.value("dataset_identity", Json())) != content_of(block.dataset->identity())) return false;
     for (const auto& [document, tasks] : known.at("documents").items()) {
       for (const PlannedCell& cell : block.cells) {
         const std::string key = task_key(cell.cell.task);
@@ -227,8 +233,8 @@ class SweepRun {
           refuse_if_other(cell, document, fmt::format("the model's {}", field), measured_model.value(field, Json()),
                           model.identity().value(field, Json()));
         }
-        refuse_if_other(cell, document, "the data set's identity", provenance.value("dataset", Json()),
-                        dataset_identity);
+        refuse_if_other(cell, document, "the data set's content", content_of(provenance.value("dataset", Json())),
+                        content_of(dataset_identity));
       }
     }
   }
@@ -306,7 +312,7 @@ class SweepRun {
     const Json subject = Json{{"kvc_version", KVC_VERSION},
                               {"model", model.identity()},
                               {"dataset", block.dataset_cell},
-                              {"dataset_identity", block.dataset->identity()},
+                              {"dataset_identity", content_of(block.dataset->identity())},
                               {"seed", block.seed},
                               {"proof_tokens", config_.proof_tokens},
                               {"document", document.id},

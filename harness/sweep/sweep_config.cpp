@@ -55,7 +55,11 @@ class Parser {
 
   void read_head() {
     config_.path = text_.path();
-    if (!has("sweep") || !root_.at("sweep").is_string()) {
+    if (has("sweep") && !root_.at("sweep").is_structured() && !root_.at("sweep").is_string()) {
+      const std::string given = root_.at("sweep").dump();
+      problems_.add(fmt::format("the sweep's name must be a text; got {}", given), "/sweep",
+                    fmt::format("write it in quotes: sweep: \"{}\"", given));
+    } else if (!has("sweep") || !root_.at("sweep").is_string()) {
       problems_.add("the sweep has no name", "/sweep", "write 'sweep: NAME'");
     } else {
       config_.name = root_.at("sweep").get<std::string>();
@@ -183,6 +187,12 @@ class Parser {
       Json options;
       if (!split_entry(items[i], key, Registry<Interface>::instance().names(), at, problems_, name, options)) continue;
       for (auto& resolved : resolve<Interface>(name, options, at, problems_)) {
+        if constexpr (std::is_same_v<Interface, Dataset>) {
+          // own.jsonl and its absolute path are one data set; its content is checked before anything is measured.
+          if (resolved.value.contains("path") && resolved.value.at("path").is_string()) {
+            resolved.value["path"] = short_path(resolved.value.at("path").template get<std::string>());
+          }
+        }
         if (std::find(list.begin(), list.end(), resolved.value) != list.end()) {
           problems_.add(fmt::format("duplicate {} {}", key, resolved.value.dump()), at, "keep one of them");
           continue;

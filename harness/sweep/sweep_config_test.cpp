@@ -230,6 +230,9 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        "the sweep's name '../t' is no safe folder name\n  where: s.yaml:1, sweep\n  mend:  use 1 to 64 of the letters "
        "a-z, A-Z, "
        "0-9, '_', '-' and '.', the first one a letter, digit or '_'"},
+      {with("sweep", "sweep: 2024"),
+       "the sweep's name must be a text; got 2024\n  where: s.yaml:1, sweep\n  mend:  write it in quotes: sweep: "
+       "\"2024\""},
       {with("sweep", ""), "the sweep has no name\n  where: s.yaml:1, sweep\n  mend:  write 'sweep: NAME'"},
       {with("method", "method: test_keep_frist"),
        "unknown method 'test_keep_frist'\n  where: s.yaml:6, method\n  mend:  " +

@@ -35,16 +35,19 @@ struct LikelihoodReference final : TaskReference {
   std::map<std::string, double> neutral;  // by the option's text
 };
 
-// Each option's tokens, to be scored behind the prompt of its question.
-std::vector<Continuation> continuations_of(const Model& model, const std::vector<Question>& questions) {
+// The options' tokens, to be scored behind the prompt of their question, or of `neutral` where that is given.
+std::vector<Continuation> continuations_of(const Model& model, const std::vector<Question>& questions,
+                                           const char* neutral = nullptr) {
   std::vector<Continuation> list;
   for (size_t i = 0; i < questions.size(); ++i) {
-    for (const std::string& option : questions[i].options) {
-      list.push_back({static_cast<int64_t>(i), model.tokenizer().encode_text(option)});
-      if (list.back().tokens.empty()) {
-        throw Error(ErrorKind::kData, fmt::format("option '{}' has no tokens", option), "question " + questions[i].id,
-                    "an option needs a text");
+    const std::vector<std::string>& options = questions[i].options;
+    const auto tokens = make_answers(model, neutral != nullptr ? neutral : questions[i].text, options);
+    for (size_t k = 0; k < options.size(); ++k) {
+      if (tokens[k].empty()) {
+        throw Error(ErrorKind::kData, fmt::format("option '{}' has no tokens", options[k]),
+                    "question " + questions[i].id, "an option needs a text");
       }
+      list.push_back({neutral != nullptr ? 0 : static_cast<int64_t>(i), tokens[k]});
     }
   }
   return list;
@@ -66,10 +69,9 @@ class Likelihood final : public Task {
   // Depends on model and options alone; all options in one batch.
   std::unique_ptr<TaskReference> reference(const AskRequest& on_full_cache) const override {
     const Model& model = on_full_cache.model;
-    std::vector<Continuation> continuations = continuations_of(model, on_full_cache.questions);
+    const std::vector<Continuation> continuations = continuations_of(model, on_full_cache.questions, kNeutralQuestion);
     auto reference = std::make_unique<LikelihoodReference>();
     if (continuations.empty()) return reference;
-    for (Continuation& continuation : continuations) continuation.prompt = 0;
     const KvCache cache = model.decoder().prefill(make_context(model, kNeutralDocument).tokens);
     const std::vector<double> scores =
         continuation_log_likelihoods(model, cache, make_prompts(model, {{kNeutralQuestion, ""}}), continuations);

@@ -89,7 +89,7 @@ class OnlineWriter {
   // Behind the thought: the forced end where it has none, then up to answer_tokens.
   void answer() {
     result_.forced = result_.stop_reason != "stop";
-    const std::vector<int64_t> words = result_.forced ? forced_end_ : model_.tokenizer().encode_text(kFinalAnswer);
+    const std::vector<int64_t> words = result_.forced ? forced_end_ : final_words();
     result_.answer_stop_reason = "length";
     std::vector<int64_t> input = {pending_};
     for (const int64_t word : words) {
@@ -226,8 +226,13 @@ class OnlineWriter {
   std::vector<int64_t> forced_tokens() const {
     const std::string text = kForcedEnd;
     const size_t at = text.find(kEndOfThought), behind = at + std::string(kEndOfThought).size();
-    return model_.tokenizer().encode(
-        {{text.substr(0, at), false}, {kEndOfThought, true}, {text.substr(behind), false}});
+    // Behind some letter: it goes on in the middle of a text.
+    return encode_behind(model_.tokenizer(), {{"x", false}},
+                         {{text.substr(0, at), false}, {kEndOfThought, true}, {text.substr(behind), false}});
+  }
+
+  std::vector<int64_t> final_words() const {
+    return encode_behind(model_.tokenizer(), {{kEndOfThought, true}}, {{kFinalAnswer, false}});
   }
 
   void check(const std::vector<int64_t>& prompt) const {

@@ -81,8 +81,14 @@ void Checkpoint::open_folder(const std::string& path) {
   const ConfigFile config(path);
   family_ = &find_family(config);
   spec_ = family_->spec(config, &oddities_);
-  layout_ = transformers_layout();
   tensors_ = std::make_unique<SafetensorsFolder>(path);
+  layout_ = transformers_layout(*tensors_);
+  if (!spec_.tied_embeddings && !layout_.embedding.starts_with("model.") &&
+      tensors_->find_tensor(layout_.head + ".weight") == nullptr) {
+    throw Error(ErrorKind::kData,
+                fmt::format("the weights are those of a model without its head: '{}.weight' is missing", layout_.head),
+                path, "take the checkpoint of the causal language model (AutoModelForCausalLM)");
+  }
   if (spec_.tied_embeddings && tensors_->find_tensor(layout_.head + ".weight") != nullptr) {
     oddities_.push_back(
         fmt::format("the head is tied to the embedding, and '{}.weight' is stored as well; loading "

@@ -182,10 +182,10 @@ DecoderSpec read_config_numbers(ConfigFile& config, int64_t kv_heads, int64_t he
   return spec;
 }
 
-void read_sliding_window(ConfigFile& config, bool active, DecoderSpec& spec) {
+void read_sliding_window(ConfigFile& config, bool active, DecoderSpec& spec, int64_t first_sliding) {
   const int64_t window = config.size("sliding_window", 0);
   const std::vector<std::string> kinds = config.texts("layer_types");
-  bool slides = kinds.empty();
+  bool slides = kinds.empty() && first_sliding < spec.n_layers;
   for (const std::string& kind : kinds) {
     if (kind != "full_attention" && kind != "sliding_attention") {
       config.refuse(fmt::format("a layer is of type '{}' (layer_types)", printable(kind)), kOtherModel);
@@ -199,6 +199,16 @@ void read_sliding_window(ConfigFile& config, bool active, DecoderSpec& spec) {
   }
   const std::string note = limit_to_window(spec, window);
   if (!note.empty()) config.note(note);
+}
+
+void read_qwen_sliding_window(ConfigFile& config, DecoderSpec& spec) {
+  constexpr int64_t kQwenDefault = 28;  // transformers' Qwen2Config and Qwen3Config
+  const json* first = config.find("max_window_layers");
+  if (first != nullptr && !(first->is_number_integer() && *first >= 0 && *first <= kMaxSize)) {
+    config.refuse(fmt::format("'max_window_layers' must be a whole number from 0; got {}", shown(*first)), kDamaged);
+  }
+  read_sliding_window(config, config.boolean("use_sliding_window", false), spec,
+                      first == nullptr ? kQwenDefault : first->get<int64_t>());
 }
 
 }  // namespace kvc

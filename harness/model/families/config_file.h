@@ -54,7 +54,10 @@ class ConfigFile {
 // there, 0 = hidden_size / heads.
 DecoderSpec read_config_numbers(ConfigFile& config, std::int64_t kv_heads = 0, std::int64_t head_dim = 0);
 
-// sliding_window where `active` and where layer_types (if there) name a layer that slides: see limit_to_window.
-void read_sliding_window(ConfigFile& config, bool active, DecoderSpec& spec);
+// sliding_window where `active` and some layer slides: see limit_to_window. Which do is said by layer_types; where that
+// is missing, layers from `first_sliding` on.
+void read_sliding_window(ConfigFile& config, bool active, DecoderSpec& spec, std::int64_t first_sliding = 0);
+// Qwen's form: use_sliding_window turns it on, and the first max_window_layers layers (28 unless said) do not slide.
+void read_qwen_sliding_window(ConfigFile& config, DecoderSpec& spec);
 
 }  // namespace kvc

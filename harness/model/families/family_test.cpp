@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "harness/model/families/family_fixture.h"
 #include "harness/model/families/inspect.h"
 
@@ -115,6 +117,53 @@ TEST_F(FamilyTest, ATiedHeadMayBeStoredWhenItIsEqual) {
               HasSubstr("tensor 'lm_head.weight' is stored, differs from 'model.embed_tokens.weight'"));
 }
 
+// A BF16 head beside an F32 embedding is equal where rounding the one gives the other.
+TEST_F(FamilyTest, ATiedHeadMayBeStoredInAnotherDtype) {
+  json config = config_of("LlamaForCausalLM");
+  config["tie_word_embeddings"] = true;
+  TinyTensors tensors = folder_tensors({.head = false});
+  const auto stored = [&](float change) {
+    std::string data;
+    for (const float value : tensors["model.embed_tokens.weight"].values) {
+      const c10::BFloat16 rounded(value + change);
+      data.append(reinterpret_cast<const char*>(&rounded.x), sizeof rounded.x);
+    }
+    write_folder(config, tensors);
+    const std::string plain = safetensors_text(tensors);
+    std::uint64_t size = 0;
+    std::memcpy(&size, plain.data(), sizeof size);
+    json header = json::parse(plain.substr(8, size));
+    const size_t end = plain.size() - 8 - size;
+    header["lm_head.weight"] = {
+        {"dtype", "BF16"}, {"shape", {kVocab, kHidden}}, {"data_offsets", {end, end + data.size()}}};
+    const std::string text = header.dump();
+    size = text.size();
+    write(folder_ + "/model.safetensors", std::string(reinterpret_cast<const char*>(&size), sizeof size) + text +
+                                              plain.substr(plain.size() - end) + data);
+    const Checkpoint checkpoint(folder_);
+    return error_of([&] { checkpoint.weights(at::kFloat, at::kCPU); });
+  };
+  EXPECT_EQ(stored(0), "");
+  EXPECT_THAT(stored(1), HasSubstr("tensor 'lm_head.weight' is stored, differs from 'model.embed_tokens.weight'"));
+}
+
+// What AutoModel saves: the names without "model.", and no head.
+TEST_F(FamilyTest, NamesWithoutTheLeadingModelAreTheSameWeights) {
+  json config = config_of("LlamaForCausalLM");
+  config["tie_word_embeddings"] = true;
+  const TinyTensors named = folder_tensors({.head = false});
+  TinyTensors bare;
+  for (const auto& [name, tensor] : named) bare[name.substr(std::string("model.").size())] = tensor;
+  const DecoderWeights expected = Checkpoint(write_folder(config, named)).weights(at::kFloat, at::kCPU);
+  const DecoderWeights weights = Checkpoint(write_folder(config, bare)).weights(at::kFloat, at::kCPU);
+  EXPECT_TRUE(at::equal(weights.embedding, expected.embedding));
+  EXPECT_TRUE(at::equal(weights.final_norm, expected.final_norm));
+  EXPECT_TRUE(at::equal(weights.layers[1].qkv, expected.layers[1].qkv));
+  EXPECT_TRUE(at::equal(weights.layers[1].down, expected.layers[1].down));
+  config["tie_word_embeddings"] = false;
+  EXPECT_THAT(config_error(config, bare), HasSubstr("a model without its head: 'lm_head.weight' is missing"));
+}
+
 TEST_F(FamilyTest, ASlidingWindowLimitsTheTextsThatAreRead) {
   json config = config_of("MistralForCausalLM");
   config["sliding_window"] = 16;
@@ -132,6 +181,21 @@ TEST_F(FamilyTest, ASlidingWindowLimitsTheTextsThatAreRead) {
   EXPECT_EQ(find_family(ConfigFile(qwen, "c")).spec(ConfigFile(qwen, "c")).max_positions, 64);
   qwen["use_sliding_window"] = true;
   EXPECT_EQ(find_family(ConfigFile(qwen, "c")).spec(ConfigFile(qwen, "c")).max_positions, 16);
+  // Layers from max_window_layers on slide (transformers' Qwen2Config); of two layers none does here.
+  for (const char* name : {"Qwen2ForCausalLM", "Qwen3ForCausalLM"}) {
+    json few = config_of(name);
+    few.update({{"sliding_window", 8}, {"use_sliding_window", true}, {"max_window_layers", 28}});
+    const auto positions = [&] { return find_family(ConfigFile(few, "c")).spec(ConfigFile(few, "c")).max_positions; };
+    EXPECT_EQ(positions(), 64);
+    few.erase("max_window_layers");  // 28 then
+    EXPECT_EQ(positions(), 64);
+    few["max_window_layers"] = 0;
+    EXPECT_EQ(positions(), 8);
+    few["layer_types"] = {"full_attention", "full_attention"};
+    EXPECT_EQ(positions(), 64);
+    few["max_window_layers"] = -1;
+    EXPECT_THAT(error_of([&] { positions(); }), HasSubstr("'max_window_layers' must be a whole number from 0"));
+  }
   TinyGguf file = gguf_of("llama", folder_tensors({}));
   file.metadata["llama.attention.sliding_window"] = std::uint32_t{16};
   EXPECT_EQ(Checkpoint(write_gguf(file)).spec().max_positions, 16);

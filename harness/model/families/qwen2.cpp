@@ -13,7 +13,7 @@ DecoderSpec from_gguf(GgufMetadata& metadata) {
 DecoderSpec from_config(ConfigFile& config) {
   DecoderSpec spec = read_config_numbers(config, config.has("num_key_value_heads") ? 0 : 32);
   spec.attention_bias = true;
-  read_sliding_window(config, config.boolean("use_sliding_window", false), spec);
+  read_qwen_sliding_window(config, spec);
   return spec;
 }
 

@@ -15,7 +15,7 @@ DecoderSpec from_config(ConfigFile& config) {
   spec.qk_norm = true;
   spec.attention_bias = config.boolean("attention_bias", false);
   spec.attention_output_bias = spec.attention_bias;
-  read_sliding_window(config, config.boolean("use_sliding_window", false), spec);
+  read_qwen_sliding_window(config, spec);
   return spec;
 }
 

@@ -35,11 +35,15 @@ const std::vector<std::string> kKnownKeys = {"rope_type",
                                              "partial_rotary_factor",
                                              "finetuned"};
 
+class Reader;
+RopeScaling scaling_of(const Reader& reader, const std::string& type);
+
 class Reader {
  public:
   Reader(const json& parameters, ErrorKind kind, const std::string& where)
       : parameters_(parameters), kind_(kind), where_(where) {
     if (!parameters.is_object()) refuse("RoPE parameters are no object", kKnownTypes);
+    scaling_of(*this, type());  // another type has parameters of its own: the type is what to name
     for (const auto& [key, value] : parameters.items()) {
       if (std::find(kKnownKeys.begin(), kKnownKeys.end(), key) == kKnownKeys.end()) {
         refuse(fmt::format("RoPE parameter '{}' is not known", printable(key)), suggest_name(key, kKnownKeys));

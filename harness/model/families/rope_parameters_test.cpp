@@ -51,6 +51,8 @@ TEST_F(RopeParametersTest, WrongRopeParametersAreRefused) {
   const auto error = [&](const json& value) { return config_error("rope_scaling", value); };
   EXPECT_THAT(error({{"rope_type", "longrope"}, {"factor", 2}}),
               AllOf(HasSubstr("RoPE scaling 'longrope' is not supported"), HasSubstr("default, linear, dynamic")));
+  EXPECT_THAT(error({{"rope_type", "longrope"}, {"long_factor", {1, 2}}, {"short_factor", {1, 2}}}),
+              HasSubstr("RoPE scaling 'longrope' is not supported"));
   EXPECT_THAT(error({{"rope_type", "linear"}}), HasSubstr("RoPE parameter 'factor' is missing"));
   EXPECT_THAT(error({{"rope_type", "linear"}, {"factor", 0}}), HasSubstr("RoPE parameter 'factor' is 0"));
   EXPECT_THAT(error({{"rope_type", "linear"}, {"factor", "2"}}), HasSubstr("RoPE parameter 'factor' is no number"));

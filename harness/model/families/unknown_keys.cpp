@@ -23,7 +23,7 @@ constexpr std::string_view kHarmless[] = {
     // tokens: the tokenizer's files say which count
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id",
     "begin_suppress_tokens", "suppress_tokens",
-    // only with a sliding window, which is read
+    // Qwen's, read there; other families write it and do not use it
     "max_window_layers",
     // generation, in older files
     "max_length", "min_length", "do_sample", "num_beams", "temperature", "top_k", "top_p", "repetition_penalty",

@@ -98,12 +98,15 @@ WeightLayout gguf_layout(bool rotates_neighbours) {
   return names;
 }
 
-WeightLayout transformers_layout() {
+WeightLayout transformers_layout(const TensorSource& source) {
+  const bool bare = source.find_tensor("model.embed_tokens.weight") == nullptr &&
+                    source.find_tensor("embed_tokens.weight") != nullptr;
+  const std::string root = bare ? "" : "model.";
   WeightLayout names;
-  names.embedding = "model.embed_tokens";
-  names.final_norm = "model.norm";
+  names.embedding = root + "embed_tokens";
+  names.final_norm = root + "norm";
   names.head = "lm_head";
-  names.layer = "model.layers.{}.";
+  names.layer = root + "layers.{}.";
   names.attention_norm = "input_layernorm";
   names.q = "self_attn.q_proj";
   names.k = "self_attn.k_proj";

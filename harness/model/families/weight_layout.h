@@ -22,8 +22,9 @@ struct WeightLayout {
 
 // GGUF's names (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 WeightLayout gguf_layout(bool rotates_neighbours);
-// transformers' names.
-WeightLayout transformers_layout();
+// transformers' names. A checkpoint of the model without its head (AutoModel.save_pretrained) leaves out the leading
+// "model.", and transformers puts it back when it loads; so does this where `source` has the names without it.
+WeightLayout transformers_layout(const TensorSource& source);
 
 // Throws Error(kData) with all tensors that are missing, misshapen or left over; reads no numbers. Left over may be
 // what no computation needs: rotary frequencies stored as buffers (*.rotary_emb.inv_freq), and a stored copy of a tied

@@ -12,6 +12,30 @@
 namespace kvc {
 namespace {
 
+// Whether two stored tensors of one shape hold the same numbers, compared in the coarser of their two types.
+bool same_values(const StoredTensor& a, const StoredTensor& b, const std::string& where) {
+  if (a.type == b.type) return std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end());
+  const auto has = [&](const char* name) {
+    return a.type->name == std::string(name) || b.type->name == std::string(name);
+  };
+  const at::ScalarType type = has("BF16") ? at::kBFloat16 : has("F16") ? at::kHalf : at::kFloat;
+  constexpr int64_t kRows = 1024;  // at a time
+  const auto rows = [&](const StoredTensor& whole, int64_t first, int64_t n) {
+    const auto row_bytes = whole.bytes.size() / static_cast<size_t>(whole.shape[0]);
+    const StoredTensor part{
+        whole.name,
+        whole.type,
+        {n, whole.shape[1]},
+        whole.bytes.subspan(static_cast<size_t>(first) * row_bytes, static_cast<size_t>(n) * row_bytes)};
+    return dequantize(part, type, where);
+  };
+  for (int64_t first = 0; first < a.shape[0]; first += kRows) {
+    const int64_t n = std::min(kRows, a.shape[0] - first);
+    if (!at::equal(rows(a, first, n), rows(b, first, n))) return false;
+  }
+  return true;
+}
+
 constexpr size_t kShown = 8;  // problems that are printed; a wrong file has hundreds of the same kind
 
 }  // namespace
@@ -83,8 +107,7 @@ void WeightReader::same(const std::string& name, const std::string& other, const
   const StoredTensor* tensor = take(name, shape);
   const StoredTensor* original = source_.find_tensor(other);
   if (mode_ == Mode::kCheck || tensor == nullptr || original == nullptr) return;
-  if (tensor->type != original->type ||
-      !std::equal(tensor->bytes.begin(), tensor->bytes.end(), original->bytes.begin(), original->bytes.end())) {
+  if (!same_values(*tensor, *original, source_.path())) {
     add_problem(
         fmt::format("tensor '{}' is stored, differs from '{}', and the config says the two are one", name, other),
         "if the head is one of its own, write \"tie_word_embeddings\": false into config.json");
