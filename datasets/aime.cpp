@@ -19,6 +19,9 @@ constexpr const char* kInstruction =
     "Please think step by step. When you are ready to give your final answer, end your thinking and respond with only "
     "the numeric answer (an integer from 0 to 999).";
 
+// For a problem that itself asks for a \boxed{} answer: a second form of answer would contradict it.
+constexpr const char* kInstructionBoxed = "Please think step by step. The answer is an integer from 0 to 999.";
+
 // 0 to 999, or -1.
 int64_t answer_of(const Json& value) {
   if (value.is_number_unsigned()) {
@@ -84,7 +87,7 @@ class Aime final : public Dataset {
     const std::string id = fmt::format("aime_{}", documents.size() + 1);
     Question question;
     question.id = id + "_q";
-    question.text = kInstruction;
+    question.text = problem.find("\\boxed") == std::string::npos ? kInstruction : kInstructionBoxed;
     question.gold_answer = std::to_string(answer);
     documents.push_back({id, fmt::format("problem {}", documents.size() + 1), problem, {std::move(question)}});
   }

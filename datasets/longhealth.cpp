@@ -226,8 +226,9 @@ class LongHealth final : public Dataset {
         document.text += fmt::format("<text_{0}>\n{1}\n</text_{0}>", i, patient.notes[i]);
       }
     }
-    // A reader of one patient's notes knows who is meant, unless the question is about somebody else.
-    const bool names_patient = patients.size() > 1 || options_.absent;
+    // A reader of one patient's notes knows who is meant, unless the question is about somebody else. Where it can be
+    // "not answerable" the patient is named either way, or the name alone would give the right answer away.
+    const bool names_patient = patients.size() > 1 || options_.absent || options_.unanswerable_option;
     for (const Patient& patient : asked) add_questions(patient, names_patient, document);
     return document;
   }

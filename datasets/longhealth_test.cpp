@@ -79,6 +79,14 @@ TEST(LongHealth, AsksAboutAbsentPatients) {
   EXPECT_THROW(load("longhealth", {{"absent", true}, {"patients_per_context", 2}}), Error);
 }
 
+// Its control names the patient too: the name must not tell which questions cannot be answered.
+TEST(LongHealth, TheControlOfAbsentNamesThePatientToo) {
+  const auto documents = load("longhealth", {{"unanswerable_option", true}, {"max_questions", 1}});
+  EXPECT_THAT(documents.at(0).questions.at(0).text, HasSubstr("Name: Anna Sample"));
+  const auto plain = load("longhealth", {{"max_questions", 1}});
+  EXPECT_THAT(plain.at(0).questions.at(0).text, ::testing::Not(HasSubstr("Name: Anna Sample")));
+}
+
 TEST(LongHealth, TakesWholeNotesAndShufflesThemWithTheSeed) {
   const Json some = {{"patients", Json::array({"patient_03"})}, {"notes", 4}};
   Json shuffled = some;

@@ -117,7 +117,7 @@ std::unique_ptr<Interface> create_nested(const Json& value) {
 #define KVC_JOIN_INNER(a, b) a##b
 #define KVC_JOIN(a, b) KVC_JOIN_INNER(a, b)
 #define KVC_REGISTER(Interface, Class, name, source)                   \
-  [[maybe_unused]] static const bool KVC_JOIN(kRegistered, __LINE__) = \
+  [[maybe_unused]] static const bool KVC_JOIN(kRegistered, __COUNTER__) = \
       ::kvc::Registry<Interface>::instance().template add<Class>(name, source)
 
 }  // namespace kvc

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "harness/tasks/judging/pattern.h"
+
 namespace kvc {
 
 std::string option_letters(int64_t n_options) {
@@ -37,6 +41,26 @@ std::string choice_prompt(const Question& question, const std::string& architect
   }
   const auto n_options = static_cast<int64_t>(question.options.size());
   return prompt + "\n" + choice_instruction(architecture, model_name, n_options);
+}
+
+bool options_name_each_other(const Question& question) {
+  static const Pattern naming(
+      R"((?i)\b(?:all|none|any|both|neither|either|each|two|three) of (?:the |these |those )?(?:above|below|following|other|others|options?|choices|answers|these|those)\b)"
+      R"(|\b(?:all|none) of (?:them|these)\W*$)"
+      R"(|^\W*(?-i)(?:(?i:both|options?|choices?|answers?|either|neither)\s+)*\(?[A-Z]\)?(?:\s*(?:,|&|/|(?i:and|or|nor))+\s*(?i:option\s+)?\(?[A-Z]\)?)+\W*$)"
+      R"(|\b(?-i)(?i:options?|choices?|answers?)\s+\(?[A-Z]\)?(?:\W|$))");
+  return std::any_of(question.options.begin(), question.options.end(),
+                     [&](const std::string& option) { return naming.is_in(option); });
+}
+
+std::vector<int64_t> equal_options(const Question& question) {
+  std::vector<int64_t> list;
+  if (!question.gold_option) return list;
+  const std::string& right = question.options.at(static_cast<size_t>(*question.gold_option));
+  for (size_t i = 0; i < question.options.size(); ++i) {
+    if (question.options[i] == right) list.push_back(static_cast<int64_t>(i));
+  }
+  return list;
 }
 
 }  // namespace kvc

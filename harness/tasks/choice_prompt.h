@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "harness/api/dataset.h"
 
@@ -17,5 +18,12 @@ std::string choice_instruction(const std::string& architecture, const std::strin
 
 // Question, blank line, "A. option" lines, blank line, instruction.
 std::string choice_prompt(const Question& question, const std::string& architecture, const std::string& model_name);
+
+// Whether an option names others by letter or place ("B and C", "all of the above"), so that it means something else in
+// another order, or without the others.
+bool options_name_each_other(const Question& question);
+
+// The options with the right one's text, in order; empty for a question without a right option.
+std::vector<int64_t> equal_options(const Question& question);
 
 }  // namespace kvc

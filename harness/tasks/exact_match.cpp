@@ -4,14 +4,19 @@
 // Fields of an answer: prompt (the user turn), rendered_prompt, answer_prefix (the words given), text (what the model
 // wrote behind them), stop_reason ("end", "length"), n_tokens.
 //
-// Metrics:
+// Metrics, of what is written behind the thought (thought.h):
 // - accuracy: 1 if exact_match(text, gold_answer)
+// - found: 1 if accuracy is 1 and no answer to a question of the same document with another right answer matches this
+//   one's too: a method that gives one answer to everything finds nothing. No value where there is no such question.
 // - exact, f1: word_overlap of the text's first line and gold_answer (answer_text.h); contained: of the whole text
 // - length_limit_rate: 1 if stop_reason is "length"
 
-#include "harness/tasks/judging/answer_parser.h"
+#include <limits>
+#include <optional>
+
 #include "harness/tasks/judging/answer_text.h"
 #include "harness/tasks/judging/judge.h"
+#include "harness/tasks/judging/thought.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
@@ -45,23 +50,42 @@ class ExactMatch final : public Task {
   Options options_;
 };
 
+// Whether the right answer is given to another question of the document, which has another one; nothing where no
+// question has another.
+std::optional<bool> given_elsewhere(const AnswerFields& answer, const std::string& gold) {
+  std::optional<bool> given;
+  for (const AnswerFields& other : answer.others()) {
+    if (normalised_words(other.text("gold_answer")) == normalised_words(gold)) continue;
+    if (exact_match(answer_text(other), gold)) return true;
+    given = false;
+  }
+  return given;
+}
+
 std::vector<double> judge(const AnswerFields& answer) {
-  const std::string text = answer.text("text");
+  const std::string text = answer_text(answer);
   const std::string gold = answer.text("gold_answer");
   const std::vector<std::string> gold_words = normalised_words(gold);
   const WordOverlap line = word_overlap(normalised_words(first_line_of(text)), gold_words);
   const WordOverlap all = word_overlap(normalised_words(text), gold_words);
-  return {is_true(exact_match(text, gold)), is_true(line.exact), is_true(all.contained), line.f1,
+  const bool right = exact_match(text, gold);
+  const std::optional<bool> elsewhere = given_elsewhere(answer, gold);
+  return {is_true(right),
+          elsewhere ? is_true(right && !*elsewhere) : std::numeric_limits<double>::quiet_NaN(),
+          is_true(line.exact),
+          is_true(all.contained),
+          line.f1,
           is_true(answer.cut_by_length())};
 }
 
 KVC_REGISTER_TASK(ExactMatch, "exact_match", "needle in a haystack (Kamradt 2023)");
 KVC_REGISTER_METRICS("exact_match", judge,
-                     {{"accuracy", "accuracy, right answer in the reply's first sentence", true, true},
-                      {"exact", "share of replies whose first line is the right answer, normalised", true, true},
-                      {"contained", "share of replies that hold the right answer, normalised", true, true},
-                      {"f1", "F1 of the words of the reply's first line", false, true},
-                      {"length_limit_rate", "share of answers cut off by the length limit", true, false}});
+                     {{"accuracy", "accuracy: right answer in the first sentence", true, true},
+                      {"found", "right, and not the answer to other questions too", true, true},
+                      {"exact", "first line is the right answer", true, true},
+                      {"contained", "right answer anywhere in the reply", true, true},
+                      {"f1", "F1 of the first line's words", false, true},
+                      {"length_limit_rate", "cut off by the length limit", true, false}});
 
 }  // namespace
 }  // namespace kvc

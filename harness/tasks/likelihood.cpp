@@ -8,7 +8,8 @@
 // themselves, arXiv:2104.08315), option_tokens, option_bytes (lengths, for ranking by mean).
 //
 // Metrics:
-// - accuracy: 1 if argmax_o log_likelihood[o] / tokens[o] is gold_option (the first of equals is taken)
+// - accuracy: 1 if argmax_o log_likelihood[o] / tokens[o] is gold_option (the first of equals is taken), or one
+//   of right_options, the options with the same text
 // - accuracy_raw: the same without the division
 // - accuracy_calibrated: 1 if argmax_o log_likelihood[o] - log_likelihood_neutral[o] is gold_option; no value in
 // records
@@ -22,6 +23,7 @@
 #include <map>
 
 #include "harness/api/context.h"
+#include "harness/tasks/choice_prompt.h"
 #include "harness/tasks/judging/judge.h"
 #include "harness/tasks/written_answers.h"
 
@@ -53,6 +55,14 @@ std::vector<Continuation> continuations_of(const Model& model, const std::vector
   return list;
 }
 
+// Prompts behind which an answer begins: a thought that a template opens is closed, or the options would be scored as
+// its first words.
+std::vector<std::vector<int64_t>> answer_prompts(const Model& model, const std::vector<Ask>& asks) {
+  std::vector<std::vector<int64_t>> prompts = make_prompts(model, asks);
+  for (std::vector<int64_t>& prompt : prompts) close_thought(model, prompt);
+  return prompts;
+}
+
 double finite(double score, const std::string& option, const Question& question) {
   if (std::isfinite(score)) return score;
   throw Error(ErrorKind::kData, fmt::format("the log-likelihood of option '{}' is {}", option, score),
@@ -64,7 +74,10 @@ class Likelihood final : public Task {
   using Options = NoOptions;
   explicit Likelihood(Options) {}
 
-  bool accepts(const Question& question) const override { return question.options.size() >= 2; }
+  // Options are scored one by one: "B and C" or "all of the above" would mean nothing.
+  bool accepts(const Question& question) const override {
+    return question.options.size() >= 2 && !options_name_each_other(question);
+  }
 
   // Depends on model and options alone; all options in one batch.
   std::unique_ptr<TaskReference> reference(const AskRequest& on_full_cache) const override {
@@ -74,7 +87,7 @@ class Likelihood final : public Task {
     if (continuations.empty()) return reference;
     const KvCache cache = model.decoder().prefill(make_context(model, kNeutralDocument).tokens);
     const std::vector<double> scores =
-        continuation_log_likelihoods(model, cache, make_prompts(model, {{kNeutralQuestion, ""}}), continuations);
+        continuation_log_likelihoods(model, cache, answer_prompts(model, {{kNeutralQuestion, ""}}), continuations);
     size_t next = 0;
     for (const Question& question : on_full_cache.questions) {
       for (const std::string& option : question.options)
@@ -92,11 +105,15 @@ class Likelihood final : public Task {
     std::vector<Ask> asks;
     for (const Question& question : request.questions) asks.push_back({question.text, ""});
     const std::vector<Continuation> continuations = continuations_of(request.model, request.questions);
-    const std::vector<std::vector<int64_t>> prompts = make_prompts(request.model, asks);
+    const std::vector<std::vector<int64_t>> prompts = answer_prompts(request.model, asks);
     const std::vector<double> scores =
         continuation_log_likelihoods(request.model, request.cache, prompts, continuations);
     std::vector<Json> answers = collect(request.questions, continuations, scores, *reference);
-    for (size_t i = 0; i < answers.size(); ++i) answers[i]["rendered_prompt"] = spelled(request.model, prompts[i]);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      answers[i]["rendered_prompt"] = spelled(request.model, prompts[i]);
+      const std::vector<int64_t> right = equal_options(request.questions[i]);
+      if (right.size() > 1) answers[i]["right_options"] = right;
+    }
     return answers;
   }
 
@@ -131,8 +148,13 @@ class Likelihood final : public Task {
   }
 };
 
-int64_t best_of(const std::vector<double>& scores) {
-  return std::max_element(scores.begin(), scores.end()) - scores.begin();
+// Whether the first of the highest scores is a right option's.
+bool best_is_right(const AnswerFields& answer, const std::vector<double>& scores) {
+  const int64_t best = std::max_element(scores.begin(), scores.end()) - scores.begin();
+  if (best == answer.gold_option(scores.size())) return true;
+  if (!answer.has("right_options")) return false;
+  const std::vector<double> right = answer.numbers("right_options");
+  return std::find(right.begin(), right.end(), static_cast<double>(best)) != right.end();
 }
 
 std::vector<double> judge(const AnswerFields& answer) {
@@ -145,7 +167,6 @@ std::vector<double> judge(const AnswerFields& answer) {
     if (tokens[i] < 1) answer.fail("option_tokens", fmt::format("counts {} tokens", tokens[i]));
     per_token.push_back(raw[i] / tokens[i]);
   }
-  const int64_t gold = answer.gold_option(raw.size());
   double calibrated = std::numeric_limits<double>::quiet_NaN();
   if (answer.has("option_log_likelihood_neutral")) {
     const std::vector<double> neutral = answer.numbers("option_log_likelihood_neutral");
@@ -155,17 +176,16 @@ std::vector<double> judge(const AnswerFields& answer) {
     }
     std::vector<double> gain;
     for (size_t i = 0; i < raw.size(); ++i) gain.push_back(raw[i] - neutral[i]);
-    calibrated = is_true(best_of(gain) == gold);
+    calibrated = is_true(best_is_right(answer, gain));
   }
-  return {is_true(best_of(per_token) == gold), is_true(best_of(raw) == gold), calibrated};
+  return {is_true(best_is_right(answer, per_token)), is_true(best_is_right(answer, raw)), calibrated};
 }
 
 KVC_REGISTER_TASK(Likelihood, "likelihood", "ranking of options by log-likelihood (arXiv:2005.14165)");
 KVC_REGISTER_METRICS("likelihood", judge,
-                     {{"accuracy", "accuracy, options ranked by mean log-likelihood per token", true, true},
-                      {"accuracy_raw", "accuracy, options ranked by raw log-likelihood", true, true},
-                      {"accuracy_calibrated",
-                       "accuracy, options ranked by log-likelihood less that without the document", true, true}});
+                     {{"accuracy", "accuracy, by log-likelihood per token", true, true},
+                      {"accuracy_raw", "accuracy, by summed log-likelihood", true, true},
+                      {"accuracy_calibrated", "accuracy, by gain over no document", true, true}});
 
 }  // namespace
 }  // namespace kvc

@@ -7,19 +7,28 @@
 // times with its options moved round: an answer then has question_id and rotations, a list with the fields above and
 // shift: letter i stood before option (i + shift) mod n_options.
 //
+// A question two of whose options have the right one's text also has right_options, a list: each of them is right.
+// Options that name other options ("B and C", "all of the above") mean something else in another order: with rotations
+// other than 1 such a question is not asked.
+//
 // Metrics, each the mean over `rotations` where the question was asked in several orders of its options, what was
 // chosen mapped back by (choice + shift) mod n_options:
-// - accuracy: 1 if parse_choice(text, n_options) is gold_option
-// - parse_rate: 1 if a choice could be read
+// - accuracy: 1 if choice_answer(what is written behind the thought) is right; an answer that was cut off by the length
+//   limit names none
+// - accuracy_paper: the same by paper_choice(text), the parser of arXiv:2602.16284, which reads cut answers too
+// - parse_rate: 1 if choice_answer names an option and the answer was not cut off
 // - length_limit_rate: 1 if stop_reason is "length"
 
 #include <fmt/format.h>
 
 #include <charconv>
+#include <cmath>
 
 #include "harness/tasks/choice_prompt.h"
-#include "harness/tasks/judging/answer_parser.h"
+#include "harness/tasks/judging/choice_answer.h"
 #include "harness/tasks/judging/judge.h"
+#include "harness/tasks/judging/paper_choice.h"
+#include "harness/tasks/judging/thought.h"
 #include "harness/tasks/written_answers.h"
 
 namespace kvc {
@@ -28,7 +37,8 @@ namespace {
 class MultipleChoice final : public Task {
  public:
   struct Options {
-    int64_t max_new_tokens = 256;
+    int64_t max_new_tokens = 2048;
+    std::string sampling = "model";
     double temperature = 0;
     int64_t top_k = 0;
     double top_p = 1;
@@ -37,7 +47,8 @@ class MultipleChoice final : public Task {
     std::string rotations = "1";
 
     void fields(auto&& visit) {
-      visit("max_new_tokens", max_new_tokens, "longest answer; a cut one often names no option");
+      visit("max_new_tokens", max_new_tokens, "longest answer, thought included; one that is cut off is unread");
+      visit("sampling", sampling, "model: as its makers propose (generation_config.json); own: the numbers below");
       visit("temperature", temperature, "0: greedy; above: sampled, each question from its own seed");
       visit("top_k", top_k, "sample from the k likeliest tokens; 0: from all");
       visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
@@ -47,6 +58,12 @@ class MultipleChoice final : public Task {
     }
     void check(const OptionCheck& fail) const {
       if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
+      if (sampling != "model" && sampling != "own") {
+        fail("sampling", "is '" + sampling + "'", suggest_name(sampling, {"model", "own"}));
+      }
+      if (sampling == "model" && (temperature != 0 || top_k != 0 || top_p != 1 || min_p != 0)) {
+        fail("sampling", "is 'model', but temperature, top_k, top_p or min_p is given too", "write sampling: own");
+      }
       if (!(temperature >= 0 && temperature <= 100)) fail("temperature", "is out of range", "0 (greedy) to 100");
       if (top_k < 0) fail("top_k", "is negative", "0 for all, or 1 and more");
       if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
@@ -66,7 +83,9 @@ class MultipleChoice final : public Task {
   explicit MultipleChoice(Options options) : options_(options) {}
 
   bool accepts(const Question& question) const override {
-    return question.options.size() >= 2 && question.options.size() <= 26;
+    const bool turned = options_.most_rotations().value() > 1;
+    return question.options.size() >= 2 && question.options.size() <= 26 &&
+           !(turned && options_name_each_other(question));
   }
 
   std::vector<Json> ask(const AskRequest& request) const override {
@@ -83,8 +102,13 @@ class MultipleChoice final : public Task {
       }
     }
     const AskRequest all{request.model, request.cache, asked, request.seed, request.reference};
-    std::vector<Json> written = write_answers(all, asks, settings());
-    return most == 1 ? written : gathered(request.questions, most, std::move(written));
+    std::vector<Json> written = write_answers(all, asks, settings(request.model));
+    std::vector<Json> answers = most == 1 ? std::move(written) : gathered(request.questions, most, std::move(written));
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const std::vector<int64_t> right = equal_options(request.questions[i]);
+      if (right.size() > 1) answers[i]["right_options"] = right;
+    }
+    return answers;
   }
 
  private:
@@ -111,38 +135,58 @@ class MultipleChoice final : public Task {
     return answers;
   }
 
-  DecodeSettings settings() const {
+  DecodeSettings settings(const Model& model) const {
     DecodeSettings settings;
     settings.max_new_tokens = options_.max_new_tokens;
-    settings.temperature = options_.temperature;
-    settings.top_k = options_.top_k;
-    settings.top_p = options_.top_p;
-    settings.min_p = options_.min_p;
     settings.thinking_budget = options_.thinking_budget;
+    if (options_.sampling == "model") {
+      sample_as_proposed(model, settings);
+    } else {
+      settings.temperature = options_.temperature;
+      settings.top_k = options_.top_k;
+      settings.top_p = options_.top_p;
+      settings.min_p = options_.min_p;
+    }
     return settings;
   }
 
   Options options_;
 };
 
-// An order of the options; letter i stood before option (i + shift) mod n_options.
-std::vector<double> judge_order(const AnswerFields& written, int64_t shift, int64_t n_options, int64_t gold) {
-  auto choice = parse_choice(written.text("text"), n_options);
+// An order of the options; letter i stood before option (i + shift) mod n_options. `right`: by option.
+std::vector<double> judge_order(const AnswerFields& written, int64_t shift, const std::vector<bool>& right) {
+  const auto n_options = static_cast<int64_t>(right.size());
   const bool cut = written.cut_by_length();
-  if (choice) *choice = (*choice + shift) % n_options;
-  return {is_true(choice && *choice == gold), is_true(choice.has_value()), is_true(cut)};
+  const auto choice = cut ? std::nullopt : choice_answer(answer_text(written), n_options);
+  const auto paper = paper_choice(written.text("text"), n_options);
+  const auto is_right = [&](const std::optional<int64_t>& letter) {
+    return is_true(letter && right[static_cast<size_t>((*letter + shift) % n_options)]);
+  };
+  return {is_right(choice), is_right(paper), is_true(choice.has_value()), is_true(cut)};
+}
+
+std::vector<bool> right_options(const AnswerFields& answer) {
+  std::vector<bool> right(static_cast<size_t>(answer.integer("n_options", 1)), false);
+  right[static_cast<size_t>(answer.gold_option(right.size()))] = true;
+  if (!answer.has("right_options")) return right;
+  for (const double option : answer.numbers("right_options")) {
+    const bool fits = option >= 0 && option < static_cast<double>(right.size()) && option == std::floor(option);
+    if (!fits) answer.fail("right_options", fmt::format("names option {} of {}", option, right.size()));
+    right[static_cast<size_t>(option)] = true;
+  }
+  return right;
 }
 
 std::vector<double> judge(const AnswerFields& answer) {
-  const int64_t n_options = answer.integer("n_options", 1);
-  const int64_t gold = answer.gold_option(static_cast<size_t>(n_options));
-  if (!answer.has("rotations")) return judge_order(answer, 0, n_options, gold);
+  const std::vector<bool> right = right_options(answer);
+  if (!answer.has("rotations")) return judge_order(answer, 0, right);
   const std::vector<AnswerFields> rotations = answer.parts("rotations");
-  std::vector<double> means(3, 0.0);
+  std::vector<double> means(4, 0.0);
   for (const AnswerFields& rotation : rotations) {
     const int64_t shift = rotation.integer("shift", 0);
-    if (shift >= n_options) rotation.fail("shift", fmt::format("is {} with {} options", shift, n_options));
-    const std::vector<double> values = judge_order(rotation, shift, n_options, gold);
+    if (shift >= static_cast<int64_t>(right.size()))
+      rotation.fail("shift", fmt::format("is {} with {} options", shift, right.size()));
+    const std::vector<double> values = judge_order(rotation, shift, right);
     for (size_t i = 0; i < means.size(); ++i) means[i] += values[i] / static_cast<double>(rotations.size());
   }
   return means;
@@ -150,9 +194,10 @@ std::vector<double> judge(const AnswerFields& answer) {
 
 KVC_REGISTER_TASK(MultipleChoice, "multiple_choice", "arXiv:2602.16284");
 KVC_REGISTER_METRICS("multiple_choice", judge,
-                     {{"accuracy", "accuracy, unreadable answers counted wrong", true, true},
-                      {"parse_rate", "share of answers that could be read", true, true},
-                      {"length_limit_rate", "share of answers cut off by the length limit", true, false}});
+                     {{"accuracy", "accuracy, unread answers wrong", true, true},
+                      {"accuracy_paper", "accuracy, read as arXiv:2602.16284 does", true, true},
+                      {"parse_rate", "answers that could be read", true, true},
+                      {"length_limit_rate", "cut off by the length limit", true, false}});
 
 }  // namespace
 }  // namespace kvc

@@ -9,7 +9,8 @@
 // seconds, notes).
 //
 // Metrics, means over `samples`:
-// - accuracy: 1 if parse_integer(text) is gold_answer; parse_rate: 1 if it is a number
+// - accuracy: 1 if the number behind the thought (thought.h, parse_integer) is gold_answer; parse_rate: 1 if there is
+// one
 // - length_limit_rate: 1 if stop_reason is "limit" or "length": the answer was forced
 // - compactions: their number; thought_tokens
 
@@ -20,6 +21,7 @@
 #include "harness/core/json_lines.h"
 #include "harness/tasks/judging/integer_answer.h"
 #include "harness/tasks/judging/judge.h"
+#include "harness/tasks/judging/thought.h"
 #include "harness/tasks/online_writer.h"
 #include "harness/tasks/written_answers.h"
 
@@ -108,6 +110,7 @@ class Reasoning final : public Task {
                   {"prompt", prompt},
                   {"rendered_prompt", spelled(request.model, tokens)},
                   {"prompt_tokens", tokens.size()},
+                  {"prompt_opens_thought", opens_thought(request.model, tokens)},
                   {"limit", settings.limit},
                   {"decode", settings.decode.to_json()},
                   {"samples", Json::array()}};
@@ -136,12 +139,8 @@ class Reasoning final : public Task {
       decode.top_k = options_.top_k;
       decode.top_p = options_.top_p;
       decode.min_p = options_.min_p;
-    } else if (const SamplingDefaults& proposed = model.sampling_defaults(); proposed.do_sample.value_or(true)) {
-      const bool any = proposed.temperature || proposed.top_k || proposed.top_p || proposed.min_p;
-      decode.temperature = any ? proposed.temperature.value_or(1.0) : 0.0;
-      decode.top_k = proposed.top_k.value_or(0);
-      decode.top_p = proposed.top_p.value_or(1.0);
-      decode.min_p = proposed.min_p.value_or(0.0);
+    } else {
+      sample_as_proposed(model, decode);
     }
     if (options_.samples > 1 && decode.temperature == 0) {
       throw Error(ErrorKind::kUsage,
@@ -178,10 +177,12 @@ class Reasoning final : public Task {
 std::vector<double> judge(const AnswerFields& answer) {
   const auto gold = parse_integer(answer.text("gold_answer"));
   if (!gold) answer.fail("gold_answer", "must be an integer from 0 to 999");
+  const bool opened = prompt_opens_thought(answer);
   const std::vector<AnswerFields> samples = answer.parts("samples");
   std::vector<double> means(5, 0.0);
   for (const AnswerFields& sample : samples) {
-    const auto number = parse_integer(sample.text("text"));
+    const bool cut = sample.has("answer_stop_reason") && sample.text("answer_stop_reason") == "length";
+    const auto number = parse_integer(without_thoughts(sample.text("text"), opened), cut);
     const std::string stop = sample.text("stop_reason");
     const std::vector<double> values = {
         is_true(number == gold), is_true(number.has_value()), is_true(stop == "limit" || stop == "length"),
@@ -192,13 +193,12 @@ std::vector<double> judge(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(Reasoning, "reasoning", "online compaction of arXiv:2602.16284");
-KVC_REGISTER_METRICS(
-    "reasoning", judge,
-    {{"accuracy", "accuracy, mean over the samples of a problem (avg@k), unreadable answers counted wrong", true, true},
-     {"parse_rate", "share of answers that hold a number", true, true},
-     {"length_limit_rate", "share of thoughts cut off by a limit, their answers forced", true, false},
-     {"compactions", "compactions per answer", false, false},
-     {"thought_tokens", "tokens of thought per answer", false, false}});
+KVC_REGISTER_METRICS("reasoning", judge,
+                     {{"accuracy", "accuracy, mean over a problem's samples (avg@k)", true, true},
+                      {"parse_rate", "answers with a number", true, true},
+                      {"length_limit_rate", "thoughts cut off by a limit", true, false},
+                      {"compactions", "compactions per answer", false, false},
+                      {"thought_tokens", "tokens of thought per answer", false, false}});
 
 }  // namespace
 }  // namespace kvc

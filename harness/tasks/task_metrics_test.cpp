@@ -73,10 +73,10 @@ TEST(TaskMetrics, RotationsAreMappedBackAndAveraged) {
   // Right: option 1 of 3. In order 1 it is letter A, in order 2 letter C.
   Json answer = {{"question_id", "q"}, {"gold_option", 1}, {"n_options", 3}};
   answer["rotations"] = {turned("The answer is: B", 0), turned("The answer is: A", 1), turned("The answer is: C", 2)};
-  EXPECT_THAT(judged("multiple_choice", {answer}), ElementsAre(1, 1, 0));
+  EXPECT_THAT(judged("multiple_choice", {answer}), ElementsAre(1, 1, 1, 0));
   answer["rotations"] = {turned("The answer is: B", 0), turned("The answer is: B", 1), turned("hmm", 2, "length"),
                          turned("The answer is: B", 2)};
-  EXPECT_THAT(judged("multiple_choice", {answer}), ElementsAre(0.25, 0.75, 0.25));
+  EXPECT_THAT(judged("multiple_choice", {answer}), ElementsAre(0.25, 0.25, 0.75, 0.25));
   answer["rotations"] = {turned("B", 3)};
   EXPECT_THAT(error_of("multiple_choice", answer), HasSubstr("is 3 with 3 options"));
   answer["rotations"] = Json::array();
@@ -88,8 +88,8 @@ TEST(TaskMetrics, MultipleChoiceCountsUnreadableAnswersAsWrong) {
       {"question_id", "a"}, {"gold_option", 1}, {"n_options", 4}, {"text", "The answer is: B"}, {"stop_reason", "end"}};
   const Json unreadable = {
       {"question_id", "b"}, {"gold_option", 1}, {"n_options", 4}, {"text", "hmm"}, {"stop_reason", "length"}};
-  EXPECT_THAT(judged("multiple_choice", {right, unreadable}), ElementsAre(1, 1, 0));
-  EXPECT_THAT(judged("multiple_choice", {right, unreadable}, 1), ElementsAre(0, 0, 1));
+  EXPECT_THAT(judged("multiple_choice", {right, unreadable}), ElementsAre(1, 1, 1, 0));
+  EXPECT_THAT(judged("multiple_choice", {right, unreadable}, 1), ElementsAre(0, 0, 0, 1));
 }
 
 Json written(const std::string& text, const std::string& gold, const std::string& stop = "end") {
@@ -97,9 +97,66 @@ Json written(const std::string& text, const std::string& gold, const std::string
 }
 
 TEST(TaskMetrics, ExactMatch) {
-  EXPECT_THAT(judged("exact_match", {written(" 4821.", "4821", "length")}), ElementsAre(1, 1, 1, 1, 1));
+  EXPECT_THAT(judged("exact_match", {written(" 4821.", "4821", "length")}),
+              ElementsAre(1, ::testing::IsNan(), 1, 1, 1, 1));
   EXPECT_THAT(judged("exact_match", {written("The code is 17. No: 4,821.\nOr 3.", "4821")}),
-              ElementsAre(0, 0, 1, 2.0 / (5 + 1), 0));
+              ElementsAre(0, ::testing::IsNan(), 0, 1, 2.0 / (5 + 1), 0));
+}
+
+// A method that says one thing to every question of a document finds nothing.
+TEST(TaskMetrics, ACodeThatIsGivenToOtherQuestionsTooIsNoFind) {
+  const std::vector<Json> constant = {written("4821", "4821"), written("It is 4,821.", "17"), written("99", "99")};
+  EXPECT_EQ(judged("exact_match", constant, 0)[0], 1);
+  EXPECT_EQ(judged("exact_match", constant, 0)[1], 0);
+  EXPECT_EQ(judged("exact_match", constant, 1)[1], 0);
+  EXPECT_EQ(judged("exact_match", constant, 2)[1], 1);
+  // Two questions with the same right answer may both get it.
+  const std::vector<Json> same = {written("4821", "4821"), written("4821", "4,821"), written("5", "17")};
+  EXPECT_EQ(judged("exact_match", same, 0)[1], 1);
+}
+
+TEST(TaskMetrics, ThoughtsAreNoAnswerInAnyTask) {
+  EXPECT_EQ(judged("exact_match", {written("<think>\n\n</think>\n\n4821.", "4821")})[0], 1);
+  EXPECT_EQ(judged("exact_match", {written("Okay, 4821 comes to mind, but no.</think>\n\n17", "4821")})[0], 0);
+  // The prompt opened the thought, and the answer was never begun.
+  Json cut = {{"question_id", "q"},           {"gold_option", 1}, {"n_options", 4},
+              {"prompt_opens_thought", true}, {"text", "B"},      {"stop_reason", "end"}};
+  EXPECT_EQ(judged("multiple_choice", {cut})[0], 0);
+  EXPECT_EQ(judged("multiple_choice", {cut})[2], 0);
+  cut["prompt_opens_thought"] = false;
+  EXPECT_EQ(judged("multiple_choice", {cut})[0], 1);
+  cut.erase("prompt_opens_thought");
+  cut["rendered_prompt"] = "<|im_start|>assistant\n<think>\n";  // a record of an older program
+  EXPECT_EQ(judged("multiple_choice", {cut})[0], 0);
+  Json sample = {{"text", "so \\boxed{7}</think>Final Answer: 12"},
+                 {"stop_reason", "stop"},
+                 {"thought_tokens", 1},
+                 {"compactions", Json::array()}};
+  EXPECT_EQ(judged("reasoning", {{{"question_id", "q"}, {"gold_answer", "12"}, {"samples", {sample}}}})[0], 1);
+}
+
+// What is cut may not have got to its answer; the paper's parser reads its last letter.
+TEST(TaskMetrics, ACutChoiceIsUnread) {
+  const Json cut = {{"question_id", "q"},
+                    {"gold_option", 1},
+                    {"n_options", 4},
+                    {"text", "It could be A or B"},
+                    {"stop_reason", "length"}};
+  EXPECT_THAT(judged("multiple_choice", {cut}), ElementsAre(0, 1, 0, 1));
+}
+
+TEST(TaskMetrics, EveryOptionWithTheRightTextIsRight) {
+  Json answer = {{"question_id", "q"},      {"gold_option", 0}, {"n_options", 4},
+                 {"right_options", {0, 2}}, {"text", "C"},      {"stop_reason", "end"}};
+  EXPECT_THAT(judged("multiple_choice", {answer}), ElementsAre(1, 1, 1, 0));
+  answer["right_options"] = {4};
+  EXPECT_THAT(error_of("multiple_choice", answer), HasSubstr("field 'right_options' of answer 0 names option 4 of 4"));
+  Json scored = {{"question_id", "q"},
+                 {"gold_option", 0},
+                 {"right_options", {0, 1}},
+                 {"option_log_likelihood", {-6.0, -4.0}},
+                 {"option_tokens", {2, 2}}};
+  EXPECT_EQ(judged("likelihood", {scored})[0], 1);
 }
 
 TEST(TaskMetrics, FidelityPerToken) {

@@ -128,9 +128,34 @@ TEST_F(Tasks, AcceptWhatTheyCanAsk) {
   EXPECT_TRUE(make_task("fidelity")->accepts(listed));
 }
 
+// Such options mean something else in another order, and nothing of their own.
+TEST_F(Tasks, OptionsThatNameOthersAreNotTurned) {
+  const auto question = [](const std::string& option) { return choice("q", "Why?", {"a dog", "two cats", option}); };
+  for (const char* option : {"Both A and B", "A and B", "(A) or (B)", "all of the above", "None of the above.",
+                             "Neither of these", "options A and B", "A, B"}) {
+    EXPECT_FALSE(make_task("likelihood")->accepts(question(option))) << option;
+    EXPECT_FALSE(make_task("multiple_choice", {{"rotations", "all"}})->accepts(question(option))) << option;
+    EXPECT_TRUE(make_task("multiple_choice")->accepts(question(option))) << option;
+  }
+  for (const char* option : {"A dog and B vitamins", "A", "Vitamin A and D", "both of his arms", "all of the family",
+                             "I and my brother", "type A"}) {
+    EXPECT_TRUE(make_task("likelihood")->accepts(question(option))) << option;
+  }
+}
+
+TEST_F(Tasks, EveryOptionWithTheRightTextIsRight) {
+  Question twice = choice("q", "Why?", {"a dog", "two", "a dog"});
+  twice.gold_option = 0;
+  EXPECT_EQ(ask(*make_task("multiple_choice", {{"max_new_tokens", 2}}), full_, {twice})[0].at("right_options"),
+            Json({0, 2}));
+  EXPECT_FALSE(
+      ask(*make_task("multiple_choice", {{"max_new_tokens", 2}}), full_, choices_)[0].contains("right_options"));
+}
+
 TEST_F(Tasks, RefuseWrongOptions) {
+  EXPECT_THAT(error_of([] { make_task("multiple_choice", {{"temperature", 1.0}}); }), HasSubstr("write sampling: own"));
   EXPECT_THAT(error_of([] {
-                make_task("multiple_choice", {{"top_p", 0}, {"temperature", -1}});
+                make_task("multiple_choice", {{"sampling", "own"}, {"top_p", 0}, {"temperature", -1}});
               }),
               HasSubstr("2 problems"));
   EXPECT_THAT(error_of([] {
@@ -190,7 +215,8 @@ TEST_F(Tasks, MultipleChoiceStoresWhatWasAskedAndWritten) {
 }
 
 TEST_F(Tasks, SamplingDependsOnSeedAndQuestionAlone) {
-  const auto task = make_task("multiple_choice", {{"max_new_tokens", 12}, {"temperature", 1.0}, {"top_p", 0.95}});
+  const auto task = make_task("multiple_choice",
+                              {{"max_new_tokens", 12}, {"sampling", "own"}, {"temperature", 1.0}, {"top_p", 0.95}});
   const std::vector<Json> together = ask(*task, full_, choices_);
   EXPECT_EQ(together, ask(*task, full_, choices_));
   EXPECT_NE(together, ask(*task, full_, choices_, 6));

@@ -21,12 +21,23 @@ std::vector<std::vector<int64_t>> make_prompts(const Model& model, const std::ve
 // What the model reads behind the document, special tokens spelt out: stored as "rendered_prompt" of each answer.
 std::string spelled(const Model& model, const std::vector<int64_t>& tokens);
 
+// Whether the prompt ends inside a thought: its last <think> is not closed.
+bool opens_thought(const Model& model, const std::vector<int64_t>& prompt);
+
+// Ends the thought that a prompt has opened, with nothing thought: "\n</think>\n\n" is put behind it. For what is
+// scored or begun as the answer itself. Returns false, and changes nothing, where the prompt opens no thought.
+bool close_thought(const Model& model, std::vector<int64_t>& prompt);
+
+// The sampling that the model's makers propose (generation_config.json); greedy where they propose none.
+void sample_as_proposed(const Model& model, DecodeSettings& settings);
+
 // A seed for each question, by its id: a question's answer does not depend on which others are asked.
 std::vector<std::uint64_t> question_seeds(const std::vector<Question>& questions, std::uint64_t seed);
 
 // All questions decoded together. One object per question: {question_id, prompt (user turn), rendered_prompt, text,
 // stop_reason ("end" or "length"), n_tokens (written, without the end token)}; where the model thought, thinking_tokens
-// and thinking_cut (at the budget).
+// and thinking_cut (at the budget); where the prompt ended inside a thought, prompt_opens_thought. Where the answer's
+// first words are given, a thought that the prompt opens is closed before them.
 std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask>& asks,
                                 const DecodeSettings& settings);
 

@@ -4,7 +4,7 @@
   python scripts/golden/answers.py REFERENCE_ANSWERS_CACHE [--rates]
 
 REFERENCE_ANSWERS_CACHE is `data/reference_answers_cache` of github.com/adamzweiger/compaction (MIT licence). The rules of
-harness/tasks/judging/answer_parser.h are written here a second time, with regular expressions. --rates prints the share of answers that name
+harness/tasks/judging/paper_choice.h are written here a second time, with regular expressions. --rates prints the share of answers that name
 an option, for each model and data set, and writes nothing.
 """
 import collections

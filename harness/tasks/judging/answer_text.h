@@ -1,23 +1,38 @@
-// Free answers compared word by word, after SQuAD's evaluation (arXiv:1606.05250, section 6.1), with numbers read as
-// numbers.
+// Free answers compared with the right one as a careful reader would: words by their letters, numbers by their value.
+// Words and F1 after SQuAD's evaluation (arXiv:1606.05250, section 6.1), widened from ASCII to Unicode.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 namespace kvc {
 
 // Words as they are compared:
-// - ASCII letters in lower case; other letters as they are;
-// - numbers without thousands separators and without zeros at the end behind a decimal point:
-//   "4,821.50" is "4821.5", "-3" keeps its sign, "007" is "007";
-// - other punctuation parts words as blanks do, but for an apostrophe inside a word, which goes: "dog's" is "dogs";
-//   curly quotes count as straight ones;
-// - "a", "an" and "the" go.
+// - composed (NFC), letters case-folded ("STRASSE" is "straße"), invisible characters left out, full-width forms as
+//   plain ones;
+// - numbers without thousands separators (commas, or no-break and thin spaces) and without zeros at the end behind a
+//   decimal point: "4,821.50" is "4821.5"; "-3" keeps its sign, whichever minus is written; "007" is "007";
+// - other punctuation separates words as blanks do, but for an apostrophe inside a word, which is dropped: "dog's" is
+//   "dogs", with straight and curly apostrophes alike;
+// - "a", "an" and "the" are dropped, unless there is nothing else;
+// - in scripts that are written without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer) every character is a
+// word.
 std::vector<std::string> normalised_words(const std::string& text);
 
-// The first line of an answer that is not empty; the whole text of a gold answer is one line.
+// The first line of an answer that is not empty, joined with the next one where it ends in a colon ("The code is:").
 std::string first_line_of(const std::string& answer);
+
+// The text without what stands behind its first `n` sentences. A sentence ends at a full stop, question or exclamation
+// mark of any script; not behind a title, an initial, "No." before a number and the like ("St. Louis", "J. Smith"), a
+// list's number at the start ("1. Paris"), or where a small letter follows.
+std::string first_sentences(const std::string& text, int64_t n);
+int64_t count_sentences(const std::string& text);
+
+// True when the words of `gold` stand, one after the other, in the first sentence of the answer's first line (the first
+// n, if the gold has n). "4821" is found in "It is 4,821." and "4821.0"; not in "14821", "4821.5", "-4821", "12-4821",
+// and not where it is denied: "not 4821", "4821 is wrong". Thoughts must have been left out before (thought.h).
+bool exact_match(const std::string& answer, const std::string& gold);
 
 struct WordOverlap {
   bool exact = false;      // the words are the same

@@ -1,106 +1,118 @@
 #include "harness/tasks/judging/integer_answer.h"
 
+#include <algorithm>
 #include <string_view>
+#include <vector>
+
+#include "harness/tasks/judging/pattern.h"
 
 namespace kvc {
 namespace {
 
-constexpr std::string_view kForcedEnd = "I need to respond with the answer.\n</think>Final Answer: ";
-constexpr std::string_view kEndOfThought = "</think>";
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-
-bool is_word(char c) {
-  return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-}
-
-// Digits [first, last).
-struct Run {
-  size_t first = 0, last = 0;
+// A number as it is written.
+struct Number {
+  size_t begin = 0, end = 0;
+  std::optional<int64_t> value;  // nothing for what is no integer from 0 to 999
 };
 
-// The run of digits that begins at or behind `from`.
-std::optional<Run> next_run(std::string_view text, size_t from) {
-  while (from < text.size() && !is_digit(text[from])) ++from;
-  if (from >= text.size()) return std::nullopt;
-  Run run{from, from};
-  while (run.last < text.size() && is_digit(text[run.last])) ++run.last;
-  return run;
-}
-
-bool is_short(std::string_view text, const Run& run) {
-  const bool alone =
-      (run.first == 0 || !is_word(text[run.first - 1])) && (run.last == text.size() || !is_word(text[run.last]));
-  return alone && run.last - run.first <= 3;
-}
-
-// Nothing above 999, however many digits.
-std::optional<int64_t> value_of(std::string_view text, const Run& run) {
+// Digits only, thousands separators and a fraction of zeros left out; nothing for other fractions and above 999.
+std::optional<int64_t> value_of(std::string_view written) {
+  const size_t point = written.find('.');
+  if (point != std::string_view::npos && written.find_first_not_of('0', point + 1) != std::string_view::npos)
+    return std::nullopt;
   int64_t value = 0;
-  for (size_t i = run.first; i < run.last; ++i) {
-    value = value * 10 + (text[i] - '0');
+  for (const char c : written.substr(0, point)) {
+    if (c < '0' || c > '9') continue;
+    value = value * 10 + (c - '0');
     if (value > 999) return std::nullopt;
   }
   return value;
 }
 
-std::optional<int64_t> first_short(std::string_view text) {
-  for (auto run = next_run(text, 0); run; run = next_run(text, run->last)) {
-    if (is_short(text, *run)) return value_of(text, *run);
+std::vector<Number> numbers_of(std::string_view text) {
+  static const Pattern pattern(
+      R"((?<![\p{L}\p{N}_.])(?<!\d,)(?<!\d\{,\})(\d{1,3}(?:(?:,|\{,\}|\\,|\\!,|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?)(?![\p{L}\p{N}_]))");
+  static const Pattern sign(R"((?:\A|[\s({\[=:$])(?:-|−|–)\s?\z)");
+  static const Pattern fraction_before(R"(\d\s*/\s*\z|\\d?frac\{?[^{}]*\}?\{?\z|\^\{?\z)");
+  static const Pattern fraction_behind(R"(\A\s*/\s*\d|\A\s*\^\s*\{?[-\d])");
+  std::vector<Number> list;
+  for (const PatternMatch& match : pattern.all(text)) {
+    const size_t from = match.begin > 40 ? match.begin - 40 : 0;
+    const std::string_view before = text.substr(from, match.begin - from);
+    const std::string_view behind = text.substr(match.end, 8);
+    const bool whole = !sign.is_in(before) && !fraction_before.is_in(before) && !fraction_behind.is_in(behind);
+    list.push_back(
+        {match.begin, match.end, whole ? value_of(text.substr(match.begin, match.end - match.begin)) : std::nullopt});
   }
-  return std::nullopt;
+  return list;
 }
 
-std::optional<int64_t> last_short(std::string_view text) {
-  std::optional<int64_t> found;
-  for (auto run = next_run(text, 0); run; run = next_run(text, run->last)) {
-    if (is_short(text, *run)) found = value_of(text, *run);
+// What stands between the braces of each closed \boxed{...}, inner pairs included.
+std::vector<std::string_view> boxes_of(std::string_view text) {
+  static const Pattern opening(R"(\\f?boxed\s*\{|\\fbox\s*\{)");
+  std::vector<std::string_view> list;
+  for (const PatternMatch& match : opening.all(text)) {
+    int64_t depth = 1;
+    for (size_t i = match.end; i < text.size(); ++i) {
+      if (text[i] == '{') ++depth;
+      if (text[i] == '}' && --depth == 0) {
+        list.push_back(text.substr(match.end, i - match.end));
+        break;
+      }
+    }
   }
-  return found;
+  return list;
 }
 
-std::optional<int64_t> last_in_range(std::string_view text) {
-  std::optional<int64_t> found;
-  for (auto run = next_run(text, 0); run; run = next_run(text, run->last)) {
-    if (const auto value = value_of(text, *run)) found = value;
+std::string without(const Pattern& pattern, std::string_view text) {
+  std::string result;
+  size_t from = 0;
+  for (const PatternMatch& match : pattern.all(text)) {
+    result += text.substr(from, match.begin - from);
+    result += ' ';
+    from = match.end;
   }
-  return found;
+  return result + std::string(text.substr(from));
 }
 
-// What stands between the braces of the \boxed{ at `at`, inner pairs included; to the text's end when none closes it.
-std::string_view boxed_content(std::string_view text, size_t at) {
-  const size_t first = at + std::string_view("\\boxed{").size();
-  int64_t depth = 1;
-  for (size_t i = first; i < text.size(); ++i) {
-    if (text[i] == '{') ++depth;
-    if (text[i] == '}' && --depth == 0) return text.substr(first, i - first);
-  }
-  return text.substr(first);
-}
-
-std::optional<int64_t> last_boxed(std::string_view text) {
-  for (size_t at = text.rfind("\\boxed{"); at != std::string_view::npos;
-       at = at == 0 ? std::string_view::npos : text.rfind("\\boxed{", at - 1)) {
-    if (const auto value = last_short(boxed_content(text, at))) return value;
-  }
-  return std::nullopt;
+// Nothing where the box holds no number at all.
+std::optional<Number> number_in_box(std::string_view box) {
+  static const Pattern aside(R"(\\pmod\s*\{[^{}]*\}|\(?\s*\\?b?mod\b[^)]*\)?|\^\s*\{?\s*\\circ\s*\}?|_\s*\{?\d+\}?)");
+  static const Pattern styles(
+      R"(\\(?:text|textbf|textit|mathbf|mathrm|mathit|mathsf|bf|rm)\b\s*|\\[,;:! ](?!\d)|\\left|\\right|[$~])");
+  static const Pattern operations(R"(\\[dt]?frac|\\sqrt|\\cdot|\\times|\\div|\\binom|[\^/*!]|\d\s*[+−–-]|[+−–-]\s*\d)");
+  std::string content = without(styles, without(aside, box));
+  if (const size_t equals = content.rfind('='); equals != std::string::npos) content = content.substr(equals + 1);
+  const std::vector<Number> numbers = numbers_of(content);
+  if (numbers.empty()) return std::nullopt;
+  Number number = numbers.front();
+  const size_t first = content.find_first_not_of(" \t\n{(");
+  const bool plus = first != std::string::npos && content[first] == '+';
+  if (numbers.size() > 1 ||
+      operations.is_in(plus ? std::string_view(content).substr(first + 1) : std::string_view(content)))
+    number.value = std::nullopt;
+  return number;
 }
 
 }  // namespace
 
-std::optional<int64_t> parse_integer(const std::string& text) {
-  std::string_view tail = text;
-  if (const size_t forced = text.rfind(kForcedEnd); forced != std::string::npos) {
-    tail = tail.substr(forced + kForcedEnd.size());
-    if (const auto value = first_short(tail)) return value;
-  } else if (const size_t end = text.find(kEndOfThought); end != std::string::npos) {
-    if (const auto value = last_boxed(std::string_view(text).substr(0, end))) return value;
-    tail = tail.substr(text.rfind(kEndOfThought) + kEndOfThought.size());
+std::optional<int64_t> parse_integer(const std::string& text, bool cut) {
+  const std::vector<std::string_view> boxes = boxes_of(text);
+  for (size_t i = boxes.size(); i-- > 0;) {
+    if (const auto number = number_in_box(boxes[i])) return number->value;
   }
-  if (const auto value = last_short(tail)) return value;
-  return last_in_range(tail);
+  const std::vector<Number> numbers = numbers_of(text);
+  const auto value = [&](const Number& number) {
+    return cut && number.end == text.size() ? std::nullopt : number.value;
+  };
+  static const Pattern label(R"((?i:\banswer\s*(?::|is\b|=|would be\b|must be\b)))");
+  if (const auto labels = label.all(text); !labels.empty()) {
+    const size_t line_end = std::min(text.find('\n', labels.back().end), text.size());
+    for (const Number& number : numbers) {
+      if (number.begin >= labels.back().end && number.end <= line_end) return value(number);
+    }
+  }
+  return numbers.empty() ? std::nullopt : value(numbers.back());
 }
 
 }  // namespace kvc

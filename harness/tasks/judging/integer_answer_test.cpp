@@ -6,7 +6,6 @@ namespace kvc {
 namespace {
 
 TEST(IntegerAnswer, RulesAndEdgeCases) {
-  const std::string forced = "\nI need to respond with the answer.\n</think>Final Answer: ";
   const struct {
     std::string text;
     std::optional<int64_t> value;
@@ -19,33 +18,79 @@ TEST(IntegerAnswer, RulesAndEdgeCases) {
       {"0", 0},
       {"999", 999},
       {"1000", std::nullopt},
-      {"it is 12345, or 0042", 42},  // no short number; the last run worth 0 to 999
-      {"x12", 12},                   // not alone, but in range
-      {"x12 and 5", 5},
-      {"5 and x12", 5},  // a short number goes before runs beside letters
-      {"3.14", 14},
       {"99999999999999999999999999", std::nullopt},
-      // Behind the end of the thought.
-      {"so 7</think>12", 12},
-      {"so 7</think>none", std::nullopt},
-      {"a</think>1</think>2", 2},
-      {"so \\boxed{7}</think>Final Answer: 12", 7},
-      {"so \\boxed{7} or \\boxed{x}</think>Final Answer: 12", 7},
-      {"so \\boxed{1234}</think>Final Answer: 12", 12},
-      {"so \\boxed{\\frac{3}{4}}</think>12", 4},
-      {"so \\boxed{7</think>12", 7},  // never closed: to the end of the thought
-      {"so \\boxed{x</think>5", 5},
-      {"5</think>\\boxed{8}", 8},  // a box behind the thought is part of the tail
-      {"\\boxed{5}</think>", 5},
-      {"\\boxed{5} and 6", 6},  // without an end of thought boxes mean nothing
-      // The forced end.
-      {"so \\boxed{7}" + forced + "12 or 13", 12},
-      {"so 7" + forced, std::nullopt},
-      {"so 7" + forced + "none", std::nullopt},
-      {"so 7" + forced + "12345 0042", 42},
-      {"a" + forced + "1" + forced + "2", 2},
+      {"it is 12345, or 0042", 42},
+      {"x12", std::nullopt},
+      {"x12 and 5", 5},
+      {"5 and x12", 5},
+      // What is no integer is no answer.
+      {"3.14", std::nullopt},
+      {"70.5", std::nullopt},
+      {"70.0", 70},
+      {"70.", 70},
+      {"-70", std::nullopt},
+      {"\u221270", std::nullopt},
+      {"3/7", std::nullopt},
+      {"x = -70", std::nullopt},
+      {"1,024", std::nullopt},
+      {"1{,}024", std::nullopt},
+      {"12,345", std::nullopt},
+      {"pages 12-15", 15},
+      {"2^5", std::nullopt},
+      // Boxes decide, wherever they stand; the last one with a number.
+      {"Thus $\\boxed{204}$. This is AIME 2024 problem 1.", 204},
+      {"The answer is \\boxed{16}. (see step 3)", 16},
+      {"\\boxed{1} \\pmod{9}", 1},
+      {"\\boxed{1 \\pmod{9}}", 1},
+      {"\\boxed{5} and 6", 5},
+      {"\\boxed{5}, no, \\boxed{6}", 6},
+      {"\\boxed{7} or \\boxed{x}", 7},
+      {"\\boxed{}", std::nullopt},
+      {"\\boxed{7", 7},  // never closed: no box, but still the last number
+      {"\\boxed{\\text{204}}", 204},
+      {"\\boxed{\\mathbf{204}}", 204},
+      {"\\boxed{\\textbf{204}}.", 204},
+      {"\\boxed{{{204}}}", 204},
+      {"\\boxed{204 \\text{ units}}", 204},
+      {"\\boxed{204\\text{ cm}}", 204},
+      {"\\boxed{204^\\circ}", 204},
+      {"\\boxed{204^{\\circ}}", 204},
+      {"\\boxed{\\$204}", 204},
+      {"\\boxed{\\left(204\\right)}", 204},
+      {"\\boxed{m + n = 204}", 204},
+      {"\\boxed{N=033}", 33},
+      {"\\boxed{+5}", 5},
+      {"\\boxed{70.0}", 70},
+      {"\\fbox{204}", 204},
+      {"\\boxed{12,345}", std::nullopt},
+      {"\\boxed{1{,}024}", std::nullopt},
+      {"\\boxed{1\\,024}", std::nullopt},
+      {"\\boxed{-25}", std::nullopt},
+      {"\\boxed{2.5}", std::nullopt},
+      {"\\boxed{\\frac{3}{4}}", std::nullopt},
+      {"\\boxed{\\dfrac34}", std::nullopt},
+      {"\\boxed{3/4}", std::nullopt},
+      {"\\boxed{2^{10}}", std::nullopt},
+      {"\\boxed{5\\sqrt{3}}", std::nullopt},
+      {"\\boxed{3, 4}", std::nullopt},
+      {"\\boxed{100-1}", std::nullopt},
+      // A label, then the first number behind it.
+      {"Final Answer: 12 or 13", 12},
+      {"Final Answer: 033, I think 5", 33},
+      {"The answer is 42. It took 3 steps.", 42},
+      {"The answer is 41. No: the answer is 42, from 3 steps.", 42},
+      {"Answer:\n42", 42},
+      {"Final Answer: **204**", 204},
+      {"Final Answer: none", std::nullopt},
+      {"Final Answer: -7, or 5", std::nullopt},
   };
   for (const auto& c : cases) EXPECT_EQ(parse_integer(c.text), c.value) << c.text;
+}
+
+TEST(IntegerAnswer, ANumberAtACutMayLackDigits) {
+  EXPECT_EQ(parse_integer("Final Answer: 20", true), std::nullopt);
+  EXPECT_EQ(parse_integer("Final Answer: 204 is", true), 204);
+  EXPECT_EQ(parse_integer("Final Answer: \\boxed{204}", true), 204);
 }
 
 }  // namespace

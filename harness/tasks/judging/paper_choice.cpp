@@ -1,4 +1,4 @@
-#include "harness/tasks/judging/answer_parser.h"
+#include "harness/tasks/judging/paper_choice.h"
 
 #include <algorithm>
 #include <array>
@@ -31,9 +31,6 @@ std::string without_asterisks(std::string_view text) {
 
 bool is_ascii_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
 }
 
 // Accented Latin letters (U+00C0 to U+024F without the multiplication and division signs) in UTF-8: "Cézanne" holds no
@@ -84,46 +81,9 @@ std::optional<int64_t> last_capital(std::string_view text, int64_t n_options) {
   return std::nullopt;
 }
 
-// "it is no" before the full stop of "it is no. 4821".
-bool ends_in_no(std::string_view text) {
-  const size_t begin = text.size() - std::min<size_t>(2, text.size());
-  return lower(text.substr(begin)) == "no" && !letter_precedes(text, begin);
-}
-
-// The first sentence of the first line that is not empty. A sentence ends where white space and no lower-case letter
-// follows.
-std::string_view first_sentence(std::string_view text) {
-  text = strip(text);
-  text = strip(text.substr(0, text.find('\n')));
-  for (size_t i = 0; i + 1 < text.size(); ++i) {
-    const bool stop = text[i] == '.' || text[i] == '!' || text[i] == '?';
-    if (!stop || kSpace.find(text[i + 1]) == std::string_view::npos) continue;
-    const char next = text[text.find_first_not_of(kSpace, i + 1)];
-    const bool goes_on = (next >= 'a' && next <= 'z') || (is_digit(next) && ends_in_no(text.substr(0, i)));
-    if (!goes_on) return text.substr(0, i + 1);
-  }
-  return text;
-}
-
-// Whether text[begin, end) is cut out of a longer word or number.
-bool is_part_of_longer(std::string_view text, size_t begin, size_t end) {
-  const auto digit_at = [&](size_t i) { return i < text.size() && is_digit(text[i]); };
-  if (letter_precedes(text, begin) || letter_follows(text, end) || digit_at(end) ||
-      (begin > 0 && digit_at(begin - 1))) {
-    return true;
-  }
-  constexpr std::string_view kJoiners = ".,-";
-  const auto joiner_at = [&](size_t i) { return i < text.size() && kJoiners.find(text[i]) != std::string_view::npos; };
-  if (digit_at(end - 1) && joiner_at(end) && digit_at(end + 1)) return true;
-  if (!digit_at(begin) || begin == 0 || !joiner_at(begin - 1)) return false;
-  const bool digit_before = begin >= 2 && digit_at(begin - 2);
-  const bool sign = text[begin - 1] == '-' && (begin < 2 || kSpace.find(text[begin - 2]) != std::string_view::npos);
-  return digit_before || sign || (text[begin - 1] == '.' && (begin < 2 || text[begin - 2] == ' '));
-}
-
 }  // namespace
 
-std::optional<int64_t> parse_choice(const std::string& text, int64_t n_options) {
+std::optional<int64_t> paper_choice(const std::string& text, int64_t n_options) {
   constexpr std::string_view kEndOfThought = "</think>";
   const size_t thought = text.rfind(kEndOfThought);
   std::string_view answer = text;
@@ -144,16 +104,6 @@ std::optional<int64_t> parse_choice(const std::string& text, int64_t n_options) 
     if (const auto option = option_of(before_stop[0], n_options)) return option;
   }
   return last_capital(answer, n_options);
-}
-
-bool exact_match(const std::string& answer, const std::string& gold) {
-  const std::string wanted = lower(strip(gold));
-  if (wanted.empty()) return false;
-  const std::string sentence = lower(first_sentence(answer));
-  for (size_t at = sentence.find(wanted); at != std::string::npos; at = sentence.find(wanted, at + 1)) {
-    if (!is_part_of_longer(sentence, at, at + wanted.size())) return true;
-  }
-  return false;
 }
 
 }  // namespace kvc
