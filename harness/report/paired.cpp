@@ -186,6 +186,7 @@ Pair compare_pair(const std::vector<PairedValues>& values, MetricScale scale) {
     if (std::abs(difference) <= kNoSpread * size) difference = 0;
     ++(difference > 0 ? pair.wins : difference < 0 ? pair.losses : pair.ties);
     differences.push_back({value.document, difference});
+    pair.mean_square += difference * difference / static_cast<double>(values.size());
   }
   pair.difference = estimate(differences, scale == MetricScale::kShare ? MetricScale::kShareDifference : MetricScale::kReal);
   if (values.empty()) return pair;
@@ -201,6 +202,15 @@ Pair compare_pair(const std::vector<PairedValues>& values, MetricScale scale) {
   return pair;
 }
 
+double design_effect(const Pair& pair) {
+  const Estimate& difference = pair.difference;
+  if (difference.interval.kind != IntervalKind::kDocuments) return 1;
+  const double independent = (pair.mean_square - difference.mean * difference.mean) /
+                             static_cast<double>(difference.n_questions);
+  const double error = difference.interval.standard_error;
+  return independent > kNoSpread ? std::max(1.0, error * error / independent) : 1;
+}
+
 std::optional<double> equivalence_test(const Pair& pair, MetricScale scale, double margin) {
   const Estimate& difference = pair.difference;
   const Interval& interval = difference.interval;
@@ -208,7 +218,13 @@ std::optional<double> equivalence_test(const Pair& pair, MetricScale scale, doub
   if (!(margin > 0) || difference.n_questions == 0) return std::nullopt;
   double p = 0;
   if (interval.kind == IntervalKind::kDocuments || (share && interval.kind == IntervalKind::kQuestionsT)) {
-    const double t = (std::abs(difference.mean) - margin) / std::max(interval.standard_error, kNoSpread);
+    double error = std::max(interval.standard_error, kNoSpread);
+    if (share) {
+      const double square = pair.p_mcnemar ? std::max(pair.mean_square, margin) : pair.mean_square;
+      const double variance = std::max(square - margin * margin, 0.0);
+      error = std::max(error, std::sqrt(design_effect(pair) * variance / static_cast<double>(difference.n_questions)));
+    }
+    const double t = (std::abs(difference.mean) - margin) / error;
     p = student_t_cdf(t, static_cast<double>(interval.degrees));
   } else if (interval.kind != IntervalKind::kExact) {
     return std::nullopt;

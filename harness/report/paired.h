@@ -35,6 +35,7 @@ std::string_view test_name(PairTest test);
 struct Pair {
   int64_t wins = 0, losses = 0, ties = 0;  // of the first, by question; a higher value wins; round-off is a tie
   Estimate difference;                     // mean of first - second
+  double mean_square = 0;                  // of the differences; of 0 and 1 the share of questions that changed
   // Positive metrics: geometric mean over documents of (mean of the first / mean of the second), with its interval by
   // t on the log; nothing below kFewDocuments documents, or where a document's mean is 0.
   std::optional<double> ratio;
@@ -80,10 +81,13 @@ std::optional<double> t_test(double mean, const Interval& interval);
 // With fewer, shares are decided by p_mcnemar (p_sign_flip), which speaks of these documents only, and nothing else is.
 Pair compare_pair(const std::vector<PairedValues>& values, MetricScale scale);
 
+// Clustered variance of the mean difference over that of independent questions, at least 1.
+double design_effect(const Pair& pair);
+
 // Two one-sided tests (Schuirmann, 1987): p of "the mean difference is `margin` or more away from 0". Equivalence within
-// `margin` is shown at 5 % when it is at most 0.05. Of the t statistic behind `difference.interval`; for shares not less
-// than the chance that a share of `margin` changes as few answers as changed here, since a t statistic of a handful of
-// changed answers claims too much. Nothing where the interval is no t interval (below kFewDocuments documents only
+// `margin` is shown at 5 % when it is at most 0.05. Of the t statistic behind `difference.interval`; for shares with a
+// standard error not below the one that a difference of `margin` would have, and not less than the chance that a share of
+// `margin` changes as few answers as changed here: a t statistic of a handful of changed answers claims too much. Nothing where the interval is no t interval (below kFewDocuments documents only
 // shares have one), and for a margin that is not positive.
 std::optional<double> equivalence_test(const Pair& pair, MetricScale scale, double margin);
 

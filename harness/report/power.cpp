@@ -4,22 +4,20 @@
 #include <boost/math/distributions/binomial.hpp>
 #include <boost/math/distributions/non_central_t.hpp>
 #include <cmath>
+#include <vector>
 
 namespace kvc {
 namespace {
 
-// The most losses of `changed` answers with which wins decide; -1: none do.
-int64_t critical_losses(int64_t changed, double level) {
-  int64_t low = -1, high = changed / 2;
-  while (low < high) {
-    const int64_t middle = low + (high - low + 1) / 2;
-    if (mcnemar_exact(changed - middle, middle) <= level) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
+// By number of changed answers, 0 to n: the most losses with which wins decide; -1: none do.
+std::vector<int64_t> critical_losses(int64_t n, double level) {
+  std::vector<int64_t> critical = {-1};
+  for (int64_t m = 1; m <= n; ++m) {
+    const int64_t next = critical.back() + 1;  // one more changed answer allows at most one more loss
+    const bool more = 2 * next < m && mcnemar_exact(m - next, next) <= level;
+    critical.push_back(more ? next : critical.back());
   }
-  return low;
+  return critical;
 }
 
 // The smallest x in (0, most] with power(x) >= kPower, to a thousandth of itself; power must rise with x.
@@ -33,24 +31,35 @@ std::optional<double> smallest(double most, const auto& power) {
   return high;
 }
 
-// Clustered variance of the mean difference of shares over the variance of independent questions, at least 1.
-double design_effect(const Pair& pair) {
-  const Estimate& difference = pair.difference;
-  const auto n = static_cast<double>(difference.n_questions);
-  const double share = static_cast<double>(pair.wins + pair.losses) / n;
-  const double independent = (share - difference.mean * difference.mean) / n;
-  const double error = difference.interval.standard_error;
-  return independent > kNoSpread ? std::max(1.0, error * error / independent) : 1;
+double mcnemar_power_of(const std::vector<int64_t>& critical, double changed, double difference) {
+  if (changed <= 0) return 0;
+  changed = std::min(changed, 1.0);
+  const auto n = static_cast<double>(critical.size() - 1);
+  const double win = std::clamp((changed + difference) / (2 * changed), 0.0, 1.0);
+  const boost::math::binomial number(n, changed);
+  const double mean = n * changed;
+  const double spread = std::sqrt(std::max(mean * (1 - changed), 0.0));
+  const auto from = static_cast<int64_t>(std::max(0.0, std::floor(mean - 6 * spread - 3)));
+  const auto to = static_cast<int64_t>(std::min(n, std::ceil(mean + 6 * spread + 3)));
+  double power = 0;
+  for (int64_t m = from; m <= to; ++m) {
+    const auto c = static_cast<double>(critical[static_cast<size_t>(m)]);
+    if (c < 0) continue;
+    const boost::math::binomial losses(static_cast<double>(m), 1 - win), wins(static_cast<double>(m), win);
+    power +=
+        boost::math::pdf(number, static_cast<double>(m)) * (boost::math::cdf(losses, c) + boost::math::cdf(wins, c));
+  }
+  return std::min(1.0, power);
 }
 
-double share_power(const Pair& pair, double difference, double effect, double level) {
+double share_power(const Pair& pair, const std::vector<int64_t>& critical, double difference, double level) {
   const Estimate& estimate = pair.difference;
-  const auto n = static_cast<double>(estimate.n_questions);
-  const double changed = std::max(static_cast<double>(pair.wins + pair.losses) / n, difference);
+  const double changed = std::max(pair.mean_square, difference);
   double missed = 0;
-  if (pair.p_mcnemar) missed += 1 - mcnemar_power(estimate.n_questions, changed, difference, level);
+  if (pair.p_mcnemar) missed += 1 - mcnemar_power_of(critical, changed, difference);
   if (pair.test == PairTest::kMcNemar) return 1 - missed;
-  const double error = std::sqrt(effect * std::max(changed - difference * difference, kNoSpread) / n);
+  const double variance = std::max(changed - difference * difference, kNoSpread);
+  const double error = std::sqrt(design_effect(pair) * variance / static_cast<double>(estimate.n_questions));
   return 1 - missed - (1 - t_power(difference / error, static_cast<double>(estimate.n_documents - 1), level));
 }
 
@@ -64,23 +73,7 @@ double t_power(double effect, double degrees, double level) {
 }
 
 double mcnemar_power(int64_t n, double changed, double difference, double level) {
-  if (changed <= 0) return 0;
-  changed = std::min(changed, 1.0);
-  const double win = std::clamp((changed + difference) / (2 * changed), 0.0, 1.0);
-  const boost::math::binomial number(static_cast<double>(n), changed);
-  const double mean = static_cast<double>(n) * changed;
-  const double spread = std::sqrt(std::max(mean * (1 - changed), 0.0));
-  const auto from = static_cast<int64_t>(std::max(0.0, std::floor(mean - 6 * spread - 3)));
-  const auto to = static_cast<int64_t>(std::min(static_cast<double>(n), std::ceil(mean + 6 * spread + 3)));
-  double power = 0;
-  for (int64_t m = from; m <= to; ++m) {
-    const int64_t critical = critical_losses(m, level);
-    if (critical < 0) continue;
-    const boost::math::binomial losses(static_cast<double>(m), 1 - win), wins(static_cast<double>(m), win);
-    const auto c = static_cast<double>(critical);
-    power += boost::math::pdf(number, static_cast<double>(m)) * (boost::math::cdf(losses, c) + boost::math::cdf(wins, c));
-  }
-  return std::min(1.0, power);
+  return mcnemar_power_of(critical_losses(n, level), changed, difference);
 }
 
 std::optional<double> detectable_effect(const Pair& pair, double level) {
@@ -88,8 +81,8 @@ std::optional<double> detectable_effect(const Pair& pair, double level) {
     case PairTest::kMcNemar:
     case PairTest::kShares: {
       if (pair.test == PairTest::kMcNemar && !pair.p_mcnemar) return std::nullopt;  // sizes of changes are not modelled
-      const double effect = pair.test == PairTest::kShares ? design_effect(pair) : 1;
-      return smallest(1, [&](double d) { return share_power(pair, d, effect, level); });
+      const std::vector<int64_t> critical = critical_losses(pair.difference.n_questions, level);
+      return smallest(1, [&](double d) { return share_power(pair, critical, d, level); });
     }
     case PairTest::kLogRatio: {
       const Interval& interval = pair.ratio_interval;

@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "harness/report/plot.h"
+#include "harness/report/report_tables.h"
 #include "harness/report/test_records.h"
 
 namespace kvc {
