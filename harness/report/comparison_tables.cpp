@@ -172,9 +172,12 @@ std::string versus_reference_note(const Table& table) {
   const MetricInfo* metric = primary(table);
   if (metric == nullptr || comparison.pairs.empty() || !comparison.reference) return "";
   int64_t decided = 0, tested = 0, fewest = 0;
+  bool equivalent = false;
   for (const PairSummary& summary : comparison.pairs) {
     const int64_t documents = summary.pair.difference.n_documents;
     fewest = fewest == 0 ? documents : std::min(fewest, documents);
+    const bool shown = summary.first == comparison.reference || summary.second == comparison.reference;
+    equivalent = equivalent || (shown && summary.p_equivalence.value_or(1) <= 1 - kLevel);
     if (!summary.target) continue;
     tested += summary.p_holm.has_value();
     decided += summary.better != 0;
@@ -190,7 +193,7 @@ std::string versus_reference_note(const Table& table) {
     if (fewest < kFewDocuments)
       note += fmt::format(" Fewer than {} documents: this speaks of these documents only.", kFewDocuments);
   }
-  if (comparison.margin > 0)
+  if (equivalent)
     note += fmt::format(" =: equivalent within {:g} (two one-sided tests at 5 %).", comparison.margin);
   return note + detectable_text(table, *metric);
 }

@@ -184,7 +184,7 @@ std::string versus_full_note(const Table& table, size_t metric) {
   if (versus_full_table(table, metric).rows.empty()) return "";
   std::string note = "p: that the method equals the full cache, corrected over the methods of a column (Holm); *: it differs.";
   if (table.comparison.margin > 0)
-    note += fmt::format(" =: equivalent, the difference is shown to be within {} (two one-sided tests at 5 %, Holm).",
+    note += fmt::format(" =: equivalent: the difference is shown to be within {} (two one-sided tests at 5 %, Holm).",
                         margin_text(table));
   return note + " Neither mark: undecided.";
 }
