@@ -237,8 +237,8 @@ void choose_reference(const Table& table, const std::vector<Column>& columns, co
   comparison.reference_is_declared = comparison.reference.has_value();
   if (comparison.reference) return;
   comparison.reference = best_row(columns, higher_is_better);
-  const auto methods = std::count_if(table.rows.begin(), table.rows.end(),
-                                     [](const Row& row) { return row.role == Role::kMethod; });
+  const auto methods =
+      std::count_if(table.rows.begin(), table.rows.end(), [](const Row& row) { return row.role == Role::kMethod; });
   comparison.selection_factor = std::max(1.0, static_cast<double>(methods) / 2);
 }
 

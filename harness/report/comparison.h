@@ -22,8 +22,8 @@ struct ComparisonSettings {
   std::map<std::string, double> margin;  // of equivalence, by metric
 };
 
-constexpr double kShareMargin = 0.05;    // unless the sweep file names another
-constexpr double kKlMargin = 0.1;        // nats per token
+constexpr double kShareMargin = 0.05;  // unless the sweep file names another
+constexpr double kKlMargin = 0.1;      // nats per token
 
 // 0 where nothing is given and there is no default: no equivalence is tested then.
 double margin_of(const ComparisonSettings& settings, const MetricInfo& metric);
@@ -49,7 +49,7 @@ struct RankRange {
 
 // One method's cell against full_cache on the same questions.
 struct VersusFull {
-  Pair pair;  // method - full cache
+  Pair pair;                            // method - full cache
   std::optional<double> p_holm;         // over the methods at the target
   std::optional<double> p_equivalence;  // within the margin
   std::optional<double> p_equivalence_holm;
@@ -57,9 +57,9 @@ struct VersusFull {
 
 struct Comparison {
   // The row every other is compared with: `compare_to`, else the row with the best area (of a single target: mean).
-  // Each target has a family of its own, the pairs with the reference; so have the areas, which come first: at a target,
-  // p_holm is at least that of the same two methods' areas. Where the data chose the reference, the p-values of a family
-  // are first multiplied by half the number of methods, for any of them could have come out best.
+  // Each target has a family of its own, the pairs with the reference; so have the areas, which come first: at a
+  // target, p_holm is at least that of the same two methods' areas. Where the data chose the reference, the p-values of
+  // a family are first multiplied by half the number of methods, for any of them could have come out best.
   std::optional<size_t> reference;
   bool reference_is_declared = false;
   double selection_factor = 1;

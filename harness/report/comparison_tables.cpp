@@ -28,14 +28,14 @@ std::string range_text(const std::optional<RankRange>& range, int64_t methods) {
 // Of all pairs at `target`, how many Benjamini and Hochberg decide.
 int64_t decided_pairs(const Table& table, std::optional<size_t> target) {
   const auto& pairs = table.comparison.pairs;
-  return std::count_if(pairs.begin(), pairs.end(), [&](const PairSummary& pair) {
-    return pair.target == target && pair.better_bh != 0;
-  });
+  return std::count_if(pairs.begin(), pairs.end(),
+                       [&](const PairSummary& pair) { return pair.target == target && pair.better_bh != 0; });
 }
 
 const PairSummary* find_pair(const Table& table, std::optional<size_t> target, size_t a, size_t b) {
   for (const PairSummary& summary : table.comparison.pairs) {
-    if (summary.target == target && summary.first == std::min(a, b) && summary.second == std::max(a, b)) return &summary;
+    if (summary.target == target && summary.first == std::min(a, b) && summary.second == std::max(a, b))
+      return &summary;
   }
   return nullptr;
 }
@@ -98,8 +98,9 @@ std::string detectable_text(const Table& table, const MetricInfo& metric) {
     if (ratio) return fmt::format("a {} {:.2f} times as large", metric.name, *middle);
     return metric.share ? fmt::format("{:.2f}", *middle) : fmt::format("{:.3g}", *middle);
   };
-  return fmt::format(" This run finds, with {:.0f} % power at the median pair: {} for one pair alone, {} for one in a column.",
-                     100 * kPower, ratio ? text(alone) : "a difference of " + text(alone), text(corrected));
+  return fmt::format(
+      " This run finds, with {:.0f} % power at the median pair: {} for one pair alone, {} for one in a column.",
+      100 * kPower, ratio ? text(alone) : "a difference of " + text(alone), text(corrected));
 }
 
 }  // namespace
@@ -145,7 +146,8 @@ std::string rank_note(const Table& table) {
   std::string note = fmt::format(
       "{} of all {} pairs are decided (Benjamini-Hochberg: at most 5 % of these are expected to be wrong). ", decided,
       comparison.n_hypotheses);
-  note += decided == 0 ? "Every rank is undecided." : "A range is a tie; columns in which nothing is decided are left out.";
+  note +=
+      decided == 0 ? "Every rank is undecided." : "A range is a tie; columns in which nothing is decided are left out.";
   return note;
 }
 
@@ -193,8 +195,7 @@ std::string versus_reference_note(const Table& table) {
     if (fewest < kFewDocuments)
       note += fmt::format(" Fewer than {} documents: this speaks of these documents only.", kFewDocuments);
   }
-  if (equivalent)
-    note += fmt::format(" =: equivalent within {:g} (two one-sided tests at 5 %).", comparison.margin);
+  if (equivalent) note += fmt::format(" =: equivalent within {:g} (two one-sided tests at 5 %).", comparison.margin);
   return note + detectable_text(table, *metric);
 }
 

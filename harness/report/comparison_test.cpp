@@ -245,8 +245,8 @@ TEST(Comparison, EquivalentToTheFullCacheWhereEnoughAnswersAgree) {
   std::vector<bool> right = first(100, 160), worse = right, half = right;
   worse[0] = false;
   for (size_t i = 0; i < half.size(); i += 2) half[i] = !half[i] && i > 150;
-  const Tabulated t = tabulate(joined({answered("full_cache", nullptr, right, 20), answered("a", 0.5, worse, 20),
-                                       answered("b", 0.5, half, 20)}));
+  const Tabulated t = tabulate(joined(
+      {answered("full_cache", nullptr, right, 20), answered("a", 0.5, worse, 20), answered("b", 0.5, half, 20)}));
   const Table& table = t.tables.at(0);
   const VersusFull& close = *table.rows[1].cells[0]->metrics[0].versus_full;
   EXPECT_LT(*close.p_equivalence_holm, 0.05);
@@ -258,7 +258,8 @@ TEST(Comparison, EquivalentToTheFullCacheWhereEnoughAnswersAgree) {
   EXPECT_THAT(metric_table(table, 0).rows[1][2], ::testing::EndsWith("="));
   ComparisonSettings strict;
   strict.margin["accuracy"] = 0.01;
-  const auto again = tabulate(joined({answered("full_cache", nullptr, right, 20), answered("a", 0.5, worse, 20)}), nullptr, strict);
+  const auto again =
+      tabulate(joined({answered("full_cache", nullptr, right, 20), answered("a", 0.5, worse, 20)}), nullptr, strict);
   EXPECT_GT(*again.tables.at(0).rows[1].cells[0]->metrics[0].versus_full->p_equivalence_holm, 0.05);
 }
 

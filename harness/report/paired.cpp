@@ -188,7 +188,8 @@ Pair compare_pair(const std::vector<PairedValues>& values, MetricScale scale) {
     differences.push_back({value.document, difference});
     pair.mean_square += difference * difference / static_cast<double>(values.size());
   }
-  pair.difference = estimate(differences, scale == MetricScale::kShare ? MetricScale::kShareDifference : MetricScale::kReal);
+  pair.difference =
+      estimate(differences, scale == MetricScale::kShare ? MetricScale::kShareDifference : MetricScale::kReal);
   if (values.empty()) return pair;
   if (scale == MetricScale::kShare) {
     compare_shares(values, differences, pair);
@@ -205,8 +206,8 @@ Pair compare_pair(const std::vector<PairedValues>& values, MetricScale scale) {
 double design_effect(const Pair& pair) {
   const Estimate& difference = pair.difference;
   if (difference.interval.kind != IntervalKind::kDocuments) return 1;
-  const double independent = (pair.mean_square - difference.mean * difference.mean) /
-                             static_cast<double>(difference.n_questions);
+  const double independent =
+      (pair.mean_square - difference.mean * difference.mean) / static_cast<double>(difference.n_questions);
   const double error = difference.interval.standard_error;
   return independent > kNoSpread ? std::max(1.0, error * error / independent) : 1;
 }

@@ -74,7 +74,8 @@ std::optional<double> t_test(double mean, const Interval& interval);
 
 // `scale` is that of the metric: kShare, kPositive or kReal. With kFewDocuments documents or more:
 //   kShare     `p` is the larger of p_documents and p_mcnemar (of shares other than 0 and 1, p_sign_flip where at most
-//              kExactFlips questions changed): neither dependent questions nor a handful of changed answers decide alone
+//              kExactFlips questions changed): neither dependent questions nor a handful of changed answers decide
+//              alone
 //   kPositive  t test over documents of log(mean of the first / mean of the second), where no mean is 0, else the
 //              sign-flip test of the documents' differences
 //   kReal      p_documents
@@ -84,11 +85,12 @@ Pair compare_pair(const std::vector<PairedValues>& values, MetricScale scale);
 // Clustered variance of the mean difference over that of independent questions, at least 1.
 double design_effect(const Pair& pair);
 
-// Two one-sided tests (Schuirmann, 1987): p of "the mean difference is `margin` or more away from 0". Equivalence within
-// `margin` is shown at 5 % when it is at most 0.05. Of the t statistic behind `difference.interval`; for shares with a
-// standard error not below the one that a difference of `margin` would have, and not less than the chance that a share of
-// `margin` changes as few answers as changed here: a t statistic of a handful of changed answers claims too much. Nothing where the interval is no t interval (below kFewDocuments documents only
-// shares have one), and for a margin that is not positive.
+// Two one-sided tests (Schuirmann, 1987): p of "the mean difference is `margin` or more away from 0". Equivalence
+// within `margin` is shown at 5 % when it is at most 0.05. Of the t statistic behind `difference.interval`; for shares
+// with a standard error not below the one that a difference of `margin` would have, and not less than the chance that a
+// share of `margin` changes as few answers as changed here: a t statistic of a handful of changed answers claims too
+// much. Nothing where the interval is no t interval (below kFewDocuments documents only shares have one), and for a
+// margin that is not positive.
 std::optional<double> equivalence_test(const Pair& pair, MetricScale scale, double margin);
 
 // The same for a positive metric whose value on the full cache is 0 by definition (KL): p of "the mean is `margin` or

@@ -121,7 +121,8 @@ TEST(Paired, TTestsEquivalenceAndDetectableDifferencesAgreeWithScipyAndStatsmode
     EXPECT_EQ(pair.wins + pair.losses + pair.ties, row.at("n").get<int64_t>());
     EXPECT_NEAR(*equivalence_test(pair, MetricScale::kReal, row.at("margin").get<double>()),
                 row.at("p_equivalence").get<double>(), 1e-9);
-    EXPECT_NEAR(*detectable_effect(pair, 0.05), row.at("detectable").get<double>(), 2e-3 * row.at("detectable").get<double>());
+    EXPECT_NEAR(*detectable_effect(pair, 0.05), row.at("detectable").get<double>(),
+                2e-3 * row.at("detectable").get<double>());
     EXPECT_GT(*detectable_effect(pair, 0.001), *detectable_effect(pair, 0.05));
   }
 }
@@ -141,7 +142,8 @@ TEST(Paired, LogRatiosAgreeWithScipy) {
     EXPECT_NEAR(*pair.ratio, row.at("ratio").get<double>(), 1e-9);
     EXPECT_NEAR(pair.ratio_interval.low, row.at("low").get<double>(), 1e-9);
     EXPECT_NEAR(pair.ratio_interval.high, row.at("high").get<double>(), 1e-9);
-    EXPECT_NEAR(*detectable_effect(pair, 0.05), row.at("detectable").get<double>(), 3e-3 * row.at("detectable").get<double>());
+    EXPECT_NEAR(*detectable_effect(pair, 0.05), row.at("detectable").get<double>(),
+                3e-3 * row.at("detectable").get<double>());
   }
 }
 
@@ -211,8 +213,8 @@ TEST(Paired, EquivalenceOfSharesNeedsEnoughAnswers) {
   EXPECT_FALSE(equivalence_test(compare_pair(split(0, 0, 60, 12), MetricScale::kShare), MetricScale::kShare, 0));
 }
 
-// Outside the margin, equivalence may be claimed in at most 5 % of runs: exactly at the margin, with and without answers
-// that change both ways, questions of a document going together or not.
+// Outside the margin, equivalence may be claimed in at most 5 % of runs: exactly at the margin, with and without
+// answers that change both ways, questions of a document going together or not.
 TEST(Paired, EquivalenceKeepsItsLevelAtTheMargin) {
   std::mt19937_64 random(31);
   std::uniform_real_distribution<double> uniform;
@@ -250,7 +252,8 @@ TEST(Power, NoDifferenceIsSeenThatMcNemarCannotDecide) {
   EXPECT_FALSE(detectable_effect(compare_pair(split(0, 0, 5, 5), MetricScale::kShare), 0.05));
 }
 
-// What is said to be found in 80 % of runs must be: here the truth is set to what one run said and 1,000 others test it.
+// What is said to be found in 80 % of runs must be: here the truth is set to what one run said and 1,000 others test
+// it.
 TEST(Power, WhatIsSaidToBeDetectableIsFoundInAtLeast80Percent) {
   std::mt19937_64 random(29);
   std::uniform_real_distribution<double> uniform;
@@ -278,8 +281,8 @@ TEST(Power, WhatIsSaidToBeDetectableIsFoundInAtLeast80Percent) {
     constexpr int kRepeats = 1000;
     int found = 0;
     for (int repeat = 0; repeat < kRepeats; ++repeat) found += *run(said).p <= 0.05;
-    std::cout << "changed " << c.changed << (c.together ? ", by document" : "") << ": detectable " << said << ", found in "
-              << found / static_cast<double>(kRepeats) << "\n";
+    std::cout << "changed " << c.changed << (c.together ? ", by document" : "") << ": detectable " << said
+              << ", found in " << found / static_cast<double>(kRepeats) << "\n";
     EXPECT_GE(found, 0.78 * kRepeats) << c.changed;
     EXPECT_LE(found, 0.97 * kRepeats) << c.changed;
   }

@@ -87,15 +87,15 @@ std::optional<double> detectable_effect(const Pair& pair, double level) {
     case PairTest::kLogRatio: {
       const Interval& interval = pair.ratio_interval;
       if (interval.standard_error < kNoSpread) return std::nullopt;
-      const auto found = smallest(
-          30, [&](double d) { return t_power(d, static_cast<double>(interval.degrees), level); });
+      const auto found =
+          smallest(30, [&](double d) { return t_power(d, static_cast<double>(interval.degrees), level); });
       return found ? std::optional(std::exp(*found * interval.standard_error)) : std::nullopt;
     }
     case PairTest::kReal: {
       const Interval& interval = pair.difference.interval;
       if (interval.standard_error < kNoSpread) return std::nullopt;
-      const auto found = smallest(
-          30, [&](double d) { return t_power(d, static_cast<double>(interval.degrees), level); });
+      const auto found =
+          smallest(30, [&](double d) { return t_power(d, static_cast<double>(interval.degrees), level); });
       return found ? std::optional(*found * interval.standard_error) : std::nullopt;
     }
     case PairTest::kSignFlip:

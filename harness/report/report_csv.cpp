@@ -65,7 +65,8 @@ void add_metric(const MetricSummary& metric, Line& line) {
 constexpr const char* kCellHeader =
     "model,dataset,task,method,queries,target,n_done,n_failed,n_missing,metric,n_questions,n_documents,mean,low,high,"
     "interval,bootstrap_low,bootstrap_high,questions_low,questions_high,mean_of_documents,difference_to_full,"
-    "difference_low,difference_high,p_full,p_equivalence,retained,retained_low,retained_high,retained_questions_low,retained_questions_high,kept_fraction,"
+    "difference_low,difference_high,p_full,p_equivalence,retained,retained_low,retained_high,retained_questions_low,"
+    "retained_questions_high,kept_fraction,"
     "compaction_ratio,bytes_before,bytes_after,bytes_ratio,compaction_shared_s,compaction_s\n";
 constexpr size_t kMetricFields = 22;  // metric .. retained_questions_high
 
@@ -100,12 +101,14 @@ void csv_pair(const Table& table, const PairSummary& summary, std::string& csv) 
   line.add(first.label()).add(second.label()).add(pair.wins).add(pair.losses).add(pair.ties);
   line.add(pair.difference.mean).add_range(pair.difference.interval).add_range(pair.difference.bootstrap);
   line.add(pair.ratio).add_range(pair.ratio_interval);
-  line.add(pair.p_mcnemar).add(pair.p_sign_flip).add(pair.p_documents).add(std::string(test_name(pair.test))).add(pair.p);
+  line.add(pair.p_mcnemar)
+      .add(pair.p_sign_flip)
+      .add(pair.p_documents)
+      .add(std::string(test_name(pair.test)))
+      .add(pair.p);
   line.add(summary.p_holm).add(summary.p_bh).add(summary.p_equivalence);
   line.add(summary.detectable).add(summary.detectable_corrected);
-  const auto word = [](int better) {
-    return std::string(better == 0 ? "undecided" : better > 0 ? "first" : "second");
-  };
+  const auto word = [](int better) { return std::string(better == 0 ? "undecided" : better > 0 ? "first" : "second"); };
   csv += line.add(word(summary.better)).add(word(summary.better_bh)).text();
 }
 

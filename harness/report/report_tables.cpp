@@ -72,13 +72,13 @@ std::vector<const CellSummary*> cells_of(const Row& row) {
   return list;
 }
 
-// A row for every method that has a text for any target.
-TextTable table_of(const Table& table, bool with_floor, const auto& text_of) {
+// A row for everything of these roles that has a text for any target.
+TextTable table_of(const Table& table, Role first, Role last, const auto& text_of) {
   TextTable text{{"method", "queries"}, {}};
   for (const Json& target : table.targets) text.header.push_back(target_text(target));
   if (table.targets.empty()) text.header.push_back("value");
   for (const Row& row : table.rows) {
-    if (row.role == Role::kCeiling || (row.role == Role::kFloor && !with_floor)) continue;
+    if (row.role < first || row.role > last) continue;
     std::vector<std::string> cells = {row.method_label, row.queries_label.empty() ? kNone : row.queries_label};
     bool any = false;
     for (size_t i = 2; i < text.header.size(); ++i) {
@@ -155,7 +155,7 @@ TextTable metric_table(const Table& table, size_t metric) {
 }
 
 TextTable retained_table(const Table& table, size_t metric) {
-  return table_of(table, false, [&](const CellSummary& cell) {
+  return table_of(table, Role::kMethod, Role::kMethod, [&](const CellSummary& cell) {
     return cell.metrics[metric].retained && !cell.target.is_null() ? retained_text(cell, metric) : "";
   });
 }
@@ -168,7 +168,7 @@ std::string retained_note(const Table& table, size_t metric) {
 }
 
 TextTable versus_full_table(const Table& table, size_t metric) {
-  return table_of(table, true, [&](const CellSummary& cell) -> std::string {
+  return table_of(table, Role::kMethod, Role::kFloor, [&](const CellSummary& cell) -> std::string {
     const MetricSummary& summary = cell.metrics[metric];
     if (!summary.versus_full || summary.versus_full->pair.test == PairTest::kTooFew) return "";
     const Estimate& difference = summary.versus_full->pair.difference;
@@ -182,15 +182,20 @@ TextTable versus_full_table(const Table& table, size_t metric) {
 
 std::string versus_full_note(const Table& table, size_t metric) {
   if (versus_full_table(table, metric).rows.empty()) return "";
-  std::string note = "p: that the method equals the full cache, corrected over the methods of a column (Holm); *: it differs.";
-  if (table.comparison.margin > 0)
-    note += fmt::format(" =: equivalent: the difference is shown to be within {} (two one-sided tests at 5 %, Holm).",
+  std::string note =
+      "p: the chance of such a difference between equals, Holm over the methods of a column; *: differs.";
+  if (table.comparison.margin > 0) {
+    note += fmt::format(" =: equivalent, shown to differ by less than {} (two one-sided tests at 5 %, Holm).",
                         margin_text(table));
-  return note + " Neither mark: undecided.";
+  }
+  note += " Neither mark: undecided.";
+  if (const int64_t fewest = fewest_documents(table, metric); fewest < kFewDocuments)
+    note += fmt::format(" All this is over the questions of {} and says nothing about others.", documents_text(fewest));
+  return note;
 }
 
 TextTable by_document_table(const Table& table, size_t metric) {
-  return table_of(table, true, [&](const CellSummary& cell) -> std::string {
+  return table_of(table, Role::kCeiling, Role::kFloor, [&](const CellSummary& cell) -> std::string {
     const Estimate& estimate = cell.metrics[metric].estimate;
     return estimate.n_questions == 0 ? ""
                                      : estimate_text(estimate.mean_of_documents, {}, cell.metrics[metric].info.share);
@@ -296,8 +301,7 @@ std::string interval_note(const Table& table, size_t metric) {
   if (intervals && fewest < kFewDocuments)
     note = fmt::format("[low, high]: 95 % interval over the questions of {}; it says nothing about other documents.",
                        documents_text(fewest));
-  if (equivalent && metric == 0)
-    note += fmt::format(" =: equivalent to the full cache within {}.", margin_text(table));
+  if (equivalent && metric == 0) note += fmt::format(" =: equivalent to the full cache within {}.", margin_text(table));
   return note;
 }
 

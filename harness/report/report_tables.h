@@ -8,15 +8,15 @@ namespace kvc {
 
 int64_t most_questions(const Table& table);                 // of any cell
 TextTable metric_table(const Table& table, size_t metric);  // mean and interval by row and target; n where it differs
-std::string interval_note(const Table& table, size_t metric);   // what the intervals of metric_table say
+std::string interval_note(const Table& table, size_t metric);  // what the intervals of metric_table say
 // Difference to the full cache with interval and p, "=" where equivalent; no rows for a metric whose full cache is 0 by
 // definition (KL).
 TextTable versus_full_table(const Table& table, size_t metric);
 std::string versus_full_note(const Table& table, size_t metric);
 TextTable by_document_table(const Table& table, size_t metric);  // means of the documents' means
-TextTable retained_table(const Table& table, size_t metric);    // no rows when there is nothing to show
-std::string retained_note(const Table& table, size_t metric);   // "" where retained_table has no rows
-TextTable size_table(const std::vector<const Table*>& tables);  // of one model and data set
+TextTable retained_table(const Table& table, size_t metric);     // no rows when there is nothing to show
+std::string retained_note(const Table& table, size_t metric);    // "" where retained_table has no rows
+TextTable size_table(const std::vector<const Table*>& tables);   // of one model and data set
 TextTable stage_table(const std::vector<StageCost>& stages);
 
 // Metrics that say whether an answer could be judged, not how good it is: parse_rate, length_limit_rate.

@@ -53,7 +53,7 @@ double mean_of(const std::vector<Cluster>& clusters) {
 struct Spread {
   double mean = 0;
   double standard_error = 0;
-  double n = 0;         // questions
+  double n = 0;          // questions
   int64_t clusters = 0;  // documents, or questions
   int64_t degrees() const { return clusters - 1; }
   double t() const { return student_t_quantile(0.5 + kLevel / 2, static_cast<double>(degrees())); }

@@ -101,7 +101,8 @@ std::pair<double, double> clopper_pearson(int64_t successes, int64_t n, double l
 
 // Of the mean of `n` differences of shares, `wins` above 0 and `losses` below. None changed: +- (1 - 0.05^(1/n)), since
 // the mean is no further from 0 than the share of answers that change, and (1 - share)^n is the chance to see none (the
-// rule of three). Otherwise the ends of two Clopper-Pearson intervals of 97.5 %. `binary`: every difference is -1, 0, 1.
+// rule of three). Otherwise the ends of two Clopper-Pearson intervals of 97.5 %. `binary`: every difference is -1,
+// 0, 1.
 Interval exact_difference_interval(int64_t wins, int64_t losses, int64_t n, bool binary);
 
 // P(T <= t) with `degrees` > 0 of freedom, and its inverse for 0 < p < 1.

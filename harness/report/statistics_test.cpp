@@ -130,7 +130,8 @@ TEST(Statistics, IntervalsStayInsideTheRangeOfTheirMetric) {
       positives.push_back({document, std::exp(6 * uniform(random) - 6)});
       differences.push_back({document, uniform(random) < 0.9 ? -1.0 : 0.0});
     }
-    const Estimate share = estimate(shares, MetricScale::kShare), positive = estimate(positives, MetricScale::kPositive);
+    const Estimate share = estimate(shares, MetricScale::kShare),
+                   positive = estimate(positives, MetricScale::kPositive);
     const Estimate difference = estimate(differences, MetricScale::kShareDifference);
     for (const auto& [interval, least] : {std::pair(share.interval, 0), std::pair(share.questions, 0),
                                           std::pair(difference.interval, -1), std::pair(difference.questions, -1)}) {
@@ -201,13 +202,12 @@ TEST(Statistics, IntervalsCoverTheTruth) {
     double least, most;
   };
   constexpr int kRepeats = 2000;
-  const Case cases[] = {
-      {2, MetricScale::kShare, false, 0.70, 0.97},    {5, MetricScale::kShare, false, 0.94, 1},
-      {10, MetricScale::kShare, false, 0.935, 0.985}, {30, MetricScale::kShare, false, 0.935, 0.97},
-      {5, MetricScale::kShare, true, 0.94, 1},        {10, MetricScale::kShare, true, 0.935, 0.99},
-      {30, MetricScale::kShare, true, 0.935, 0.98},   {2, MetricScale::kPositive, false, 0.6, 0.97},
-      {5, MetricScale::kPositive, false, 0.91, 0.99}, {10, MetricScale::kPositive, false, 0.91, 0.98},
-      {30, MetricScale::kPositive, false, 0.92, 0.97}};
+  const Case cases[] = {{2, MetricScale::kShare, false, 0.70, 0.97},    {5, MetricScale::kShare, false, 0.94, 1},
+                        {10, MetricScale::kShare, false, 0.935, 0.985}, {30, MetricScale::kShare, false, 0.935, 0.97},
+                        {5, MetricScale::kShare, true, 0.94, 1},        {10, MetricScale::kShare, true, 0.935, 0.99},
+                        {30, MetricScale::kShare, true, 0.935, 0.98},   {2, MetricScale::kPositive, false, 0.6, 0.97},
+                        {5, MetricScale::kPositive, false, 0.91, 0.99}, {10, MetricScale::kPositive, false, 0.91, 0.98},
+                        {30, MetricScale::kPositive, false, 0.92, 0.97}};
   for (const Case& c : cases) {
     std::mt19937_64 random(5);
     const double truth = c.scale == MetricScale::kPositive ? 1 : c.high ? 0.92 : 0.4;
@@ -219,7 +219,9 @@ TEST(Statistics, IntervalsCoverTheTruth) {
       by_question += e.questions.low <= truth && truth <= e.questions.high;
     }
     const std::string name = fmt::format("{} documents, {}", c.documents,
-                                         c.scale == MetricScale::kPositive ? "KL" : c.high ? "share 0.92" : "share 0.4");
+                                         c.scale == MetricScale::kPositive ? "KL"
+                                         : c.high                          ? "share 0.92"
+                                                                           : "share 0.4");
     std::cout << name << ": " << covered / double(kRepeats) << ", over questions " << by_question / double(kRepeats)
               << "\n";
     EXPECT_GE(covered, c.least * kRepeats) << name;

@@ -31,7 +31,7 @@ struct CellData {
   std::set<std::string> cell_ids;
   std::vector<Judged> records;
   std::map<Answer, QuestionValues> answers;
-  std::map<Question, QuestionValues> values;  // means over seeds
+  std::map<Question, QuestionValues> values;                                            // means over seeds
   std::map<std::pair<std::string, std::string>, std::optional<double>> context_tokens;  // by document, seed
 };
 
@@ -95,7 +95,8 @@ void add(TableData& table, const Record& record) {
   for (const Json& answer : record.answers) {
     const Json right = answer.is_object() ? answer.value("gold_answer", Json()) : Json();
     const Json id = right.is_string() ? answer.value("question_id", Json()) : Json();
-    if (id.is_string()) table.right_answers[{record.document_id, id.get<std::string>()}].insert(right.get<std::string>());
+    if (id.is_string())
+      table.right_answers[{record.document_id, id.get<std::string>()}].insert(right.get<std::string>());
   }
   cell.context_tokens[{record.document_id, seed}] = number(record.sizes, "context_tokens");
   table.documents.insert({record.document_id, seed});
@@ -232,8 +233,8 @@ void compare(const CellData& cell, const CellData* full, const CellData* floor, 
       versus.pair.test = PairTest::kTooFew;  // that it is above 0 is no finding
       versus.pair.p = std::nullopt;
     }
-    versus.p_equivalence = full_is_zero ? below_margin_test(versus.pair.difference, margin)
-                                        : equivalence_test(versus.pair, scale, margin);
+    versus.p_equivalence =
+        full_is_zero ? below_margin_test(versus.pair.difference, margin) : equivalence_test(versus.pair, scale, margin);
     summary.versus_full = std::move(versus);
   }
   if (summary.info.share && summary.info.higher_is_better) summary.retained = retained_of(retained);

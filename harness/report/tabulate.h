@@ -16,7 +16,8 @@
 
 namespace kvc {
 
-// What one question of one cell is worth: one answer, or the mean of the answers under all seeds (`seed` is then empty).
+// What one question of one cell is worth: one answer, or the mean of the answers under all seeds (`seed` is then
+// empty).
 struct ScoredQuestion {
   std::string document, seed, question;
   std::vector<double> values;  // as metrics_of_task
@@ -29,8 +30,8 @@ struct MetricSummary {
   MetricInfo info;
   Estimate estimate;
   std::optional<VersusFull> versus_full;  // each question against the same question of full_cache
-  // (m - floor) / (full - floor) on the same questions; only for shares, and only where full cache and floor can be told
-  // apart
+  // (m - floor) / (full - floor) on the same questions; only for shares, and only where full cache and floor can be
+  // told apart
   std::optional<Retained> retained;
 };
 
@@ -50,8 +51,8 @@ struct CellSummary {
   int64_t n_failed = 0;   // failed, or not to be judged
   int64_t n_missing = 0;  // that other cells of the table have
   std::string first_error;
-  std::vector<MetricSummary> metrics;     // as metrics_of_task
-  std::vector<ScoredQuestion> answers;    // by document, seed, question
+  std::vector<MetricSummary> metrics;   // as metrics_of_task
+  std::vector<ScoredQuestion> answers;  // by document, seed, question
   // By document, question: means over seeds; all statistics are of these. A document whose right answers depend on the
   // seed (needles) is another document under each: "needle_1 (seed 8)".
   std::vector<ScoredQuestion> questions;

@@ -19,9 +19,9 @@
 namespace kvc {
 namespace {
 
-const std::vector<std::string> kKeys = {"sweep",   "seed", "results", "references", "proof_tokens", "model",      "dataset",
-                                        "task",    "queries", "target", "budget",     "method",       "compare_to",
-                                        "equivalence"};
+const std::vector<std::string> kKeys = {"sweep",  "seed",    "results",    "references", "proof_tokens",
+                                        "model",  "dataset", "task",       "queries",    "target",
+                                        "budget", "method",  "compare_to", "equivalence"};
 
 class Parser {
  public:

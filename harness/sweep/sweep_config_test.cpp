@@ -42,7 +42,8 @@ method:
 )";
 
 TEST(SweepConfig, SaysWhatTheReportComparesWith) {
-  const std::string text = std::string(kSweep) + "compare_to: test_keep_first (begin=2)\nequivalence: {accuracy: 0.02}\n";
+  const std::string text =
+      std::string(kSweep) + "compare_to: test_keep_first (begin=2)\nequivalence: {accuracy: 0.02}\n";
   EXPECT_EQ(parse(text).compare_to, "test_keep_first (begin=2)");
   EXPECT_EQ(parse(text).to_json().at("equivalence"), (Json{{"accuracy", 0.02}}));
   EXPECT_FALSE(parse(kSweep).to_json().contains("compare_to"));
@@ -254,10 +255,12 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        "references, proof_tokens, "
        "model, dataset, task, queries, target, budget, method, compare_to, equivalence"},
       {with("sweep", "sweep: t\ncompare_to: test_fool"),
-       "'compare_to' must be a method of this sweep; got \"test_fool\"\n  where: s.yaml:2, compare_to\n  mend:  one of: "
+       "'compare_to' must be a method of this sweep; got \"test_fool\"\n  where: s.yaml:2, compare_to\n  mend:  one "
+       "of: "
        "test_full, test_keep_first, test_queried"},
       {with("sweep", "sweep: t\nequivalence: {accuracy: 0}"),
-       "'equivalence' must be a margin above 0 for each metric; got {\"accuracy\":0}\n  where: s.yaml:2, equivalence\n  "
+       "'equivalence' must be a margin above 0 for each metric; got {\"accuracy\":0}\n  where: s.yaml:2, equivalence\n "
+       " "
        "mend:  write 'equivalence: {accuracy: 0.05, kl: 0.1}'"},
       {with("sweep", "sweep: t\nseed: -1"),
        "the seed -1 is no whole number from 0\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
