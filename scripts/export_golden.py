@@ -28,6 +28,7 @@ TOPICS = {
     "intervals": ([], f"{GOLDEN}/intervals.json"),
     "logits": ([MODEL, "datasets/samples/quality.jsonl", "20002"], f"{GOLDEN}/logits.json"),
     "rope": ([], f"{GOLDEN}/rope.json"),
+    "statistics": ([], f"{GOLDEN}/statistics.json"),
     "tiny_models": ([f"{GOLDEN}/tiny_models"], ""),
     "tokenizer_ids": (["[--released={released}]", f"{GOLDEN}/tokenizers"], ""),
     "tokens": (["--quality={quality}"], f"{GOLDEN}/tokens.json"),

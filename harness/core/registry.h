@@ -116,7 +116,7 @@ std::unique_ptr<Interface> create_nested(const Json& value) {
 // One line at namespace scope registers a plug-in class under a name. The name of the helper variable never matters.
 #define KVC_JOIN_INNER(a, b) a##b
 #define KVC_JOIN(a, b) KVC_JOIN_INNER(a, b)
-#define KVC_REGISTER(Interface, Class, name, source)                   \
+#define KVC_REGISTER(Interface, Class, name, source)                      \
   [[maybe_unused]] static const bool KVC_JOIN(kRegistered, __COUNTER__) = \
       ::kvc::Registry<Interface>::instance().template add<Class>(name, source)
 

@@ -1,8 +1,12 @@
 #include "harness/report/comparison.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <span>
 
 #include "harness/report/tabulate.h"
 
@@ -80,51 +84,87 @@ std::vector<Observation> observations_of(const Curve& curve) {
   return list;
 }
 
-void add_pairs(const Column& column, bool share, std::vector<PairSummary>& pairs) {
+void add_pairs(const Column& column, MetricScale scale, std::vector<PairSummary>& pairs) {
   for (size_t first = 0; first < column.rows.size(); ++first) {
     for (size_t second = first + 1; second < column.rows.size(); ++second) {
-      std::vector<Observation> differences;
+      std::vector<PairedValues> values;
       for (const ScoredQuestion& question : column.rows[first]) {
         const ScoredQuestion* other = find(column.rows[second], question);
-        if (other != nullptr) differences.push_back({question.document, question.values[0] - other->values[0]});
+        if (other != nullptr) values.push_back({question.document, question.values[0], other->values[0]});
       }
-      if (differences.empty()) continue;
+      if (values.empty()) continue;
       PairSummary summary;
       summary.first = first;
       summary.second = second;
       summary.target = column.target;
-      summary.pair = compare_pair(differences, share);
+      summary.pair = compare_pair(values, scale);
       pairs.push_back(std::move(summary));
     }
   }
 }
 
-// A mean over several askings of a question is no answer that McNemar's test could count.
-bool is_binary(const Table& table) {
-  const auto binary = [](const std::optional<CellSummary>& cell) {
-    return !cell || std::all_of(cell->questions.begin(), cell->questions.end(), [](const ScoredQuestion& question) {
-      return question.values[0] == 0 || question.values[0] == 1;
-    });
-  };
-  return std::all_of(table.rows.begin(), table.rows.end(), [&](const Row& row) {
-    return binary(row.untargeted) && std::all_of(row.cells.begin(), row.cells.end(), binary);
-  });
+// Of everything that is compared, so that all pairs of a table are tested alike.
+MetricScale table_scale(const std::vector<Column>& columns, const MetricInfo& metric) {
+  if (metric.share) return MetricScale::kShare;
+  for (const Column& column : columns) {
+    for (const Curve& curve : column.rows) {
+      if (std::any_of(curve.begin(), curve.end(), [](const ScoredQuestion& q) { return q.values[0] < 0; }))
+        return MetricScale::kReal;
+    }
+  }
+  return MetricScale::kPositive;
 }
 
-void decide(std::vector<PairSummary>& pairs, bool share, bool higher_is_better) {
+// Above 0 where the first has the higher value, on the scale of the test.
+double direction(const Pair& pair) {
+  return pair.ratio ? std::log(*pair.ratio) : pair.difference.mean;
+}
+
+int winner(const Pair& pair, const std::optional<double>& p, bool higher_is_better) {
+  if (!p || *p > 1 - kLevel || direction(pair) == 0) return 0;
+  return (direction(pair) > 0) == higher_is_better ? 1 : -1;
+}
+
+void decide_all_pairs(std::span<PairSummary> pairs, bool higher_is_better) {
   std::vector<double> p;
-  for (const PairSummary& summary : pairs) p.push_back(summary.pair.p);
+  for (const PairSummary& summary : pairs) {
+    if (summary.pair.p) p.push_back(*summary.pair.p);
+  }
+  const std::vector<double> adjusted = benjamini_hochberg(p);
+  size_t next = 0;
+  for (PairSummary& summary : pairs) {
+    if (summary.pair.p) summary.p_bh = adjusted[next++];
+    summary.better_bh = winner(summary.pair, summary.p_bh, higher_is_better);
+  }
+}
+
+using Gate = std::map<size_t, double>;  // p_holm of the area against the reference, by row
+
+// The pairs of `target` with the reference, one family. Gives the p_holm of the other rows.
+Gate decide_family(std::optional<size_t> target, const Gate& gate, bool higher_is_better, Comparison& comparison) {
+  Gate decided;
+  std::vector<PairSummary*> family;
+  std::vector<double> p;
+  for (PairSummary& summary : comparison.pairs) {
+    const bool with_reference = summary.first == comparison.reference || summary.second == comparison.reference;
+    if (summary.target != target || !with_reference || !summary.pair.p) continue;
+    family.push_back(&summary);
+    p.push_back(std::min(1.0, *summary.pair.p * comparison.selection_factor));
+  }
   const std::vector<double> adjusted = holm(p);
   const double level = 1 - kLevel;
-  for (size_t i = 0; i < pairs.size(); ++i) {
-    PairSummary& summary = pairs[i];
-    summary.p_holm = adjusted[i];
-    summary.detectable = detectable_difference(summary.pair, level, share);
+  for (size_t i = 0; i < family.size(); ++i) {
+    PairSummary& summary = *family[i];
+    const size_t other = summary.first == comparison.reference ? summary.second : summary.first;
+    const auto area = gate.find(other);
+    summary.p_holm = area == gate.end() ? adjusted[i] : std::max(adjusted[i], area->second);
+    summary.better = winner(summary.pair, summary.p_holm, higher_is_better);
+    summary.detectable = detectable_effect(summary.pair, level);
     summary.detectable_corrected =
-        detectable_difference(summary.pair, level / static_cast<double>(pairs.size()), share);
-    if (adjusted[i] > level || summary.pair.difference.mean == 0) continue;
-    summary.better = (summary.pair.difference.mean > 0) == higher_is_better ? 1 : -1;
+        detectable_effect(summary.pair, level / static_cast<double>(family.size()) / comparison.selection_factor);
+    decided[other] = *summary.p_holm;
   }
+  return decided;
 }
 
 void rank(const Column& column, size_t place, Comparison& comparison) {
@@ -134,10 +174,72 @@ void rank(const Column& column, size_t place, Comparison& comparison) {
     if (!column.rows[row].empty()) comparison.ranks[row][place] = RankRange{1, methods};
   }
   for (const PairSummary& summary : comparison.pairs) {
-    if (summary.target != column.target || summary.better == 0) continue;
-    ++comparison.ranks[summary.better > 0 ? summary.second : summary.first][place]->best;
-    --comparison.ranks[summary.better > 0 ? summary.first : summary.second][place]->worst;
+    if (summary.target != column.target || summary.better_bh == 0) continue;
+    ++comparison.ranks[summary.better_bh > 0 ? summary.second : summary.first][place]->best;
+    --comparison.ranks[summary.better_bh > 0 ? summary.first : summary.second][place]->worst;
   }
+}
+
+double mean_of(const Curve& curve) {
+  double sum = 0;
+  for (const ScoredQuestion& question : curve) sum += question.values[0];
+  return sum / static_cast<double>(curve.size());
+}
+
+// The best mean of the areas; where there are none, of the first target that compares two methods.
+std::optional<size_t> best_row(const std::vector<Column>& columns, bool higher_is_better) {
+  const auto contestants = [](const Column& column) {
+    return std::count_if(column.rows.begin(), column.rows.end(), [](const Curve& curve) { return !curve.empty(); });
+  };
+  const Column* column = &columns.back();
+  for (size_t i = 0; i + 1 < columns.size() && contestants(*column) < 2; ++i) column = &columns[i];
+  std::optional<size_t> best;
+  for (size_t row = 0; row < column->rows.size(); ++row) {
+    if (column->rows[row].empty()) continue;
+    const double own = mean_of(column->rows[row]);
+    const double least = best ? mean_of(column->rows[*best]) : own;
+    if (!best || (higher_is_better ? own > least : own < least)) best = row;
+  }
+  return best;
+}
+
+std::string name_of(const Row& row) {
+  return row.method.is_object() ? row.method.value("name", "") : "";
+}
+
+// The row that `compare_to` names; nothing, with a warning, where none or several are named.
+std::optional<size_t> declared_row(const Table& table, const std::string& wanted, Comparison& comparison) {
+  using Label = std::string (*)(const Row&);
+  const Label labels[] = {[](const Row& row) { return row.label(); }, [](const Row& row) { return row.method_label; },
+                          [](const Row& row) { return name_of(row); }};
+  for (const Label label : labels) {
+    std::vector<size_t> found;
+    for (size_t row = 0; row < table.rows.size(); ++row) {
+      if (table.rows[row].role == Role::kMethod && label(table.rows[row]) == wanted) found.push_back(row);
+    }
+    if (found.size() == 1) return found.front();
+    if (found.empty()) continue;
+    comparison.warnings.push_back(
+        fmt::format("{}, {}: 'compare_to: {}' names {} rows; methods are compared with the best one instead. Write the "
+                    "row's label as the table shows it, e.g. compare_to: \"{}\"",
+                    table.dataset_label, table.task_label, wanted, found.size(), table.rows[found.front()].label()));
+    return std::nullopt;
+  }
+  comparison.warnings.push_back(
+      fmt::format("{}, {}: 'compare_to: {}' is no method of the table; methods are compared with the best one instead",
+                  table.dataset_label, table.task_label, wanted));
+  return std::nullopt;
+}
+
+void choose_reference(const Table& table, const std::vector<Column>& columns, const ComparisonSettings& settings,
+                      bool higher_is_better, Comparison& comparison) {
+  if (!settings.compare_to.empty()) comparison.reference = declared_row(table, settings.compare_to, comparison);
+  comparison.reference_is_declared = comparison.reference.has_value();
+  if (comparison.reference) return;
+  comparison.reference = best_row(columns, higher_is_better);
+  const auto methods =
+      std::count_if(table.rows.begin(), table.rows.end(), [](const Row& row) { return row.role == Role::kMethod; });
+  comparison.selection_factor = std::max(1.0, static_cast<double>(methods) / 2);
 }
 
 }  // namespace
@@ -176,31 +278,43 @@ std::vector<double> target_fractions(const Table& table) {
   return fractions;
 }
 
-Comparison compare_methods(const Table& table) {
+double margin_of(const ComparisonSettings& settings, const MetricInfo& metric) {
+  const auto found = settings.margin.find(metric.name);
+  if (found != settings.margin.end()) return found->second;
+  return metric.share ? kShareMargin : metric.name == "kl" ? kKlMargin : 0;
+}
+
+Comparison compare_methods(const Table& table, const ComparisonSettings& settings) {
   Comparison comparison;
   comparison.areas.resize(table.rows.size());
   comparison.ranks.assign(table.rows.size(), std::vector<std::optional<RankRange>>(table.targets.size() + 1));
   const auto& metrics = metrics_of_task(table.task.is_object() ? table.task.value("name", "") : "");
   if (metrics.empty() || table.targets.empty()) return comparison;
   const MetricInfo& metric = metrics.front();
-  const bool share = metric.share && is_binary(table);
+  comparison.margin = margin_of(settings, metric);
   const std::vector<double> fractions = target_fractions(table);
   std::vector<Column> columns;
-  for (size_t i = 0; i < table.targets.size(); ++i) {
-    columns.push_back(column_at(table, i, fractions));
-    add_pairs(columns.back(), share, comparison.pairs);
-  }
-  decide(comparison.pairs, share, metric.higher_is_better);
-  comparison.n_hypotheses = static_cast<int64_t>(comparison.pairs.size());
+  for (size_t i = 0; i < table.targets.size(); ++i) columns.push_back(column_at(table, i, fractions));
   columns.push_back(area_column(table));
-  std::vector<PairSummary> areas;  // means of several answers: no longer 0 or 1
-  add_pairs(columns.back(), false, areas);
-  decide(areas, false, metric.higher_is_better);
-  comparison.n_area_hypotheses = static_cast<int64_t>(areas.size());
-  comparison.pairs.insert(comparison.pairs.end(), areas.begin(), areas.end());
+  const MetricScale scale = table_scale(columns, metric);
+  for (const Column& column : columns) {
+    std::vector<PairSummary>& pairs = comparison.pairs;
+    const size_t before = pairs.size();
+    add_pairs(column, scale, pairs);
+    (column.target ? comparison.n_hypotheses : comparison.n_area_hypotheses) +=
+        static_cast<int64_t>(pairs.size() - before);
+  }
+  for (PairSummary& summary : comparison.pairs)
+    summary.p_equivalence = equivalence_test(summary.pair, scale, comparison.margin);
+  const auto areas = comparison.pairs.begin() + comparison.n_hypotheses;
+  for (const auto& [from, to] : {std::pair(comparison.pairs.begin(), areas), std::pair(areas, comparison.pairs.end())})
+    decide_all_pairs({from, to}, metric.higher_is_better);
+  choose_reference(table, columns, settings, metric.higher_is_better, comparison);
+  const Gate gate = decide_family(std::nullopt, {}, metric.higher_is_better, comparison);
+  for (size_t i = 0; i < table.targets.size(); ++i) decide_family(i, gate, metric.higher_is_better, comparison);
   for (size_t row = 0; row < table.rows.size(); ++row) {
     if (!columns.back().rows[row].empty())
-      comparison.areas[row] = estimate(observations_of(columns.back().rows[row]), false);
+      comparison.areas[row] = estimate(observations_of(columns.back().rows[row]), scale);
   }
   for (size_t i = 0; i < columns.size(); ++i) rank(columns[i], i, comparison);
   return comparison;

@@ -4,10 +4,12 @@
 
 #include <cmath>
 #include <fstream>
+#include <iostream>
 #include <random>
 
 #include "harness/core/config_text.h"
 #include "harness/report/comparison.h"
+#include "harness/report/power.h"
 #include "harness/report/retained.h"
 
 namespace kvc {
@@ -25,10 +27,11 @@ std::string document(size_t index) {
   return "d" + std::to_string(100 + index);
 }
 
-std::vector<Observation> observations_of(const Json& clusters) {
-  std::vector<Observation> list;
+// Differences as pairs of a value and 0; shares as two answers.
+std::vector<PairedValues> pairs_of(const Json& clusters) {
+  std::vector<PairedValues> list;
   for (size_t g = 0; g < clusters.size(); ++g) {
-    for (const Json& value : clusters[g]) list.push_back({document(g), value.get<double>()});
+    for (const Json& value : clusters[g]) list.push_back({document(g), value.get<double>(), 0});
   }
   return list;
 }
@@ -42,10 +45,12 @@ std::vector<RetainedObservation> gains_of(const Json& clusters) {
   return list;
 }
 
-std::vector<Observation> split(int wins, int losses, int ties, int n_documents) {
-  std::vector<Observation> list;
-  for (int i = 0; i < wins + losses + ties; ++i)
-    list.push_back({document(static_cast<size_t>(i % n_documents)), i < wins ? 1.0 : i < wins + losses ? -1.0 : 0.0});
+std::vector<PairedValues> split(int wins, int losses, int ties, int n_documents) {
+  std::vector<PairedValues> list;
+  for (int i = 0; i < wins + losses + ties; ++i) {
+    list.push_back({document(static_cast<size_t>(i % n_documents)), i < wins ? 1.0 : 0.0,
+                    i >= wins && i < wins + losses ? 1.0 : 0.0});
+  }
   return list;
 }
 
@@ -80,47 +85,207 @@ TEST(Paired, HolmAgreesWithStatsmodels) {
   EXPECT_NEAR(adjusted[1], 0.06, 1e-15);
 }
 
-TEST(Paired, TTestsAndDetectableDifferencesAgreeWithScipyAndStatsmodels) {
+TEST(Paired, BenjaminiHochbergAgreesWithStatsmodels) {
+  ASSERT_GE(golden().at("benjamini_hochberg").size(), 6u);
+  for (const Json& row : golden().at("benjamini_hochberg")) {
+    SCOPED_TRACE(row.dump());
+    const std::vector<double> adjusted = benjamini_hochberg(row[0].get<std::vector<double>>());
+    const auto wanted = row[1].get<std::vector<double>>();
+    ASSERT_EQ(adjusted.size(), wanted.size());
+    for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(adjusted[i], wanted[i], 1e-14);
+  }
+}
+
+TEST(Paired, SignFlipsAgreeWithScipyAndWithMcNemar) {
+  ASSERT_EQ(golden().at("sign_flip").size(), 3u);
+  for (const Json& row : golden().at("sign_flip"))
+    EXPECT_NEAR(sign_flip_test(row[0].get<std::vector<double>>()), row[1].get<double>(), 1e-12) << row.dump();
+  EXPECT_DOUBLE_EQ(sign_flip_test({1, 1, -1, 1, 1, 0, 0}), mcnemar_exact(4, 1));
+  EXPECT_EQ(sign_flip_test({0, 0}), 1);
+  // More than kExactFlips: drawn, the same each time.
+  const std::vector<double> many(20, 0.1);
+  EXPECT_LT(sign_flip_test(many), 0.001);
+  std::vector<double> mixed;
+  for (int i = 0; i < 30; ++i) mixed.push_back(i % 3 == 0 ? -1 : 1);
+  EXPECT_NEAR(sign_flip_test(mixed), mcnemar_exact(20, 10), 0.01);
+}
+
+TEST(Paired, TTestsEquivalenceAndDetectableDifferencesAgreeWithScipyAndStatsmodels) {
   ASSERT_EQ(golden().at("t_tests").size(), 3u);
   for (const Json& row : golden().at("t_tests")) {
     SCOPED_TRACE(row.at("name").get<std::string>());
-    const Pair pair = compare_pair(observations_of(row.at("clusters")), false);
+    const Pair pair = compare_pair(pairs_of(row.at("clusters")), MetricScale::kReal);
     EXPECT_NEAR(*pair.p_documents, row.at("p_documents").get<double>(), 1e-9);
-    EXPECT_NEAR(*pair.p_questions, row.at("p_questions").get<double>(), 1e-9);
-    EXPECT_EQ(pair.p, *pair.p_documents);
+    EXPECT_EQ(pair.p, pair.p_documents);
+    EXPECT_EQ(pair.test, PairTest::kReal);
     EXPECT_EQ(pair.wins + pair.losses + pair.ties, row.at("n").get<int64_t>());
-    EXPECT_NEAR(*detectable_difference(pair, 0.05, false), row.at("detectable").get<double>(), 1e-9);
-    EXPECT_GT(*detectable_difference(pair, 0.001, false), *detectable_difference(pair, 0.05, false));
+    EXPECT_NEAR(*equivalence_test(pair, MetricScale::kReal, row.at("margin").get<double>()),
+                row.at("p_equivalence").get<double>(), 1e-9);
+    EXPECT_NEAR(*detectable_effect(pair, 0.05), row.at("detectable").get<double>(),
+                2e-3 * row.at("detectable").get<double>());
+    EXPECT_GT(*detectable_effect(pair, 0.001), *detectable_effect(pair, 0.05));
   }
+}
+
+TEST(Paired, LogRatiosAgreeWithScipy) {
+  ASSERT_EQ(golden().at("log_ratios").size(), 2u);
+  for (const Json& row : golden().at("log_ratios")) {
+    SCOPED_TRACE(row.at("name").get<std::string>());
+    std::vector<PairedValues> values;
+    for (size_t g = 0; g < row.at("first").size(); ++g) {
+      for (size_t i = 0; i < row.at("first")[g].size(); ++i)
+        values.push_back({document(g), row.at("first")[g][i].get<double>(), row.at("second")[g][i].get<double>()});
+    }
+    const Pair pair = compare_pair(values, MetricScale::kPositive);
+    EXPECT_EQ(pair.test, PairTest::kLogRatio);
+    EXPECT_NEAR(*pair.p, row.at("p").get<double>(), 1e-9);
+    EXPECT_NEAR(*pair.ratio, row.at("ratio").get<double>(), 1e-9);
+    EXPECT_NEAR(pair.ratio_interval.low, row.at("low").get<double>(), 1e-9);
+    EXPECT_NEAR(pair.ratio_interval.high, row.at("high").get<double>(), 1e-9);
+    EXPECT_NEAR(*detectable_effect(pair, 0.05), row.at("detectable").get<double>(),
+                3e-3 * row.at("detectable").get<double>());
+  }
+}
+
+TEST(Power, AgreesWithScipy) {
+  for (const Json& row : golden().at("t_power"))
+    EXPECT_NEAR(t_power(row[0].get<double>(), row[1].get<double>(), row[2].get<double>()), row[3].get<double>(), 1e-7)
+        << row.dump();
+  ASSERT_GE(golden().at("mcnemar_power").size(), 4u);
+  for (const Json& row : golden().at("mcnemar_power"))
+    EXPECT_NEAR(mcnemar_power(row[0].get<int64_t>(), row[1].get<double>(), row[2].get<double>(), row[3].get<double>()),
+                row[4].get<double>(), 1e-8)
+        << row.dump();
 }
 
 TEST(Paired, WhatDecidesDependsOnTheNumberOfDocuments) {
   // Nine changed answers in one of six documents: McNemar decides, but another document may well not show it.
-  std::vector<Observation> one_document = split(0, 0, 60, 6);
-  for (int i = 0; i < 9; ++i) one_document[static_cast<size_t>(6 * i)].value = 1;
-  const Pair lone = compare_pair(one_document, true);
+  std::vector<PairedValues> one_document = split(0, 0, 60, 6);
+  for (int i = 0; i < 9; ++i) one_document[static_cast<size_t>(6 * i)].first = 1;
+  const Pair lone = compare_pair(one_document, MetricScale::kShare);
   EXPECT_LT(*lone.p_mcnemar, 0.01);
   EXPECT_GT(*lone.p_documents, 0.3);
-  EXPECT_EQ(lone.p, *lone.p_documents);
+  EXPECT_EQ(lone.p, lone.p_documents);
   // One changed answer in each of six documents: no spread at all between them, yet only six coins.
-  const Pair even = compare_pair(split(6, 0, 0, 6), true);
-  EXPECT_EQ(*even.p_documents, 0);
-  EXPECT_EQ(even.p, *even.p_mcnemar);
-  const Pair few = compare_pair(split(9, 0, 20, 2), true);
-  EXPECT_EQ(few.p, *few.p_mcnemar);
-  EXPECT_FALSE(few.p_questions.has_value());
-  const Pair same = compare_pair(split(0, 0, 12, 6), true);
+  const Pair even = compare_pair(split(6, 0, 0, 6), MetricScale::kShare);
+  EXPECT_DOUBLE_EQ(*even.p_documents, 1.0 / 32);
+  EXPECT_EQ(even.p, even.p_mcnemar);
+  const Pair few = compare_pair(split(9, 0, 20, 2), MetricScale::kShare);
+  EXPECT_EQ(few.p, few.p_mcnemar);
+  EXPECT_EQ(few.test, PairTest::kMcNemar);
+  const Pair same = compare_pair(split(0, 0, 12, 6), MetricScale::kShare);
   EXPECT_EQ(same.p, 1);
   EXPECT_EQ(same.ties, 12);
-  EXPECT_EQ(compare_pair({}, true).p, 1);
-  EXPECT_EQ(compare_pair({{"d", 0.5}}, false).p, 1);
+  EXPECT_FALSE(compare_pair({}, MetricScale::kShare).p);
 }
 
-TEST(Paired, NoDifferenceIsSeenThatMcNemarCannotDecide) {
-  const Pair same = compare_pair(split(0, 0, 100, 10), true);
-  EXPECT_DOUBLE_EQ(*detectable_difference(same, 0.05, true), 0.06);        // 2 / 2^6 = 0.03, 2 / 2^5 = 0.06
-  EXPECT_DOUBLE_EQ(*detectable_difference(same, 0.05 / 950, true), 0.16);  // 2^-15 < 5.3e-5 < 2^-14
-  EXPECT_FALSE(detectable_difference(compare_pair(split(0, 0, 5, 5), true), 0.05, true).has_value());
+TEST(Paired, FewDocumentsDecideNothingByKl) {
+  std::vector<PairedValues> values;
+  for (size_t i = 0; i < 60; ++i) values.push_back({document(i % 4), 0.1 + 0.001 * static_cast<double>(i), 2});
+  const Pair pair = compare_pair(values, MetricScale::kPositive);
+  EXPECT_FALSE(pair.p);
+  EXPECT_EQ(test_name(pair.test), "too few documents");
+  EXPECT_FALSE(equivalence_test(pair, MetricScale::kPositive, 100));
+  EXPECT_FALSE(detectable_effect(pair, 0.05));
+  for (PairedValues& value : values) value.document += value.first < 0.13 ? "a" : "b";
+  EXPECT_LT(*compare_pair(values, MetricScale::kPositive).p, 0.001);
+  // A document without any loss has no logarithm: signs of the documents' differences, of which 8 are all negative.
+  for (PairedValues& value : values) {
+    if (value.document == values.front().document) value.first = 0;
+  }
+  const Pair zero = compare_pair(values, MetricScale::kPositive);
+  EXPECT_EQ(zero.test, PairTest::kSignFlip);
+  EXPECT_DOUBLE_EQ(*zero.p, 2.0 / 256);
+}
+
+TEST(Paired, RoundOffIsATie) {
+  const Pair pair = compare_pair({{"a", 0.1 + 0.2, 0.3}, {"b", 0.3, 0.1 + 0.2}, {"c", 0.7, 0.7}}, MetricScale::kShare);
+  EXPECT_EQ(pair.ties, 3);
+  EXPECT_EQ(pair.difference.mean, 0);
+}
+
+TEST(Paired, EquivalenceOfSharesNeedsEnoughAnswers) {
+  // 60 equal answers exclude a loss of 0.05 at 5 % (0.95^60 = 0.046), 58 do not (0.051).
+  EXPECT_NEAR(*equivalence_test(compare_pair(split(0, 0, 60, 12), MetricScale::kShare), MetricScale::kShare, 0.05),
+              std::pow(0.95, 60), 1e-12);
+  EXPECT_GT(*equivalence_test(compare_pair(split(0, 0, 58, 12), MetricScale::kShare), MetricScale::kShare, 0.05), 0.05);
+  EXPECT_GT(*equivalence_test(compare_pair(split(30, 2, 30, 12), MetricScale::kShare), MetricScale::kShare, 0.05), 0.9);
+  EXPECT_FALSE(equivalence_test(compare_pair(split(0, 0, 60, 12), MetricScale::kShare), MetricScale::kShare, 0));
+}
+
+// Outside the margin, equivalence may be claimed in at most 5 % of runs: exactly at the margin, with and without
+// answers that change both ways, questions of a document going together or not.
+TEST(Paired, EquivalenceKeepsItsLevelAtTheMargin) {
+  std::mt19937_64 random(31);
+  std::uniform_real_distribution<double> uniform;
+  constexpr int kRepeats = 2000;
+  constexpr double kMargin = 0.1;
+  for (const double both_ways : {0.0, 0.1, 0.3}) {
+    for (const bool together : {false, true}) {
+      int claimed = 0;
+      for (int repeat = 0; repeat < kRepeats; ++repeat) {
+        std::vector<PairedValues> values;
+        for (size_t g = 0; g < 12; ++g) {
+          const double loss = together ? 2 * kMargin * uniform(random) : kMargin;
+          for (int i = 0; i < 12; ++i) {
+            const double u = uniform(random);
+            const double first = u < both_ways / 2 ? 1 : 0;
+            const double second = u >= both_ways / 2 && u < both_ways + loss ? 1 : 0;
+            values.push_back({document(g), first, second});
+          }
+        }
+        const Pair pair = compare_pair(values, MetricScale::kShare);
+        claimed += equivalence_test(pair, MetricScale::kShare, kMargin).value_or(1) <= 0.05;
+      }
+      EXPECT_LE(claimed, 0.06 * kRepeats) << both_ways << " " << together;
+    }
+  }
+}
+
+TEST(Power, NoDifferenceIsSeenThatMcNemarCannotDecide) {
+  const Pair same = compare_pair(split(0, 0, 100, 10), MetricScale::kShare);
+  // Six answers must change (2 / 2^6 = 0.03), and 80 % of runs must have so many: P(binomial(100, x) >= 6) = 0.8.
+  const double found = *detectable_effect(same, 0.05);
+  EXPECT_GE(mcnemar_power(100, found, found, 0.05), 0.8);
+  EXPECT_GT(found, 0.07);
+  EXPECT_LT(found, 0.11);
+  EXPECT_FALSE(detectable_effect(compare_pair(split(0, 0, 5, 5), MetricScale::kShare), 0.05));
+}
+
+// What is said to be found in 80 % of runs must be: here the truth is set to what one run said and 1,000 others test
+// it.
+TEST(Power, WhatIsSaidToBeDetectableIsFoundInAtLeast80Percent) {
+  std::mt19937_64 random(29);
+  std::uniform_real_distribution<double> uniform;
+  struct Case {
+    double changed;  // share of answers that change in any case, both ways
+    bool together;   // answers of a document change the same way more often than not
+  };
+  for (const Case& c : {Case{0, false}, Case{0.05, false}, Case{0.4, false}, Case{0.4, true}}) {
+    const auto run = [&](double difference) {
+      std::vector<PairedValues> values;
+      for (size_t g = 0; g < 12; ++g) {
+        const double shift = c.together ? 0.25 * (uniform(random) - 0.5) : 0;
+        const double changed = std::max(c.changed, difference);
+        const double win = std::clamp((changed + difference) / 2 + shift, 0.0, changed);
+        for (int i = 0; i < 10; ++i) {
+          const double u = uniform(random);
+          values.push_back({document(g), u < win ? 1.0 : 0.0, u >= win && u < changed ? 1.0 : 0.0});
+        }
+      }
+      return compare_pair(values, MetricScale::kShare);
+    };
+    double said = 0;  // on average over runs without a difference
+    constexpr int kRuns = 30;
+    for (int i = 0; i < kRuns; ++i) said += *detectable_effect(run(0), 0.05) / kRuns;
+    constexpr int kRepeats = 1000;
+    int found = 0;
+    for (int repeat = 0; repeat < kRepeats; ++repeat) found += *run(said).p <= 0.05;
+    std::cout << "changed " << c.changed << (c.together ? ", by document" : "") << ": detectable " << said
+              << ", found in " << found / static_cast<double>(kRepeats) << "\n";
+    EXPECT_GE(found, 0.78 * kRepeats) << c.changed;
+    EXPECT_LE(found, 0.97 * kRepeats) << c.changed;
+  }
 }
 
 TEST(Retained, FiellerAgreesWithStatsmodels) {
@@ -128,30 +293,47 @@ TEST(Retained, FiellerAgreesWithStatsmodels) {
   int unbounded = 0;
   for (const Json& row : golden().at("fieller")) {
     SCOPED_TRACE(row.at("name").get<std::string>());
-    const Retained retained = retained_of(gains_of(row.at("clusters")));
+    const RatioInterval interval = fieller_interval(gains_of(row.at("clusters")));
+    ASSERT_TRUE(interval.computed);
+    EXPECT_EQ(interval.unbounded, row.at("unbounded").get<bool>());
+    unbounded += interval.unbounded;
+    if (interval.unbounded) continue;
+    const Retained retained = *retained_of(gains_of(row.at("clusters")));
     EXPECT_NEAR(retained.value, row.at("value").get<double>(), 1e-12);
-    ASSERT_TRUE(retained.documents.computed);
-    EXPECT_EQ(retained.documents.unbounded, row.at("unbounded").get<bool>());
-    unbounded += retained.documents.unbounded;
-    if (retained.documents.unbounded) continue;
-    EXPECT_NEAR(retained.documents.low, row.at("low").get<double>(), 1e-9);
-    EXPECT_NEAR(retained.documents.high, row.at("high").get<double>(), 1e-9);
-    EXPECT_LT(retained.documents.low, retained.value);
-    EXPECT_GT(retained.documents.high, retained.value);
-    EXPECT_LT(std::abs(retained.bootstrap.low - retained.documents.low), 0.2);
-    EXPECT_LT(std::abs(retained.bootstrap.high - retained.documents.high), 0.2);
+    EXPECT_NEAR(retained.interval.low, row.at("low").get<double>(), 1e-9);
+    EXPECT_NEAR(retained.interval.high, row.at("high").get<double>(), 1e-9);
+    EXPECT_LT(retained.interval.low, retained.value);
+    EXPECT_GT(retained.interval.high, retained.value);
+    EXPECT_LT(std::abs(retained.bootstrap.low - retained.interval.low), 0.2);
+    EXPECT_LT(std::abs(retained.bootstrap.high - retained.interval.high), 0.2);
   }
   EXPECT_EQ(unbounded, 1);
 }
 
+TEST(Retained, NothingIsSaidWhereFullCacheAndFloorCannotBeToldApart) {
+  std::vector<RetainedObservation> list;
+  for (size_t i = 0; i < 24; ++i)
+    list.push_back({document(i / 4), i % 3 == 0 ? 1.0 : 0.0, i % 5 == 0 ? 1.0 : i % 6 == 1 ? -1.0 : 0.0});
+  EXPECT_FALSE(retained_of(list));
+  for (RetainedObservation& o : list) o.range = -1;
+  EXPECT_FALSE(retained_of(list));
+  EXPECT_FALSE(retained_of({{"a", 1, 1}}));
+}
+
+// As the full cache in every answer, or as no document at all: a value with an interval all the same.
 TEST(Retained, NoSpreadIsNoCertainty) {
-  const Retained nothing = retained_of({{"a", 0, 1}, {"a", 0, 0}, {"b", 0, 1}, {"c", 0, 1}});
-  EXPECT_EQ(nothing.value, 0);
-  EXPECT_FALSE(nothing.documents.computed);
-  const Retained all = retained_of({{"a", 1, 1}, {"a", 0, 0}, {"b", 1, 1}, {"c", 0, 0}});
-  EXPECT_EQ(all.value, 1);
-  EXPECT_FALSE(all.questions.computed);
-  EXPECT_FALSE(retained_of({{"a", 1, 1}}).documents.computed);
+  std::vector<RetainedObservation> list;
+  for (size_t i = 0; i < 24; ++i) list.push_back({document(i / 4), i % 4 == 0 ? 0.0 : 1.0, i % 4 == 0 ? 0.0 : 1.0});
+  const auto all = retained_of(list);
+  ASSERT_TRUE(all);
+  EXPECT_EQ(all->value, 1);
+  EXPECT_LT(all->interval.low, 0.9);
+  EXPECT_GT(all->interval.high, 1.1);
+  for (RetainedObservation& o : list) o.gain = 0;
+  const auto nothing = retained_of(list);
+  ASSERT_TRUE(nothing);
+  EXPECT_EQ(nothing->value, 0);
+  EXPECT_GT(nothing->interval.high, 0.1);
 }
 
 // A known denominator leaves the t interval of the numerator.
@@ -201,37 +383,33 @@ TEST(Retained, FiellerCoversTheTruth) {
   }
 }
 
-// Under no difference, at most 5 % of pairs may be decided, although the questions of a document change together; a
-// difference as large as said to be detectable must be found in about the share of runs that was said.
-TEST(Paired, TestsKeepTheirLevelAndDetectWhatTheySay) {
+// Under no difference, at most 5 % of pairs may be decided, although the questions of a document change together.
+TEST(Paired, TestsKeepTheirLevel) {
   std::mt19937_64 random(23);
   std::uniform_real_distribution<double> uniform;
   std::normal_distribution<double> normal;
   constexpr int kRepeats = 1500;
-  int false_decisions = 0, naive = 0, found = 0;
+  int shares_decided = 0, naive = 0, kl_decided = 0;
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
-    std::vector<Observation> shares, reals;
+    std::vector<PairedValues> shares, kl;
     for (size_t g = 0; g < 12; ++g) {
       const double lean = uniform(random);  // of the changed answers of this document, how many favour the first
-      const double shift = 0.5 * normal(random);
+      const double level = 0.2 * std::exp(normal(random)), shift = 0.3 * normal(random);
       for (int i = 0; i < 10; ++i) {
-        const double changed = uniform(random) < 0.4 ? 1 : 0;
-        shares.push_back({document(g), changed * (uniform(random) < lean ? 1.0 : -1.0)});
-        reals.push_back({document(g), shift + normal(random)});
+        const bool changed = uniform(random) < 0.4, win = uniform(random) < lean;
+        shares.push_back({document(g), changed && win ? 1.0 : 0.0, changed && !win ? 1.0 : 0.0});
+        kl.push_back({document(g), level * std::exp(shift + 0.7 * normal(random)),
+                      level * std::exp(-shift + 0.7 * normal(random))});
       }
     }
-    const Pair pair = compare_pair(shares, true);
-    false_decisions += pair.p <= 0.05;
+    const Pair pair = compare_pair(shares, MetricScale::kShare);
+    shares_decided += *pair.p <= 0.05;
     naive += *pair.p_mcnemar <= 0.05;
-    // True standard error of the mean of 120: 12 shifts of 0.5, 120 residuals of 1.
-    const double error = std::sqrt(0.25 / 12 + 1.0 / 120);
-    const double effect = (student_t_quantile(0.975, 11) + student_t_quantile(0.8, 11)) * error;
-    for (Observation& o : reals) o.value += effect;
-    found += compare_pair(reals, false).p <= 0.05;
+    kl_decided += *compare_pair(kl, MetricScale::kPositive).p <= 0.05;
   }
-  EXPECT_LT(false_decisions, 0.06 * kRepeats);
+  EXPECT_LT(shares_decided, 0.06 * kRepeats);
   EXPECT_GT(naive, 0.08 * kRepeats);  // what taking questions as independent would have decided
-  EXPECT_NEAR(found, 0.8 * kRepeats, 0.03 * kRepeats);
+  EXPECT_NEAR(kl_decided, 0.05 * kRepeats, 0.018 * kRepeats);
 }
 
 TEST(Area, AgreesWithScipy) {

@@ -21,12 +21,11 @@ struct Seen {
 };
 
 void set_bar(const Estimate& estimate, PlotPoint& point, Seen& seen) {
-  const bool few = estimate.n_documents < kFewDocuments;
-  const Interval& interval = few ? estimate.questions : estimate.interval;
+  const Interval& interval = estimate.interval;
   if (!interval.exists()) return;
   point.low = interval.low;
   point.high = interval.high;
-  if (interval.kind == IntervalKind::kDocuments) {
+  if (interval.by_document()) {
     seen.by_document = true;
   } else {
     seen.by_question.insert(estimate.n_documents);

@@ -4,6 +4,7 @@
 
 #include <cctype>
 #include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "harness/core/json_lines.h"
@@ -14,6 +15,26 @@
 namespace kvc {
 namespace {
 
+// What the sweep file of this folder says about its report; nothing where there is none.
+ComparisonSettings settings_of(const std::string& folder, std::vector<std::string>& warnings) {
+  ComparisonSettings settings;
+  std::ifstream file(folder + "/config.json");
+  if (!file) return settings;
+  const Json config = Json::parse(file, nullptr, false);
+  if (!config.is_object()) {
+    warnings.push_back("config.json is no JSON object: its compare_to and equivalence are not applied");
+    return settings;
+  }
+  if (config.contains("compare_to") && config.at("compare_to").is_string())
+    settings.compare_to = config.at("compare_to").get<std::string>();
+  const Json margins = config.value("equivalence", Json());
+  if (!margins.is_object()) return settings;
+  for (const auto& [metric, margin] : margins.items()) {
+    if (margin.is_number()) settings.margin[metric] = margin.get<double>();
+  }
+  return settings;
+}
+
 Tabulated load(const std::string& folder, const Json& defaults) {
   std::vector<std::string> warnings;
   std::vector<Record> records = load_records(folder, warnings);
@@ -21,7 +42,8 @@ Tabulated load(const std::string& folder, const Json& defaults) {
     throw Error(ErrorKind::kData, "there are no records in the results folder", folder,
                 "run the sweep first: kvc run CONFIG");
   }
-  Tabulated tabulated = tabulate(std::move(records), defaults);
+  const ComparisonSettings settings = settings_of(folder, warnings);
+  Tabulated tabulated = tabulate(std::move(records), defaults, settings);
   for (std::string& warning : warnings) {  // a report does not depend on where its folder lies
     for (const std::string& prefix : {folder + "/", folder}) {
       if (warning.rfind(prefix, 0) == 0) warning.erase(0, prefix.size());
@@ -136,12 +158,18 @@ std::string titled(const std::string& title, const TextTable& text, const std::s
 std::string conclusions_part(const Table& table, const Form& form) {
   std::string text = titled("retained: (method - no_context) / (full_cache - no_context)", retained_table(table, 0),
                             retained_note(table, 0), form);
-  text +=
-      titled("ranks; a range is a tie that this run cannot decide", rank_table(table), comparison_note(table), form);
-  if (form.markdown) {
-    text += titled("against the best mean: difference (wins/losses/ties by question), p after Holm",
-                   versus_best_table(table), "Every pair is in report_pairs.csv.", form);
+  if (form.markdown)
+    text += titled("against the full cache: difference [95 % interval]", versus_full_table(table, 0),
+                   versus_full_note(table, 0), form);
+  if (const std::optional<size_t>& reference = table.comparison.reference) {
+    const std::string counts = metrics_of_task(table.task.value("name", "")).front().share
+                                   ? ": difference [95 % interval] (wins/losses/ties by question)"
+                                   : ": how many times as large, or difference (wins/losses/ties by question)";
+    text += titled("against " + table.rows[*reference].label() + (form.markdown ? counts : ""),
+                   versus_reference_table(table), versus_reference_note(table), form);
   }
+  text += titled("ranks", rank_table(table), rank_note(table), form);
+  if (form.markdown && !table.comparison.pairs.empty()) text += form.paragraph("Every pair is in report_pairs.csv.");
   return text +
          titled("answers that could not be read, answers cut off by the length limit", answers_table(table), "", form);
 }
@@ -173,6 +201,8 @@ std::string metric_part(const Table& table, bool with_model, const Form& form) {
       text += form.heading(3, what);
     }
     text += form.table(metric_table(table, i), 2) + form.paragraph(interval_note(table, i));
+    if (metrics[i].name == "log_perplexity")  // what papers print, where documents have different numbers of questions
+      text += titled(metrics[i].title + ", mean of the documents' means", by_document_table(table, i), "", form);
     if (i == 0) text += conclusions_part(table, form);
   }
   return text;

@@ -8,7 +8,7 @@
 
 namespace kvc {
 
-constexpr int kReportVersion = 2;       // of report.json
+constexpr int kReportVersion = 3;       // of report.json
 constexpr size_t kTerminalWidth = 100;  // where nobody says how wide it is
 
 // Writes report.json (schema: results/README.md), report.md, report.csv, report_pairs.csv, report.svg and, where

@@ -45,28 +45,30 @@ void add_metric(const MetricSummary& metric, Line& line) {
   const Estimate& e = metric.estimate;
   line.add(metric.info.name).add(e.n_questions).add(e.n_documents).add(e.mean).add_range(e.interval);
   line.add(std::string(interval_name(e.interval.kind))).add_range(e.bootstrap).add_range(e.questions);
-  if (metric.difference_to_full) {
-    line.add(metric.difference_to_full->mean).add_range(metric.difference_to_full->interval);
+  line.add(e.mean_of_documents);
+  if (metric.versus_full) {
+    const VersusFull& versus = *metric.versus_full;
+    line.add(versus.pair.difference.mean).add_range(versus.pair.difference.interval);
+    line.add(versus.pair.p).add(versus.p_equivalence);
   } else {
-    line.skip(3);
+    line.skip(5);
   }
   if (!metric.retained) {
     line.skip(5);
     return;
   }
-  const RatioInterval& documents = metric.retained->documents;
   const RatioInterval& questions = metric.retained->questions;
-  line.add(metric.retained->value);
-  line.add_range(documents.computed && !documents.unbounded, documents.low, documents.high);
+  line.add(metric.retained->value).add_range(true, metric.retained->interval.low, metric.retained->interval.high);
   line.add_range(questions.computed && !questions.unbounded, questions.low, questions.high);
 }
 
 constexpr const char* kCellHeader =
     "model,dataset,task,method,queries,target,n_done,n_failed,n_missing,metric,n_questions,n_documents,mean,low,high,"
-    "interval,bootstrap_low,bootstrap_high,questions_low,questions_high,difference_to_full,difference_low,"
-    "difference_high,retained,retained_low,retained_high,retained_questions_low,retained_questions_high,kept_fraction,"
+    "interval,bootstrap_low,bootstrap_high,questions_low,questions_high,mean_of_documents,difference_to_full,"
+    "difference_low,difference_high,p_full,p_equivalence,retained,retained_low,retained_high,retained_questions_low,"
+    "retained_questions_high,kept_fraction,"
     "compaction_ratio,bytes_before,bytes_after,bytes_ratio,compaction_shared_s,compaction_s\n";
-constexpr size_t kMetricFields = 19;  // metric .. retained_questions_high
+constexpr size_t kMetricFields = 22;  // metric .. retained_questions_high
 
 void csv_cell(const Table& table, const Row& row, const CellSummary& cell, std::string& csv) {
   const auto write = [&](const MetricSummary* metric) {
@@ -98,13 +100,20 @@ void csv_pair(const Table& table, const PairSummary& summary, std::string& csv) 
   line.add(summary.target ? target_text(table.targets[*summary.target]) : "area");
   line.add(first.label()).add(second.label()).add(pair.wins).add(pair.losses).add(pair.ties);
   line.add(pair.difference.mean).add_range(pair.difference.interval).add_range(pair.difference.bootstrap);
-  line.add(pair.p_mcnemar).add(pair.p_documents).add(pair.p_questions).add(pair.p).add(summary.p_holm);
+  line.add(pair.ratio).add_range(pair.ratio_interval);
+  line.add(pair.p_mcnemar)
+      .add(pair.p_sign_flip)
+      .add(pair.p_documents)
+      .add(std::string(test_name(pair.test)))
+      .add(pair.p);
+  line.add(summary.p_holm).add(summary.p_bh).add(summary.p_equivalence);
   line.add(summary.detectable).add(summary.detectable_corrected);
-  csv += line.add(std::string(summary.better == 0 ? "undecided" : summary.better > 0 ? "first" : "second")).text();
+  const auto word = [](int better) { return std::string(better == 0 ? "undecided" : better > 0 ? "first" : "second"); };
+  csv += line.add(word(summary.better)).add(word(summary.better_bh)).text();
 }
 
 void score_cell(const Table& table, const Row& row, const CellSummary& cell, std::string& lines) {
-  for (const ScoredQuestion& question : cell.questions) {
+  for (const ScoredQuestion& question : cell.answers) {
     Json values = Json::object();
     for (size_t i = 0; i < question.values.size(); ++i) {
       if (!std::isnan(question.values[i])) values[cell.metrics[i].info.name] = question.values[i];
@@ -141,7 +150,8 @@ std::string report_csv(const Tabulated& tabulated) {
 std::string report_pairs_csv(const Tabulated& tabulated) {
   std::string csv =
       "model,dataset,task,target,first,second,wins,losses,ties,difference,low,high,bootstrap_low,bootstrap_high,"
-      "p_mcnemar,p_documents,p_questions,p,p_holm,detectable,detectable_corrected,better\n";
+      "ratio,ratio_low,ratio_high,p_mcnemar,p_sign_flip,p_documents,test,p,p_holm,p_bh,p_equivalence,detectable,"
+      "detectable_corrected,better,better_bh\n";
   for (const Table& table : tabulated.tables) {
     for (const PairSummary& pair : table.comparison.pairs) csv_pair(table, pair, csv);
   }

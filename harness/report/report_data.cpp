@@ -24,12 +24,15 @@ Json interval_json(const Interval& interval) {
 }
 
 Json estimate_json(const Estimate& estimate) {
-  return Json{{"mean", estimate.mean},
-              {"n_questions", estimate.n_questions},
-              {"n_documents", estimate.n_documents},
-              {"interval", interval_json(estimate.interval)},
-              {"interval_by_question", interval_json(estimate.questions)},
-              {"interval_bootstrap", interval_json(estimate.bootstrap)}};
+  Json json = Json{{"mean", estimate.mean},
+                   {"n_questions", estimate.n_questions},
+                   {"n_documents", estimate.n_documents},
+                   {"mean_of_documents", estimate.mean_of_documents},
+                   {"interval", interval_json(estimate.interval)},
+                   {"interval_by_question", interval_json(estimate.questions)},
+                   {"interval_bootstrap", interval_json(estimate.bootstrap)}};
+  for (const auto& [document, mean] : estimate.document_means) json["document_means"][document] = mean;
+  return json;
 }
 
 Json ratio_interval_json(const RatioInterval& interval) {
@@ -37,16 +40,38 @@ Json ratio_interval_json(const RatioInterval& interval) {
   return Json{{"level", kLevel},
               {"low", interval.unbounded ? Json(nullptr) : Json(interval.low)},
               {"high", interval.unbounded ? Json(nullptr) : Json(interval.high)},
-              {"unbounded", interval.unbounded},
               {"degrees_of_freedom", interval.degrees}};
 }
 
 Json retained_json(const Retained& retained) {
   return Json{{"value", retained.value},
-              {"interval", ratio_interval_json(retained.documents)},
+              {"interval", ratio_interval_json(retained.interval)},
               {"interval_by_question", ratio_interval_json(retained.questions)},
               {"interval_bootstrap", interval_json(retained.bootstrap)},
               {"bootstrap_left_out", retained.bootstrap_left_out}};
+}
+
+// What a pair's tests say; its difference stands beside it.
+Json tests_json(const Pair& pair) {
+  Json ratio = nullptr;
+  if (pair.ratio) ratio = Json{{"value", *pair.ratio}, {"interval", interval_json(pair.ratio_interval)}};
+  return Json{{"wins", pair.wins},
+              {"losses", pair.losses},
+              {"ties", pair.ties},
+              {"ratio", ratio},
+              {"p_mcnemar", or_null(pair.p_mcnemar)},
+              {"p_sign_flip", or_null(pair.p_sign_flip)},
+              {"p_documents", or_null(pair.p_documents)},
+              {"test", test_name(pair.test)},
+              {"p", or_null(pair.p)}};
+}
+
+Json versus_full_json(const VersusFull& versus) {
+  Json json = tests_json(versus.pair);
+  json["p_holm"] = or_null(versus.p_holm);
+  json["p_equivalence"] = or_null(versus.p_equivalence);
+  json["p_equivalence_holm"] = or_null(versus.p_equivalence_holm);
+  return json;
 }
 
 Json metrics_json(const CellSummary& cell) {
@@ -54,7 +79,9 @@ Json metrics_json(const CellSummary& cell) {
   for (const MetricSummary& metric : cell.metrics) {
     if (metric.estimate.n_questions == 0) continue;
     Json json = estimate_json(metric.estimate);
-    json["difference_to_full"] = metric.difference_to_full ? estimate_json(*metric.difference_to_full) : Json(nullptr);
+    json["difference_to_full"] =
+        metric.versus_full ? estimate_json(metric.versus_full->pair.difference) : Json(nullptr);
+    json["versus_full"] = metric.versus_full ? versus_full_json(*metric.versus_full) : Json(nullptr);
     json["retained"] = metric.retained ? retained_json(*metric.retained) : Json(nullptr);
     metrics[metric.info.name] = std::move(json);
   }
@@ -96,24 +123,21 @@ Json pair_json(const Table& table, const PairSummary& summary) {
         table.rows[row].cells[*summary.target] ? table.rows[row].cells[*summary.target] : table.rows[row].untargeted;
     return cell ? or_null(cell->sizes.kept_fraction) : Json(nullptr);
   };
-  return Json{{"first", summary.first},
-              {"second", summary.second},
-              {"target", summary.target ? table.targets[*summary.target] : Json("area")},
-              {"kept_fractions", Json::array({kept(summary.first), kept(summary.second)})},
-              {"wins", pair.wins},
-              {"losses", pair.losses},
-              {"ties", pair.ties},
-              {"difference", estimate_json(pair.difference)},
-              {"p_mcnemar", or_null(pair.p_mcnemar)},
-              {"p_documents", or_null(pair.p_documents)},
-              {"p_questions", or_null(pair.p_questions)},
-              {"p", pair.p},
-              {"p_holm", summary.p_holm},
-              {"detectable", or_null(summary.detectable)},
-              {"detectable_corrected", or_null(summary.detectable_corrected)},
-              {"better", summary.better == 0  ? "undecided"
-                         : summary.better > 0 ? "first"
-                                              : "second"}};
+  const auto word = [](int better) { return better == 0 ? "undecided" : better > 0 ? "first" : "second"; };
+  Json json = tests_json(pair);
+  json.update(Json{{"first", summary.first},
+                   {"second", summary.second},
+                   {"target", summary.target ? table.targets[*summary.target] : Json("area")},
+                   {"kept_fractions", Json::array({kept(summary.first), kept(summary.second)})},
+                   {"difference", estimate_json(pair.difference)},
+                   {"p_holm", or_null(summary.p_holm)},
+                   {"p_bh", or_null(summary.p_bh)},
+                   {"p_equivalence", or_null(summary.p_equivalence)},
+                   {"detectable", or_null(summary.detectable)},
+                   {"detectable_corrected", or_null(summary.detectable_corrected)},
+                   {"better", word(summary.better)},
+                   {"better_bh", word(summary.better_bh)}});
+  return json;
 }
 
 Json comparison_json(const Table& table) {
@@ -132,6 +156,10 @@ Json comparison_json(const Table& table) {
   return Json{{"metric", metrics.front().name},
               {"level", 1 - kLevel},
               {"power", kPower},
+              {"reference", or_null(comparison.reference)},
+              {"reference_is_declared", comparison.reference_is_declared},
+              {"selection_factor", comparison.selection_factor},
+              {"equivalence_margin", comparison.margin > 0 ? Json(comparison.margin) : Json(nullptr)},
               {"n_hypotheses", comparison.n_hypotheses},
               {"n_area_hypotheses", comparison.n_area_hypotheses},
               {"areas", areas},

@@ -17,17 +17,27 @@ std::string name_of_task(const Table& table) {
   return table.task.is_object() ? table.task.value("name", "") : "";
 }
 
+int digits_of(double mean, bool share) {
+  if (share) return 2;
+  if (mean == 0 || !std::isfinite(mean)) return 2;
+  return std::clamp(2 - static_cast<int>(std::floor(std::log10(std::abs(mean)))), 0, 5);
+}
+
+// No "-0.00".
+double rounded(double value, int digits) {
+  const double scale = std::pow(10.0, digits);
+  const double result = std::round(value * scale) / scale;
+  return result == 0 ? 0 : result;
+}
+
+bool is_equivalent(const MetricSummary& metric) {
+  return metric.versus_full && metric.versus_full->p_equivalence_holm.value_or(1) <= 1 - kLevel;
+}
+
 std::string value_text(const MetricSummary& metric) {
   const Estimate& estimate = metric.estimate;
   if (estimate.n_questions == 0) return kNone;
-  const int digits = metric.info.share ? 3 : std::abs(estimate.mean) < 0.01 ? 5 : 4;
-  const Interval& interval = estimate.interval;
-  if (interval.kind == IntervalKind::kWilson) {
-    return fmt::format("{:.{}f} [{:.3f}, {:.3f}]", estimate.mean, digits, interval.low, interval.high);
-  }
-  if (!interval.exists()) return fmt::format("{:.{}f}", estimate.mean, digits);
-  const char* mark = interval.kind == IntervalKind::kQuestionsT ? " q" : "";
-  return fmt::format("{:.{}f} ± {:.{}f}{}", estimate.mean, digits, interval.half_width(), digits, mark);
+  return estimate_text(estimate.mean, estimate.interval, metric.info.share) + (is_equivalent(metric) ? " =" : "");
 }
 
 std::string cell_text(const std::optional<CellSummary>& cell, size_t metric, int64_t most) {
@@ -47,18 +57,10 @@ std::string number_text(const std::optional<double>& value, const char* format) 
   return value ? fmt::format(fmt::runtime(format), *value) : kNone;
 }
 
-bool by_question(const CellSummary& cell, size_t metric) {
-  return cell.metrics[metric].estimate.n_documents < kFewDocuments;
-}
-
 std::string retained_text(const CellSummary& cell, size_t metric) {
   const Retained& retained = *cell.metrics[metric].retained;
-  const bool few = by_question(cell, metric);
-  const RatioInterval& interval = few ? retained.questions : retained.documents;
-  std::string text = fmt::format("{:.0f} %", 100 * retained.value);
-  if (!interval.computed) return text;
-  if (interval.unbounded) return text + (few ? " [no bound] q" : " [no bound]");
-  return text + fmt::format(" [{:.0f}, {:.0f}]{}", 100 * interval.low, 100 * interval.high, few ? " q" : "");
+  return fmt::format("{:.0f} % [{:.0f}, {:.0f}]", 100 * retained.value, 100 * retained.interval.low,
+                     100 * retained.interval.high);
 }
 
 std::vector<const CellSummary*> cells_of(const Row& row) {
@@ -70,7 +72,61 @@ std::vector<const CellSummary*> cells_of(const Row& row) {
   return list;
 }
 
+// A row for everything of these roles that has a text for any target.
+TextTable table_of(const Table& table, Role first, Role last, const auto& text_of) {
+  TextTable text{{"method", "queries"}, {}};
+  for (const Json& target : table.targets) text.header.push_back(target_text(target));
+  if (table.targets.empty()) text.header.push_back("value");
+  for (const Row& row : table.rows) {
+    if (row.role < first || row.role > last) continue;
+    std::vector<std::string> cells = {row.method_label, row.queries_label.empty() ? kNone : row.queries_label};
+    bool any = false;
+    for (size_t i = 2; i < text.header.size(); ++i) {
+      const bool targeted = i - 2 < row.cells.size() && row.cells[i - 2].has_value();
+      const std::optional<CellSummary>& cell = targeted ? row.cells[i - 2] : row.untargeted;
+      const std::string own = cell ? text_of(*cell) : "";
+      any = any || !own.empty();
+      cells.push_back(own.empty() ? kNone : own);
+    }
+    if (any) text.rows.push_back(std::move(cells));
+  }
+  return text;
+}
+
+// The fewest documents of any cell that has answers; 0 where none has.
+int64_t fewest_documents(const Table& table, size_t metric) {
+  int64_t fewest = 0;
+  for (const Row& row : table.rows) {
+    for (const CellSummary* cell : cells_of(row)) {
+      const Estimate& estimate = cell->metrics[metric].estimate;
+      if (estimate.n_questions == 0) continue;
+      fewest = fewest == 0 ? estimate.n_documents : std::min(fewest, estimate.n_documents);
+    }
+  }
+  return fewest;
+}
+
+std::string documents_text(int64_t n) {
+  return fmt::format("{} document{}", n, n == 1 ? "" : "s");
+}
+
+std::string margin_text(const Table& table) {
+  return fmt::format("{:g}", table.comparison.margin);
+}
+
 }  // namespace
+
+std::string estimate_text(double mean, const Interval& interval, bool share) {
+  const int digits = digits_of(mean, share);
+  const std::string text = fmt::format("{:.{}f}", rounded(mean, digits), digits);
+  if (!interval.exists()) return text;
+  return fmt::format("{} [{:.{}f}, {:.{}f}]", text, rounded(interval.low, digits), digits,
+                     rounded(interval.high, digits), digits);
+}
+
+std::string p_text(double p) {
+  return p < 0.001 ? "p<0.001" : fmt::format("p={:.{}f}", p, p < 0.01 ? 3 : 2);
+}
 
 int64_t most_questions(const Table& table) {
   int64_t most = 0;
@@ -99,41 +155,51 @@ TextTable metric_table(const Table& table, size_t metric) {
 }
 
 TextTable retained_table(const Table& table, size_t metric) {
-  TextTable text{{"method", "queries"}, {}};
-  for (const Json& target : table.targets) text.header.push_back(target_text(target));
-  for (const Row& row : table.rows) {
-    std::vector<std::string> cells = {row.method_label, row.queries_label.empty() ? kNone : row.queries_label};
-    bool any = false;
-    for (const auto& cell : row.cells) {
-      const bool there = cell && cell->metrics[metric].retained.has_value();
-      any = any || there;
-      cells.push_back(there ? retained_text(*cell, metric) : kNone);
-    }
-    if (any) text.rows.push_back(std::move(cells));
-  }
-  return text;
+  return table_of(table, Role::kMethod, Role::kMethod, [&](const CellSummary& cell) {
+    return cell.metrics[metric].retained && !cell.target.is_null() ? retained_text(cell, metric) : "";
+  });
 }
 
 std::string retained_note(const Table& table, size_t metric) {
-  bool few = false, unbounded = false, bare = false, any = false;
-  for (const Row& row : table.rows) {
-    for (const CellSummary* cell : cells_of(row)) {
-      if (!cell->target.is_null() && cell->metrics[metric].retained) {
-        const Retained& retained = *cell->metrics[metric].retained;
-        any = true;
-        few = few || by_question(*cell, metric);
-        const RatioInterval& interval = by_question(*cell, metric) ? retained.questions : retained.documents;
-        unbounded = unbounded || interval.unbounded;
-        bare = bare || !interval.computed;
-      }
-    }
+  if (retained_table(table, metric).rows.empty()) return "";
+  return fmt::format(
+      "[low, high]: 95 % interval (Fieller), {}. –: full_cache and no_context cannot be told apart on these questions.",
+      fewest_documents(table, metric) < kFewDocuments ? "over questions" : "clustered by document");
+}
+
+TextTable versus_full_table(const Table& table, size_t metric) {
+  return table_of(table, Role::kMethod, Role::kFloor, [&](const CellSummary& cell) -> std::string {
+    const MetricSummary& summary = cell.metrics[metric];
+    if (!summary.versus_full || summary.versus_full->pair.test == PairTest::kTooFew) return "";
+    const Estimate& difference = summary.versus_full->pair.difference;
+    std::string text = estimate_text(difference.mean, difference.interval, summary.info.share);
+    const std::optional<double>& holm = summary.versus_full->p_holm;
+    const std::optional<double>& p = holm ? holm : summary.versus_full->pair.p;
+    if (p) text += " " + p_text(*p) + (*p <= 1 - kLevel ? " *" : "");
+    return text + (is_equivalent(summary) ? " =" : "");
+  });
+}
+
+std::string versus_full_note(const Table& table, size_t metric) {
+  if (versus_full_table(table, metric).rows.empty()) return "";
+  std::string note =
+      "p: the chance of such a difference between equals, Holm over the methods of a column; *: differs.";
+  if (table.comparison.margin > 0) {
+    note += fmt::format(" =: equivalent, shown to differ by less than {} (two one-sided tests at 5 %, Holm).",
+                        margin_text(table));
   }
-  if (!any) return "";
-  std::string note = "[low, high]: 95 % interval by Fieller's theorem, clustered by document";
-  if (few) note += fmt::format("; q: over questions, where there are fewer than {} documents", kFewDocuments);
-  if (unbounded) note += "; no bound: full_cache and no_context are too close to tell a ratio";
-  if (bare) note += "; without brackets: no spread to estimate an interval from";
-  return note + ".";
+  note += " Neither mark: undecided.";
+  if (const int64_t fewest = fewest_documents(table, metric); fewest < kFewDocuments)
+    note += fmt::format(" All this is over the questions of {} and says nothing about others.", documents_text(fewest));
+  return note;
+}
+
+TextTable by_document_table(const Table& table, size_t metric) {
+  return table_of(table, Role::kCeiling, Role::kFloor, [&](const CellSummary& cell) -> std::string {
+    const Estimate& estimate = cell.metrics[metric].estimate;
+    return estimate.n_questions == 0 ? ""
+                                     : estimate_text(estimate.mean_of_documents, {}, cell.metrics[metric].info.share);
+  });
 }
 
 bool is_answer_check(const MetricInfo& metric) {
@@ -220,33 +286,22 @@ TextTable stage_table(const std::vector<StageCost>& stages) {
 }
 
 std::string interval_note(const Table& table, size_t metric) {
-  std::set<IntervalKind> kinds;
-  int64_t fewest = 0;
+  const int64_t fewest = fewest_documents(table, metric);
+  if (fewest == 0) return "";
+  bool intervals = false, equivalent = false;
   for (const Row& row : table.rows) {
     for (const CellSummary* cell : cells_of(row)) {
-      const Estimate& estimate = cell->metrics[metric].estimate;
-      if (estimate.n_questions == 0) continue;
-      kinds.insert(estimate.interval.kind);
-      if (estimate.interval.kind != IntervalKind::kDocuments) continue;
-      fewest = fewest == 0 ? estimate.n_documents : std::min(fewest, estimate.n_documents);
+      intervals = intervals || cell->metrics[metric].estimate.interval.exists();
+      equivalent = equivalent || is_equivalent(cell->metrics[metric]);
     }
   }
   std::string note;
-  if (kinds.count(IntervalKind::kDocuments) > 0) {
-    note +=
-        fmt::format("± is half of a 95 % interval clustered by document ({} documents, t with {} degree{} of freedom).",
-                    fewest, fewest - 1, fewest == 2 ? "" : "s");
-    if (fewest < 5)
-      note += " So few documents say little about others: the intervals are wide because they have to be.";
-  }
-  const char* why = table.documents.size() < 2 ? "one document allows no interval by document"
-                                               : "the documents do not differ, or only one has answers";
-  const auto by_question = [&](const char* form) {
-    note += fmt::format("{}{} is a 95 % interval over questions ({}); it says nothing about other documents.",
-                        note.empty() ? "" : " ", form, why);
-  };
-  if (kinds.count(IntervalKind::kWilson) > 0) by_question("[low, high]");
-  if (kinds.count(IntervalKind::kQuestionsT) > 0) by_question("± q");
+  if (intervals && fewest >= kFewDocuments)
+    note = fmt::format("[low, high]: 95 % interval for documents like these {}.", fewest);
+  if (intervals && fewest < kFewDocuments)
+    note = fmt::format("[low, high]: 95 % interval over the questions of {}; it says nothing about other documents.",
+                       documents_text(fewest));
+  if (equivalent && metric == 0) note += fmt::format(" =: equivalent to the full cache within {}.", margin_text(table));
   return note;
 }
 

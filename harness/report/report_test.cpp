@@ -8,9 +8,11 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 
 #include "harness/report/plot.h"
+#include "harness/report/report_tables.h"
 #include "harness/report/test_records.h"
 
 namespace kvc {
@@ -85,7 +87,7 @@ TEST(Metric, AMetricThatSomeAnswersLack) {
   EXPECT_EQ(cell.metrics[0].estimate.n_questions, 2);
   EXPECT_EQ(cell.metrics[2].estimate.n_questions, 1);
   EXPECT_EQ(cell.metrics[2].estimate.mean, 1);
-  EXPECT_EQ(cell.metrics[2].difference_to_full->n_questions, 1);
+  EXPECT_EQ(cell.metrics[2].versus_full->pair.difference.n_questions, 1);
   EXPECT_THAT(score_lines(t), HasSubstr("\"values\":{\"accuracy\":1.0,\"accuracy_raw\":0.0}"));
   const Tabulated none = tabulate({one("likelihood", "h2o", 0.1, {old})});
   EXPECT_THAT(report_markdown(none, "x"), ::testing::Not(HasSubstr("gain over no document")));
@@ -109,7 +111,7 @@ TEST(Metric, RotationsTakeAwayLetterBias) {
       tabulate({one("multiple_choice", "h2o", 0.1, answers), one("multiple_choice", "snapkv", 0.1, answers)});
   const Table& table = t.tables.at(0);
   EXPECT_EQ(table.rows[0].cells[0]->metrics[0].estimate.mean, 0.25);
-  EXPECT_EQ(table.rows[0].cells[0]->metrics[0].estimate.interval.kind, IntervalKind::kQuestionsT);
+  EXPECT_EQ(table.rows[0].cells[0]->metrics[0].estimate.interval.kind, IntervalKind::kWilson);
   ASSERT_FALSE(table.comparison.pairs.empty());
   EXPECT_FALSE(table.comparison.pairs[0].pair.p_mcnemar);  // shares of a question are no single answers
 }
@@ -146,13 +148,72 @@ TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
   EXPECT_EQ(table.rows[2].role, Role::kFloor);
   const MetricSummary& metric = table.rows[1].cells[0]->metrics[0];
   EXPECT_DOUBLE_EQ(metric.estimate.mean, 0.5);
-  EXPECT_DOUBLE_EQ(metric.retained->value, 0.5);
-  EXPECT_DOUBLE_EQ(metric.difference_to_full->mean, -0.25);
+  EXPECT_DOUBLE_EQ(metric.versus_full->pair.difference.mean, -0.25);
   EXPECT_EQ(metric.estimate.interval.kind, IntervalKind::kWilson);  // one document
+  EXPECT_FALSE(metric.retained);                                    // two questions of four tell nothing of a ratio
+  const std::vector<bool> all(20, true), none(20, false);
+  std::vector<bool> half = none;
+  std::fill(half.begin(), half.begin() + 10, true);
+  const Tabulated clear =
+      tabulate({ask("full_cache", nullptr, all), ask("no_context", nullptr, none), ask("h2o", 0.1, half)});
+  EXPECT_DOUBLE_EQ(clear.tables[0].rows[1].cells[0]->metrics[0].retained->value, 0.5);
   // No share is retained of a full cache that is no better than nothing.
   const Tabulated flat =
       tabulate({ask("full_cache", nullptr, {true}), ask("no_context", nullptr, {true}), ask("h2o", 0.1, {true})});
   EXPECT_FALSE(flat.tables[0].rows[1].cells[0]->metrics[0].retained.has_value());
+}
+
+Record under_seed(Record record, int seed) {
+  record.cell["seed"] = seed;
+  record.cell_id = stable_hash(canonical_json(record.cell));
+  return record;
+}
+
+// The same answers under ten seeds are the same evidence: no interval, no p and no number of questions changes.
+TEST(Tabulate, SeedsAreNoNewQuestions) {
+  Shape shape;
+  shape.n_documents = 6;
+  const std::vector<Record> once = test_records::make(shape);
+  std::vector<Record> copied;
+  for (const Record& record : once) {
+    for (int seed = 7; seed < 17; ++seed) copied.push_back(under_seed(record, seed));
+  }
+  const Json one = report_json(tabulate(once)), ten = report_json(tabulate(copied));
+  for (size_t t = 0; t < one.at("tables").size(); ++t) {
+    const Json& table = one.at("tables")[t];
+    const Json& other = ten.at("tables")[t];
+    EXPECT_EQ(table.at("comparison"), other.at("comparison"));
+    for (size_t row = 0; row < table.at("rows").size(); ++row) {
+      for (size_t cell = 0; cell < table.at("rows")[row].at("cells").size(); ++cell) {
+        EXPECT_EQ(table.at("rows")[row].at("cells")[cell].at("metrics"),
+                  other.at("rows")[row].at("cells")[cell].at("metrics"));
+      }
+    }
+  }
+}
+
+TEST(Tabulate, AnswersUnderSeveralSeedsAreAveraged) {
+  const auto record = [](int seed, bool right) {
+    return under_seed(one("exact_match", "h2o", 0.1, {match("a", right), match("b", true)}), seed);
+  };
+  const Tabulated t = tabulate({record(1, true), record(2, false), record(3, false), record(4, false)});
+  const CellSummary& cell = *t.tables.at(0).rows.at(0).cells.at(0);
+  EXPECT_EQ(cell.metrics[0].estimate.n_questions, 2);
+  EXPECT_DOUBLE_EQ(cell.metrics[0].estimate.mean, (0.25 + 1) / 2);
+  EXPECT_EQ(cell.answers.size(), 8u);
+  EXPECT_EQ(count(score_lines(t), "\n"), 8u);
+}
+
+// Needles draw their codes and texts from the seed: another document, whatever its name.
+TEST(Tabulate, ADocumentWhoseAnswersDependOnTheSeedIsAnotherOneUnderEach) {
+  const auto record = [](int seed, const std::string& code) {
+    Record r = one("exact_match", "h2o", 0.1, {match("a", true)}, "needle_1");
+    r.answers[0]["gold_answer"] = code;
+    return under_seed(r, seed);
+  };
+  const Tabulated t = tabulate({record(1, "4821"), record(2, "1932")});
+  EXPECT_EQ(t.tables.at(0).rows.at(0).cells.at(0)->metrics[0].estimate.n_documents, 2);
+  EXPECT_EQ(t.tables.at(0).rows.at(0).cells.at(0)->questions[1].document, "needle_1 (seed 2)");
 }
 
 TEST(Tabulate, SharedStagesAreCountedOncePerDocument) {
@@ -246,7 +307,7 @@ TEST(Report, WritesTheSameBytesWhateverTheOrder) {
   }
   const Json json = Json::parse(folder.read("report.json"));
   EXPECT_EQ(json.at("schema"), "kvcompact.report");
-  EXPECT_EQ(json.at("version"), 2);
+  EXPECT_EQ(json.at("version"), 3);
   EXPECT_EQ(json.at("tables").size(), 4u);
   EXPECT_FALSE(json.at("provenance")[0].contains("started_at"));
   EXPECT_EQ(count(folder.read("report.csv"), "\n"), 1u + 32 * (3 + 2 + 5 + 3));
@@ -254,6 +315,44 @@ TEST(Report, WritesTheSameBytesWhateverTheOrder) {
   const std::string before = folder.read("report.md");
   write_report(folder.path() + "/");
   EXPECT_EQ(folder.read("report.md"), before);
+}
+
+TEST(Report, TheSweepFileSaysWhatIsComparedWithWhat) {
+  Shape shape;
+  shape.n_documents = 6;
+  const Folder folder(test_records::make(shape));
+  std::ofstream(folder.path() + "/config.json") << R"({"compare_to": "h2o", "equivalence": {"kl": 0.3}})";
+  write_report(folder.path());
+  const Json tables = Json::parse(folder.read("report.json")).at("tables");
+  for (const Json& table : tables) {
+    const Json& comparison = table.at("comparison");
+    EXPECT_EQ(table.at("rows")[comparison.at("reference").get<size_t>()].at("method").at("name"), "h2o");
+    EXPECT_EQ(comparison.at("equivalence_margin"), table.at("task").at("name") == "fidelity" ? 0.3 : 0.05);
+  }
+  EXPECT_THAT(folder.read("report.md"), HasSubstr("### against h2o"));
+}
+
+TEST(Report, SharesAndKlStayInTheirRange) {
+  const std::regex interval(R"((-?[0-9.]+) \[(-?[0-9.]+), (-?[0-9.]+)\])");
+  for (const int n_documents : {2, 6}) {
+    Shape shape;
+    shape.n_documents = n_documents;
+    for (const Table& table : tabulate(test_records::make(shape)).tables) {
+      const TextTable text = metric_table(table, 0);
+      int seen = 0;
+      for (const auto& row : text.rows) {
+        for (size_t i = 2; i < row.size(); ++i) {
+          std::smatch match;
+          if (!std::regex_search(row[i], match, interval)) continue;
+          ++seen;
+          EXPECT_GE(std::stod(match[2]), 0) << row[i];
+          EXPECT_LE(std::stod(match[2]), std::stod(match[1])) << row[i];
+          if (table.task.at("name") != "fidelity") EXPECT_LE(std::stod(match[3]), 1) << row[i];
+        }
+      }
+      EXPECT_GT(seen, 20);
+    }
+  }
 }
 
 TEST(Report, TheNewestRecordCounts) {

@@ -69,6 +69,22 @@ RatioInterval fieller(const std::vector<Cluster>& clusters) {
   return result;
 }
 
+// Every cluster has a = ratio b: what is uncertain is whether another answer would have changed.
+RatioInterval without_spread(const std::vector<RetainedObservation>& observations, double ratio, bool by_question) {
+  std::vector<Observation> ranges;
+  for (const RetainedObservation& o : observations) ranges.push_back({o.document, o.range});
+  const Estimate range = estimate(ranges, MetricScale::kShareDifference);
+  const Interval& interval = by_question ? range.questions : range.interval;
+  RatioInterval result;
+  if (!interval.exists() || !(interval.low > 0)) return result;
+  const Interval same = exact_difference_interval(0, 0, static_cast<int64_t>(observations.size()), true);
+  result.computed = true;
+  result.low = ratio + same.low / interval.low;
+  result.high = ratio + same.high / interval.low;
+  result.degrees = interval.degrees;
+  return result;
+}
+
 void bootstrap(const std::vector<Cluster>& clusters, Retained& retained) {
   if (clusters.size() < 2) return;
   Draws draws(kBootstrapSeed);
@@ -95,15 +111,20 @@ RatioInterval fieller_interval(const std::vector<RetainedObservation>& observati
   return fieller(clusters_of(observations));
 }
 
-Retained retained_of(const std::vector<RetainedObservation>& observations) {
+std::optional<Retained> retained_of(const std::vector<RetainedObservation>& observations) {
   const std::vector<Cluster> clusters = clusters_of(observations);
   const Cluster total = total_of(clusters);
+  if (!(total.range > 0)) return std::nullopt;
   Retained retained;
   retained.value = total.gain / total.range;
-  retained.documents = fieller(clusters);
   std::vector<Cluster> questions;
   for (const RetainedObservation& o : observations) questions.push_back({o.gain, o.range, 1});
   retained.questions = fieller(questions);
+  const bool few = static_cast<int64_t>(clusters.size()) < kFewDocuments;
+  retained.interval = few ? retained.questions : fieller(clusters);
+  if (!retained.interval.computed) retained.interval = retained.questions;
+  if (!retained.interval.computed) retained.interval = without_spread(observations, retained.value, few);
+  if (!retained.interval.computed || retained.interval.unbounded) return std::nullopt;
   bootstrap(clusters, retained);
   return retained;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,7 @@ struct RatioInterval {
 
 struct Retained {
   double value = 0;         // sum a / sum b
-  RatioInterval documents;  // Fieller, clustered by document
+  RatioInterval interval;   // the one to show: by document, below kFewDocuments documents by question
   RatioInterval questions;  // Fieller, questions as independent: what the documents asked say
   Interval bootstrap;       // percentiles by document, as a check; draws whose sum b is not positive are left out
   int64_t bootstrap_left_out = 0;
@@ -39,7 +40,10 @@ struct Retained {
 // keeps its level and turns unbounded.
 RatioInterval fieller_interval(const std::vector<RetainedObservation>& observations);
 
-// All of the above. Needs sum b > 0.
-Retained retained_of(const std::vector<RetainedObservation>& observations);
+// Fieller's interval, clustered by document or by question as in Estimate. Where a = r b in every one of them (every
+// answer as with the full cache, or as without the document) nothing spreads: r -+ u / low, u the end of
+// exact_difference_interval for no changed answer and low the lower end of b's interval. Nothing where sum b is not
+// above 0 or b cannot be told from 0: the ratio has no bound then.
+std::optional<Retained> retained_of(const std::vector<RetainedObservation>& observations);
 
 }  // namespace kvc

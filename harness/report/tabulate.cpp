@@ -15,7 +15,8 @@
 namespace kvc {
 namespace {
 
-using Question = std::tuple<std::string, std::string, std::string>;  // document, seed, question
+using Answer = std::tuple<std::string, std::string, std::string>;  // document, seed, question
+using Question = std::pair<std::string, std::string>;              // document, question
 
 struct Judged {
   const Record* record = nullptr;
@@ -29,7 +30,8 @@ struct CellData {
   Json target;
   std::set<std::string> cell_ids;
   std::vector<Judged> records;
-  std::map<Question, QuestionValues> values;
+  std::map<Answer, QuestionValues> answers;
+  std::map<Question, QuestionValues> values;                                            // means over seeds
   std::map<std::pair<std::string, std::string>, std::optional<double>> context_tokens;  // by document, seed
 };
 
@@ -43,6 +45,7 @@ struct TableData {
   std::map<std::string, RowData> rows;                      // by canonical (method, queries)
   std::set<std::pair<std::string, std::string>> documents;  // with seed
   std::map<std::string, Json> targets;
+  std::map<Question, std::set<std::string>> right_answers;  // texts; several: the document depends on the seed
 };
 
 Json part(const Record& record, const char* name) {
@@ -87,11 +90,56 @@ void add(TableData& table, const Record& record) {
   cell.records.push_back(judge(record));
   const std::string seed = seed_of(record);
   for (const QuestionValues& question : cell.records.back().values) {
-    cell.values[{record.document_id, seed, question.question_id}] = question;
+    cell.answers[{record.document_id, seed, question.question_id}] = question;
+  }
+  for (const Json& answer : record.answers) {
+    const Json right = answer.is_object() ? answer.value("gold_answer", Json()) : Json();
+    const Json id = right.is_string() ? answer.value("question_id", Json()) : Json();
+    if (id.is_string())
+      table.right_answers[{record.document_id, id.get<std::string>()}].insert(right.get<std::string>());
   }
   cell.context_tokens[{record.document_id, seed}] = number(record.sizes, "context_tokens");
   table.documents.insert({record.document_id, seed});
   if (!target.is_null()) table.targets[canonical_json(target)] = target;
+}
+
+std::string document_under(const std::string& document, const std::string& seed) {
+  return fmt::format("{} (seed {})", document, seed);
+}
+
+// Mean over the answers under all seeds. Equal values stay what they are to the last bit.
+void average(const std::vector<const QuestionValues*>& answers, QuestionValues& mean) {
+  mean = *answers.front();
+  for (size_t metric = 0; metric < mean.values.size(); ++metric) {
+    double first = std::nan(""), above = 0, count = 0;
+    for (const QuestionValues* answer : answers) {
+      const double value = answer->values[metric];
+      if (std::isnan(value)) continue;
+      if (count == 0) first = value;
+      above += value - first;
+      count += 1;
+    }
+    mean.values[metric] = count == 0 ? first : first + above / count;
+  }
+}
+
+// Answers of one question under several seeds are one value: asking again makes no new question.
+void average_over_seeds(TableData& table) {
+  std::set<std::string> of_seed;
+  for (const auto& [question, texts] : table.right_answers) {
+    if (texts.size() > 1) of_seed.insert(question.first);
+  }
+  for (auto& [key, row] : table.rows) {
+    for (auto& [target, cell] : row.cells) {
+      std::map<Question, std::vector<const QuestionValues*>> answers;
+      for (const auto& [answer, values] : cell.answers) {
+        const auto& [document, seed, question] = answer;
+        const bool own = of_seed.count(document) > 0;
+        answers[{own ? document_under(document, seed) : document, question}].push_back(&values);
+      }
+      for (const auto& [question, list] : answers) average(list, cell.values[question]);
+    }
+  }
 }
 
 // Sums `name` over the done records that have it.
@@ -147,37 +195,49 @@ SizeSummary sizes_of(const CellData& cell) {
 std::vector<Observation> column(const CellData& cell, size_t metric) {
   std::vector<Observation> list;
   for (const auto& [question, values] : cell.values) {
-    if (!std::isnan(values.values[metric])) list.push_back({std::get<0>(question), values.values[metric]});
+    if (!std::isnan(values.values[metric])) list.push_back({question.first, values.values[metric]});
   }
   return list;
 }
 
-// Means over several askings of a question are no longer 0 or 1, whatever the metric.
-bool is_binary(const std::vector<Observation>& observations) {
-  return std::all_of(observations.begin(), observations.end(),
-                     [](const Observation& o) { return o.value == 0 || o.value == 1; });
+MetricScale scale_of(const MetricInfo& info, const std::vector<Observation>& values) {
+  if (info.share) return MetricScale::kShare;
+  const bool negative = std::any_of(values.begin(), values.end(), [](const Observation& o) { return o.value < 0; });
+  return negative ? MetricScale::kReal : MetricScale::kPositive;
 }
 
 // What full cache and floor have on the questions of this cell.
-void compare(const CellData& cell, const CellData* full, const CellData* floor, size_t metric, MetricSummary& summary) {
-  std::vector<Observation> differences;
+void compare(const CellData& cell, const CellData* full, const CellData* floor, size_t metric, MetricScale scale,
+             double margin, MetricSummary& summary) {
+  std::vector<PairedValues> pairs;
   std::vector<RetainedObservation> retained;
-  double range = 0;
+  bool full_is_zero = scale == MetricScale::kPositive;  // KL: the full cache against itself
   for (const auto& [question, own] : cell.values) {
     if (full == nullptr || full->values.count(question) == 0) continue;
-    const std::string& document = std::get<0>(question);
     const double value = own.values[metric];
     const double ceiling = full->values.at(question).values[metric];
     if (std::isnan(value) || std::isnan(ceiling)) continue;
-    differences.push_back({document, value - ceiling});
+    pairs.push_back({question.first, value, ceiling});
+    full_is_zero = full_is_zero && ceiling == 0;
     if (floor == nullptr || floor->values.count(question) == 0) continue;
     const double least = floor->values.at(question).values[metric];
-    if (std::isnan(least)) continue;
-    retained.push_back({document, value - least, ceiling - least});
-    range += ceiling - least;
+    if (!std::isnan(least)) retained.push_back({question.first, value - least, ceiling - least});
   }
-  if (!differences.empty()) summary.difference_to_full = estimate(differences, false);
-  if (summary.info.share && summary.info.higher_is_better && range > 0) summary.retained = retained_of(retained);
+  if (!pairs.empty()) {
+    VersusFull versus;
+    versus.pair = compare_pair(pairs, scale);
+    if (full_is_zero) {
+      std::vector<Observation> values;
+      for (const PairedValues& pair : pairs) values.push_back({pair.document, pair.first});
+      versus.pair.difference = estimate(values, scale);
+      versus.pair.test = PairTest::kTooFew;  // that it is above 0 is no finding
+      versus.pair.p = std::nullopt;
+    }
+    versus.p_equivalence =
+        full_is_zero ? below_margin_test(versus.pair.difference, margin) : equivalence_test(versus.pair, scale, margin);
+    summary.versus_full = std::move(versus);
+  }
+  if (summary.info.share && summary.info.higher_is_better) summary.retained = retained_of(retained);
 }
 
 const CellData* untargeted_of(const TableData& table, const std::string& method) {
@@ -227,7 +287,7 @@ Json heads_of(const CellData& cell) {
   return heads;
 }
 
-CellSummary summarize(const CellData& cell, const TableData& table) {
+CellSummary summarize(const CellData& cell, const TableData& table, const ComparisonSettings& settings) {
   CellSummary summary;
   summary.target = cell.target;
   summary.cell_ids.assign(cell.cell_ids.begin(), cell.cell_ids.end());
@@ -241,15 +301,22 @@ CellSummary summarize(const CellData& cell, const TableData& table) {
   const std::vector<MetricInfo>& metrics = metrics_of_task(name_of(table.task));
   for (size_t i = 0; i < metrics.size(); ++i) {
     const std::vector<Observation> values = column(cell, i);
-    MetricSummary metric{metrics[i], estimate(values, metrics[i].share && is_binary(values)), std::nullopt,
-                         std::nullopt};
-    if (&cell != full) compare(cell, full, floor, i, metric);
+    const MetricScale scale = scale_of(metrics[i], values);
+    MetricSummary metric{metrics[i], estimate(values, scale), std::nullopt, std::nullopt};
+    if (&cell != full) compare(cell, full, floor, i, scale, margin_of(settings, metrics[i]), metric);
     summary.metrics.push_back(std::move(metric));
   }
+  std::map<Question, std::optional<double>> context_tokens;
+  for (const auto& [answer, own] : cell.answers) {
+    const auto& [document, seed, id] = answer;
+    const std::optional<double> tokens = cell.context_tokens.at({document, seed});
+    summary.answers.push_back({document, seed, id, own.values, own.depth_fraction, tokens});
+    context_tokens[{document, id}] = tokens;
+    context_tokens[{document_under(document, seed), id}] = tokens;
+  }
   for (const auto& [question, own] : cell.values) {
-    const auto& [document, seed, id] = question;
     summary.questions.push_back(
-        {document, seed, id, own.values, own.depth_fraction, cell.context_tokens.at({document, seed})});
+        {question.first, "", question.second, own.values, own.depth_fraction, context_tokens.at(question)});
   }
   summary.sizes = sizes_of(cell);
   summary.heads = heads_of(cell);
@@ -269,7 +336,8 @@ bool before(const Json& a, const Json& b) {
   return key(a) < key(b);
 }
 
-Row finish_row(const RowData& data, const TableData& table, const std::vector<Json>& targets, const Labels& labels) {
+Row finish_row(const RowData& data, const TableData& table, const std::vector<Json>& targets, const Labels& labels,
+               const ComparisonSettings& settings) {
   Row row;
   row.method = data.method;
   row.queries = data.queries;
@@ -278,24 +346,48 @@ Row finish_row(const RowData& data, const TableData& table, const std::vector<Js
   const std::string name = name_of(data.method);
   row.role = name == "full_cache" ? Role::kCeiling : name == "no_context" ? Role::kFloor : Role::kMethod;
   if (const auto found = data.cells.find("null"); found != data.cells.end()) {
-    row.untargeted = summarize(found->second, table);
+    row.untargeted = summarize(found->second, table, settings);
   }
   for (const Json& target : targets) {
     const auto found = data.cells.find(canonical_json(target));
     if (found != data.cells.end()) {
-      row.cells.emplace_back(summarize(found->second, table));
+      row.cells.emplace_back(summarize(found->second, table, settings));
     } else if (row.untargeted) {
       row.cells.emplace_back(std::nullopt);
     } else {  // not one record yet, though other methods have this target
       CellData none;
       none.target = target;
-      row.cells.emplace_back(summarize(none, table));
+      row.cells.emplace_back(summarize(none, table, settings));
     }
   }
   return row;
 }
 
-Table finish(const TableData& data, const Labels& labels) {
+// Holm over the methods of a target, for difference and equivalence each. A cell without a target is one of its own.
+void correct_versus_full(Table& table) {
+  const auto& metrics = metrics_of_task(name_of(table.task));
+  for (size_t metric = 0; metric < metrics.size(); ++metric) {
+    for (size_t target = 0; target <= table.targets.size(); ++target) {
+      std::vector<VersusFull*> tested, bounded;
+      for (Row& row : table.rows) {
+        std::optional<CellSummary>& cell = target < table.targets.size() ? row.cells[target] : row.untargeted;
+        if (row.role != Role::kMethod || !cell || !cell->metrics[metric].versus_full) continue;
+        VersusFull& versus = *cell->metrics[metric].versus_full;
+        if (versus.pair.p) tested.push_back(&versus);
+        if (versus.p_equivalence) bounded.push_back(&versus);
+      }
+      std::vector<double> p, p_equivalence;
+      for (const VersusFull* versus : tested) p.push_back(*versus->pair.p);
+      for (const VersusFull* versus : bounded) p_equivalence.push_back(*versus->p_equivalence);
+      p = holm(p);
+      p_equivalence = holm(p_equivalence);
+      for (size_t i = 0; i < tested.size(); ++i) tested[i]->p_holm = p[i];
+      for (size_t i = 0; i < bounded.size(); ++i) bounded[i]->p_equivalence_holm = p_equivalence[i];
+    }
+  }
+}
+
+Table finish(const TableData& data, const Labels& labels, const ComparisonSettings& settings) {
   Table table{data.model,
               data.dataset,
               data.task,
@@ -311,11 +403,12 @@ Table finish(const TableData& data, const Labels& labels) {
   }
   for (const auto& [key, target] : data.targets) table.targets.push_back(target);
   std::sort(table.targets.begin(), table.targets.end(), before);
-  for (const auto& [key, row] : data.rows) table.rows.push_back(finish_row(row, data, table.targets, labels));
+  for (const auto& [key, row] : data.rows) table.rows.push_back(finish_row(row, data, table.targets, labels, settings));
   std::stable_sort(table.rows.begin(), table.rows.end(), [](const Row& a, const Row& b) {
     return std::tuple(a.role, a.method_label, a.queries_label) < std::tuple(b.role, b.method_label, b.queries_label);
   });
-  table.comparison = compare_methods(table);
+  correct_versus_full(table);
+  table.comparison = compare_methods(table, settings);
   return table;
 }
 
@@ -382,7 +475,7 @@ std::string target_text(const Json& target) {
   return target.is_string() ? target.get<std::string>() : target.dump();
 }
 
-Tabulated tabulate(std::vector<Record> records, const Json& defaults) {
+Tabulated tabulate(std::vector<Record> records, const Json& defaults, const ComparisonSettings& settings) {
   // How heads share a target is part of what a row stands for; the rule counts as one more option of its method.
   for (Record& record : records) {
     if (record.cell.contains("budget") && record.cell.contains("method") && record.cell.at("method").is_object()) {
@@ -403,12 +496,15 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults) {
     table.task = task;
     add(table, record);
   }
-  for (const auto& [key, table] : tables) {
+  for (auto& [key, table] : tables) {
+    average_over_seeds(table);
     if (metrics_of_task(name_of(table.task)).empty()) {
       result.warnings.push_back(
           fmt::format("task '{}' has no metric in this program: sizes and seconds only", name_of(table.task)));
     }
-    result.tables.push_back(finish(table, labels));
+    result.tables.push_back(finish(table, labels, settings));
+    const std::vector<std::string>& warnings = result.tables.back().comparison.warnings;
+    result.warnings.insert(result.warnings.end(), warnings.begin(), warnings.end());
     count(table, labels, result);
     count_references(table, result);
   }

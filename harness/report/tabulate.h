@@ -16,7 +16,8 @@
 
 namespace kvc {
 
-// What one question of one cell is worth.
+// What one question of one cell is worth: one answer, or the mean of the answers under all seeds (`seed` is then
+// empty).
 struct ScoredQuestion {
   std::string document, seed, question;
   std::vector<double> values;  // as metrics_of_task
@@ -28,8 +29,9 @@ struct ScoredQuestion {
 struct MetricSummary {
   MetricInfo info;
   Estimate estimate;
-  std::optional<Estimate> difference_to_full;  // of each question to the same question of full_cache
-  // (m - floor) / (full - floor) on the same questions; only for shares, only if full > floor
+  std::optional<VersusFull> versus_full;  // each question against the same question of full_cache
+  // (m - floor) / (full - floor) on the same questions; only for shares, and only where full cache and floor can be
+  // told apart
   std::optional<Retained> retained;
 };
 
@@ -49,8 +51,11 @@ struct CellSummary {
   int64_t n_failed = 0;   // failed, or not to be judged
   int64_t n_missing = 0;  // that other cells of the table have
   std::string first_error;
-  std::vector<MetricSummary> metrics;     // as metrics_of_task
-  std::vector<ScoredQuestion> questions;  // by document, seed, question
+  std::vector<MetricSummary> metrics;   // as metrics_of_task
+  std::vector<ScoredQuestion> answers;  // by document, seed, question
+  // By document, question: means over seeds; all statistics are of these. A document whose right answers depend on the
+  // seed (needles) is another document under each: "needle_1 (seed 8)".
+  std::vector<ScoredQuestion> questions;
   SizeSummary sizes;
   // Task head_errors: {output_relative, cosine, mass_relative, bias_at_bound}, each a list of layers of lists of KV
   // heads, means over documents; null elsewhere.
@@ -108,7 +113,8 @@ struct Tabulated {
 // `defaults` is {"method": {NAME: {OPTION: VALUE}}, "queries": ..., "dataset": ..., "task": ...}, or null: a label
 // shows the options that differ from them, and those that vary between plug-ins of one name. The order of `records`
 // does not matter.
-Tabulated tabulate(std::vector<Record> records, const Json& defaults = nullptr);
+Tabulated tabulate(std::vector<Record> records, const Json& defaults = nullptr,
+                   const ComparisonSettings& settings = {});
 
 // 0.05 -> "0.05", "512 entries" as it is.
 std::string target_text(const Json& target);

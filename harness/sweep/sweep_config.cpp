@@ -20,8 +20,9 @@
 namespace kvc {
 namespace {
 
-const std::vector<std::string> kKeys = {"sweep",   "seed", "results", "references", "proof_tokens", "model",
-                                        "dataset", "task", "queries", "target",     "budget",       "method"};
+const std::vector<std::string> kKeys = {"sweep",  "seed",    "results",    "references", "proof_tokens",
+                                        "model",  "dataset", "task",       "queries",    "target",
+                                        "budget", "method",  "compare_to", "equivalence"};
 
 class Parser {
  public:
@@ -46,6 +47,7 @@ class Parser {
     targets_ = read_targets("target", "/target");
     if (has("budget")) budgets_ = budgets(root_.at("budget"), "/budget");
     read_methods();
+    read_report();
     finish();
     return std::move(config_);
   }
@@ -319,6 +321,34 @@ class Parser {
     }
   }
 
+  // What the report compares with what. A label begins with its method's name: "snapkv (window=64)".
+  void read_report() {
+    if (has("compare_to")) {
+      const Json& value = root_.at("compare_to");
+      const std::string wanted = value.is_string() ? value.get<std::string>() : "";
+      std::set<std::string> names;
+      for (const SweepMethod& method : config_.methods) names.insert(method.method.at("name").get<std::string>());
+      const bool known = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+        return wanted == name || wanted.rfind(name + " (", 0) == 0 || wanted.rfind(name + ",", 0) == 0;
+      });
+      if (!known) {
+        problems_.add(fmt::format("'compare_to' must be a method of this sweep; got {}", value.dump()), "/compare_to",
+                      fmt::format("one of: {}", fmt::join(names, ", ")));
+      }
+      config_.compare_to = wanted;
+    }
+    if (!has("equivalence")) return;
+    const Json& margins = root_.at("equivalence");
+    config_.equivalence = margins;
+    const bool valid = margins.is_object() && std::all_of(margins.begin(), margins.end(), [](const Json& margin) {
+                         return margin.is_number() && margin.get<double>() > 0;
+                       });
+    if (!valid) {
+      problems_.add(fmt::format("'equivalence' must be a margin above 0 for each metric; got {}", margins.dump()),
+                    "/equivalence", "write 'equivalence: {accuracy: 0.05, kl: 0.1}'");
+    }
+  }
+
   // A mistake beside an axis shows once for each value of the axis; it is told once.
   void finish() const {
     std::vector<Problem> unique;
@@ -359,8 +389,11 @@ Json SweepConfig::to_json() const {
     list_of_methods.push_back(Json{{"method", method.method}, {"queries", method.queries}, {"target", targets}});
     if (method.budgets != std::vector<Json>{nullptr}) list_of_methods.back()["budget"] = method.budgets;
   }
-  return Json{{"sweep", name},       {"seed", seeds}, {"proof_tokens", proof_tokens}, {"model", list_of_models},
-              {"dataset", datasets}, {"task", tasks}, {"method", list_of_methods}};
+  Json json = Json{{"sweep", name},       {"seed", seeds}, {"proof_tokens", proof_tokens}, {"model", list_of_models},
+                   {"dataset", datasets}, {"task", tasks}, {"method", list_of_methods}};
+  if (!compare_to.empty()) json["compare_to"] = compare_to;
+  if (!equivalence.is_null()) json["equivalence"] = equivalence;
+  return json;
 }
 
 }  // namespace kvc

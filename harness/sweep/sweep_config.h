@@ -38,6 +38,8 @@ struct SweepConfig {
   std::vector<Json> datasets;
   std::vector<Json> tasks;
   std::vector<SweepMethod> methods;
+  std::string compare_to;  // method that the report compares all others with: its name or label; empty: the best one
+  Json equivalence;        // {METRIC: margin} within which the report calls two methods equivalent; null: its defaults
 
   Json to_json() const;  // the sweep as understood
 };

@@ -44,6 +44,16 @@ method:
   - {method: test_queried, begin: 1, queries: {queries: test_queries, n: 2}, target: 0.125}
 )";
 
+TEST(SweepConfig, SaysWhatTheReportComparesWith) {
+  const std::string text =
+      std::string(kSweep) + "compare_to: test_keep_first (begin=2)\nequivalence: {accuracy: 0.02}\n";
+  EXPECT_EQ(parse(text).compare_to, "test_keep_first (begin=2)");
+  EXPECT_EQ(parse(text).to_json().at("equivalence"), (Json{{"accuracy", 0.02}}));
+  EXPECT_FALSE(parse(kSweep).to_json().contains("compare_to"));
+  // A report's settings measure nothing else: the cells stay.
+  EXPECT_EQ(expand(parse(text)).front().id(), expand(parse(kSweep)).front().id());
+}
+
 TEST(SweepConfig, MultipliesWhatBelongsTogether) {
   const SweepConfig config = parse(kSweep);
   EXPECT_EQ(config.results, "results/t");
@@ -278,7 +288,15 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("sweep", "sweep: t\nseeed: 3"),
        "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, "
        "references, proof_tokens, "
-       "model, dataset, task, queries, target, budget, method"},
+       "model, dataset, task, queries, target, budget, method, compare_to, equivalence"},
+      {with("sweep", "sweep: t\ncompare_to: test_fool"),
+       "'compare_to' must be a method of this sweep; got \"test_fool\"\n  where: s.yaml:2, compare_to\n  mend:  one "
+       "of: "
+       "test_full, test_keep_first, test_queried"},
+      {with("sweep", "sweep: t\nequivalence: {accuracy: 0}"),
+       "'equivalence' must be a margin above 0 for each metric; got {\"accuracy\":0}\n  where: s.yaml:2, equivalence\n "
+       " "
+       "mend:  write 'equivalence: {accuracy: 0.05, kl: 0.1}'"},
       {with("sweep", "sweep: t\nseed: -1"),
        "the seed -1 is no whole number from 0\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
       {with("sweep", "sweep: t\nproof_tokens: many"),
@@ -288,7 +306,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, references, "
        "proof_tokens, model, "
        "dataset, "
-       "task, queries, target, budget, method"},
+       "task, queries, target, budget, method, compare_to, equivalence"},
   };
   for (const auto& c : cases) EXPECT_EQ(problem(c.text), c.expected) << c.text;
 }

@@ -84,7 +84,7 @@ KVC_REGISTER_METRICS("exact_match", judge,
                       {"found", "right, and not the answer to other questions too", true, true},
                       {"exact", "first line is the right answer", true, true},
                       {"contained", "right answer anywhere in the reply", true, true},
-                      {"f1", "F1 of the first line's words", false, true},
+                      {"f1", "F1 of the first line's words", true, true},
                       {"length_limit_rate", "cut off by the length limit", true, false}});
 
 }  // namespace

@@ -216,7 +216,7 @@ KVC_REGISTER_TASK(Fidelity, "fidelity", "KL against the uncompacted cache");
 KVC_REGISTER_METRICS("fidelity", judge,
                      {{"kl", "KL(full || compacted), nats per token", false, false},
                       {"log_perplexity", "log-perplexity of the full cache's answers, nats per token", false, false},
-                      {"top_agreement", "share of tokens with the full cache's top token", false, true}});
+                      {"top_agreement", "share of tokens with the full cache's top token", true, true}});
 
 }  // namespace
 }  // namespace kvc

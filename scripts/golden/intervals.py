@@ -51,7 +51,20 @@ def clustered(name, clusters, share):
         questions = proportion_confint(sum(values), n, method="wilson")
     else:
         questions = scipy.stats.t.interval(0.95, n - 1, loc=numpy.mean(values), scale=scipy.stats.sem(values))
+    mean, error, g = float(fit.params[0]), float(fit.bse[0]), len(clusters)
+    t = float(scipy.stats.t.ppf(0.975, g - 1))
+    if g < 5:  # over questions
+        error, t = float(scipy.stats.sem(values)), float(scipy.stats.t.ppf(0.975, n - 1))
+    n_eff, z = n, t
+    if share and g >= 5:
+        n_eff = n / max(1, error**2 / (mean * (1 - mean) / n))
+    elif share:
+        z = float(scipy.stats.norm.ppf(0.975))
+    # statsmodels takes Wilson's z as a level.
+    wilson = proportion_confint(mean * n_eff, n_eff, alpha=2 * float(scipy.stats.norm.sf(z)), method="wilson") if share else None
+    log = [math.exp(math.log(mean) + s * t * error / mean) for s in (-1, 1)]
     return {
+        "wilson": wilson and list(map(float, wilson)), "log": log, "mean_of_documents": float(numpy.mean([numpy.mean(c) for c in clusters])),
         "name": name, "clusters": clusters, "share": share, "mean": float(fit.params[0]), "standard_error": float(fit.bse[0]),
         "low": float(low), "high": float(high), "questions": [float(q) for q in questions],
         "bootstrap_draws": 500, "bootstrap_seed": 11, "bootstrap": seeded_bootstrap(clusters, 500, 11),
@@ -75,6 +88,8 @@ def main():
         ],
         "wilson": [[k, n, *map(float, proportion_confint(k, n, method="wilson"))]
                    for k, n in [(0, 1), (1, 1), (0, 10), (10, 10), (3, 10), (11, 27), (499, 500)]],
+        "clopper_pearson": [[k, n, level, *map(float, proportion_confint(k, n, alpha=1 - level, method="beta"))]
+                            for k, n, level in [(0, 6, 0.95), (6, 6, 0.95), (1, 6, 0.975), (3, 40, 0.95), (39, 40, 0.975), (500, 1000, 0.95)]],
         "t_quantile": [[p, df, float(scipy.stats.t.ppf(p, df))]
                        for df in [1, 2, 3, 5, 14, 49, 200, 5000] for p in [0.0005, 0.025, 0.3, 0.55, 0.9, 0.975, 0.9995]],
         "t_cdf": [[t, df, float(scipy.stats.t.cdf(t, df))]

@@ -15,8 +15,8 @@ std::string letter(const std::optional<int64_t>& option) {
   return option ? std::string(1, static_cast<char>('A' + *option)) : "none";
 }
 
-// choice_cases.jsonl: answers of the forms that models write, and what a careful reader reads. Those with a "source" are
-// real ones, from data/reference_answers_cache of github.com/adamzweiger/compaction (commit 2e59cc89, MIT licence).
+// choice_cases.jsonl: answers of the forms that models write, and what a careful reader reads. Those with a "source"
+// are real ones, from data/reference_answers_cache of github.com/adamzweiger/compaction (commit 2e59cc89, MIT licence).
 TEST(ChoiceAnswer, ReadsWhatACarefulReaderWould) {
   std::ifstream file(KVC_SOURCE_DIR "/harness/tasks/judging/choice_cases.jsonl");
   ASSERT_TRUE(file);

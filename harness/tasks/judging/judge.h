@@ -70,7 +70,7 @@ bool register_task_metrics(const std::string& task, TaskMetrics metrics);
 
 // One line at namespace scope, beside KVC_REGISTER_TASK:
 //   KVC_REGISTER_METRICS("exact_match", judge, {{"accuracy", "accuracy", true, true}, ...});
-#define KVC_REGISTER_METRICS(task, judge, ...)                        \
+#define KVC_REGISTER_METRICS(task, judge, ...)                           \
   [[maybe_unused]] static const bool KVC_JOIN(kMetricsOf, __COUNTER__) = \
       ::kvc::register_task_metrics(task, ::kvc::TaskMetrics{__VA_ARGS__, judge})
 
