@@ -26,6 +26,7 @@ struct Command {
 // In the order of the help.
 constexpr std::array kCommands = {
     Command{"Sweeps", declare_run},        Command{"Sweeps", declare_validate},
+    Command{"Sweeps", declare_submit},     Command{"Sweeps", declare_merge},
     Command{"Sweeps", declare_report},     Command{"Sweeps", declare_score},
     Command{"Sweeps", declare_list},       Command{"One document", declare_compact},
     Command{"One document", declare_ask},  Command{"One document", declare_capture},
