@@ -248,7 +248,7 @@ TEST(QueryCapture, NoticesTokensThatNeverCame) {
   QueryCapture capture(scene.model.decoder(), std::vector<int64_t>(10, 0), 100, 1, "some_source");
   capture.take(0, 0, at::zeros({10, kKvHeads * kGroup, kDim}));
   capture.take(1, 0, at::zeros({9, kKvHeads * kGroup, kDim}));
-  EXPECT_THAT(error_of(ErrorKind::kInternal, [&] { std::move(capture).finish(); }),
+  EXPECT_THAT(error_of(ErrorKind::kInternal, [&] { std::move(capture).finish(TextKeys(), 0); }),
               HasSubstr("queries of 9 tokens came, 10 were expected\n  where: "
                         "some_source, layer 1"));
 }
