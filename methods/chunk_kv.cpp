@@ -8,8 +8,8 @@
 //
 // Differences: a target that is no whole number of chunks takes the first entries of the next best chunk (kvpress keeps
 // fewer entries instead). The paper's reuse of chunks from layer to layer is left out. Where the heads of a layer hold
-// different numbers of entries (a cache compacted before) or the queries are on-policy, each head goes by its own scores,
-// and the note heads_scored_alone counts them; so where a head comes without its model.
+// different numbers of entries (a cache compacted before) or the queries are on-policy, each head goes by its own
+// scores, and the note heads_scored_alone counts them; so where a head comes without its model.
 #include <ATen/ATen.h>
 
 #include "methods/parts/inner_scores.h"
@@ -49,7 +49,8 @@ class ChunkKv final : public PerHeadMethod {
     const at::Tensor sizes = at::bincount(chunk, {}, n_chunks).to(at::kFloat);
     const at::Tensor means = at::zeros({n_chunks}, sums.options()).index_add(0, chunk, sums).div(sizes);
     // Rank of every entry's chunk, then its place in it: one order for all targets.
-    const at::Tensor rank = at::empty({n_chunks}, index).index_copy(0, best_keys(means, n_chunks), at::arange(n_chunks, index));
+    const at::Tensor rank =
+        at::empty({n_chunks}, index).index_copy(0, best_keys(means, n_chunks), at::arange(n_chunks, index));
     const at::Tensor order = at::argsort(rank.index_select(0, chunk) * source_len + at::arange(source_len, index));
     const bool alone = by_head.size(0) == 1 && (problem.request == nullptr || problem.request->cache.n_kv_heads() > 1);
     return [problem, order, alone](int64_t target_len) {

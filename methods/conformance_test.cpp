@@ -77,8 +77,10 @@ std::vector<Variant> variants() {
 
 // Keeps some entries as they are, values too.
 bool only_evicts(const std::string& name) {
-  static const std::set<std::string> names = {"chunk_kv", "critical_kv", "curdkv", "q_filters",   "expected_attention", "h2o",    "key_norm",      "keydiff", "kvzip",   "lagkv",
-      "leverage", "random_keys",        "snapkv", "streaming_llm", "tova",    "truncate"};
+  static const std::set<std::string> names = {
+      "chunk_kv", "critical_kv",   "curdkv", "q_filters", "expected_attention", "h2o",
+      "key_norm", "keydiff",       "kvzip",  "lagkv",     "leverage",           "random_keys",
+      "snapkv",   "streaming_llm", "tova",   "truncate"};
   return names.count(name) > 0;
 }
 

@@ -29,7 +29,8 @@ TEST(ShelfGolden, PicksAreThoseOfKvpress) {
     EXPECT_EQ(found, c.at("indices").get<std::vector<int64_t>>());
     ++n_cases[name];
   }
-  EXPECT_EQ(n_cases, (std::map<std::string, int>{{"chunk_kv", 9}, {"curdkv", 45}, {"keydiff", 27}, {"lagkv", 21}, {"leverage", 9}}));
+  EXPECT_EQ(n_cases, (std::map<std::string, int>{
+                         {"chunk_kv", 9}, {"curdkv", 45}, {"keydiff", 27}, {"lagkv", 21}, {"leverage", 9}}));
 }
 
 }  // namespace

@@ -234,8 +234,7 @@ TEST(CriticalKv, HalfByScoresHalfByWhatValuesWrite) {
   const Scene& scene = Scene::of(at::kFloat);
   const CompactionRequest request = scene_request(scene, *scene.queries);
   const HeadProblem head = scene_head(scene, request, 1, 1);
-  const std::vector<double> base =
-      naive_attention_scores(head.queries, head.keys, head.bias, "mean");
+  const std::vector<double> base = naive_attention_scores(head.queries, head.keys, head.bias, "mean");
   const NaiveRows projection = naive_rows(scene.model.decoder().weights().layers[1].attention_output);
   const NaiveRows values = naive_rows(head.values);
   const size_t d = values[0].size();
@@ -266,9 +265,13 @@ TEST(CriticalKv, HalfByScoresHalfByWhatValuesWrite) {
   expected.insert(expected.end(), rest.begin(), rest.begin() + 8);
   const Json inner = {{"method", "h2o"}, {"softmax_over", "article"}};
   EXPECT_EQ(NamedMethod("critical_kv", {{"scores", inner}}).indices(head, 15), expected);
-  EXPECT_THAT(usage_refusal([&] { NamedMethod("critical_kv", {{"scores", {{"method", "keydiff"}}}}).fit(head, 3); }),
+  EXPECT_THAT(usage_refusal([&] {
+                NamedMethod("critical_kv", {{"scores", {{"method", "keydiff"}}}}).fit(head, 3);
+              }),
               HasSubstr("has negative ones"));
-  EXPECT_THAT(usage_refusal([&] { NamedMethod("critical_kv", {{"scores", inner}}).fit(random_head(9, 4, 4, 1), 3); }),
+  EXPECT_THAT(usage_refusal([&] {
+                NamedMethod("critical_kv", {{"scores", inner}}).fit(random_head(9, 4, 4, 1), 3);
+              }),
               HasSubstr("there is no model"));
 }
 
@@ -284,8 +287,10 @@ TEST(ChunkKv, KeepsTheBestChunksOfTheLayer) {
   std::vector<std::pair<double, size_t>> chunks;  // (minus the mean, first entry)
   for (size_t first = 0; first < sums.size(); first += 8) {
     const size_t end = std::min(first + 8, sums.size());
-    chunks.emplace_back(-std::accumulate(sums.begin() + static_cast<int64_t>(first), sums.begin() + static_cast<int64_t>(end), 0.0) /
-                            static_cast<double>(end - first), first);
+    chunks.emplace_back(
+        -std::accumulate(sums.begin() + static_cast<int64_t>(first), sums.begin() + static_cast<int64_t>(end), 0.0) /
+            static_cast<double>(end - first),
+        first);
   }
   std::sort(chunks.begin(), chunks.end());
   std::vector<int64_t> expected;
@@ -297,7 +302,8 @@ TEST(ChunkKv, KeepsTheBestChunksOfTheLayer) {
   for (const int64_t target_len : {8, 21, 48}) {
     for (int64_t h = 0; h < kKvHeads; ++h) {
       const HeadFit fit = method.fit(scene_head(scene, request, 1, h), target_len);
-      const std::vector<int64_t> found(fit.indices.const_data_ptr<int64_t>(), fit.indices.const_data_ptr<int64_t>() + target_len);
+      const std::vector<int64_t> found(fit.indices.const_data_ptr<int64_t>(),
+                                       fit.indices.const_data_ptr<int64_t>() + target_len);
       EXPECT_EQ(found, std::vector<int64_t>(expected.begin(), expected.begin() + target_len));
       EXPECT_TRUE(fit.notes.empty());
     }
@@ -309,7 +315,7 @@ TEST(AroundOthers, RefusesWhatHasNoScores) {
     return usage_refusal([&] { NamedMethod(name, {{"scores", scores}}); });
   };
   EXPECT_THAT(problem("chunk_kv", {{"method", "chunk_kv"}}), HasSubstr("a chunk_kv method within a chunk_kv one"));
-  EXPECT_THAT(problem("critical_kv", {{"method", "summarize"}}), HasSubstr("scores no entries"));
+  EXPECT_THAT(problem("critical_kv", {{"method", "full_cache"}}), HasSubstr("scores no entries"));
   EXPECT_THAT(usage_refusal([] {
                 NamedMethod("chunk_kv", {{"scores", {{"method", "random_keys"}}}}).fit(random_head(9, 1, 4, 1), 2);
               }),

@@ -224,12 +224,9 @@ class FitCommand {
     out.tensors[head.prefix + "keys"] = fit.keys;
     out.tensors[head.prefix + "bias"] = fit.bias.defined() ? fit.bias : zeros();
     out.tensors[head.prefix + "values"] = fit.values;
-    Json report = {{"source_len", head.keys.size(0)},
-                   {"target_len", target_len},
-                   {"head_dim", head.keys.size(1)},
-                   {"fit_s", seconds},
-                   {"fit_processor_s", processor_s},
-                   {"notes", fit.notes}};
+    Json report = {{"source_len", head.keys.size(0)}, {"target_len", target_len},
+                   {"head_dim", head.keys.size(1)},   {"fit_s", seconds},
+                   {"fit_processor_s", processor_s},  {"notes", fit.notes}};
     report["fit_queries"] = head_errors(problem, fit, problem.queries).to_json();
     const bool has_held_out = held_out.defined() && held_out.size(0) > 0;
     report["held_out_queries"] = has_held_out ? head_errors(problem, fit, held_out).to_json() : Json(nullptr);

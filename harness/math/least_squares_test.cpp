@@ -120,6 +120,18 @@ TEST(LeastSquares, ColumnsOfDifferentSizeAndNearCopies) {
   EXPECT_EQ(found.rank, 219);
 }
 
+// Entries that no query looks at: their columns are below the cut-off, the others as good as ever, and no eigenvectors
+// are needed to see that.
+TEST(LeastSquares, ColumnsTooShortToMatterAreLeftOut) {
+  at::Tensor a = at::softmax(normal({900, 200}, 5), 1).to(at::kFloat);
+  for (const int64_t column : {3, 77, 199}) a.narrow(1, column, 1).mul_(1e-9);
+  const at::Tensor b = normal({900, 8}, 6).to(at::kFloat);
+  const LeastSquares found = least_squares(a, b);
+  EXPECT_EQ(found.solver, LeastSquaresSolver::kCholesky);
+  EXPECT_EQ(found.rank, 197);
+  EXPECT_LT(relative_error(found.solution, svd_solution(a, b)), 1e-5);
+}
+
 TEST(LeastSquares, ManyColumnsThatAreNotFiniteAreRefused) {
   at::Tensor a = at::ones({300, 200});
   a[7][9] = std::nan("");

@@ -70,7 +70,7 @@ HeadFit OrderedFit::fit(int64_t target_len, const at::Tensor& log_weights) const
                                   ? ridge(attention, attention_.output, settings_.ridge, settings_.ridge_scale)
                                   : least_squares(attention, attention_.output);
   fit.values = values.solution.to(problem_.values.scalar_type());
-  fit.notes["value_rank_deficient"] = values.solver == LeastSquaresSolver::kEigenvectors ? 1 : 0;
+  fit.notes["value_rank_deficient"] = values.rank < target_len ? 1 : 0;
   return fit;
 }
 

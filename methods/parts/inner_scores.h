@@ -21,8 +21,8 @@ class InnerScores {
   bool needs_queries() const { return method_->needs_queries(); }
   // (T) float32. Throws Error(kUsage) when the method has no scores.
   at::Tensor of(const HeadProblem& problem) const;
-  // Of all KV heads of the head's layer, which must hold the same entries: (Hkv, T). One row, the head's own, where they
-  // do not, where queries are on-policy (a head at a time) or the head comes without a model.
+  // Of all KV heads of the head's layer, which must hold the same entries: (Hkv, T). One row, the head's own, where
+  // they do not, where queries are on-policy (a head at a time) or the head comes without a model.
   at::Tensor of_layer(const HeadProblem& problem) const;
 
  private:
