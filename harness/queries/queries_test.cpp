@@ -166,7 +166,9 @@ TEST_P(TextSource, WindowIsTheEndOfTheTextWhateverTheCap) {
       }
     }
   }
-  EXPECT_EQ(queries->bytes(), 4 * kLayers * kKvHeads * kDim * (10 + kGroup * LayerQueries::kMaxWindow));
+  // The keys of a text behind the context are kept beside its queries; the context's own are in its cache.
+  const int64_t n_keys = GetParam() == "repeat_prefill" ? judge.size(1) : 0;
+  EXPECT_EQ(queries->bytes(), 4 * kLayers * kKvHeads * kDim * (10 + kGroup * LayerQueries::kMaxWindow + n_keys));
 }
 
 std::string error_of(ErrorKind kind, const std::function<void()>& call) {
