@@ -16,9 +16,9 @@
 // Differences from the published code: an old bias is added back to ln w, so an already compacted cache can be
 // compacted again; the bias is stored and used in float32, so nothing is rounded before the value fit; solves are
 // rank-revealing (Gram matrix in float64) where the published ones assume full rank; equal scores are ordered by
-// position and the power iteration is seeded, so equal requests give equal bytes; the pursuit always ends with a solve
-// over all its picks, and its weights keep to the bounds. A head that keeps all its entries (t = T) is returned
-// untouched: w = 1, C = V solves both fits exactly, and solving would only add rounding.
+// position and the power iteration begins with the row sums, so equal requests give equal bytes; the pursuit always
+// ends with a solve over all its picks, and its weights keep to the bounds. A head that keeps all its entries (t = T)
+// is returned untouched: w = 1, C = V solves both fits exactly, and solving would only add rounding.
 #include <ATen/ATen.h>
 
 #include <algorithm>

@@ -3,7 +3,9 @@
 //
 // In order of position, an entry i that will not stay adds its value to each of the m entries j behind it:
 //   v_j += M_i v_i / m        M_i ~ Bernoulli(min(1, a_i / mean_j a_j))
-// with a the mean attention weight over the reference queries. What a_i v_i was in the output, mean_j a_j M_i v_i is in
+// with a the mean attention weight over the reference queries, scored as in h2o: with the queries of context_prefill
+// under the causal mask, as a share of all that a query attends to (`softmax_over: text`; `article` renormalises over
+// the compactable entries, without a mask). What a_i v_i was in the output, mean_j a_j M_i v_i is in
 // expectation. Those behind it may not stay either, and pass on what they were given. Near the end of the span there
 // are fewer than m entries, the last one has none.
 //
@@ -18,8 +20,8 @@
 #include <vector>
 
 #include "harness/api/published_queries.h"
-#include "methods/parts/key_selection.h"
 #include "methods/parts/merging.h"
+#include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -27,15 +29,17 @@ namespace {
 
 class Cam final : public PerHeadMethod, public PublishedQueries {
  public:
-  struct Options {
+  struct Options : SoftmaxRange {
     double recent_fraction = 0.5;
     int64_t n_merged = 32;
     void fields(auto&& visit) {
       visit("recent_fraction", recent_fraction, "part of the kept entries that are the most recent ones, 0 to 1");
+      range_field(visit);
       visit("n_merged", n_merged, "m: entries behind an evicted one that share its value");
     }
     void check(const OptionCheck& fail) const {
       if (!(recent_fraction >= 0 && recent_fraction <= 1)) fail("recent_fraction", "is out of range", "0 to 1");
+      check_range(fail);
       if (n_merged < 1 || n_merged > 1000000) fail("n_merged", "is out of range", "1 to 1000000, e.g. 32");
     }
   };
@@ -45,7 +49,7 @@ class Cam final : public PerHeadMethod, public PublishedQueries {
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
-    return summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kMean).scores;
+    return attention_scores(problem, options_.range(), KeyScore::kMean);
   }
 
  protected:
@@ -57,6 +61,7 @@ class Cam final : public PerHeadMethod, public PublishedQueries {
       const at::Tensor kept = heavy_and_recent(attention, target_len, options_.recent_fraction);
       const Split split = split_entries(kept, attention.size(0));
       HeadFit fit = keep(problem, split.kept);
+      fit.notes = reach_notes(problem, options_.range());
       at::Tensor passed_on = at::zeros({attention.size(0)}, at::TensorOptions(at::kBool));
       passed_on.index_copy_(0, split.evicted.cpu(), merged.index_select(0, split.evicted.cpu()));
       fit.notes["merged_entries"] = passed_on.sum().item<int64_t>();

@@ -6,6 +6,10 @@
 //   entry i is merged into c(i) if u_i >= threshold = mean_i u_i, otherwise it is lost
 //   k_c <- (e k_c + sum_i exp(u_i) k_i) / (e + sum_i exp(u_i)), sums over the entries merged into c; v_c likewise
 //
+// Who stays is decided by the mean attention weight over the reference queries, scored as in h2o: with the queries of
+// context_prefill under the causal mask, as a share of all that a query attends to (`softmax_over: text`; `article`
+// renormalises over the compactable entries, without a mask).
+//
 // Differences from the paper: after the context it goes on evicting while it generates, the threshold being a moving
 // average; here the cut is made once and the threshold is its first value. Each head decides for itself (the authors'
 // code averages u over heads and its weights are u_i over plain counts; the formula above is the paper's). The paper's
@@ -17,8 +21,8 @@
 #include <algorithm>
 
 #include "harness/api/published_queries.h"
-#include "methods/parts/key_selection.h"
 #include "methods/parts/merging.h"
+#include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -29,13 +33,15 @@ constexpr int64_t kBlock = 512;
 
 class D2o final : public PerHeadMethod, public PublishedQueries {
  public:
-  struct Options {
+  struct Options : SoftmaxRange {
     double recent_fraction = 0.25;
     void fields(auto&& visit) {
       visit("recent_fraction", recent_fraction, "part of the kept entries that are the most recent ones, 0 to 1");
+      range_field(visit);
     }
     void check(const OptionCheck& fail) const {
       if (!(recent_fraction >= 0 && recent_fraction <= 1)) fail("recent_fraction", "is out of range", "0 to 1");
+      check_range(fail);
     }
   };
   explicit D2o(const Options& options) : options_(options) {}
@@ -44,7 +50,7 @@ class D2o final : public PerHeadMethod, public PublishedQueries {
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
-    return summarize_attention(problem.queries, problem.keys, problem.bias, KeyScore::kMean).scores;
+    return attention_scores(problem, options_.range(), KeyScore::kMean);
   }
 
  protected:
@@ -56,6 +62,7 @@ class D2o final : public PerHeadMethod, public PublishedQueries {
       const at::Tensor kept = heavy_and_recent(scores, target_len, options_.recent_fraction);
       const Split split = split_entries(kept, scores.size(0));
       HeadFit fit = keep(problem, split.kept);
+      fit.notes = reach_notes(problem, options_.range());
       if (split.evicted.size(0) > 0) merge_entries(problem, directions, split, fit);
       return fit;
     };

@@ -197,7 +197,7 @@ TEST(Eviction, AnOldBiasCountsAsSoManyEntries) {
 TEST(Eviction, TovaScoresTheHeadsOfALayerTogether) {
   const Scene& scene = Scene::of(at::kFloat);
   const CompactionRequest request = scene_request(scene, *scene.queries);
-  const NamedMethod tova("tova");
+  const NamedMethod tova("tova", {{"softmax_over", "article"}});
   for (int64_t layer = 0; layer < kLayers; ++layer) {
     std::vector<double> mean(static_cast<size_t>(scene.source_len()), 0.0);
     for (int64_t h = 0; h < kKvHeads; ++h) {

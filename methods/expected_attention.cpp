@@ -7,8 +7,10 @@
 //   mean m = R mean(u), covariance C = R cov(u) R^T, both over the n / g queries of the head
 //   z_i = exp(m k_i / sqrt(d) + k_i C k_i / (2 d) + bias_i): the mean of exp(logit) for normal queries
 //   score_i = ln((mean over the group of z_i / sum_j z_j + epsilon) |v_i|)
-// The logarithm leaves the order as it is, and keeps it where float32 would round small weights to zero. The first
-// n_sink entries stand outside of that sum and are kept before all others.
+// The logarithm leaves the order as it is, and keeps it where float32 would round small weights to zero.
+//
+// Softmax range: as in the authors' code the sum over j runs over the whole context, template included, but for the
+// first n_sink entries of the text, which are kept. `softmax_over: article` sums over the compactable entries alone.
 //
 // Differences from the paper: its queries are those of the whole prompt, here they are the reference queries, which
 // must know their positions (context_prefill is the paper's choice); |v| stands for |W_o v|, as in the authors' code;
@@ -17,39 +19,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
-#include <vector>
 
 #include "harness/api/published_queries.h"
 #include "harness/core/error.h"
+#include "methods/parts/query_reach.h"
+#include "methods/parts/rotation.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-// Cosine and sine of the angles at these positions, (n, d / 2) float32 each, without YaRN's factor: queries that were
-// rotated with it still carry it.
-struct Turn {
-  at::Tensor cos, sin;
-};
-
-Turn turn_at(const DecoderSpec& spec, const at::Tensor& positions, const at::TensorOptions& options) {
-  const std::vector<float> frequencies = rope_frequencies(spec).frequencies;
-  const at::Tensor angles = at::outer(positions.to(at::kFloat), at::tensor(frequencies));
-  return {angles.cos().to(options.device()), angles.sin().to(options.device())};
-}
-
-// (..., n, d) turned by the angles; the inverse turns by their negatives.
-at::Tensor turned(const at::Tensor& x, const Turn& turn, double sign) {
-  const int64_t half = x.size(-1) / 2;
-  const at::Tensor a = x.narrow(-1, 0, half), b = x.narrow(-1, half, half);
-  const at::Tensor sin = turn.sin * sign;
-  return at::cat({a * turn.cos - b * sin, b * turn.cos + a * sin}, -1);
-}
-
 class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
  public:
-  struct Options {
+  struct Options : SoftmaxRange {
     int64_t n_future = 512;
     int64_t n_sink = 4;
     double epsilon = 0.0;
@@ -57,15 +41,17 @@ class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
     bool use_value_norm = true;
     void fields(auto&& visit) {
       visit("n_future", n_future, "positions after the context over which the rotation is averaged");
-      visit("n_sink", n_sink, "leading entries kept before all others");
+      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others");
       visit("epsilon", epsilon, "added to the expected attention weight before it meets the value's norm");
       visit("use_covariance", use_covariance, "false: from the mean of the queries alone");
       visit("use_value_norm", use_value_norm, "false: the score is the expected attention weight");
+      range_field(visit);
     }
     void check(const OptionCheck& fail) const {
       if (n_future < 1 || n_future > 1000000) fail("n_future", "is out of range", "1 to 1000000");
       if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
       if (!(epsilon >= 0 && epsilon <= 1)) fail("epsilon", "is out of range", "0 to 1");
+      check_range(fail);
     }
   };
   explicit ExpectedAttention(const Options& options) : options_(options) {}
@@ -74,12 +60,15 @@ class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
-    const int64_t n_sink = std::min(options_.n_sink, problem.keys.size(0));
+    const int64_t n_sink = article_sinks(problem, options_.n_sink);
     const int64_t n_rest = problem.keys.size(0) - n_sink;
     at::Tensor scores = at::zeros({problem.keys.size(0)}, problem.keys.options().dtype(at::kFloat));
     if (n_rest > 0) {
-      const at::Tensor by_head = at::log_softmax(log_expectations(problem).narrow(1, n_sink, n_rest), 1);
-      at::Tensor rest = by_head.logsumexp(0) - std::log(static_cast<double>(by_head.size(0)));
+      const Ahead ahead = expectations(problem);
+      const at::Tensor mine = log_expectations(ahead, problem.keys, problem.bias).narrow(1, n_sink, n_rest);
+      at::Tensor total = mine.logsumexp(1, /*keepdim=*/true);
+      if (options_.range() == SoftmaxOver::kText) total = at::logaddexp(total, template_total(ahead, problem));
+      at::Tensor rest = (mine - total).logsumexp(0) - std::log(static_cast<double>(mine.size(0)));
       if (options_.epsilon > 0) rest = rest.exp().add_(options_.epsilon).log_();
       if (options_.use_value_norm) rest += problem.values.narrow(0, n_sink, n_rest).to(at::kFloat).norm(2, 1).log_();
       scores.narrow(0, n_sink, n_rest).copy_(rest);
@@ -88,24 +77,55 @@ class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
   }
 
  private:
-  // ln z, (g, T)
-  at::Tensor log_expectations(const HeadProblem& problem) const {
-    const at::Tensor keys = problem.keys.to(at::kFloat);
-    const auto d = static_cast<double>(keys.size(1));
+  // Mean and covariance of the queries to come, query head by query head.
+  struct Ahead {
+    at::Tensor mean;        // (g, 1, d)
+    at::Tensor covariance;  // (g, d, d); undefined where it is not used
+  };
+
+  Ahead expectations(const HeadProblem& problem) const {
     const at::Tensor queries = unrotated(problem);  // (g, n / g, d)
     const at::Tensor mean = queries.mean(1, /*keepdim=*/true);
-    at::Tensor logits = at::matmul(rotated_ahead(mean, problem), keys.t()).squeeze(1).div_(std::sqrt(d));  // (g, T)
-    if (options_.use_covariance) {
-      const at::Tensor centred = queries - mean;
-      const at::Tensor covariance = at::bmm(centred.transpose(1, 2), centred).div_(queries.size(1));
-      // R C R^T: rows turned, then columns.
-      const at::Tensor half_way = rotated_ahead(covariance, problem).transpose(1, 2);
-      const at::Tensor ahead = rotated_ahead(half_way, problem);
-      for (int64_t j = 0; j < ahead.size(0); ++j) {
-        logits[j] += (at::mm(keys, ahead[j]) * keys).sum(1).div_(2 * d);
+    Ahead ahead{rotated_ahead(mean, problem), {}};
+    if (!options_.use_covariance) return ahead;
+    const at::Tensor centred = queries - mean;
+    const at::Tensor covariance = at::bmm(centred.transpose(1, 2), centred).div_(queries.size(1));
+    // R C R^T: rows turned, then columns.
+    const at::Tensor half_way = rotated_ahead(covariance, problem).transpose(1, 2);
+    ahead.covariance = rotated_ahead(half_way, problem);
+    return ahead;
+  }
+
+  // ln z of some entries, (g, T)
+  static at::Tensor log_expectations(const Ahead& ahead, const at::Tensor& some_keys, const at::Tensor& bias) {
+    const at::Tensor keys = some_keys.to(at::kFloat);
+    const auto d = static_cast<double>(keys.size(1));
+    at::Tensor logits = at::matmul(ahead.mean, keys.t()).squeeze(1).div_(std::sqrt(d));
+    if (ahead.covariance.defined()) {
+      for (int64_t j = 0; j < ahead.covariance.size(0); ++j) {
+        logits[j] += (at::mm(keys, ahead.covariance[j]) * keys).sum(1).div_(2 * d);
       }
     }
-    return problem.bias.defined() ? logits + problem.bias : logits;
+    return bias.defined() ? logits + bias : logits;
+  }
+
+  // ln of the sum of z over the template's entries, the text's first n_sink left out: (g, 1).
+  at::Tensor template_total(const Ahead& ahead, const HeadProblem& problem) const {
+    const auto [prefix_len, suffix_len] = problem.request->compactable;
+    const LayerKv& layer = problem.request->cache.layer(problem.layer);
+    at::Tensor total = at::full({ahead.mean.size(0), 1}, -std::numeric_limits<float>::infinity(),
+                                problem.keys.options().dtype(at::kFloat));
+    const auto add = [&](int64_t first, int64_t length) {
+      if (length <= 0) return;
+      const at::Tensor bias =
+          layer.bias.defined() ? layer.head_bias(problem.kv_head).narrow(0, first, length) : at::Tensor();
+      const at::Tensor keys = layer.head_keys(problem.kv_head).narrow(0, first, length);
+      total = at::logaddexp(total, log_expectations(ahead, keys, bias).logsumexp(1, /*keepdim=*/true));
+    };
+    const int64_t n_first = std::min(options_.n_sink, prefix_len);
+    add(n_first, prefix_len - n_first);
+    add(prefix_len + problem.keys.size(0), suffix_len);
+    return total;
   }
 
   // The problem's queries before RoPE, query head by query head.

@@ -75,8 +75,9 @@ NaiveExpectation naive_expectation(const Scene& scene, const HeadProblem& head, 
   return naive;
 }
 
-// The scores without their logarithm.
-at::Tensor expected_weights(const Json& options, const HeadProblem& head) {
+// The scores without their logarithm, over the article alone unless the options say otherwise.
+at::Tensor expected_weights(Json options, const HeadProblem& head) {
+  if (!options.contains("softmax_over")) options["softmax_over"] = "article";
   return NamedMethod("expected_attention", options)->scores(head).exp();
 }
 
@@ -89,7 +90,8 @@ TEST(ExpectedAttention, EqualsFloat64Loops) {
     NaiveExpectation naive = naive_expectation(scene, head, positions);
     naive.n_future = 40;
     naive.n_sink = 4;
-    expect_scores(expected_weights({{"n_future", 40}}, head), naive_expected_attention(naive), 1e-3);
+    const int64_t sinks = scene.context.prefix_len + 4;  // counted from the text's first token
+    expect_scores(expected_weights({{"n_future", 40}, {"n_sink", sinks}}, head), naive_expected_attention(naive), 1e-3);
     naive.use_covariance = naive.use_value_norm = false;
     naive.n_sink = 0;
     expect_scores(
@@ -100,6 +102,24 @@ TEST(ExpectedAttention, EqualsFloat64Loops) {
     naive.epsilon = 0.02;
     expect_scores(expected_weights({{"n_future", 40}, {"n_sink", 0}, {"epsilon", 0.02}}, head),
                   naive_expected_attention(naive), 1e-3);
+  }
+}
+
+// The published sum runs over the template too, but for the text's first entries.
+TEST(ExpectedAttention, SumsOverTheWholeContext) {
+  const Scene& scene = Scene::of(at::kFloat);
+  const CompactionRequest request = scene_request(scene, *scene.queries);
+  const HeadProblem head = scene_head(scene, request, 1, 1);
+  NaiveExpectation whole = naive_expectation(scene, head, request.queries->positions());
+  whole.keys = request.cache.layer(1).head_keys(1);
+  whole.values = request.cache.layer(1).head_values(1);
+  whole.n_future = 40;
+  for (const int64_t n_sink : {0, 4}) {
+    whole.n_sink = n_sink;
+    const std::vector<double> all = naive_expected_attention(whole);
+    const auto first = all.begin() + scene.context.prefix_len;
+    expect_scores(expected_weights({{"n_future", 40}, {"n_sink", n_sink}, {"softmax_over", "text"}}, head),
+                  {first, first + scene.source_len()}, 1e-3);
   }
 }
 
@@ -120,11 +140,13 @@ TEST(ExpectedAttention, IsTheMeanOfManyQueries) {
   const at::Tensor there = at::cat({x * angles.cos() - y * angles.sin(), y * angles.cos() + x * angles.sin()}, 1);
   const at::Tensor weights = at::mm(there, head.keys.t()).div(4.0).exp().view({2, n, -1}).mean(1);
   const at::Tensor expected = (weights / weights.sum(1, true)).mean(0);
-  const NamedMethod method("expected_attention", {{"n_future", 1}, {"n_sink", 0}, {"use_value_norm", false}});
+  const NamedMethod method("expected_attention",
+                           {{"n_future", 1}, {"softmax_over", "article"}, {"use_value_norm", false}});
   const at::Tensor error = (method->scores(head).exp() / expected - 1).abs();
   EXPECT_LT(error.max().item<double>(), 0.05);
-  const NamedMethod bare("expected_attention",
-                         {{"n_future", 1}, {"n_sink", 0}, {"use_value_norm", false}, {"use_covariance", false}});
+  const NamedMethod bare(
+      "expected_attention",
+      {{"n_future", 1}, {"softmax_over", "article"}, {"use_value_norm", false}, {"use_covariance", false}});
   EXPECT_GT((bare->scores(head).exp() / expected - 1).abs().max().item<double>(), error.max().item<double>());
 }
 

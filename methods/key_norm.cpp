@@ -2,7 +2,8 @@
 // Norm-Based Strategy for KV Cache Compression", arXiv:2406.11430.
 //
 // Differences from the paper: it leaves the first two layers alone, here every layer obeys its budget; the first n_sink
-// entries are kept before all others (0 gives the paper's rule). An old bias plays no part in the score.
+// entries of the text are kept before all others (0 gives the paper's rule; behind a chat template, which is kept
+// anyway, nothing changes). An old bias plays no part in the score.
 #include <ATen/ATen.h>
 
 #include "methods/parts/scored_keys.h"
@@ -14,7 +15,9 @@ class KeyNorm final : public ScoredKeys {
  public:
   struct Options {
     int64_t n_sink = 4;
-    void fields(auto&& visit) { visit("n_sink", n_sink, "leading entries kept before all others"); }
+    void fields(auto&& visit) {
+      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others");
+    }
     void check(const OptionCheck& fail) const {
       if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
     }
@@ -25,7 +28,7 @@ class KeyNorm final : public ScoredKeys {
 
   // One head: problem.keys is (T, d). The entries of highest score are kept.
   at::Tensor scores(const HeadProblem& problem) const override {
-    return with_sinks_first(at::norm(problem.keys.to(at::kFloat), 2, 1).neg(), options_.n_sink);
+    return with_sinks_first(at::norm(problem.keys.to(at::kFloat), 2, 1).neg(), article_sinks(problem, options_.n_sink));
   }
 
  private:

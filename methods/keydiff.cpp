@@ -4,29 +4,65 @@
 //
 //   anchor = mean_j k_j / |k_j|        score_i = -cos(k_i, anchor)
 //
-// Differences from the paper: it reads the prompt block by block and evicts after each; here the whole context is known
-// and cut once. Keys are those of the cache, rotated, as in the paper's code. An old bias plays no part in the score.
+// `block` 0 scores all entries against each other and cuts once. With block > 0 the cut is made as the paper reads a
+// prompt: the first t entries are there, and with every `block` further ones the t of highest score among those kept
+// and those new are kept (kvpress's BlockPress, whose block is 128).
+//
+// Differences from the paper: the model has read the whole context before the first block is cut, so keys are those of
+// the full cache, rotated as in the paper's code; a budget shared by score uses the scores of block 0. An old bias
+// plays no part in the score.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
+#include "methods/parts/key_selection.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
+// Minus the cosine of each key with the mean direction: (T) float32.
+at::Tensor key_differences(const at::Tensor& some_keys) {
+  constexpr double kTiny = 1e-12;  // a key or an anchor of zeros has cosine 0 with everything
+  const at::Tensor keys = some_keys.to(at::kFloat);
+  const at::Tensor directions = keys.div(keys.norm(2, 1, /*keepdim=*/true).clamp_min(kTiny));
+  const at::Tensor anchor = directions.mean(0);
+  return at::mv(directions, anchor.div(anchor.norm().clamp_min(kTiny))).neg_();
+}
+
 class KeyDiff final : public ScoredKeys {
  public:
-  using Options = NoOptions;
-  explicit KeyDiff(const Options& /*options*/) {}
+  struct Options {
+    int64_t block = 0;
+    void fields(auto&& visit) { visit("block", block, "entries read from one cut to the next; 0: one cut at the end"); }
+    void check(const OptionCheck& fail) const {
+      if (block < 0) fail("block", "is negative", "0 or more, e.g. 128");
+    }
+  };
+  explicit KeyDiff(const Options& options) : options_(options) {}
 
   bool needs_queries() const override { return false; }
 
-  at::Tensor scores(const HeadProblem& problem) const override {
-    constexpr double kTiny = 1e-12;  // a key or an anchor of zeros has cosine 0 with everything
-    const at::Tensor keys = problem.keys.to(at::kFloat);
-    const at::Tensor directions = keys.div(keys.norm(2, 1, /*keepdim=*/true).clamp_min(kTiny));
-    const at::Tensor anchor = directions.mean(0);
-    return at::mv(directions, anchor.div(anchor.norm().clamp_min(kTiny))).neg_();
+  at::Tensor scores(const HeadProblem& problem) const override { return key_differences(problem.keys); }
+
+ protected:
+  HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override {
+    if (options_.block == 0) return ScoredKeys::prepare(problem, largest_target_len);
+    return [problem, block = options_.block](int64_t target_len) {
+      const int64_t source_len = problem.keys.size(0);
+      const at::TensorOptions index = problem.keys.options().dtype(at::kLong);
+      at::Tensor kept = at::arange(target_len, index);
+      for (int64_t first = target_len; first < source_len; first += block) {
+        const at::Tensor there = at::cat({kept, at::arange(first, std::min(first + block, source_len), index)});
+        const at::Tensor best = best_keys(key_differences(problem.keys.index_select(0, there)), target_len);
+        kept = there.index_select(0, best);
+      }
+      return keep(problem, kept);
+    };
   }
+
+ private:
+  Options options_;
 };
 
 KVC_REGISTER_METHOD(KeyDiff, "keydiff", "arXiv:2504.15364");

@@ -4,16 +4,18 @@
 // Score of an entry: mean attention weight over the window's queries of all query heads of its KV head, then pooled
 // over positions. Max pooling gives runs of equal scores; the lower index is taken first.
 //
+// Softmax range: as in the paper, all that a query attends to: template, entries up to its own position, and the tokens
+// of its own text up to itself. `softmax_over: article` renormalises over the compactable entries, without a mask.
+//
 // Differences from the paper: its window is the end of the prompt itself, whose entries are kept beside the t chosen
 // ones. Here the window is the end of whatever text the query source reads (the question template, a repetition of the
 // article), which is mostly no part of the compactable span; so no entry is kept for being in the window, and t counts
-// everything that is kept. For the same reason there is no causal mask. The paper scores per query head; entries here
-// belong to KV heads, so a group shares one score. PyramidKV (arXiv:2406.02069) is this score with a budget that
-// shrinks from layer to layer.
+// everything that is kept. The paper scores per query head; entries here belong to KV heads, so a group shares one
+// score. PyramidKV (arXiv:2406.02069) is this score with a budget that shrinks from layer to layer.
 #include <ATen/ATen.h>
 
 #include "harness/api/published_queries.h"
-#include "methods/parts/key_selection.h"
+#include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -21,7 +23,7 @@ namespace {
 
 class SnapKv final : public ScoredKeys, public PublishedQueries {
  public:
-  struct Options {
+  struct Options : SoftmaxRange {
     int64_t window = 64;
     int64_t kernel = 7;
     std::string pool = "max";
@@ -29,6 +31,7 @@ class SnapKv final : public ScoredKeys, public PublishedQueries {
       visit("window", window, "last tokens of the query text whose queries score the entries, at most 128");
       visit("kernel", kernel, "width of the pooling over positions, odd; 1 = none");
       visit("pool", pool, "max or avg (avg counts the padding at both ends as zeros)");
+      range_field(visit);
     }
     void check(const OptionCheck& fail) const {
       if (window < 1 || window > LayerQueries::kMaxWindow) {
@@ -36,6 +39,7 @@ class SnapKv final : public ScoredKeys, public PublishedQueries {
       }
       if (kernel < 1 || kernel % 2 == 0) fail("kernel", "is no odd number of at least 1", "e.g. 7");
       if (pool != "max" && pool != "avg") fail("pool", "is '" + pool + "'", "max or avg");
+      check_range(fail);
     }
   };
   explicit SnapKv(const Options& options) : options_(options) {}
@@ -44,9 +48,11 @@ class SnapKv final : public ScoredKeys, public PublishedQueries {
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
-    const at::Tensor window = window_queries(problem, options_.window);
-    return pooled(summarize_attention(window, problem.keys, problem.bias, KeyScore::kMean).scores);
+    return pooled(window_attention_scores(problem, options_.window, options_.range(), KeyScore::kMean));
   }
+
+ protected:
+  Json notes(const HeadProblem& problem) const override { return reach_notes(problem, options_.range()); }
 
  private:
   at::Tensor pooled(const at::Tensor& scores) const {

@@ -4,15 +4,17 @@
 //
 // Score of an entry: attention weight of the last token's query, mean over all query heads of the layer.
 //
+// Softmax range: as in the paper, all that the query attends to: template, entries up to its own position, and the
+// tokens of its own text. `softmax_over: article` renormalises over the compactable entries.
+//
 // Differences from the paper: it drops one entry with every token that is read or written; here the cut is made once,
-// and the last token is that of the text the query source reads. The softmax runs over the compactable entries alone.
-// Where the heads of a layer hold different numbers of entries (a cache compacted before), their entries do not
-// correspond, and every head is scored with its own group of query heads: the note heads_scored_alone counts them. So
-// it is where one head comes without its model.
+// and the last token is that of the text the query source reads. Where the heads of a layer hold different numbers of
+// entries (a cache compacted before), their entries do not correspond, and every head is scored with its own group of
+// query heads: the note heads_scored_alone counts them. So it is where one head comes without its model.
 #include <ATen/ATen.h>
 
 #include "harness/api/published_queries.h"
-#include "methods/parts/key_selection.h"
+#include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -20,40 +22,43 @@ namespace {
 
 class Tova final : public ScoredKeys, public PublishedQueries {
  public:
-  using Options = NoOptions;
-  explicit Tova(const Options& /*options*/) {}
+  struct Options : SoftmaxRange {
+    void fields(auto&& visit) { range_field(visit); }
+    void check(const OptionCheck& fail) const { check_range(fail); }
+  };
+  explicit Tova(const Options& options) : options_(options) {}
 
   bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
-    if (scored_alone(problem)) return mean_attention(window_queries(problem, 1), problem.keys, problem.bias);
+    if (scored_alone(problem)) return of_head(problem);
     const CompactionRequest& request = *problem.request;
     const LayerKv& layer = request.cache.layer(problem.layer);
-    const at::Tensor queries = request.queries->window(problem.layer, 1);  // (Hkv, g, d)
     const int64_t first = request.compactable.prefix_len;
     at::Tensor sum = at::zeros({problem.keys.size(0)}, problem.keys.options().dtype(at::kFloat));
     for (int64_t head = 0; head < layer.n_kv_heads(); ++head) {
       const auto span = [&](const at::Tensor& whole) { return whole.narrow(0, first, sum.size(0)); };
-      sum += mean_attention(queries.select(0, head), span(layer.head_keys(head)),
-                            layer.bias.defined() ? span(layer.head_bias(head)) : at::Tensor());
+      HeadProblem other = problem;
+      other.kv_head = head;
+      other.keys = span(layer.head_keys(head));
+      other.bias = layer.bias.defined() ? span(layer.head_bias(head)) : at::Tensor();
+      other.window_queries = [&](int64_t n) { return request.queries->window(problem.layer, n).select(0, head); };
+      sum += of_head(other);
     }
     return sum.div_(layer.n_kv_heads());  // groups are of one size
   }
 
  protected:
-  HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override {
-    return
-        [fitter = ScoredKeys::prepare(problem, largest_target_len), alone = scored_alone(problem)](int64_t target_len) {
-          HeadFit fit = fitter(target_len);
-          if (alone) fit.notes["heads_scored_alone"] = 1;
-          return fit;
-        };
+  Json notes(const HeadProblem& problem) const override {
+    Json notes = reach_notes(problem, options_.range());
+    if (scored_alone(problem)) notes["heads_scored_alone"] = 1;
+    return notes;
   }
 
  private:
-  static at::Tensor mean_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias) {
-    return summarize_attention(queries, keys, bias, KeyScore::kMean).scores;
+  at::Tensor of_head(const HeadProblem& problem) const {
+    return window_attention_scores(problem, 1, options_.range(), KeyScore::kMean);
   }
 
   static bool scored_alone(const HeadProblem& problem) {
@@ -64,6 +69,8 @@ class Tova final : public ScoredKeys, public PublishedQueries {
     }
     return false;
   }
+
+  Options options_;
 };
 
 KVC_REGISTER_METHOD(Tova, "tova", "arXiv:2401.06104");

@@ -26,6 +26,7 @@ TOPICS = {
     "fuzz_seeds": ([], ""),
     "gguf_blocks": ([MODEL], f"{GOLDEN}/gguf_blocks.json"),
     "intervals": ([], f"{GOLDEN}/intervals.json"),
+    "kvpress_picks": ([], f"{GOLDEN}/kvpress_picks.json"),
     "logits": ([MODEL, "datasets/samples/quality.jsonl", "20002"], f"{GOLDEN}/logits.json"),
     "rope": ([], f"{GOLDEN}/rope.json"),
     "statistics": ([], f"{GOLDEN}/statistics.json"),
@@ -38,7 +39,8 @@ SOURCES = {
     "answers": "stored model answers, see scripts/golden/answers.py",
     "released": "tokenizers that may not be passed on, see scripts/golden/tokenizer_ids.py",
 }
-PACKAGES = ["transformers", "tokenizers", "accelerate", "gguf", "sentencepiece", "protobuf", "jinja2", "numpy", "scipy", "statsmodels"]
+PACKAGES = ["transformers", "tokenizers", "accelerate", "gguf", "sentencepiece", "protobuf", "jinja2", "numpy", "scipy", "statsmodels",
+            "kvpress", "safetensors"]
 
 
 def make_environment():

@@ -21,6 +21,17 @@ struct QueryRequest {
   std::uint64_t seed = 0;
 };
 
+// What queries of one KV head attend to besides the compactable entries: where they stand, and their own text.
+struct QueryReach {
+  // RoPE positions, (n) int64 on the CPU, in the order of the queries. A query of a token of the context does not see
+  // the entries behind it.
+  at::Tensor positions;
+  // (n) float32, ln of sum exp(q k / sqrt(d)) over the tokens of the query's own text behind the context, up to
+  // itself; minus infinity for tokens of the context.
+  at::Tensor text_log_mass;
+  bool known() const { return positions.defined(); }  // both or neither
+};
+
 // The queries of one document, asked layer by layer.
 class LayerQueries {
  public:
@@ -43,6 +54,13 @@ class LayerQueries {
   // RoPE position of every query of layer(), (n) int64 on the CPU in its order: what turns a query back to before its
   // rotation. Undefined where the source reads no text.
   virtual at::Tensor positions() const { return {}; }
+
+  // True when the source knows what its queries attend to: it reads a text, off-policy.
+  virtual bool knows_reach() const { return false; }
+  // Of the queries of layer() and of window(), for one KV head; unknown where knows_reach() is false. Computed when
+  // asked for: n N d multiplications for a text of N tokens. May be called from several threads.
+  virtual QueryReach reach(int64_t /*layer*/, int64_t /*kv_head*/) const { return {}; }
+  virtual QueryReach window_reach(int64_t /*layer*/, int64_t /*kv_head*/, int64_t /*n_tokens*/) const { return {}; }
 
   virtual int64_t n_queries() const = 0;  // n
   virtual int64_t bytes() const = 0;      // held in memory

@@ -1,6 +1,9 @@
-// Heads compete for entries by the method's own scores. scope: layer with a floor is Ada-KV (arXiv:2407.11550), which
-// shares a layer's budget among its heads and leaves every head `floor_fraction` of an equal share; scope: all without
-// a floor is the non-uniform budget of KVzip (arXiv:2505.23416).
+// Heads compete for entries by the method's own scores, within a layer (Ada-KV, arXiv:2407.11550) or over all layers
+// (KVzip, arXiv:2505.23416: scope: all, floor_fraction: 0).
+//
+// What protects a head from starving has two readings. safeguard: floor is kvpress's: every head keeps its own best
+// floor_fraction of an equal share, the rest goes to the best of all other entries. safeguard: blend is Ada-KV's own:
+// floor_fraction of an equal share and 1 - floor_fraction of what the head gets when all entries compete.
 #include "harness/api/budget_rule.h"
 
 namespace kvc {
@@ -11,14 +14,19 @@ class Adaptive final : public BudgetRule {
   struct Options {
     std::string scope = "layer";
     double floor_fraction = 0.2;
+    std::string safeguard = "floor";
     void fields(auto&& visit) {
       visit("scope", scope, "heads that compete: those of a 'layer', or 'all'");
       visit("floor_fraction", floor_fraction, "part of an equal share that every head keeps, 0 to 1");
+      visit("safeguard", safeguard, "how it keeps it: floor (as kvpress), or blend (as Ada-KV's paper)");
     }
     void check(const OptionCheck& fail) const {
       if (scope != "layer" && scope != "all") fail("scope", fmt::format("is '{}'", scope), "'layer' or 'all'");
       if (!(floor_fraction >= 0 && floor_fraction <= 1)) {
         fail("floor_fraction", fmt::format("is {}", floor_fraction), "a number from 0 to 1");
+      }
+      if (safeguard != "floor" && safeguard != "blend") {
+        fail("safeguard", fmt::format("is '{}'", safeguard), "'floor' or 'blend'");
       }
     }
   };
@@ -27,7 +35,9 @@ class Adaptive final : public BudgetRule {
   HeadBudget spread(const BudgetRequest& request) const override {
     HeadBudget budget = uniform_budget(request.target, request.source_len);
     using Scope = AdaptiveShare::Scope;
-    budget.adaptive = AdaptiveShare{options_.scope == "all" ? Scope::kAll : Scope::kLayer, options_.floor_fraction};
+    using Safeguard = AdaptiveShare::Safeguard;
+    budget.adaptive = AdaptiveShare{options_.scope == "all" ? Scope::kAll : Scope::kLayer, options_.floor_fraction,
+                                    options_.safeguard == "blend" ? Safeguard::kBlend : Safeguard::kFloor};
     return budget;
   }
 

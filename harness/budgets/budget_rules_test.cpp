@@ -89,6 +89,18 @@ TEST(BudgetRules, ProportionsAreThoseOfTheFile) {
       ThrowsMessage<Error>(HasSubstr("the model has no head L0H1 (it has 1 layers of 1 KV heads)")));
 }
 
+TEST(BudgetRules, AdaptiveTakesEitherSafeguard) {
+  using Safeguard = AdaptiveShare::Safeguard;
+  const auto safeguard = [](const Json& options) {
+    return rule("adaptive", options.is_null() ? Json::object() : options)
+        ->spread({fraction(0.5), {{10, 10}}})
+        .adaptive->safeguard;
+  };
+  EXPECT_EQ(safeguard({}), Safeguard::kFloor);
+  EXPECT_EQ(safeguard({{"safeguard", "blend"}}), Safeguard::kBlend);
+  EXPECT_THAT([&] { safeguard({{"safeguard", "both"}}); }, ThrowsMessage<Error>(HasSubstr("'floor' or 'blend'")));
+}
+
 TEST(BudgetRules, BrokenProportionsAreRefused) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"[1]", "no JSON object of heads"},

@@ -30,6 +30,8 @@ constexpr std::array kCommands = {
     Command{"Start here", declare_list},
     Command{"Sweeps", declare_run},
     Command{"Sweeps", declare_validate},
+    Command{"Sweeps", declare_submit},
+    Command{"Sweeps", declare_merge},
     Command{"Sweeps", declare_report},
     Command{"Sweeps", declare_score},
     Command{"One document", declare_compact},

@@ -15,6 +15,8 @@ Runner declare_list(CLI::App& app);
 
 Runner declare_run(CLI::App& app);
 Runner declare_validate(CLI::App& app);
+Runner declare_submit(CLI::App& app);
+Runner declare_merge(CLI::App& app);
 Runner declare_report(CLI::App& app);
 Runner declare_score(CLI::App& app);
 

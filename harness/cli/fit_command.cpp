@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <ctime>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -233,18 +234,18 @@ class FitCommand {
     problem.window_queries = [&, g = group_size_](int64_t n_tokens) { return window(problem.queries, g, n_tokens); };
     const int64_t target_len = target_length(options_.target, head.keys.size(0));
     const Stopwatch clock;
+    const std::clock_t begin = std::clock();
     const HeadFit fit = method_->fit(problem, {target_len}).front();
     const double seconds = clock.seconds();
+    const double processor_s = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
     const auto zeros = [&] { return at::zeros({target_len}, at::kFloat); };
     out.tensors[head.prefix + "indices"] = fit.indices;
     out.tensors[head.prefix + "keys"] = fit.keys;
     out.tensors[head.prefix + "bias"] = fit.bias.defined() ? fit.bias : zeros();
     out.tensors[head.prefix + "values"] = fit.values;
-    Json report = {{"source_len", head.keys.size(0)},
-                   {"target_len", target_len},
-                   {"head_dim", head.keys.size(1)},
-                   {"fit_s", seconds},
-                   {"notes", fit.notes}};
+    Json report = {{"source_len", head.keys.size(0)}, {"target_len", target_len},
+                   {"head_dim", head.keys.size(1)},   {"fit_s", seconds},
+                   {"fit_processor_s", processor_s},  {"notes", fit.notes}};
     report["fit_queries"] = head_errors(problem, fit, problem.queries).to_json();
     const bool has_held_out = held_out.defined() && held_out.size(0) > 0;
     report["held_out_queries"] = has_held_out ? head_errors(problem, fit, held_out).to_json() : Json(nullptr);

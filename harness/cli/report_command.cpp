@@ -16,6 +16,7 @@
 #include "harness/core/json_lines.h"
 #include "harness/core/output_file.h"
 #include "harness/report/report.h"
+#include "harness/sweep/coverage.h"
 
 namespace kvc {
 namespace {
@@ -67,7 +68,10 @@ Runner declare_report(CLI::App& app) {
   CLI::App* command = app.add_subcommand("report", "write and print the report of a results folder");
   command->add_option("folder", options->folder, "results folder")->required();
   return [options] {
+    // Shards of different sweep files make no report; a folder without records is named as such.
+    const Coverage coverage = coverage_of(options->folder);
     show_report(options->folder);
+    fmt::print(stderr, "{}", coverage_text(coverage));
     return 0;
   };
 }

@@ -3,15 +3,18 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
 #include "harness/cli/commands.h"
 #include "harness/cli/show_report.h"
+#include "harness/core/progress.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/preflight.h"
 #include "harness/sweep/runner.h"
 #include "harness/sweep/sweep_config.h"
+#include "harness/sweep/sweep_plan.h"
 
 namespace kvc {
 namespace {
@@ -19,11 +22,12 @@ namespace {
 constexpr int kSomeFailed = 1;
 
 struct Options {
-  std::string config, results;
+  std::string config, results, shard, within;
   bool dry_run = false;
   bool quiet = false;
   bool skip_proof = false;
   bool config_only = false;
+  bool no_plan = false;
 };
 
 std::string plural(int64_t count, const std::string& noun) {
@@ -38,40 +42,54 @@ void check_inputs(const SweepConfig& config) {
   throw_if_any(ErrorKind::kData, found.problems, config.path);
 }
 
-int dry_run(const SweepConfig& config) {
-  int64_t n_cells = 0;
+int dry_run(const SweepConfig& config, const Options& options) {
+  const double within_s = options.within.empty() ? 0 : parse_duration(options.within);
   for (const CellStatus& cell : sweep_status(config)) {
     fmt::print("{}  {}  {}\n", cell.id, cell.done > 0 ? fmt::format("{:>4} done", cell.done) : "     new ", cell.label);
-    ++n_cells;
   }
-  fmt::print("{} = {} x {} x {} x {} x methods with their queries and targets; results in {}\n",
-             plural(n_cells, "cell"), plural(static_cast<int64_t>(config.models.size()), "model"),
-             plural(static_cast<int64_t>(config.seeds.size()), "seed"),
-             plural(static_cast<int64_t>(config.datasets.size()), "data set"),
-             plural(static_cast<int64_t>(config.tasks.size()), "task"), config.results);
   check_inputs(config);
+  PlanOptions plan_options;
+  plan_options.quiet = options.quiet;
+  plan_options.skip_proof = options.skip_proof;
+  fmt::print("{}results in {}\n", plan_text(plan_sweep(config, plan_options), within_s), config.results);
   return 0;
+}
+
+// "planned 9 min, took 10 min"
+std::string plan_outcome(const RunSummary& summary) {
+  if (summary.planned_s <= 0) return "";
+  return fmt::format("; planned {}{}, took {}", duration_text(summary.planned_s),
+                     summary.planned_all ? "" : " for what could be planned", duration_text(summary.took_s));
 }
 
 int run(const Options& options) {
   SweepConfig config = load_sweep(options.config);
   if (!options.results.empty()) config.results = options.results;
-  if (options.dry_run) return dry_run(config);
+  if (options.dry_run) return dry_run(config, options);
+  if (!options.within.empty()) {
+    throw Error(ErrorKind::kUsage, "--within belongs to --dry-run", "--within " + options.within,
+                "kvc run CONFIG --dry-run --within " + options.within + " says how many shards that takes");
+  }
   check_report_files(config.results);
   RunOptions run_options;
   run_options.quiet = options.quiet;
   run_options.skip_proof = options.skip_proof;
+  run_options.plan = !options.no_plan;
+  if (!options.shard.empty())
+    run_options.shard = parse_shard(options.shard, [](const char* name) { return std::getenv(name); });
   const RunSummary summary = run_sweep(config, run_options);
-  show_report(config.results);
+  // Shards run beside one another; what they found together is told by `kvc report` or `kvc merge`.
+  if (!run_options.shard) show_report(config.results);
   if (!options.quiet) {
-    fmt::print(stderr, "{} measured, {} found; records and report in {}\n", plural(summary.measured, "record"),
-               summary.already_done, config.results);
+    fmt::print(stderr, "{} measured, {} found{}; {} in {}\n", plural(summary.measured, "record"), summary.already_done,
+               plan_outcome(summary), run_options.shard ? "records" : "records and report",
+               records_folder(config, run_options.shard));
   }
   if (summary.failed == 0) return 0;
   fmt::print(stderr,
              "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries again what "
              "failed\n",
-             plural(summary.failed, "record"), config.results);
+             plural(summary.failed, "record"), records_folder(config, run_options.shard));
   return kSomeFailed;
 }
 
@@ -90,8 +108,17 @@ Runner declare_run(CLI::App& app) {
   CLI::App* command = app.add_subcommand("run", "measure what is missing of a sweep, then write and print its report");
   command->add_option("config", options->config, "sweep file, YAML or JSON")->required();
   command->add_option("--results", options->results, "folder of the records; default: the one the file names");
-  command->add_flag("--dry-run", options->dry_run,
-                    "show the cells and how many documents are done, check data and models, measure nothing");
+  command->add_option(
+      "--shard", options->shard,
+      "measure one part: 3/16 is the third of 16; auto or auto/16: as the scheduler says. Records go to "
+      "shards/3-of-16 of the results folder");
+  command->add_flag(
+      "--dry-run", options->dry_run,
+      "show the cells and what is done, check data and models, and plan the rest: time, memory, bytes, shards; "
+      "measures rates for some seconds, writes nothing");
+  command->add_option("--within", options->within,
+                      "with --dry-run: a wall time, e.g. 6h; says how many shards meet it");
+  command->add_flag("--no-plan", options->no_plan, "measure no rates before; the time left is then a guess by records");
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
   command->add_flag("--skip-proof", options->skip_proof, "skip the self-proof; every record says so");
   return [options] { return run(*options); };

@@ -41,6 +41,12 @@ std::string duration_text(double seconds) {
   return fmt::format("{} h {:02} min", minutes / 60, minutes % 60);
 }
 
+double planned_time_left(double planned_s, double planned_done_s, double took_s) {
+  constexpr double kTrust_s = 30;
+  const double pace = (std::max(took_s, planned_done_s / 4) + kTrust_s) / (planned_done_s + kTrust_s);
+  return std::max(0.0, planned_s - planned_done_s) * pace;
+}
+
 Progress::Progress(bool quiet) : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 Progress::~Progress() {
@@ -56,8 +62,9 @@ void Progress::note(const std::string& text) {
   std::fflush(stderr);
 }
 
-void Progress::expect(int64_t n_records) {
+void Progress::expect(int64_t n_records, double planned_s) {
   expected_ += n_records;
+  planned_s_ += planned_s;
 }
 
 void Progress::begin() {
@@ -71,8 +78,9 @@ void Progress::stage(const std::string& what) {
   show(false);
 }
 
-void Progress::measured() {
+void Progress::measured(double planned_s) {
   ++measured_;
+  planned_done_s_ += planned_s;
   show(measured_ == expected_ && !terminal_);
 }
 
@@ -82,7 +90,11 @@ void Progress::reached(int64_t n, const std::string& what) {
 }
 
 std::string Progress::time_left() const {
-  if (!begun_ || measured_ == 0 || measured_ >= expected_) return "";
+  if (!begun_ || measured_ >= expected_) return "";
+  if (planned_s_ > 0) {
+    return ", " + duration_text(planned_time_left(planned_s_, planned_done_s_, clock_.seconds())) + " left";
+  }
+  if (measured_ == 0) return "";
   const double rate = clock_.seconds() / static_cast<double>(measured_);
   return ", " + duration_text(rate * static_cast<double>(expected_ - measured_)) + " left";
 }

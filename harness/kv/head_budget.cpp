@@ -225,6 +225,8 @@ std::vector<std::vector<int64_t>> proportional_lengths(const std::vector<std::ve
 
 namespace {
 
+using HeadList = std::vector<std::pair<size_t, size_t>>;  // (layer, head)
+
 struct ScoredEntry {
   float score;
   size_t layer, head;
@@ -236,8 +238,7 @@ bool better(float a, float b) {
 }
 
 // Adds to lengths of the heads in `scope` what the best of their entries beyond their own `floor` ones take.
-void share_best(const std::vector<std::pair<size_t, size_t>>& scope, int64_t total,
-                const std::vector<std::vector<std::vector<float>>>& scores,
+void share_best(const HeadList& scope, int64_t total, const std::vector<std::vector<std::vector<float>>>& scores,
                 std::vector<std::vector<int64_t>>& lengths) {
   std::vector<ScoredEntry> rest;
   for (const auto& [l, h] : scope) {
@@ -253,24 +254,49 @@ void share_best(const std::vector<std::pair<size_t, size_t>>& scope, int64_t tot
   for (size_t i = 0; i < n; ++i) ++lengths[rest[i].layer][rest[i].head];
 }
 
+// fraction * start + (1 - fraction) * free for every head, in whole entries that sum to what both sum to: remainders go
+// to the largest fractions, ties to the lower layer and head.
+void blend(const HeadList& scope, double fraction, const std::vector<std::vector<int64_t>>& start,
+           std::vector<std::vector<int64_t>>& lengths) {
+  std::vector<std::pair<double, std::pair<size_t, size_t>>> remainders;
+  int64_t left = 0;
+  for (const auto& [l, h] : scope) {
+    const double mixed =
+        fraction * static_cast<double>(start[l][h]) + (1 - fraction) * static_cast<double>(lengths[l][h]);
+    const auto whole = static_cast<int64_t>(std::floor(mixed + 1e-9));
+    left += start[l][h] - whole;
+    remainders.push_back({mixed - static_cast<double>(whole), {l, h}});
+    lengths[l][h] = whole;
+  }
+  std::stable_sort(remainders.begin(), remainders.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  for (size_t i = 0; i < static_cast<size_t>(left); ++i) {
+    ++lengths[remainders[i].second.first][remainders[i].second.second];
+  }
+}
+
 }  // namespace
 
 std::vector<std::vector<int64_t>> adaptive_lengths(const AdaptiveShare& share,
                                                    const std::vector<std::vector<int64_t>>& start,
                                                    const std::vector<std::vector<std::vector<float>>>& scores) {
+  const bool blended = share.safeguard == AdaptiveShare::Safeguard::kBlend;
+  const double floor_fraction = blended ? 0 : share.floor_fraction;
   std::vector<std::vector<int64_t>> lengths = start;
-  std::vector<std::vector<std::pair<size_t, size_t>>> scopes(share.scope == AdaptiveShare::Scope::kAll ? 1
-                                                                                                       : start.size());
+  std::vector<HeadList> scopes(share.scope == AdaptiveShare::Scope::kAll ? 1 : start.size());
   std::vector<int64_t> totals(scopes.size(), 0);
   for (size_t l = 0; l < start.size(); ++l) {
     const size_t scope = scopes.size() == 1 ? 0 : l;
     for (size_t h = 0; h < start[l].size(); ++h) {
       scopes[scope].emplace_back(l, h);
       totals[scope] += start[l][h];
-      lengths[l][h] = static_cast<int64_t>(std::floor(share.floor_fraction * static_cast<double>(start[l][h]) + 1e-9));
+      lengths[l][h] = static_cast<int64_t>(std::floor(floor_fraction * static_cast<double>(start[l][h]) + 1e-9));
     }
   }
-  for (size_t scope = 0; scope < scopes.size(); ++scope) share_best(scopes[scope], totals[scope], scores, lengths);
+  for (size_t scope = 0; scope < scopes.size(); ++scope) {
+    share_best(scopes[scope], totals[scope], scores, lengths);
+    if (blended) blend(scopes[scope], share.floor_fraction, start, lengths);
+  }
   return lengths;
 }
 

@@ -27,13 +27,18 @@ struct TargetSize {
   bool operator==(const TargetSize&) const = default;
 };
 
-// A budget whose heads share by score: every head keeps its own best floor_fraction * target_len entries, the rest of
-// the layer's (or the whole cache's) budget goes to the best of all others. Per layer with a floor of 0.2: Ada-KV
-// (arXiv:2407.11550); over all layers without one: KVzip (arXiv:2505.23416).
+// A budget whose heads share by score, within a layer or over the whole cache.
+//   kFloor: every head keeps its own best floor_fraction * target_len entries, the rest goes to the best of all others
+//           (kvpress's rule).
+//   kBlend: floor_fraction * target_len + (1 - floor_fraction) * what the head would get if all entries competed freely
+//           (Ada-KV's own, arXiv:2407.11550: 0.2 B / heads + 0.8 B*).
+// Over all layers with a fraction of 0 both are KVzip's (arXiv:2505.23416).
 struct AdaptiveShare {
   enum class Scope : std::uint8_t { kLayer, kAll };
+  enum class Safeguard : std::uint8_t { kFloor, kBlend };
   Scope scope = Scope::kLayer;
   double floor_fraction = 0.2;  // [0, 1]
+  Safeguard safeguard = Safeguard::kFloor;
 
   bool operator==(const AdaptiveShare&) const = default;
 };

@@ -156,6 +156,23 @@ TEST(AdaptiveLengths, BestEntriesOfTheScopeWinAndFloorsHold) {
   EXPECT_EQ(adaptive_lengths({Scope::kAll, 0.0}, {{1, 1}, {1, 1}}, scores), (Lengths{{3, 0}, {0, 1}}));
 }
 
+// Six entries of the first head are better than all of the second, its other four worse: free competition gives 6
+// and 4.
+TEST(AdaptiveLengths, ABlendIsPartEqualAndPartFree) {
+  using Scope = AdaptiveShare::Scope;
+  using Safeguard = AdaptiveShare::Safeguard;
+  const std::vector<std::vector<std::vector<float>>> scores = {
+      {{20, 19, 18, 17, 16, 15, 1, 2, 3, 4}, {10, 10, 10, 10, 10, 10, 10, 10, 10, 10}}};
+  const auto blended = [&](double fraction) {
+    return adaptive_lengths({Scope::kLayer, fraction, Safeguard::kBlend}, {{5, 5}}, scores);
+  };
+  EXPECT_EQ(blended(0.0), (Lengths{{6, 4}}));
+  EXPECT_EQ(blended(0.4), (Lengths{{6, 4}}));  // 5.6 and 4.4
+  EXPECT_EQ(blended(0.6), (Lengths{{5, 5}}));  // 5.4 and 4.6; a floor of 3 each would leave 6 and 4
+  EXPECT_EQ(adaptive_lengths({Scope::kLayer, 0.6}, {{5, 5}}, scores), (Lengths{{6, 4}}));
+  EXPECT_EQ(blended(1.0), (Lengths{{5, 5}}));
+}
+
 TEST(AdaptiveLengths, ScoresThatAreNoNumberComeLast) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(adaptive_lengths({AdaptiveShare::Scope::kLayer, 0.0}, {{1, 1}}, {{{nan, nan}, {-5, -6}}}),

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -19,10 +20,10 @@ constexpr int64_t kChunk = 480;  // keys whose values are: 30 KB of a panel
 
 // A panel holds 16 queries side by side and a row a key, so that what happens to a query happens within a lane.
 
-// m of each lane, `bias` (T), or nothing, added to the logits.
+// m of each lane, `bias` (T), or nothing, added to the logits. Finite over hidden entries too, so that exp(S - m) is 0.
 KVC_VECTOR_CLONES void add_and_find_largest(float* panel, int64_t rows, const float* bias, float* largest) {
   Floats most[2];
-  for (Floats& lanes : most) lanes = Floats{} - std::numeric_limits<float>::infinity();
+  for (Floats& lanes : most) lanes = Floats{} + std::numeric_limits<float>::lowest();
   for (int64_t j = 0; j < rows; ++j) {
 #pragma GCC unroll 2
     for (int64_t half = 0; half < 2; ++half) {
@@ -51,6 +52,13 @@ KVC_VECTOR_CLONES void exponentials(float* panel, int64_t rows, const float* lar
       }
     }
     for (int64_t lane = 0; lane < kPanel; ++lane) sums[lane] += static_cast<double>(some[lane / kWidth][lane % kWidth]);
+  }
+}
+
+// Entries behind the first `visible` of each lane.
+void hide(float* panel, int64_t rows, const int64_t* visible, int64_t lanes) {
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    for (int64_t j = visible[lane]; j < rows; ++j) panel[j * kPanel + lane] = -std::numeric_limits<float>::infinity();
   }
 }
 
@@ -85,7 +93,7 @@ KVC_VECTOR_CLONES void add_largest(const float* panel, int64_t rows, const float
 }  // namespace
 
 AttentionStatistics attention_statistics(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
-                                         const at::Tensor& values, KeySum sum) {
+                                         const at::Tensor& values, KeySum sum, const RowReach& reach) {
   const int64_t n = queries.size(0), t = keys.size(0), d = keys.size(1);
   const int64_t key_groups = parts(t, kRows), dv = values.defined() ? values.size(1) : 0,
                 value_groups = parts(dv, kRows);
@@ -102,25 +110,38 @@ AttentionStatistics attention_statistics(const at::Tensor& queries, const at::Te
   const float* values_data = dv > 0 ? all_values.const_data_ptr<float>() : nullptr;
   auto *row_max = result.row_max.mutable_data_ptr<float>(), *row_sum = result.row_sum.mutable_data_ptr<float>();
   float* output = dv > 0 ? result.output.mutable_data_ptr<float>() : nullptr;
+  const at::Tensor all_visible = reach.n_visible.defined() ? reach.n_visible.contiguous() : reach.n_visible;
+  const at::Tensor all_elsewhere = reach.elsewhere.defined() ? reach.elsewhere.contiguous() : reach.elsewhere;
+  const int64_t* visible = all_visible.defined() ? all_visible.const_data_ptr<int64_t>() : nullptr;
+  const float* elsewhere = all_elsewhere.defined() ? all_elsewhere.const_data_ptr<float>() : nullptr;
   std::vector<float> panel(static_cast<size_t>(key_groups * kRows * kPanel)), largest(kPanel), reciprocals(kPanel);
   std::vector<float> transposed(static_cast<size_t>(value_groups * kRows * kPanel));
   for (int64_t first = 0; first < n; first += kPanel) {
     const int64_t here = std::min(kPanel, n - first);
-    for (int64_t group = 0; group < key_groups; ++group) {
+    const int64_t rows = visible == nullptr ? t : *std::max_element(visible + first, visible + first + here);
+    for (int64_t group = 0; group < parts(rows, kRows); ++group) {
       multiply(keys_data + group * kRows * d, queries_data + first * d, d, panel.data() + group * kRows * kPanel,
                kPanel, false);
     }
-    add_and_find_largest(panel.data(), t, bias_data, largest.data());
+    if (visible != nullptr) hide(panel.data(), rows, visible + first, here);
+    add_and_find_largest(panel.data(), rows, bias_data, largest.data());
     double sums[kPanel] = {};
-    exponentials(panel.data(), t, largest.data(), sums);
+    exponentials(panel.data(), rows, largest.data(), sums);
+    float shares[kPanel] = {};  // 1 / (sum + elsewhere)
     for (int64_t i = 0; i < kPanel; ++i) {
-      reciprocals[static_cast<size_t>(i)] = i < here ? static_cast<float>(1.0 / sums[i]) : 0.0F;
+      const auto lane = static_cast<size_t>(i);
+      reciprocals[lane] = i < here && sums[i] != 0 ? static_cast<float>(1.0 / sums[i]) : 0.0F;
+      shares[i] = elsewhere != nullptr && reciprocals[lane] > 0
+                      ? static_cast<float>(1.0 / (sums[i] + std::exp(static_cast<double>(elsewhere[first + i]) -
+                                                                     static_cast<double>(largest[lane]))))
+                      : reciprocals[lane];
     }
     const auto add = sum == KeySum::kSquares ? add_squares : sum == KeySum::kPlain ? add_plain : add_largest;
-    add(panel.data(), t, reciprocals.data(), per_key.mutable_data_ptr<float>());
-    for (int64_t from = 0; dv > 0 && from < t; from += kChunk) {
+    add(panel.data(), rows, shares, per_key.mutable_data_ptr<float>());
+    if (rows == 0) std::fill(transposed.begin(), transposed.end(), 0.0F);
+    for (int64_t from = 0; dv > 0 && from < rows; from += kChunk) {
       for (int64_t group = 0; group < value_groups; ++group) {
-        multiply(values_data + (group * t + from) * kRows, panel.data() + from * kPanel, std::min(kChunk, t - from),
+        multiply(values_data + (group * t + from) * kRows, panel.data() + from * kPanel, std::min(kChunk, rows - from),
                  transposed.data() + group * kRows * kPanel, kPanel, from > 0);
       }
     }

@@ -18,9 +18,18 @@ struct AttentionStatistics {
   at::Tensor output;   // (n,dv) A V, or undefined
 };
 
+// What a row of A is a share of besides the entries of `keys`, and which of them it sees. Either may be undefined.
+struct RowReach {
+  at::Tensor n_visible;  // (n) int64, in [0, T]: only the first n_visible entries; undefined: all
+  // (n) float32, ln of the mass that a query has on entries elsewhere: A_ij = exp(S_ij) / (sum_j exp(S_ij) +
+  // exp(elsewhere_i)). row_max, row_sum and the output are of the visible entries alone.
+  at::Tensor elsewhere;
+};
+
 // queries (n,d), over sqrt(d) already, keys (T,d), bias (T) or undefined, values (T,dv) or undefined: float32 on the
-// CPU, all results too. 16 queries at a time: 64 T bytes beside packed copies of keys and values. One thread.
+// CPU, all results too. 16 queries at a time: 64 T bytes beside packed copies of keys and values. One thread. A query
+// that sees nothing has row_sum 0, A 0 and output 0.
 AttentionStatistics attention_statistics(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
-                                         const at::Tensor& values, KeySum sum);
+                                         const at::Tensor& values, KeySum sum, const RowReach& reach = {});
 
 }  // namespace kvc

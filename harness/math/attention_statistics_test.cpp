@@ -50,6 +50,38 @@ TEST(AttentionStatistics, AreThoseOfASoftmax) {
   }
 }
 
+// Some queries see a part, one nothing, and all have mass elsewhere, from none to most of it.
+TEST(AttentionStatistics, AreSharesOfWhatAQuerySees) {
+  constexpr int64_t n = 70, t = 500, d = 16;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  at::manual_seed(3);
+  const at::Tensor queries = at::randn({n, d}), keys = at::randn({t, d}), values = at::randn({t, 8});
+  RowReach reach{at::randint(0, t + 1, {n}, at::kLong), at::randn({n}) * 6};
+  reach.n_visible[5] = 0;
+  reach.n_visible[6] = t;
+  reach.n_visible.narrow(0, 16, 16).zero_();  // a whole panel
+  reach.elsewhere[6] = -kInfinity;
+  reach.elsewhere[7] = 400.0F;
+  at::Tensor weights = at::zeros({n, t}, at::kDouble), output = at::zeros({n, 8}, at::kDouble);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto visible = reach.n_visible[i].item<int64_t>();
+    if (visible == 0) continue;
+    const at::Tensor logits = at::mv(keys.to(at::kDouble), queries[i].to(at::kDouble)).narrow(0, 0, visible);
+    const at::Tensor own = logits.logsumexp(0);
+    weights[i].narrow(0, 0, visible) = (logits - at::logaddexp(own, reach.elsewhere[i].to(at::kDouble))).exp();
+    output[i] = at::mv(values.narrow(0, 0, visible).t().to(at::kDouble), at::softmax(logits, 0));
+  }
+  for (const KeySum sum : {KeySum::kSquares, KeySum::kLargest, KeySum::kPlain}) {
+    const AttentionStatistics made = attention_statistics(queries, keys, {}, values, sum, reach);
+    const at::Tensor per_key = sum == KeySum::kSquares   ? weights.square().sum(0)
+                               : sum == KeySum::kLargest ? weights.amax(0)
+                                                         : weights.sum(0);
+    EXPECT_LT(furthest(made.per_key, per_key), 2e-5 * per_key.max().item<double>());
+    EXPECT_LT(furthest(made.output, output), 3e-5);
+    EXPECT_EQ(made.row_sum[5].item<float>(), 0);
+  }
+}
+
 TEST(AttentionStatistics, NoQueriesLeaveNothing) {
   const at::Tensor keys = at::randn({5, 8});
   const AttentionStatistics made = attention_statistics(at::zeros({0, 8}), keys, {}, keys, KeySum::kSquares);

@@ -17,10 +17,31 @@ using namespace systems;
 
 namespace {
 
+// Columns whose length alone puts them below the cut-off carry nothing above it, and the solution of smallest norm has
+// next to nothing there: 0 here. Attention weights of entries that no query looks at are such columns; without them the
+// others need no eigenvectors. Nothing where no column is that short.
+std::optional<LeastSquares> solve_without_short_columns(const at::Tensor& a, const at::Tensor& b,
+                                                        const at::Tensor& gram, const at::Tensor& moment) {
+  const double largest = gram.abs().sum(1).max().item<double>();  // no eigenvalue is larger
+  const at::Tensor kept = gram.diagonal().gt(kRankCutoff * kRankCutoff * largest).nonzero().flatten();
+  const int64_t rank = kept.size(0);
+  if (rank == a.size(1) || !is_quick(a, rank)) return std::nullopt;
+  std::optional<LeastSquares> some =
+      solve_quickly(a.index_select(1, kept), b, gram.index_select(0, kept).index_select(1, kept).contiguous(),
+                    moment.index_select(0, kept));
+  if (!some) return std::nullopt;
+  at::Tensor all = at::zeros({a.size(1), b.size(1)}, some->solution.options());
+  some->solution = all.index_copy_(0, kept, some->solution);
+  some->rank = rank;
+  return some;
+}
+
 LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b) {
   if (is_quick(a, a.size(1))) {
-    if (std::optional<LeastSquares> quick = solve_quickly(a, b, quick_gram(a), at::mm(a.t(), b)))
-      return *std::move(quick);
+    const at::Tensor gram = quick_gram(a), moment = at::mm(a.t(), b);
+    std::optional<LeastSquares> quick = solve_without_short_columns(a, b, gram, moment);
+    if (!quick) quick = solve_quickly(a, b, gram, moment);
+    if (quick) return *std::move(quick);
   }
   return systems::solve_tall(a, b, Moments(a, b));
 }

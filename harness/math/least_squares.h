@@ -53,7 +53,6 @@ struct BoxSettings {
   double lower = 1e-12;
   std::optional<double> upper;
   int64_t iterations = 0;  // projected-gradient steps after clamping; 0 = clamped least squares
-  std::uint64_t seed = 0;  // start vector of the power iteration
 };
 
 struct BoxedFit {

@@ -58,11 +58,16 @@ LeastSquaresSolver SymmetricSolver::kind() const {
 }
 
 QuickSolver::QuickSolver(const at::Tensor& gram) : scale(gram.diagonal().rsqrt().unsqueeze(1)) {
-  const auto [lower, info] = at::linalg_cholesky_ex(gram * scale * scale.t());
+  const at::Tensor scaled = gram * scale * scale.t();
+  const auto [lower, info] = at::linalg_cholesky_ex(scaled);
   if (info.item<int>() != 0) return;
   factor = lower;
-  const double largest = gram.abs().sum(1).max().item<double>();
-  const auto inverse = [this](const at::Tensor& u) { return solve(u); };
+  // Of columns of length 1: one that is much longer than the others, as that of an attention sink, says nothing about
+  // whether they depend on each other.
+  const double largest = scaled.abs().sum(1).max().item<double>();
+  const auto inverse = [this](const at::Tensor& u) {
+    return at::cholesky_solve(u.to(at::kFloat), factor).to(at::kDouble);
+  };
   if (!above_cutoff(inverse, gram.size(0), gram.options().dtype(at::kDouble), largest)) factor = at::Tensor();
 }
 

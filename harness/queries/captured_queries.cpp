@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "harness/core/error.h"
@@ -11,36 +12,67 @@
 namespace kvc {
 namespace {
 
+// What a capture ends with.
+struct Captured {
+  at::Tensor queries;                  // (L, Hkv, g, s, d)
+  at::Tensor window;                   // (L, Hkv, g, w, d)
+  at::Tensor positions;                // (g s)
+  at::Tensor window_positions;         // (g w)
+  std::vector<int64_t> tokens;         // (s), numbered through the text
+  std::vector<int64_t> window_tokens;  // (w)
+  TextKeys keys;
+  std::string source;
+  Json notes;
+};
+
 class CapturedQueries final : public LayerQueries {
  public:
-  CapturedQueries(at::Tensor queries, at::Tensor window, at::Tensor positions, std::string source, Json notes)
-      : queries_(std::move(queries)),
-        window_(std::move(window)),
-        positions_(std::move(positions)),
-        source_(std::move(source)),
-        notes_(std::move(notes)) {}
+  explicit CapturedQueries(Captured all) : all_(std::move(all)) {}
 
   at::Tensor layer(int64_t layer, const KvCache* /*compacted_below*/) const override {
-    return queries_.select(0, layer).flatten(1, 2);
+    return all_.queries.select(0, layer).flatten(1, 2);
   }
 
   at::Tensor window(int64_t layer, int64_t n_tokens) const override {
-    const int64_t available = window_.size(3);
-    check_window(n_tokens, available, source_);
-    return window_.select(0, layer).narrow(2, available - n_tokens, n_tokens).flatten(1, 2);
+    check_window(n_tokens, n_window(), all_.source);
+    return all_.window.select(0, layer).narrow(2, n_window() - n_tokens, n_tokens).flatten(1, 2);
   }
 
-  Json notes() const override { return notes_; }
-  at::Tensor positions() const override { return positions_; }
-  int64_t n_queries() const override { return queries_.size(2) * queries_.size(3); }
-  int64_t bytes() const override { return static_cast<int64_t>(queries_.nbytes() + window_.nbytes()); }
+  bool knows_reach() const override { return true; }
+
+  QueryReach reach(int64_t layer, int64_t kv_head) const override {
+    return {all_.positions, log_mass(layer, kv_head, all_.queries.select(0, layer).select(0, kv_head), all_.tokens)};
+  }
+
+  QueryReach window_reach(int64_t layer, int64_t kv_head, int64_t n_tokens) const override {
+    check_window(n_tokens, n_window(), all_.source);
+    const at::Tensor queries = all_.window.select(0, layer).select(0, kv_head);
+    const int64_t first = n_window() - n_tokens;
+    return {all_.window_positions.view({queries.size(0), -1}).narrow(1, first, n_tokens).flatten(),
+            log_mass(layer, kv_head, queries.narrow(1, first, n_tokens),
+                     {all_.window_tokens.begin() + first, all_.window_tokens.end()})};
+  }
+
+  Json notes() const override { return all_.notes; }
+  at::Tensor positions() const override { return all_.positions; }
+  int64_t n_queries() const override { return all_.queries.size(2) * all_.queries.size(3); }
+  int64_t bytes() const override {
+    return static_cast<int64_t>(all_.queries.nbytes() + all_.window.nbytes()) + all_.keys.bytes();
+  }
 
  private:
-  at::Tensor queries_;    // (L, Hkv, g, s, d)
-  at::Tensor window_;     // (L, Hkv, g, w, d)
-  at::Tensor positions_;  // (g s)
-  std::string source_;
-  Json notes_;
+  int64_t n_window() const { return all_.window.size(3); }
+
+  at::Tensor log_mass(int64_t layer, int64_t kv_head, const at::Tensor& queries,
+                      const std::vector<int64_t>& tokens) const {
+    if (all_.keys.empty()) {
+      return at::full({queries.size(0) * queries.size(1)}, -std::numeric_limits<float>::infinity(),
+                      queries.options().dtype(at::kFloat));
+    }
+    return all_.keys.log_mass(layer, kv_head, queries, tokens);
+  }
+
+  Captured all_;
 };
 
 }  // namespace
@@ -89,6 +121,8 @@ QueryCapture::QueryCapture(const Decoder& decoder, const std::vector<int64_t>& p
       n_taken_(static_cast<size_t>(decoder.spec().n_layers), 0),
       source_(std::move(source)),
       positions_(query_positions(positions, kept_, group_size_)) {
+  const std::vector<int64_t> last(positions.end() - n_window_, positions.end());
+  window_positions_ = at::tensor(last, at::TensorOptions(at::kLong)).repeat({group_size_});
   const DecoderSpec& spec = decoder.spec();
   const auto n_kept = static_cast<int64_t>(kept_.size());
   queries_ = at::empty({spec.n_layers, spec.n_kv_heads, group_size_, n_kept, spec.head_dim}, decoder.options());
@@ -120,7 +154,7 @@ void QueryCapture::take(int64_t layer, int64_t first_token, const at::Tensor& qu
   }
 }
 
-std::unique_ptr<LayerQueries> QueryCapture::finish(Json notes) && {
+std::unique_ptr<LayerQueries> QueryCapture::finish(TextKeys keys, int64_t n_skipped, Json notes) && {
   for (size_t layer = 0; layer < n_taken_.size(); ++layer) {
     if (n_taken_[layer] != n_tokens_) {
       throw Error(ErrorKind::kInternal,
@@ -128,8 +162,12 @@ std::unique_ptr<LayerQueries> QueryCapture::finish(Json notes) && {
                   fmt::format("{}, layer {}", source_, layer), "this is a bug of the program; please report it");
     }
   }
-  return std::make_unique<CapturedQueries>(std::move(queries_), std::move(window_), std::move(positions_),
-                                           std::move(source_), std::move(notes));
+  std::vector<int64_t> tokens, window_tokens;
+  for (const int64_t token : kept_) tokens.push_back(n_skipped + token);
+  for (int64_t i = n_tokens_ - n_window_; i < n_tokens_; ++i) window_tokens.push_back(n_skipped + i);
+  return std::make_unique<CapturedQueries>(
+      Captured{std::move(queries_), std::move(window_), std::move(positions_), std::move(window_positions_),
+               std::move(tokens), std::move(window_tokens), std::move(keys), std::move(source_), std::move(notes)});
 }
 
 }  // namespace kvc

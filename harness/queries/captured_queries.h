@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "harness/api/query_source.h"
+#include "harness/queries/text_keys.h"
 
 namespace kvc {
 
@@ -44,8 +45,9 @@ class QueryCapture {
   // once.
   void take(int64_t layer, int64_t first_token, const at::Tensor& queries);
 
-  // `notes` become those of the result. Throws Error(kInternal) if a token never came.
-  std::unique_ptr<LayerQueries> finish(Json notes = Json::object()) &&;
+  // `keys`: of the text, which had n_skipped tokens before those that give queries; none where the text is the context
+  // itself. `notes` become those of the result. Throws Error(kInternal) if a token never came.
+  std::unique_ptr<LayerQueries> finish(TextKeys keys, int64_t n_skipped, Json notes = Json::object()) &&;
 
  private:
   int64_t group_size_;
@@ -54,9 +56,10 @@ class QueryCapture {
   std::vector<int64_t> kept_;     // (s) token numbers, ascending
   std::vector<int64_t> n_taken_;  // (L) tokens seen so far
   std::string source_;
-  at::Tensor positions_;  // (n)
-  at::Tensor queries_;    // (L, Hkv, g, s, d)
-  at::Tensor window_;     // (L, Hkv, g, n_window, d)
+  at::Tensor positions_;         // (n)
+  at::Tensor window_positions_;  // (g n_window)
+  at::Tensor queries_;           // (L, Hkv, g, s, d)
+  at::Tensor window_;            // (L, Hkv, g, n_window, d)
 };
 
 // Positions of the queries of the tokens `kept`, (g s) int64 on the CPU, in the order of pool_queries().

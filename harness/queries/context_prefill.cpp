@@ -2,7 +2,8 @@
 // suffix included, as the model reads the context once more from its start. Cheap (one prefill), a little behind the
 // other sources in the literature (arXiv:2602.16284).
 //
-// No causal mask is applied where they are used: a query also serves entries behind its own position.
+// Fits (attention_matching) use them without a causal mask: a query also serves entries behind its own position. Scores
+// by attention weights mask those entries, as the model does (the methods' `softmax_over: text`).
 //
 // On-policy the tokens still attend among themselves, as a token of the context has nothing compacted in front of it:
 // the queries are those of off-policy, made layer by layer. Where the context is a slice of a longer text
@@ -31,6 +32,7 @@ class ContextPrefill final : public QuerySource {
   std::unique_ptr<LayerQueries> make(const QueryRequest& request) const override {
     const Context& context = request.context;
     QueryText text;
+    text.is_context = true;
     if (static_cast<int64_t>(context.tokens.size()) < request.cache.next_position()) {
       text.behind = std::make_shared<const KvCache>(template_before(request));
       text.sequences = {context.article_tokens()};

@@ -35,11 +35,22 @@ class MixedQueries final : public LayerQueries {
     return at::cat(pieces, 1);
   }
   // Of the first source that reads a text.
-  at::Tensor window(int64_t layer, int64_t n_tokens) const override {
+  at::Tensor window(int64_t layer, int64_t n_tokens) const override { return of_window().window(layer, n_tokens); }
+  // Where every source knows its own.
+  bool knows_reach() const override {
+    return std::all_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.queries->knows_reach(); });
+  }
+  QueryReach reach(int64_t layer, int64_t kv_head) const override {
+    if (!knows_reach()) return {};
+    std::vector<at::Tensor> masses;
     for (const Part& part : parts_) {
-      if (part.queries->positions().defined()) return part.queries->window(layer, n_tokens);
+      const at::Tensor all = part.queries->reach(layer, kv_head).text_log_mass;
+      masses.push_back(part.index.defined() ? all.index_select(0, part.index.to(all.device())) : all);
     }
-    return parts_.front().queries->window(layer, n_tokens);
+    return {positions(), at::cat(masses)};
+  }
+  QueryReach window_reach(int64_t layer, int64_t kv_head, int64_t n_tokens) const override {
+    return of_window().window_reach(layer, kv_head, n_tokens);
   }
   bool on_policy() const override {
     return std::any_of(parts_.begin(), parts_.end(), [](const Part& part) { return part.queries->on_policy(); });
@@ -73,6 +84,13 @@ class MixedQueries final : public LayerQueries {
   }
 
  private:
+  const LayerQueries& of_window() const {
+    for (const Part& part : parts_) {
+      if (part.queries->positions().defined()) return *part.queries;
+    }
+    return *parts_.front().queries;
+  }
+
   std::vector<Part> parts_;
 };
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "harness/core/error.h"
@@ -128,6 +129,23 @@ at::Tensor OnPolicyQueries::window(int64_t layer, int64_t n_tokens) const {
   const int64_t available = window_.size(2);
   check_window(n_tokens, available, source_);
   return window_.narrow(2, available - n_tokens, n_tokens).flatten(1, 2);
+}
+
+QueryReach OnPolicyQueries::reach(int64_t /*layer*/, int64_t /*kv_head*/) const {
+  if (!knows_reach()) return {};
+  return {positions_, at::full({positions_.size(0)}, -std::numeric_limits<float>::infinity(),
+                               decoder_.options().dtype(at::kFloat))};
+}
+
+QueryReach OnPolicyQueries::window_reach(int64_t /*layer*/, int64_t /*kv_head*/, int64_t n_tokens) const {
+  if (!knows_reach()) return {};
+  std::vector<int64_t> places;
+  for (auto token = last_.end() - n_tokens; token != last_.end(); ++token) {
+    places.push_back(places_[static_cast<size_t>(*token)]);
+  }
+  const at::Tensor positions = at::tensor(places, at::TensorOptions(at::kLong)).repeat({decoder_.spec().group_size()});
+  return {positions,
+          at::full({positions.size(0)}, -std::numeric_limits<float>::infinity(), decoder_.options().dtype(at::kFloat))};
 }
 
 int64_t OnPolicyQueries::bytes() const {

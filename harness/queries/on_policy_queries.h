@@ -39,6 +39,10 @@ class OnPolicyQueries final : public LayerQueries {
   bool on_policy() const override { return true; }
   Json notes() const override { return text_.notes; }
   at::Tensor positions() const override { return positions_; }
+  // Of the context's own tokens alone: what other texts attend to in a layer is known only once it is left.
+  bool knows_reach() const override { return text_.is_context; }
+  QueryReach reach(int64_t layer, int64_t kv_head) const override;
+  QueryReach window_reach(int64_t layer, int64_t kv_head, int64_t n_tokens) const override;
   int64_t n_queries() const override { return positions_.size(0); }
   int64_t bytes() const override;
 

@@ -70,8 +70,10 @@ std::unique_ptr<LayerQueries> read_queries(const QueryRequest& request, QueryTex
     return std::make_unique<OnPolicyQueries>(request, std::move(text), settings, tokens, passes, positions);
   }
   QueryCapture capture(decoder, positions, settings.max_queries, request.seed, settings.source);
+  TextKeys keys;  // of the text behind the context; the context's own are in its cache
   std::optional<Tails> tails;
   for (const ReadPass& pass : passes) {
+    if (pass.capacity > 0 && tails && !text.is_context) keys.add(*tails);
     if (pass.capacity > 0) tails.emplace(Tails::behind(prefix, pass.batch(), pass.capacity));
     const auto first = tokens.begin() + pass.first_token;
     decoder.forward(
@@ -83,7 +85,8 @@ std::unique_ptr<LayerQueries> read_queries(const QueryRequest& request, QueryTex
           capture.take(layer, pass.first_token + n_before - text.n_skipped, queries.narrow(0, n_before, n_new));
         });
   }
-  return std::move(capture).finish(std::move(text.notes));
+  if (tails && !text.is_context) keys.add(*tails);
+  return std::move(capture).finish(std::move(keys), text.n_skipped, std::move(text.notes));
 }
 
 void check_positions(const std::string& source, int64_t needed, int64_t available, const std::string& ways_out) {

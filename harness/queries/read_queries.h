@@ -18,6 +18,7 @@ struct QueryText {
   // compacted where the queries are on-policy. Any other is not compacted.
   std::shared_ptr<const KvCache> behind;
   int64_t n_skipped = 0;        // first tokens, which give no query
+  bool is_context = false;      // the tokens are the context's own, read once more
   Json notes = Json::object();  // LayerQueries::notes()
 };
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
+
 #include "harness/core/json_lines.h"
 
 namespace kvc {
@@ -13,12 +15,24 @@ std::string name_of(const Json& plugin) {
   return plugin.at("name").get<std::string>();
 }
 
+// The file a budget is read from; "" where it is none.
+std::string budget_file(const Json& value) {
+  if (!value.is_object() || !value.contains("file") || !value.at("file").is_string()) return "";
+  return value.at("file").get<std::string>();
+}
+
+std::string stem_of(const std::string& path) {
+  return std::filesystem::path(path).stem().string();
+}
+
 }  // namespace
 
 Labels::Labels(const std::vector<Record>& records, const Json& defaults) : defaults_(defaults) {
   std::map<std::pair<std::string, std::string>, std::map<std::string, Json>>
       seen;  // plug-ins of one name by canonical text
   for (const Record& record : records) {
+    const std::string file = record.cell.contains("budget") ? budget_file(record.cell.at("budget")) : "";
+    if (!file.empty()) files_[stem_of(file)].insert(file);
     for (const char* kind : {"model", "dataset", "task", "queries", "method"}) {
       if (!record.cell.contains(kind) || !record.cell.at(kind).is_object()) continue;
       const Json& plugin = record.cell.at(kind);
@@ -65,14 +79,35 @@ std::string Labels::value_text(const Json& value) const {
   return options.empty() ? name : fmt::format("{}({})", name, fmt::join(options, ", "));
 }
 
+// A file by its stem; where another file has the same one, with its folder.
+std::string Labels::file_text(const std::string& path) const {
+  const auto same = files_.find(stem_of(path));
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (same == files_.end() || same->second.size() < 2 || folder.empty()) return stem_of(path);
+  return fmt::format("{}/{}", folder.filename().string(), stem_of(path));
+}
+
+// "h2o (recent_fraction=0) + found budgets": a budget that comes from a file is named by the file.
 std::string Labels::of(const std::string& kind, const Json& plugin) const {
   if (!plugin.is_object()) return "";
   std::vector<std::string> options;
+  std::string found;
   for (const auto& [option, value] : plugin.items()) {
-    if (option != "name" && shown(kind, plugin, option)) options.push_back(option + "=" + value_text(value));
+    if (option == "name" || !shown(kind, plugin, option)) continue;
+    const std::string file = option == "budget" ? budget_file(value) : "";
+    if (file.empty()) {
+      options.push_back(option + "=" + value_text(value));
+    } else {
+      Json rest = value;
+      rest.erase("file");
+      const std::string more = value_text(rest);
+      const size_t bracket = more.find('(');
+      found = fmt::format(" + {} budgets{}", file_text(file),
+                          bracket == std::string::npos ? "" : " " + more.substr(bracket));
+    }
   }
   const std::string name = name_of(plugin);
-  return options.empty() ? name : fmt::format("{} ({})", name, fmt::join(options, ", "));
+  return (options.empty() ? name : fmt::format("{} ({})", name, fmt::join(options, ", "))) + found;
 }
 
 }  // namespace kvc

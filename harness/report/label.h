@@ -20,9 +20,11 @@ class Labels {
 
  private:
   std::string value_text(const Json& value) const;
+  std::string file_text(const std::string& path) const;
   bool shown(const std::string& kind, const Json& plugin, const std::string& option) const;
 
   std::map<std::pair<std::string, std::string>, std::set<std::string>> varying_;  // (kind, name) -> options
+  std::map<std::string, std::set<std::string>> files_;                            // stem -> paths of budget files
   Json defaults_;
 };
 

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <regex>
+#include <set>
 #include <sstream>
 
 #include "harness/report/plot.h"
@@ -242,6 +243,35 @@ TEST(Tabulate, ShowsOnlyOptionsThatVaryOrDifferFromDefaults) {
             "(bias=none);h2o;random_keys;snapkv;streaming_llm;no_context;");
   EXPECT_THAT(labels(Json{{"method", {{"snapkv", {{"window", 32}, {"kernel", 7}}}}}}),
               HasSubstr("snapkv (window=64);"));
+}
+
+TEST(Tabulate, ABudgetFromAFileIsNamedByIt) {
+  const auto labels = [](const std::vector<Json>& budgets) {
+    std::vector<Record> records;
+    for (const Json& budget : budgets) {
+      for (Record record : test_records::make({})) {
+        if (record.cell.at("method").at("name") != "snapkv") continue;
+        record.cell["budget"] = budget;
+        record.cell_id += stable_hash(budget.dump());
+        records.push_back(std::move(record));
+      }
+    }
+    std::set<std::string> all;
+    const Json defaults = {{"budget", {{"proportions", {{"cap", 1.0}}}}}};
+    for (const Table& table : tabulate(records, defaults).tables) {
+      for (const Row& row : table.rows) all.insert(row.method_label);
+    }
+    return all;
+  };
+  const auto file = [](const std::string& path) {
+    return Json{{"name", "proportions"}, {"file", path}, {"content_hash", path}};
+  };
+  EXPECT_THAT(labels({file("/a/long/way/to/found.json")}), ::testing::ElementsAre("snapkv + found budgets"));
+  EXPECT_THAT(labels({file("here/found.json"), file("there/found.json")}),
+              ::testing::ElementsAre("snapkv + here/found budgets", "snapkv + there/found budgets"));
+  Json capped = file("found.json");
+  capped["cap"] = 0.5;
+  EXPECT_THAT(labels({capped}), ::testing::ElementsAre("snapkv + found budgets (cap=0.5)"));
 }
 
 TEST(Tabulate, ABudgetIsARowOfItsOwn) {

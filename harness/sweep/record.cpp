@@ -4,11 +4,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
 #include <filesystem>
-#include <map>
 #include <utility>
 
 #include "harness/core/json_lines.h"
+#include "harness/sweep/record_origin.h"
+#include "harness/sweep/record_set.h"
 
 namespace kvc {
 namespace {
@@ -22,7 +25,56 @@ const Json& field(const Json& json, const char* name, Json::value_t type, const 
   return json.at(name);
 }
 
+std::vector<std::string> record_files(const std::string& folder) {
+  std::vector<std::string> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".jsonl") paths.push_back(entry.path().string());
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
 }  // namespace
+
+void RecordSet::add_folder(const std::string& folder, std::vector<std::string>& warnings) {
+  for (const std::string& path : record_files(folder)) {
+    const JsonLines lines = read_json_lines(path);
+    // A kill tears the last line only; the next append then starts a line of its own, so a torn line may stand
+    // anywhere.
+    if (!lines.broken_lines.empty()) {
+      warnings.push_back(fmt::format("{}: line {} is no JSON and was left out (torn by a kill, or edited)", path,
+                                     fmt::join(lines.broken_lines, ", ")));
+    }
+    for (size_t i = 0; i < lines.values.size(); ++i) {
+      const std::string place = fmt::format("{}, record {}", path, i + 1);
+      Record record = Record::from_json(lines.values[i], place);
+      record.place = place;
+      add(std::move(record));
+    }
+  }
+}
+
+void RecordSet::add(Record record) {
+  const auto [place, is_new] = places_.emplace(std::pair(record.cell_id, record.document_id), records_.size());
+  if (is_new) {
+    records_.push_back(std::move(record));
+    return;
+  }
+  Record& earlier = records_[place->second];
+  if (earlier.status == "done" && record.status == "done") {
+    const std::string difference = first_difference(earlier, record);
+    if (difference.empty()) {
+      ++duplicates_;
+      return;
+    }
+    throw Error(ErrorKind::kData,
+                fmt::format("document '{}' has two different results in one cell, {}: {}", record.document_id,
+                            record.cell_id, difference),
+                fmt::format("{} and {}", earlier.place, record.place),
+                "find out which of the two is valid (see the provenance of both), and delete the other line");
+  }
+  if (earlier.status != "done") earlier = std::move(record);
+}
 
 Json Record::to_json() const {
   Json json = Json{{"version", kVersion}, {"cell_id", cell_id}, {"document_id", document_id}, {"status", status}};
@@ -66,11 +118,31 @@ Record Record::from_json(const Json& json, const std::string& where) {
   return record;
 }
 
+std::vector<std::string> record_folders(const std::string& folder) {
+  std::vector<std::pair<std::pair<int64_t, int64_t>, std::string>> shards;
+  std::error_code error;
+  const std::filesystem::path parent = std::filesystem::path(folder) / "shards";
+  for (std::filesystem::directory_iterator it(parent, error), end; !error && it != end; it.increment(error)) {
+    int64_t index = 0, count = 0;
+    int used = 0;
+    const std::string name = it->path().filename().string();
+    if (std::sscanf(name.c_str(), "%" SCNd64 "-of-%" SCNd64 "%n", &index, &count, &used) == 2 &&
+        static_cast<size_t>(used) == name.size()) {
+      shards.push_back({{count, index}, it->path().string()});
+    }
+  }
+  std::sort(shards.begin(), shards.end());
+  std::vector<std::string> list = {folder};
+  for (auto& [order, path] : shards) list.push_back(std::move(path));
+  return list;
+}
+
 std::vector<Record> load_records(const std::string& folder, std::vector<std::string>& warnings) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
     throw Error(ErrorKind::kData, "there is no such results folder", folder, "run the sweep first: kvc run CONFIG");
   }
+<<<<<<< HEAD
   std::vector<std::string> paths;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() == ".jsonl") paths.push_back(entry.path().string());
@@ -109,6 +181,12 @@ std::vector<Record> load_records(const std::string& folder, std::vector<std::str
     }
   }
   return records;
+=======
+  RecordSet records;
+  for (const std::string& part : record_folders(folder)) records.add_folder(part, warnings);
+  check_origins(records.list(), warnings);
+  return records.take();
+>>>>>>> main
 }
 
 }  // namespace kvc

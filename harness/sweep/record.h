@@ -20,7 +20,7 @@ struct Record {
   // {model, dataset, task, queries, method, target, seed}: each an object {name, options...} with every default written
   // out; `queries` and `target` are null where the method takes none.
   Json cell = Json::object();
-  // {kvc_version, model identity, dataset identity, hardware, threads, torch version, started_at}
+  // {model: its identity, dataset: its identity, self_proof} and what run_info() says
   Json provenance = Json::object();
   // {context_tokens, compactable_tokens, question_tokens...}, {entries_before, entries_after} over all layers and
   // heads, {kept_fraction} measured over the compactable span, {compaction_ratio} its inverse, {bytes_before,
@@ -36,14 +36,22 @@ struct Record {
   // What the task says of the document as a whole, e.g. heads: numbers per layer and KV head. Not in older records.
   Json task_notes = Json::object();
 
+  // Where it was read from, "results/x/0f3a.jsonl, record 3", for messages; not written.
+  std::string place = {};
+
   Json to_json() const;
   // Throws Error(kData) naming the missing field.
   static Record from_json(const Json& json, const std::string& where);
 };
 
-// All records of a results folder (every *.jsonl in it), in a stable order (file name, then line). Torn last lines are
-// skipped; a broken line elsewhere, or two records of one (cell, document) where the later replaces the earlier, are
-// told in `warnings`.
+// The folders in which a sweep's records stand: `folder` itself, and shards/K-of-N in it, in the order of N and K.
+std::vector<std::string> record_folders(const std::string& folder);
+
+// All records of a sweep (every *.jsonl in the folder and in its shards), one for each (cell, document), in a stable
+// order. Of several records of one (cell, document) a done one counts before a failed one, else the later; done ones
+// that say the same are one. Lines that are no JSON (torn by a kill) are left out and named in `warnings`, as are
+// records of several states of the program. Throws Error(kData): no such folder; a line that is JSON but no record; two
+// done records of one (cell, document) that differ; records of different weights or data under one name.
 std::vector<Record> load_records(const std::string& folder, std::vector<std::string>& warnings);
 
 }  // namespace kvc

@@ -5,13 +5,17 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
+#include "harness/sweep/coverage.h"
 
 namespace kvc {
 namespace {
@@ -20,11 +24,27 @@ namespace {
   throw Error(ErrorKind::kData, fact, path, "choose a folder you may write to (--results), or mend its permissions");
 }
 
-std::string holder(const std::string& path) {
+std::string lock_text(const std::string& path) {
   std::ifstream file(path);
-  std::string process;
-  file >> process;
-  return process.empty() ? "another process" : "process " + process;
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// "12 node3 1767225600000000000" -> "process 12 on node3"
+std::string holder(const std::string& path) {
+  std::istringstream words(lock_text(path));
+  std::string process, host;
+  if (!(words >> process)) return "another process";
+  return words >> host ? fmt::format("process {} on {}", process, host) : "process " + process;
+}
+
+std::string own_name() {
+  std::array<char, 256> host{};
+  if (::gethostname(host.data(), host.size() - 1) != 0 || host[0] == 0) std::strcpy(host.data(), "unknown");
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return fmt::format("{} {} {}", ::getpid(), host.data(),
+                     std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
 }
 
 // A folder of somebody else, such as a model's, must not lose its config.json to a sweep's.
@@ -39,7 +59,17 @@ void refuse_foreign(const std::string& folder) {
 
 }  // namespace
 
-ResultsFolder::ResultsFolder(std::string path) : path_(std::move(path)) {
+std::optional<std::string> writer_of(const std::string& folder) {
+  const std::string path = folder + "/.lock";
+  const int lock = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (lock < 0) return std::nullopt;
+  const bool free = ::flock(lock, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+  ::close(lock);
+  return free ? std::nullopt : std::optional(holder(path));
+}
+
+ResultsFolder::ResultsFolder(std::string path, std::string sweep)
+    : path_(std::move(path)), sweep_(sweep.empty() ? path_ : std::move(sweep)) {
   refuse_foreign(path_);
   std::error_code error;
   std::filesystem::create_directories(path_, error);
@@ -54,7 +84,8 @@ ResultsFolder::ResultsFolder(std::string path) : path_(std::move(path)) {
     throw Error(ErrorKind::kUsage, fmt::format("{} is writing to this results folder", holder(lock_path)), path_,
                 "wait until it is done, or choose another folder with --results");
   }
-  const std::string process = fmt::format("{}\n", ::getpid());
+  owner_ = own_name();
+  const std::string process = owner_ + "\n";
   if (::ftruncate(lock_, 0) != 0 || ::write(lock_, process.data(), process.size()) < 0) {
     const std::string reason = std::strerror(errno);
     ::close(lock_);
@@ -66,45 +97,46 @@ ResultsFolder::~ResultsFolder() {
   ::close(lock_);
 }
 
-std::map<std::string, Json> ResultsFolder::done(const std::string& cell_id) const {
+std::map<std::string, Json> done_documents(const std::string& sweep, const std::string& cell_id) {
   std::map<std::string, Json> documents;
-  const std::string path = file(cell_id + ".jsonl");
-  const JsonLines lines = read_json_lines(path);
-  for (size_t i = 0; i < lines.values.size(); ++i) {
-    const std::string where = fmt::format("{}, record {}", path, i + 1);
-    const Record record = Record::from_json(lines.values[i], where);
-    if (record.cell_id != cell_id) {
-      throw Error(ErrorKind::kData, fmt::format("a record of cell {} stands in another cell's file", record.cell_id),
-                  where, "move the file away and run the sweep again");
-    }
-    if (record.status == "done") {
-      documents[record.document_id] = record.provenance;
-    } else {
-      documents.erase(record.document_id);
+  for (const std::string& folder : record_folders(sweep)) {
+    const std::string path = fmt::format("{}/{}.jsonl", folder, cell_id);
+    const JsonLines lines = read_json_lines(path);
+    for (size_t i = 0; i < lines.values.size(); ++i) {
+      const std::string where = fmt::format("{}, record {}", path, i + 1);
+      const Record record = Record::from_json(lines.values[i], where);
+      if (record.cell_id != cell_id) {
+        throw Error(ErrorKind::kData, fmt::format("a record of cell {} stands in another cell's file", record.cell_id),
+                    where, "move the file away and run the sweep again");
+      }
+      if (record.status == "done") documents[record.document_id] = record.provenance;
     }
   }
   return documents;
 }
 
+void ResultsFolder::check_owner() const {
+  const std::string now = lock_text(file(".lock"));
+  if (now.empty() || now == owner_) return;
+  throw Error(ErrorKind::kUsage,
+              fmt::format("{} took this results folder over; it goes on, and this run ends", holder(file(".lock"))),
+              path_, "one run at a time in a folder; nothing that was measured is lost");
+}
+
 void ResultsFolder::append(const Record& record) const {
   const UninterruptedWrite guard;
+  check_owner();
   append_json_line(file(record.cell_id + ".jsonl"), record.to_json());
 }
 
 void ResultsFolder::append_texts(const Json& line) const {
   const UninterruptedWrite guard;
+  check_owner();
   append_json_line(file("texts/queries.jsonl"), line);
 }
 
 Json ResultsFolder::read_json(const std::string& name) const {
-  std::ifstream stream(file(name), std::ios::binary);
-  if (!stream) return nullptr;
-  const std::string text{std::istreambuf_iterator<char>(stream), {}};
-  Json value = Json::parse(text, nullptr, false);
-  if (value.is_discarded()) {
-    throw Error(ErrorKind::kData, "the file is no JSON", file(name), "delete it; the next run writes it anew");
-  }
-  return value;
+  return read_json_file(file(name));
 }
 
 void ResultsFolder::write_json(const std::string& name, const Json& value) const {

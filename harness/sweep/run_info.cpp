@@ -16,6 +16,8 @@
 #include <torch/csrc/api/include/torch/version.h>
 #endif
 
+#include "harness/core/build_info.h"
+
 namespace kvc {
 namespace {
 
@@ -47,7 +49,9 @@ std::int64_t peak_resident_bytes() {
 
 Json run_info() {
   return Json{{"kvc_version", KVC_VERSION},
-              {"hardware", Json{{"cpu", cpu_name()}, {"cores", std::thread::hardware_concurrency()}}},
+              {"program", build_info_json()},
+              {"hardware",
+               Json{{"cpu", cpu_name()}, {"cores", std::thread::hardware_concurrency()}, {"features", cpu_features()}}},
               {"threads", at::get_num_threads()},
               {"torch_version", torch_version()},
               {"started_at", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)))}};

@@ -7,7 +7,8 @@
 
 namespace kvc {
 
-// {kvc_version, hardware: {cpu, cores}, threads, torch_version, started_at}; the time is UTC, ISO 8601.
+// {kvc_version, program: as build_info_json(), hardware: {cpu, cores, features}, threads, torch_version, started_at};
+// the time is UTC, ISO 8601.
 Json run_info();
 
 // The largest resident memory of the process so far.

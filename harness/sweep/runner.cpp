@@ -9,131 +9,52 @@
 #include <map>
 #include <set>
 
+#include "harness/core/build_info.h"
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/progress.h"
-#include "harness/sweep/document_run.h"
+#include "harness/core/stopwatch.h"
+#include "harness/sweep/calibration.h"
+#include "harness/sweep/coverage.h"
+#include "harness/sweep/file_stamp.h"
+#include "harness/sweep/record_origin.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/run_info.h"
 #include "harness/sweep/self_proof.h"
+#include "harness/sweep/sweep_blocks.h"
+#include "harness/sweep/sweep_plan.h"
 
 namespace kvc {
 namespace {
 
-// One instance of each plug-in with its options.
-template <class Interface>
-class Instances {
- public:
-  std::shared_ptr<const Interface> get(const Json& part) {
-    if (part.is_null()) return nullptr;
-    auto& instance = instances_[canonical_json(part)];
-    if (instance == nullptr) {
-      Json options = part;
-      options.erase("name");
-      instance = Registry<Interface>::instance().create(part.at("name").get<std::string>(), options);
-    }
-    return instance;
-  }
-
- private:
-  std::map<std::string, std::shared_ptr<const Interface>> instances_;
-};
-
-// All cells of one model, seed and data set.
-struct Block {
-  const SweepModel* model = nullptr;
-  Json dataset_cell;
-  std::uint64_t seed = 0;
-  std::shared_ptr<const Dataset> dataset;
-  std::vector<PlannedCell> cells;
-  std::map<std::string, std::map<std::string, Json>> done;  // cell id -> document id -> provenance
-  std::string key;                                          // in documents.json
-  std::vector<Document> documents;
-};
-
-std::string task_key(const Json& task) {
-  return stable_hash(canonical_json(task));
-}
-
-// What a data set's documents depend on: content and version, not the path of the file.
-Json content_of(Json dataset_identity) {
-  if (dataset_identity.is_object()) dataset_identity.erase("file");
-  return dataset_identity;
-}
-
-// When and how large the weights are, to notice that the file was replaced without reading it; null where there is no
-// file.
-Json file_stamp(const std::string& path) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  if (error) return nullptr;
-  const auto time = std::filesystem::last_write_time(path, error);
-  if (error) return nullptr;
-  return Json{{"bytes", size}, {"modified", time.time_since_epoch().count()}};
+// What a data set's documents depend on, wherever its file lies.
+Json content_of(const Json& dataset_identity) {
+  return data_of(Json{{"dataset", dataset_identity}});
 }
 
 class SweepRun {
  public:
   SweepRun(const SweepConfig& config, const RunOptions& options)
-      : config_(config), options_(options), folder_(config.results), progress_(options.quiet) {}
+      : config_(config),
+        options_(options),
+        folder_(records_folder(config, options.shard), config.results),
+        progress_(options.quiet) {}
 
   RunSummary run() {
     folder_.write_json("config.json", config_.to_json());
-    plan();
+    folder_.write_json("sweep.json",
+                       sweep_json(config_, options_.shard ? Json(options_.shard->text()) : Json(nullptr)));
+    blocks_ = make_blocks(config_, [&](const std::string& cell) { return folder_.done(cell); });
     note_strangers();
     for (const SweepModel& model : config_.models) run_model(model);
+    if (options_.shard && summary_.already_done + summary_.measured + summary_.failed == 0) {
+      progress_.note(
+          fmt::format("note: shard {} has no documents; there is nothing to measure in it", options_.shard->text()));
+    }
     return summary_;
   }
 
  private:
-  void plan() {
-    Instances<Dataset> datasets;
-    Instances<Task> tasks;
-    Instances<QuerySource> sources;
-    Instances<CompactionMethod> methods;
-    Instances<BudgetRule> budgets;
-    for (const Cell& cell : expand(config_)) {
-      const std::string key =
-          stable_hash(canonical_json(Json{{"model", cell.model}, {"dataset", cell.dataset}, {"seed", cell.seed}}));
-      if (blocks_.empty() || blocks_.back().key != key) {
-        Block block;
-        block.key = key;
-        block.model = &*std::find_if(config_.models.begin(), config_.models.end(),
-                                     [&](const SweepModel& m) { return m.cell == cell.model; });
-        block.dataset_cell = cell.dataset;
-        block.seed = cell.seed;
-        block.dataset = datasets.get(cell.dataset);
-        blocks_.push_back(std::move(block));
-      }
-      PlannedCell planned{cell,
-                          cell.id(),
-                          cell.label(),
-                          sources.get(cell.queries),
-                          methods.get(cell.method),
-                          tasks.get(cell.task),
-                          std::nullopt,
-                          nullptr};
-      if (!cell.target.is_null()) {
-        Problems problems;
-        planned.target = TargetSize::from_json(cell.target, "/target", problems);
-        problems.throw_if_any(ErrorKind::kInternal);
-        planned.budget = budgets.get(cell.budget.is_null() ? Json{{"name", "uniform"}} : cell.budget);
-      }
-      refuse_text_method(planned);
-      blocks_.back().done[planned.id] = folder_.done(planned.id);
-      blocks_.back().cells.push_back(std::move(planned));
-    }
-  }
-
-  void refuse_text_method(const PlannedCell& planned) const {
-    if (!planned.task->compacts_online() || planned.method->compacts_cache()) return;
-    throw Error(
-        ErrorKind::kUsage,
-        fmt::format("method '{}' works on a text before it is read; task '{}' compacts a cache while it is written",
-                    planned.cell.method.value("name", ""), planned.cell.task.value("name", "")),
-        config_.path, "take methods on the cache, and full_cache for no compaction; other methods in another sweep");
-  }
-
   // Records of cells that the sweep no longer has are kept, and the report shows them; say so.
   void note_strangers() {
     std::set<std::string> own;
@@ -163,6 +84,7 @@ class SweepRun {
     progress_.note(fmt::format("loading {}", model.config.path));
     const Model loaded = options_.load_model(model.config);
     for (Block* block : blocks) open_block(*block, loaded);
+    plan_model(blocks, loaded);
     const std::string& folder = config_.references;
     references_.emplace(folder.empty() ? folder_.file("references") : folder, loaded.identity());
     for (const std::string& warning : references_->warnings()) progress_.note("warning: " + warning);
@@ -174,9 +96,11 @@ class SweepRun {
   bool known_complete(const Block& block) const {
     if (!documents_.is_object() || !documents_.contains(block.key)) return false;
     const Json& known = documents_.at(block.key);
-    if (known.value("model_file", Json()) != file_stamp(block.model->config.path)) return false;
+    const Json stamp = file_stamp(block.model->config.path);
+    if (stamp.is_null() || known.value("model_file", Json()) != stamp) return false;
     if (content_of(known.value("dataset_identity", Json())) != content_of(block.dataset->identity())) return false;
     for (const auto& [document, tasks] : known.at("documents").items()) {
+      if (!is_ours(block, document)) continue;
       for (const PlannedCell& cell : block.cells) {
         const std::string key = task_key(cell.cell.task);
         if (!tasks.contains(key)) return false;
@@ -186,55 +110,51 @@ class SweepRun {
     return true;
   }
 
-  static int64_t count_done(const Block& block) {
+  // Whether a document belongs to the part that is measured here.
+  bool is_ours(const Block& block, const std::string& document) const {
+    if (!options_.shard) return true;
+    const Shard& shard = *options_.shard;
+    return shard_of(block.model->cell, block.dataset_cell, block.seed, document, shard.count) == shard.index;
+  }
+
+  int64_t count_done(const Block& block) const {
     int64_t count = 0;
-    for (const auto& [cell, documents] : block.done) count += static_cast<int64_t>(documents.size());
+    for (const auto& [cell, documents] : block.done) {
+      count +=
+          std::count_if(documents.begin(), documents.end(), [&](const auto& d) { return is_ours(block, d.first); });
+    }
     return count;
   }
 
-  // Reads the documents, refuses records of other weights or data, and counts what is to be done.
+  // Reads the documents and refuses records of other weights or data.
   void open_block(Block& block, const Model& model) {
-    const Tokenizer& tokenizer = model.tokenizer();
-    const auto count_tokens = [&](std::string_view text) {
-      return static_cast<int64_t>(tokenizer.encode_text(text).size());
-    };
-    block.documents = block.dataset->load({block.seed, count_tokens});
+    load_documents(block, model.tokenizer());
     check_same_origin(block, model);
-    Json documents = Json::object();
-    for (const Document& document : block.documents) {
-      Json tasks = Json::object();
-      for (const PlannedCell& cell : block.cells) {
-        const std::string key = task_key(cell.cell.task);
-        if (!tasks.contains(key)) tasks[key] = accepted_questions(*cell.task, document).size();
-      }
-      documents[document.id] = std::move(tasks);
-    }
-    note_mute_tasks(block, documents);
+    note_mute_tasks(block);
     if (!documents_.is_object()) documents_ = Json::object();
     documents_[block.key] = Json{{"model", block.model->cell},
                                  {"model_file", file_stamp(block.model->config.path)},
                                  {"dataset", block.dataset_cell},
                                  {"dataset_identity", block.dataset->identity()},
                                  {"seed", block.seed},
-                                 {"documents", documents}};
+                                 {"documents", block.tasks}};
     folder_.write_json("documents.json", documents_);
-    for (const Document& document : block.documents) {
-      progress_.expect(static_cast<int64_t>(missing_cells(block, document).size()));
-    }
     summary_.already_done += count_done(block);
+    // The self-proof is on the data set's first document, whichever shard has it.
+    if (!block.documents.empty()) proof_documents_.insert_or_assign(block.key, block.documents.front());
+    std::erase_if(block.documents, [&](const Document& document) { return !is_ours(block, document.id); });
   }
 
   void check_same_origin(const Block& block, const Model& model) const {
-    const Json dataset_identity = block.dataset->identity();
+    const Json now = {{"model", model.identity()}, {"dataset", block.dataset->identity()}};
     for (const PlannedCell& cell : block.cells) {
       for (const auto& [document, provenance] : block.done.at(cell.id)) {
-        const Json measured_model = provenance.value("model", Json::object());
+        const Json was = weights_of(provenance), is = weights_of(now);
         for (const char* field : {"content_hash", "dtype"}) {
-          refuse_if_other(cell, document, fmt::format("the model's {}", field), measured_model.value(field, Json()),
-                          model.identity().value(field, Json()));
+          refuse_if_other(cell, document, fmt::format("the model's {}", field), was.is_null() ? was : was.at(field),
+                          is.at(field));
         }
-        refuse_if_other(cell, document, "the data set's content", content_of(provenance.value("dataset", Json())),
-                        content_of(dataset_identity));
+        refuse_if_other(cell, document, "the data set's identity", data_of(provenance), data_of(now));
       }
     }
   }
@@ -250,51 +170,81 @@ class SweepRun {
         "write to another folder (--results), or delete this one: numbers of different weights or data do not mix");
   }
 
-  void note_mute_tasks(const Block& block, const Json& documents) {
+  void note_mute_tasks(const Block& block) {
     std::set<std::string> told;
     for (const PlannedCell& cell : block.cells) {
       const std::string key = task_key(cell.cell.task);
       const auto asks = [&](const Json& tasks) { return tasks.at(key) > 0; };
-      if (!told.insert(key).second || std::any_of(documents.begin(), documents.end(), asks)) continue;
+      if (!told.insert(key).second || std::any_of(block.tasks.begin(), block.tasks.end(), asks)) continue;
       progress_.note(fmt::format("note: task {} can ask no question of data set {}; these cells are left out",
                                  cell.cell.task.value("name", ""), block.dataset_cell.value("name", "")));
     }
   }
 
-  std::vector<const PlannedCell*> missing_cells(const Block& block, const Document& document) const {
-    std::vector<const PlannedCell*> cells;
-    const Json& tasks = documents_.at(block.key).at("documents").at(document.id);
-    for (const PlannedCell& cell : block.cells) {
-      if (tasks.at(task_key(cell.cell.task)) > 0 && !block.done.at(cell.id).contains(document.id))
-        cells.push_back(&cell);
+  // What the model's blocks will take, told to the progress line; by records where nobody asked for a plan.
+  void plan_model(const std::vector<Block*>& blocks, const Model& model) {
+    units_.clear();
+    int64_t missing = 0;
+    for (const Block* block : blocks) {
+      for (const Document& document : block->documents)
+        missing += static_cast<int64_t>(block->missing_cells(document).size());
     }
-    return cells;
+    Plan plan;
+    if (options_.plan && missing > 0) {
+      StageRates rates;
+      plan.earlier_records = add_earlier_records(config_.results, model, rates);
+      for (const Block* block : blocks) {
+        calibrate(model, *block, rates, [&](const std::string& what) { progress_.stage("calibration: " + what); });
+      }
+      plan = plan_blocks(model, {blocks.begin(), blocks.end()}, rates, config_.proof_tokens);
+      if (options_.skip_proof) plan.proof_s = 0;
+      for (UnitPlan& unit : plan.units) units_[{unit.block_key, unit.document_id}] = std::move(unit.cells);
+      summary_.planned_s += plan.stages.total() + plan.proof_s;
+      summary_.planned_all = summary_.planned_all && plan.unknown.empty();
+    }
+    progress_.expect(missing, plan.stages.total());
+  }
+
+  // Seconds that the plan gives the cells of a document, by cell id; nothing without a plan.
+  std::map<std::string, double> planned_cells(const Block& block, const Document& document,
+                                              const std::vector<const PlannedCell*>& cells) const {
+    std::map<std::string, double> seconds;
+    const auto place = units_.find({block.key, document.id});
+    if (place == units_.end()) return seconds;
+    for (size_t i = 0; i < cells.size(); ++i) seconds[cells[i]->id] = place->second.at(i).total();
+    return seconds;
   }
 
   void run_block(const Block& block, const Model& model) {
     std::vector<std::pair<const Document*, std::vector<const PlannedCell*>>> work;
     for (const Document& document : block.documents) {
-      if (auto cells = missing_cells(block, document); !cells.empty()) work.emplace_back(&document, std::move(cells));
+      if (auto cells = block.missing_cells(document); !cells.empty()) work.emplace_back(&document, std::move(cells));
     }
     if (work.empty()) return;
+    const Stopwatch clock;
     Json provenance = run_info();
     provenance["model"] = model.identity();
     provenance["dataset"] = block.dataset->identity();
     provenance["self_proof"] = options_.skip_proof ? "left out" : ensure_proof(block, model);
     progress_.begin();
-    const auto sink = [&](const Record& record) { keep(record); };
     const auto stage = [&](const std::string& what) { progress_.stage(what); };
     const auto keep_texts = [&](const Json& line) { folder_.append_texts(line); };
     for (auto& [document, cells] : work) {
+      const std::map<std::string, double> planned = planned_cells(block, *document, cells);
+      const auto sink = [&](const Record& record) {
+        const auto seconds = planned.find(record.cell_id);
+        keep(record, seconds == planned.end() ? 0 : seconds->second);
+      };
       measure_document({model, *document, std::move(cells), provenance, sink, stage, keep_texts, &*references_});
     }
+    summary_.took_s += clock.seconds();
   }
 
-  void keep(const Record& record) {
+  void keep(const Record& record, double planned_s) {
     folder_.append(record);
     record.status == "done" ? ++summary_.measured : ++summary_.failed;
     if (record.status == "failed") progress_.note("failed: " + record.error);
-    progress_.measured();
+    progress_.measured(planned_s);
     if (options_.after_record) options_.after_record(record);
   }
 
@@ -308,8 +258,8 @@ class SweepRun {
       Json part = {cell.cell.method, cell.cell.queries, cell.cell.target};
       if (std::find(methods.begin(), methods.end(), part) == methods.end()) methods.push_back(std::move(part));
     }
-    const Document& document = block.documents.front();
-    const Json subject = Json{{"kvc_version", KVC_VERSION},
+    const Document& document = proof_documents_.at(block.key);
+    const Json subject = Json{{"program", build_info_json()},
                               {"model", model.identity()},
                               {"dataset", block.dataset_cell},
                               {"dataset_identity", content_of(block.dataset->identity())},
@@ -368,16 +318,24 @@ class SweepRun {
   Progress progress_;
   RunSummary summary_;
   std::vector<Block> blocks_;
-  std::optional<ReferenceStore> references_;  // of the model that is loaded
-  Json documents_;                            // documents.json
+  std::optional<ReferenceStore> references_;         // of the model that is loaded
+  Json documents_;                                   // documents.json
+  std::map<std::string, Document> proof_documents_;  // by block
+  // The plan of the model that is loaded: seconds of the missing cells of (block, document).
+  std::map<std::pair<std::string, std::string>, std::vector<CellSeconds>> units_;
 };
 
 }  // namespace
 
+std::string records_folder(const SweepConfig& config, const std::optional<Shard>& shard) {
+  return shard ? fmt::format("{}/shards/{}", config.results, shard->name()) : config.results;
+}
+
 RunSummary run_sweep(const SweepConfig& config, const RunOptions& options) {
   const c10::InferenceMode inference;
-  const InterruptGuard interrupt(fmt::format(
-      "interrupted; what was measured is in {}. Run the same command again to go on from there.", config.results));
+  const InterruptGuard interrupt(
+      fmt::format("interrupted; what was measured is in {}. Run the same command again to go on from there.",
+                  records_folder(config, options.shard)));
   return SweepRun(config, options).run();
 }
 
@@ -385,9 +343,11 @@ std::vector<CellStatus> sweep_status(const SweepConfig& config) {
   std::vector<CellStatus> list;
   for (const Cell& cell : expand(config)) {
     std::set<std::string> done;
-    for (const Json& value : read_json_lines(config.results + "/" + cell.id() + ".jsonl").values) {
-      const Record record = Record::from_json(value, cell.id());
-      record.status == "done" ? done.insert(record.document_id).second : done.erase(record.document_id) > 0;
+    for (const std::string& folder : record_folders(config.results)) {
+      for (const Json& value : read_json_lines(folder + "/" + cell.id() + ".jsonl").values) {
+        const Record record = Record::from_json(value, cell.id());
+        if (record.status == "done") done.insert(record.document_id);
+      }
     }
     list.push_back({cell.id(), cell.label(), static_cast<int64_t>(done.size())});
   }

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "harness/sweep/record.h"
+#include "harness/sweep/shard.h"
 #include "harness/sweep/sweep_config.h"
 
 namespace kvc {
@@ -14,6 +16,11 @@ namespace kvc {
 struct RunOptions {
   bool quiet = false;
   bool skip_proof = false;  // stamped into every record
+  // Measures its part only, into shards/K-of-N of the results folder; what the folder or any of its shards has is
+  // found.
+  std::optional<Shard> shard = {};
+  // Measures rates first where earlier records do not tell them, so that the progress line knows the time left.
+  bool plan = false;
   std::function<Model(const ModelConfig&)> load_model = Model::load;
   std::function<void(const Record&)> after_record;  // called when a record is on disk
 };
@@ -22,9 +29,15 @@ struct RunSummary {
   int64_t already_done = 0;  // records found
   int64_t measured = 0;      // done in this run
   int64_t failed = 0;        // failed in this run; tried again by the next
+  double planned_s = 0;      // of self-proof and measuring; 0 without a plan
+  double took_s = 0;         // the same, as it was
+  bool planned_all = true;   // false: the plan knew nothing of some cells
 };
 
-// Writes to config.results. Throws Error: folder locked or unwritable, model or data set unreadable, records of other
+// Where a run writes its records: config.results, or the shard's folder in it.
+std::string records_folder(const SweepConfig& config, const std::optional<Shard>& shard);
+
+// Writes to records_folder(). Throws Error: folder locked or unwritable, model or data set unreadable, records of other
 // weights or data in the folder, self-proof failed. SIGINT and SIGTERM end the process with exit code 130.
 RunSummary run_sweep(const SweepConfig& config, const RunOptions& options);
 

@@ -43,6 +43,7 @@ class Sweep : public ::testing::Test {
     flaky_fails() = false;
     options_.quiet = true;
     options_.skip_proof = true;
+    std::ofstream(folder_.file("tiny.gguf")) << "weights 1";
     options_.load_model = [this](const ModelConfig&) {
       ++calls().loads;
       return tiny_model(model_seed_);
@@ -52,6 +53,7 @@ class Sweep : public ::testing::Test {
   SweepConfig config(const std::string& text) const {
     SweepConfig config = parse_sweep(ConfigText::from_string(text, "s.yaml"));
     config.results = folder_.file("results");
+    for (SweepModel& model : config.models) model.config.path = folder_.file(model.config.path);
     return config;
   }
   RunSummary run(const std::string& text) const { return run_sweep(config(text), options_); }
@@ -356,13 +358,65 @@ TEST_F(Sweep, RefusesRecordsOfOtherWeightsOrData) {
               HasSubstr("the data set's content is"));
 }
 
+// A finished sweep loads no model, unless its weights were replaced: by a file of the same name, in a folder of the
+// same name, of the same size, of the same time of writing.
+TEST_F(Sweep, NoticesReplacedWeights) {
+  namespace fs = std::filesystem;
+  const std::string text =
+      "sweep: t\nseed: 7\nmodel: folder\ndataset: [test_notes]\ntask: [test_probe]\n"
+      "method: [test_full]\n";
+  const std::string folder = folder_.file("folder");
+  const auto write = [&](const std::string& content) {
+    fs::create_directories(folder);
+    std::ofstream(folder + "/config.json") << "{}";
+    std::ofstream(folder + "/model.safetensors") << content;
+  };
+  write("weights 1");
+  EXPECT_EQ(run(text).measured, 2);
+  EXPECT_EQ(run(text).already_done, 2);
+  EXPECT_EQ(calls().loads, 1);
+
+  const fs::file_time_type time = fs::last_write_time(folder + "/model.safetensors");
+  model_seed_ = 2;
+  write("weights 2");
+  fs::last_write_time(folder + "/model.safetensors", time);
+  EXPECT_THAT(error_of([&] { run(text); }), HasSubstr("the model's content_hash is \"tiny-2-Float\" now, but was"));
+
+  model_seed_ = 1;
+  fs::remove_all(folder);
+  fs::create_directories(folder_.file("elsewhere"));
+  fs::create_directory_symlink(folder_.file("elsewhere"), folder);
+  write("weights 1");
+  calls() = Calls();
+  EXPECT_EQ(run(text).already_done, 2);  // the same weights elsewhere: looked at, found equal
+  EXPECT_EQ(calls().loads, 1);
+  EXPECT_EQ(run(text).already_done, 2);
+  EXPECT_EQ(calls().loads, 1);
+
+  fs::remove_all(folder);  // nothing to compare with is no proof of equality
+  EXPECT_EQ(run(text).already_done, 2);
+  EXPECT_EQ(calls().loads, 2);
+}
+
 TEST_F(Sweep, OneWriterAtATime) {
   const ResultsFolder other(folder_.file("results"));
+  const std::string writer = writer_of(folder_.file("results")).value_or("nobody");
+  EXPECT_THAT(writer, ::testing::MatchesRegex(fmt::format("process {} on .+", ::getpid())));
   EXPECT_EQ(error_of([&] { run(sweep_text("test_full")); }),
-            fmt::format("process {} is writing to this results folder\n  where: {}\n  mend:  wait until it is done, or "
-                        "choose another "
-                        "folder with --results",
-                        ::getpid(), folder_.file("results")));
+            fmt::format("{} is writing to this results folder\n  where: {}\n  mend:  wait until it is done, or choose "
+                        "another folder with --results",
+                        writer, folder_.file("results")));
+}
+
+// As on a network file system where another machine's lock is not seen: the job was requeued, its first copy lives on.
+TEST_F(Sweep, TheFirstOfTwoCopiesStops) {
+  options_.after_record = [&](const Record&) { std::ofstream(folder_.file("results/.lock")) << "99 node7 1234\n"; };
+  EXPECT_THAT(error_of([&] { run(sweep_text(kMethods)); }),
+              HasSubstr("process 99 on node7 took this results folder over"));
+  EXPECT_EQ(records().size(), 1U);
+  options_.after_record = nullptr;
+  EXPECT_EQ(run(sweep_text(kMethods)).measured, kRecords - 1);
+  EXPECT_EQ(writer_of(folder_.file("results")), std::nullopt);
 }
 
 TEST_F(Sweep, AnUnwritableFolderIsAClearError) {

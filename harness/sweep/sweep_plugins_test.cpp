@@ -32,32 +32,34 @@ struct TestNotes final : Dataset {
     bool long_document = false;  // one more, longer than any model
     std::string version = "a";
     std::vector<std::string> topics;
+    int64_t questions = 2;
     void fields(auto&& visit) {
       visit("documents", documents, "");
       visit("letters", letters, "");
       visit("long_document", long_document, "");
       visit("version", version, "");
       visit("topics", topics, "");
+      visit("questions", questions, "");
     }
   };
   explicit TestNotes(Options o) : options(std::move(o)) {}
   std::vector<Document> load(const DatasetRequest& request) const override {
     std::vector<Document> list;
     for (int64_t i = 0; i < options.documents; ++i)
-      list.push_back(make(fmt::format("note-{}", i), options.letters, request.seed));
-    if (options.long_document) list.push_back(make("long", 5000, request.seed));
+      list.push_back(make(fmt::format("note-{}", i), options.letters, request.seed, options.questions));
+    if (options.long_document) list.push_back(make("long", 5000, request.seed, options.questions));
     return list;
   }
   Json identity() const override { return Json{{"content_hash", "notes-" + options.version}}; }
 
-  static Document make(const std::string& id, int64_t letters, std::uint64_t seed) {
+  static Document make(const std::string& id, int64_t letters, std::uint64_t seed, int64_t questions) {
     Document document{id, id, "", {}};
     std::uint64_t state = seed * 977 + std::hash<std::string>{}(id);
     for (int64_t i = 0; i < letters; ++i) {
       state = state * 6364136223846793005ull + 1442695040888963407ull;
       document.text += static_cast<char>('a' + (state >> 33) % 26);
     }
-    for (int i = 0; i < 2; ++i) {
+    for (int64_t i = 0; i < questions; ++i) {
       Question question;
       question.id = fmt::format("{}/q{}", id, i);
       question.text = fmt::format("What is {}?", i);

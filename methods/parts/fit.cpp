@@ -33,7 +33,6 @@ at::Tensor OrderedFit::fit_weights(const at::Tensor& table, HeadFit& fit) const 
   box.lower = std::exp(-settings_.bias_bound);
   box.upper = std::exp(settings_.bias_bound);
   box.iterations = settings_.nnls_iterations;
-  box.seed = problem_.seed;
   const bool converge = settings_.bias == BiasFit::kActiveSet;
   const BoxedFit weights = converge ? mass.fit_active_set(table.size(1), box) : mass.fit_box(table.size(1), box);
   if (converge) fit.notes["bias_not_converged"] = weights.converged ? 0 : 1;
@@ -71,7 +70,7 @@ HeadFit OrderedFit::fit(int64_t target_len, const at::Tensor& log_weights) const
                                   ? ridge(attention, attention_.output, settings_.ridge, settings_.ridge_scale)
                                   : least_squares(attention, attention_.output);
   fit.values = values.solution.to(problem_.values.scalar_type());
-  fit.notes["value_rank_deficient"] = values.solver == LeastSquaresSolver::kEigenvectors ? 1 : 0;
+  fit.notes["value_rank_deficient"] = values.rank < target_len ? 1 : 0;
   return fit;
 }
 

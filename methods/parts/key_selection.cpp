@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "harness/core/error.h"
 #include "harness/math/attention.h"
@@ -14,6 +15,14 @@ namespace {
 
 // Queries at a time: their logits over some thousand entries stay within a core's cache.
 constexpr int64_t kBlockQueries = 256;
+
+// Minus infinity where the queries from `first` on do not see an entry.
+void hide_unseen(at::Tensor& logits, const RowReach& reach, int64_t first) {
+  if (!reach.n_visible.defined()) return;
+  const at::Tensor visible = reach.n_visible.narrow(0, first, logits.size(0)).to(logits.device()).unsqueeze(1);
+  const at::Tensor entry = at::arange(logits.size(1), visible.options());
+  logits.masked_fill_(entry >= visible, -std::numeric_limits<float>::infinity());
+}
 
 // From a sum over n queries to the score.
 void finish(at::Tensor& scores, KeyScore score, int64_t n) {
@@ -36,7 +45,7 @@ KeyScore key_score_from(const std::string& name) {
 }
 
 AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
-                                     KeyScore score, const at::Tensor& values) {
+                                     KeyScore score, const at::Tensor& values, const RowReach& reach) {
   const int64_t n = queries.size(0);
   const at::TensorOptions options = queries.options().dtype(at::kFloat);
   const at::Tensor keys32 = keys.to(at::kFloat);
@@ -48,7 +57,8 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
                              bias.defined() ? bias.to(at::kFloat) : bias, values32,
                              score == KeyScore::kRms    ? KeySum::kSquares
                              : score == KeyScore::kMean ? KeySum::kPlain
-                                                        : KeySum::kLargest);
+                                                        : KeySum::kLargest,
+                             reach);
     summary = {made.per_key, made.row_max, made.row_sum, made.output};
     finish(summary.scores, score, n);
     return summary;
@@ -60,13 +70,20 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
   for (int64_t first = 0; first < n; first += kBlockQueries) {
     const int64_t n_here = std::min(kBlockQueries, n - first);
     at::Tensor weights = attention_logits(queries.narrow(0, first, n_here), keys32, bias);
-    const at::Tensor row_max = weights.amax(1, /*keepdim=*/true);
+    hide_unseen(weights, reach, first);
+    at::Tensor row_max = weights.amax(1, /*keepdim=*/true);
+    if (reach.n_visible.defined()) row_max = row_max.clamp_min(std::numeric_limits<float>::lowest());
     weights.sub_(row_max).exp_();
     const at::Tensor row_sum = weights.sum(1, /*keepdim=*/true);
-    weights.div_(row_sum);
+    weights.div_(reach.n_visible.defined() ? at::where(row_sum.eq(0), at::ones_like(row_sum), row_sum) : row_sum);
     summary.row_max.narrow(0, first, n_here).copy_(row_max);
     summary.row_sum.narrow(0, first, n_here).copy_(row_sum);
     if (values.defined()) summary.output.narrow(0, first, n_here).copy_(at::mm(weights, values32));
+    if (reach.elsewhere.defined()) {
+      const at::Tensor log_mass = row_max + row_sum.log();
+      const at::Tensor elsewhere = reach.elsewhere.narrow(0, first, n_here).to(log_mass.device()).unsqueeze(1);
+      weights.mul_(at::where(row_sum.eq(0), at::zeros_like(row_sum), at::sigmoid(log_mass - elsewhere)));
+    }
     if (score == KeyScore::kMax) {
       summary.scores = at::maximum(summary.scores, weights.amax(0));
     } else {

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "harness/math/attention_statistics.h"
+
 namespace kvc {
 
 enum class KeyScore : std::uint8_t { kRms, kMax, kMean };
@@ -26,11 +28,12 @@ struct AttentionSummary {
   at::Tensor output;   // (n,d) float32: A V; undefined when no values were given
 };
 
-// queries (n,d), keys (T,d) model dtype; bias (T) float32 or undefined; values (T,d) model dtype or undefined. No
-// causal mask: every query sees every entry (spec A.1). Cost 2 n T d flops, 4 n T d with values; works a few hundred
-// queries at a time, so that the (n,T) matrix never exists.
+// queries (n,d), keys (T,d) model dtype; bias (T) float32 or undefined; values (T,d) model dtype or undefined. Without
+// a reach every query sees every entry and nothing else (as in arXiv:2602.16284); with one, A and the scores are shares
+// of all that a query sees (RowReach), row_max, row_sum and the output of the visible entries alone. Cost 2 n T d
+// flops, 4 n T d with values; works a few hundred queries at a time, so that the (n,T) matrix never exists.
 AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
-                                     KeyScore score, const at::Tensor& values = {});
+                                     KeyScore score, const at::Tensor& values = {}, const RowReach& reach = {});
 
 // The k largest in descending order, the lower index first among equals. (k) int64.
 at::Tensor best_keys(const at::Tensor& scores, int64_t k);

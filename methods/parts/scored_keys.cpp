@@ -12,7 +12,11 @@ namespace kvc {
 
 PerHeadMethod::HeadFitter ScoredKeys::prepare(const HeadProblem& problem, int64_t largest_target_len) const {
   const at::Tensor order = best_keys(scores_once(problem), largest_target_len);
-  return [problem, order](int64_t target_len) { return keep(problem, order.narrow(0, 0, target_len)); };
+  return [problem, order, notes = notes(problem)](int64_t target_len) {
+    HeadFit fit = keep(problem, order.narrow(0, 0, target_len));
+    fit.notes = notes;
+    return fit;
+  };
 }
 
 at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens) {
@@ -21,6 +25,14 @@ at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens) {
                 "take a method that scores with all queries, such as h2o or kvzip");
   }
   return problem.window_queries(n_tokens);
+}
+
+int64_t article_sinks(const HeadProblem& problem, int64_t n_sink) {
+  int64_t before = 0;
+  if (problem.request != nullptr) {
+    before = problem.request->compactable.prefix_len + problem.request->context.first_position;
+  }
+  return std::clamp<int64_t>(n_sink - before, 0, problem.keys.size(0));
 }
 
 at::Tensor with_sinks_first(at::Tensor scores, int64_t n_sink) {

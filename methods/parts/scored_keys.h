@@ -16,12 +16,18 @@ class ScoredKeys : public PerHeadMethod {
   at::Tensor scores(const HeadProblem& problem) const override = 0;
 
  protected:
+  // Numbers for every fit of the head; summed over heads in the record.
+  virtual Json notes(const HeadProblem& /*problem*/) const { return Json::object(); }
   HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override;
 };
 
 // Queries of the last n_tokens tokens of the text that the query source reads, (g * n_tokens, d). Throws Error(kUsage)
 // when the head comes without a text.
 at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens);
+
+// How many of the head's entries are among the first n_sink of the whole text: the template in front of the article
+// counts, and is kept anyway. A head without a request begins with the text.
+int64_t article_sinks(const HeadProblem& problem, int64_t n_sink);
 
 // Scores whose first n_sink entries (or all there are) come before all others.
 at::Tensor with_sinks_first(at::Tensor scores, int64_t n_sink);

@@ -1,0 +1,187 @@
+#include "harness/sweep/stage_rates.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "harness/core/json_lines.h"
+
+namespace kvc {
+namespace {
+
+// Where records of one size do not tell: attention is a part of a prefill, the whole of a selection's scores.
+constexpr double kPrefillExponent = 1.15;
+constexpr double kCompactionExponent = 1.1;
+constexpr double kReferenceExponent = 0.2;
+constexpr double kMaxExponent = 2.5;
+constexpr double kOneSize = 1.2;  // sizes nearer than this factor count as one
+
+std::string key_of(std::initializer_list<Json> parts) {
+  return canonical_json(Json(std::vector<Json>(parts)));
+}
+
+Json member(const Json& object, const char* name) {
+  return object.is_object() && object.contains(name) ? object.at(name) : Json(nullptr);
+}
+
+double number(const Json& object, const char* name) {
+  const Json value = member(object, name);
+  return value.is_number() ? value.get<double>() : 0;
+}
+
+std::string method_key(const Json& cell) {
+  return key_of({member(cell, "model"), member(cell, "queries"), member(cell, "method"), member(cell, "budget")});
+}
+
+std::string task_key_of(const Json& cell) {
+  return key_of({member(cell, "model"), member(cell, "dataset"), member(cell, "task")});
+}
+
+// A target as a share of the document; what has none keeps all, or nothing.
+double fraction_of(const Json& target, double tokens) {
+  if (target.is_number()) return target.get<double>();
+  if (target.is_string()) return std::min(1.0, std::strtod(target.get<std::string>().c_str(), nullptr) / tokens);
+  return 1.0;
+}
+
+}  // namespace
+
+CellSeconds& CellSeconds::operator+=(const CellSeconds& other) {
+  prefill += other.prefill;
+  queries += other.queries;
+  compaction += other.compaction;
+  reference += other.reference;
+  ask += other.ask;
+  return *this;
+}
+
+void StageRates::add_compaction(const Record& record) {
+  if (record.status != "done" || !record.seconds.contains("prefill_s")) return;
+  const Json& cell = record.cell;
+  const double tokens = number(record.sizes, "context_tokens");
+  if (tokens <= 0) return;
+  const Json model = member(cell, "model");
+  if (const double peak = number(record.sizes, "peak_bytes"); peak > 0) peak_.push_back({tokens, peak});
+  prefill_[key_of({model})].push_back({tokens, number(record.seconds, "prefill_s")});
+  if (const Json source = member(cell, "queries"); !source.is_null())
+    queries_[key_of({model, source})].push_back({tokens, number(record.seconds, "queries_s")});
+  shared_[method_key(cell)].push_back({tokens, number(record.seconds, "compaction_shared_s")});
+  own_[method_key(cell)][fraction_of(member(cell, "target"), tokens)].push_back(
+      {tokens, number(record.seconds, "compaction_s")});
+}
+
+void StageRates::add(const Record& record) {
+  if (record.status != "done" || !record.seconds.contains("prefill_s") || record.answers.empty()) return;
+  add_compaction(record);
+  const double tokens = number(record.sizes, "context_tokens"), n = static_cast<double>(record.answers.size());
+  if (tokens <= 0) return;
+  const std::string task = task_key_of(record.cell);
+  reference_[task].push_back({tokens, number(record.seconds, "reference_s") / n});
+  ask_[task].push_back({number(record.sizes, "head_len_mean"), number(record.seconds, "ask_s") / n});
+  Bytes& bytes = bytes_[task];
+  bytes.bytes += static_cast<double>(record.to_json().dump(-1, ' ', false, Json::error_handler_t::replace).size());
+  bytes.questions += n;
+}
+
+bool StageRates::knows_ask(const Cell& cell) const {
+  return ask_.contains(task_key_of(cell.to_json()));
+}
+
+bool StageRates::knows_compaction(const Cell& cell) const {
+  return own_.contains(method_key(cell.to_json()));
+}
+
+double StageRates::power_law(const Points& points, double size, double exponent) {
+  if (points.empty()) return 0;
+  double mean_x = 0, mean_y = 0, least = points.front().size, most = least;
+  for (const Point& point : points) {
+    mean_x += std::log(point.size);
+    mean_y += std::log(std::max(point.seconds, 1e-9));
+    least = std::min(least, point.size);
+    most = std::max(most, point.size);
+  }
+  mean_x /= static_cast<double>(points.size());
+  mean_y /= static_cast<double>(points.size());
+  if (most / least > kOneSize) {
+    double xy = 0, xx = 0;
+    for (const Point& point : points) {
+      const double x = std::log(point.size) - mean_x;
+      xy += x * (std::log(std::max(point.seconds, 1e-9)) - mean_y);
+      xx += x * x;
+    }
+    exponent = std::clamp(xy / xx, 0.0, kMaxExponent);
+  }
+  return std::exp(mean_y + exponent * (std::log(size) - mean_x));
+}
+
+double StageRates::straight_line(const Points& points, double x) {
+  if (points.empty()) return 0;
+  double mean_x = 0, mean_y = 0;
+  for (const Point& point : points) {
+    mean_x += point.size / static_cast<double>(points.size());
+    mean_y += point.seconds / static_cast<double>(points.size());
+  }
+  double xy = 0, xx = 0;
+  for (const Point& point : points) {
+    xy += (point.size - mean_x) * (point.seconds - mean_y);
+    xx += (point.size - mean_x) * (point.size - mean_x);
+  }
+  const double slope = xx > 0 ? std::clamp(xy / xx, 0.0, mean_x > 0 ? mean_y / mean_x : 0.0) : 0;
+  return std::max(0.0, mean_y + slope * (x - mean_x));
+}
+
+double StageRates::own_seconds(const Cell& cell, double tokens) const {
+  const auto place = own_.find(method_key(cell.to_json()));
+  if (place == own_.end()) return 0;
+  const std::map<double, Points>& by_fraction = place->second;
+  const double fraction = fraction_of(cell.target, tokens);
+  const auto at = [&](std::map<double, Points>::const_iterator it) {
+    return power_law(it->second, tokens, kCompactionExponent);
+  };
+  const auto above = by_fraction.lower_bound(fraction);
+  if (above == by_fraction.end()) return at(std::prev(above));
+  if (above->first == fraction || above == by_fraction.begin()) return at(above);
+  const auto below = std::prev(above);
+  const double weight = (fraction - below->first) / (above->first - below->first);
+  return (1 - weight) * at(below) + weight * at(above);
+}
+
+std::vector<CellSeconds> StageRates::predict(const std::vector<CellWork>& document) const {
+  const auto of = [](const auto& map, const std::string& key) -> const Points& {
+    static const Points none;
+    const auto place = map.find(key);
+    return place == map.end() ? none : place->second;
+  };
+  std::set<std::string> paid;
+  std::vector<CellSeconds> list;
+  for (const CellWork& work : document) {
+    CellSeconds seconds;
+    const Json cell = work.cell->to_json();
+    const double tokens = std::max(1.0, static_cast<double>(work.context_tokens));
+    const double n = static_cast<double>(work.questions);
+    const auto once = [&](const char* stage, const std::string& key) { return paid.insert(stage + key).second; };
+    if (const std::string key = key_of({work.cell->model}); once("prefill", key))
+      seconds.prefill = power_law(of(prefill_, key), tokens, kPrefillExponent);
+    if (const std::string key = key_of({work.cell->model, work.cell->queries});
+        !work.cell->queries.is_null() && once("queries", key))
+      seconds.queries = power_law(of(queries_, key), tokens, kPrefillExponent);
+    if (const std::string key = method_key(cell); once("shared", key))
+      seconds.compaction = power_law(of(shared_, key), tokens, kCompactionExponent);
+    if (once("own", method_key(cell) + work.cell->target.dump())) seconds.compaction += own_seconds(*work.cell, tokens);
+    const std::string task = task_key_of(cell);
+    if (once("reference", task)) seconds.reference = n * power_law(of(reference_, task), tokens, kReferenceExponent);
+    const bool nothing_kept = work.cell->method.value("name", "") == "no_context";
+    const double kept = nothing_kept ? 0 : tokens * fraction_of(work.cell->target, tokens);
+    seconds.ask = n * straight_line(of(ask_, task), kept);
+    list.push_back(seconds);
+  }
+  return list;
+}
+
+double StageRates::record_bytes(const Cell& cell, std::int64_t questions) const {
+  const auto place = bytes_.find(task_key_of(cell.to_json()));
+  if (place == bytes_.end() || place->second.questions == 0) return 0;
+  return place->second.bytes / place->second.questions * static_cast<double>(questions);
+}
+
+}  // namespace kvc

@@ -1,0 +1,78 @@
+// How long a sweep's stages take, from records that were measured: of earlier runs on the same hardware, or of a short
+// calibration. Predicts the seconds of cells that are not measured yet.
+//
+// Letters: T tokens of a document's context, q questions asked of it.
+//   prefill, queries, compaction: seconds grow as c T^p; p from records of two sizes, else one of each stage
+//   reference: seconds per question grow as c T^p
+//   ask: seconds per question = a + b * entries per head left of the document (what each step must read)
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "harness/sweep/cell.h"
+#include "harness/sweep/record.h"
+
+namespace kvc {
+
+// Seconds of one cell on one document, what it shares with earlier cells of the same document left out.
+struct CellSeconds {
+  double prefill = 0, queries = 0, compaction = 0, reference = 0, ask = 0;
+  double total() const { return prefill + queries + compaction + reference + ask; }
+  CellSeconds& operator+=(const CellSeconds& other);
+};
+
+// One cell to be measured on one document.
+struct CellWork {
+  const Cell* cell = nullptr;
+  std::int64_t context_tokens = 0;
+  std::int64_t questions = 0;
+};
+
+class StageRates {
+ public:
+  // Failed records, and those of tasks that compact online (no prefill_s), add nothing.
+  void add(const Record& record);
+  // A record whose asking is not typical: only its compaction counts.
+  void add_compaction(const Record& record);
+
+  bool knows_ask(const Cell& cell) const;
+  bool knows_compaction(const Cell& cell) const;
+  bool knows(const Cell& cell) const { return knows_ask(cell) && knows_compaction(cell); }
+
+  // Of all cells of one document, in the order in which they are measured; what several share counts in the first.
+  // A cell that is not known counts 0.
+  std::vector<CellSeconds> predict(const std::vector<CellWork>& document) const;
+
+  // Resident memory at the peak with a document of so many tokens; 0 when nothing was added.
+  double peak_bytes(double tokens) const { return straight_line(peak_, tokens); }
+
+  // Bytes of a record of the task, on average over those added.
+  double record_bytes(const Cell& cell, std::int64_t questions) const;
+
+ private:
+  struct Point {
+    double size, seconds;
+  };
+  using Points = std::vector<Point>;
+  struct Bytes {
+    double bytes = 0, questions = 0;
+  };
+
+  // c T^p through the points; with points of one size p is `exponent`.
+  static double power_law(const Points& points, double size, double exponent);
+  // a + b x through the points, neither below 0.
+  static double straight_line(const Points& points, double x);
+  // By target where it was measured, between the nearest two else.
+  double own_seconds(const Cell& cell, double tokens) const;
+
+  Points peak_;
+  std::map<std::string, Points> prefill_, queries_, shared_, reference_, ask_;
+  std::map<std::string, std::map<double, Points>> own_;  // by kept fraction
+  std::map<std::string, Bytes> bytes_;                   // by task and data set
+};
+
+}  // namespace kvc

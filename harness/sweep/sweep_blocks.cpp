@@ -1,0 +1,124 @@
+#include "harness/sweep/sweep_blocks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "harness/core/json_lines.h"
+#include "harness/sweep/coverage.h"
+
+namespace kvc {
+namespace {
+
+// One instance of each plug-in with its options.
+template <class Interface>
+class Instances {
+ public:
+  std::shared_ptr<const Interface> get(const Json& part) {
+    if (part.is_null()) return nullptr;
+    auto& instance = instances_[canonical_json(part)];
+    if (instance == nullptr) {
+      Json options = part;
+      options.erase("name");
+      instance = Registry<Interface>::instance().create(part.at("name").get<std::string>(), options);
+    }
+    return instance;
+  }
+
+ private:
+  std::map<std::string, std::shared_ptr<const Interface>> instances_;
+};
+
+class Maker {
+ public:
+  explicit Maker(const SweepConfig& config) : config_(config) {}
+
+  Block block_of(const Cell& cell) {
+    Block block;
+    block.key = block_key(cell);
+    block.model = &*std::find_if(config_.models.begin(), config_.models.end(),
+                                 [&](const SweepModel& m) { return m.cell == cell.model; });
+    block.dataset_cell = cell.dataset;
+    block.seed = cell.seed;
+    block.dataset = datasets_.get(cell.dataset);
+    return block;
+  }
+
+  PlannedCell planned(const Cell& cell) {
+    PlannedCell planned{cell,
+                        cell.id(),
+                        cell.label(),
+                        sources_.get(cell.queries),
+                        methods_.get(cell.method),
+                        tasks_.get(cell.task),
+                        std::nullopt,
+                        nullptr};
+    if (!cell.target.is_null()) {
+      Problems problems;
+      planned.target = TargetSize::from_json(cell.target, "/target", problems);
+      problems.throw_if_any(ErrorKind::kInternal);
+      planned.budget = budgets_.get(cell.budget.is_null() ? Json{{"name", "uniform"}} : cell.budget);
+    }
+    refuse_text_method(planned);
+    return planned;
+  }
+
+ private:
+  void refuse_text_method(const PlannedCell& planned) const {
+    if (!planned.task->compacts_online() || planned.method->compacts_cache()) return;
+    throw Error(
+        ErrorKind::kUsage,
+        fmt::format("method '{}' works on a text before it is read; task '{}' compacts a cache while it is written",
+                    planned.cell.method.value("name", ""), planned.cell.task.value("name", "")),
+        config_.path, "take methods on the cache, and full_cache for no compaction; other methods in another sweep");
+  }
+
+  const SweepConfig& config_;
+  Instances<Dataset> datasets_;
+  Instances<Task> tasks_;
+  Instances<QuerySource> sources_;
+  Instances<CompactionMethod> methods_;
+  Instances<BudgetRule> budgets_;
+};
+
+}  // namespace
+
+std::vector<const PlannedCell*> Block::missing_cells(const Document& document) const {
+  std::vector<const PlannedCell*> list;
+  const Json& counts = tasks.at(document.id);
+  for (const PlannedCell& cell : cells) {
+    if (counts.at(task_key(cell.cell.task)) > 0 && !done.at(cell.id).contains(document.id)) list.push_back(&cell);
+  }
+  return list;
+}
+
+std::vector<Block> make_blocks(const SweepConfig& config,
+                               const std::function<std::map<std::string, Json>(const std::string& cell_id)>& done) {
+  Maker maker(config);
+  std::vector<Block> blocks;
+  for (const Cell& cell : expand(config)) {
+    if (blocks.empty() || blocks.back().key != block_key(cell)) blocks.push_back(maker.block_of(cell));
+    Block& block = blocks.back();
+    block.cells.push_back(maker.planned(cell));
+    block.done[block.cells.back().id] = done(block.cells.back().id);
+  }
+  return blocks;
+}
+
+void load_documents(Block& block, const Tokenizer& tokenizer) {
+  const auto count_tokens = [&](std::string_view text) {
+    return static_cast<int64_t>(tokenizer.encode_text(text).size());
+  };
+  block.documents = block.dataset->load({block.seed, count_tokens});
+  block.tasks = Json::object();
+  for (const Document& document : block.documents) {
+    Json counts = Json::object();
+    for (const PlannedCell& cell : block.cells) {
+      const std::string key = task_key(cell.cell.task);
+      if (!counts.contains(key)) counts[key] = accepted_questions(*cell.task, document).size();
+    }
+    block.tasks[document.id] = std::move(counts);
+  }
+}
+
+}  // namespace kvc

@@ -1,0 +1,71 @@
+// Keeps whole chunks of neighbouring entries, the same ones in every head of a layer, by another method's scores. Liu
+// et al., "ChunkKV: Semantic-Preserving KV Cache Compression for Efficient Long-Context LLM Inference",
+// arXiv:2502.00299.
+//
+// A chunk's score is the mean over its entries of the sum over the layer's heads; chunks of `chunk_length` begin with
+// the article, the last one may be shorter. The scores are those of the method `scores`, asked with the outer cell's
+// queries. Follows kvpress (ChunkKVPress, whose chunks have 20 tokens; the paper 10).
+//
+// Differences: a target that is no whole number of chunks takes the first entries of the next best chunk (kvpress keeps
+// fewer entries instead). The paper's reuse of chunks from layer to layer is left out. Where the heads of a layer hold
+// different numbers of entries (a cache compacted before) or the queries are on-policy, each head goes by its own
+// scores, and the note heads_scored_alone counts them; so where a head comes without its model.
+#include <ATen/ATen.h>
+
+#include "methods/parts/inner_scores.h"
+#include "methods/parts/key_selection.h"
+
+namespace kvc {
+namespace {
+
+class ChunkKv final : public PerHeadMethod {
+ public:
+  struct Options {
+    NestedPlugin scores{{{"method", "snapkv"}}};
+    int64_t chunk_length = 20;
+    void fields(auto&& visit) {
+      visit("scores", scores, "method whose scores choose: {method: NAME, option: value}");
+      visit("chunk_length", chunk_length, "entries of a chunk");
+    }
+    void complete(const std::string& pointer, Problems& problems) {
+      InnerScores::complete(scores.value, "chunk_kv", pointer + "/scores", problems);
+    }
+    void check(const OptionCheck& fail) const {
+      if (chunk_length < 1) fail("chunk_length", "is out of range", "1 or more, e.g. 20");
+    }
+  };
+  explicit ChunkKv(const Options& options) : options_(options), inner_(options.scores.value) {}
+
+  bool needs_queries() const override { return inner_.needs_queries(); }
+
+ protected:
+  HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
+    const at::Tensor by_head = inner_.of_layer(problem);
+    const at::Tensor sums = by_head.sum(0);
+    const int64_t length = options_.chunk_length, source_len = sums.size(0);
+    const int64_t n_chunks = (source_len + length - 1) / length;
+    const at::TensorOptions index = problem.keys.options().dtype(at::kLong);
+    const at::Tensor chunk = at::arange(source_len, index).div(length, "floor");
+    const at::Tensor sizes = at::bincount(chunk, {}, n_chunks).to(at::kFloat);
+    const at::Tensor means = at::zeros({n_chunks}, sums.options()).index_add(0, chunk, sums).div(sizes);
+    // Rank of every entry's chunk, then its place in it: one order for all targets.
+    const at::Tensor rank =
+        at::empty({n_chunks}, index).index_copy(0, best_keys(means, n_chunks), at::arange(n_chunks, index));
+    const at::Tensor order = at::argsort(rank.index_select(0, chunk) * source_len + at::arange(source_len, index));
+    const bool alone = by_head.size(0) == 1 && (problem.request == nullptr || problem.request->cache.n_kv_heads() > 1);
+    return [problem, order, alone](int64_t target_len) {
+      HeadFit fit = keep(problem, order.narrow(0, 0, target_len));
+      if (alone) fit.notes["heads_scored_alone"] = 1;
+      return fit;
+    };
+  }
+
+ private:
+  Options options_;
+  InnerScores inner_;
+};
+
+KVC_REGISTER_METHOD(ChunkKv, "chunk_kv", "arXiv:2502.00299");
+
+}  // namespace
+}  // namespace kvc

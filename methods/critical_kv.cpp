@@ -1,0 +1,92 @@
+// Half of the target by another method's scores, the rest by those scores times what the entry's value writes into the
+// residual stream. Feng, Lv, Cao, Xie, Zhou, "Identify Critical KV Cache in LLM Inference from an Output Perturbation
+// Perspective" (CriticalKV), arXiv:2502.03805.
+//
+//   first:  the floor(first_stage t) entries of highest score a_i, at least one
+//   then:   of the others those of highest (a_i + epsilon) mean over the group's query heads of |W_o v_i|_1
+//
+// The scores are those of the method `scores`, asked with the outer cell's queries. Follows kvpress (CriticalKVPress:
+// epsilon 1e-4, halves, L1 norm). They must not be negative, as attention weights are not (expected_attention's are
+// logarithms and are refused). A budget shared by score goes by a_i, as CriticalAdaKV's. Needs the model's output
+// projection, so not a head alone.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "harness/core/error.h"
+#include "methods/parts/inner_scores.h"
+#include "methods/parts/key_selection.h"
+
+namespace kvc {
+namespace {
+
+class CriticalKv final : public PerHeadMethod {
+ public:
+  struct Options {
+    NestedPlugin scores{{{"method", "snapkv"}}};
+    double first_stage = 0.5;
+    double epsilon = 1e-4;
+    void fields(auto&& visit) {
+      visit("scores", scores, "method whose scores choose: {method: NAME, option: value}");
+      visit("first_stage", first_stage, "part of the target that its scores alone choose, 0 to 1");
+      visit("epsilon", epsilon, "added to a score before it meets the value's norm");
+    }
+    void complete(const std::string& pointer, Problems& problems) {
+      InnerScores::complete(scores.value, "critical_kv", pointer + "/scores", problems);
+    }
+    void check(const OptionCheck& fail) const {
+      if (!(first_stage >= 0 && first_stage <= 1)) fail("first_stage", "is out of range", "0 to 1");
+      if (!(epsilon >= 0 && epsilon <= 1)) fail("epsilon", "is out of range", "0 to 1");
+    }
+  };
+  explicit CriticalKv(const Options& options) : options_(options), inner_(options.scores.value) {}
+
+  bool needs_queries() const override { return inner_.needs_queries(); }
+  at::Tensor scores(const HeadProblem& problem) const override { return inner_.of(problem); }
+
+ protected:
+  HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override {
+    const at::Tensor scores = scores_once(problem);
+    if (scores.lt(0).any().item<bool>()) {
+      throw Error(ErrorKind::kUsage, "critical_kv multiplies scores, and this method has negative ones", "scores",
+                  "take a method that scores by attention weights, e.g. snapkv");
+    }
+    const at::Tensor order = best_keys(scores, largest_target_len);
+    const at::Tensor weighted = (scores + options_.epsilon) * output_norms(problem);
+    return [problem, order, weighted, part = options_.first_stage](int64_t target_len) {
+      const auto by_part = static_cast<int64_t>(part * static_cast<double>(target_len));
+      const int64_t n_first = part > 0 ? std::max<int64_t>(1, by_part) : 0;
+      const at::Tensor first = order.narrow(0, 0, n_first);
+      const at::Tensor rest = weighted.index_fill(0, first, -1.0);
+      return keep(problem, at::cat({first, best_keys(rest, target_len - n_first)}));
+    };
+  }
+
+ private:
+  // Mean over the group of |W_o v|_1: (T) float32.
+  static at::Tensor output_norms(const HeadProblem& problem) {
+    if (problem.request == nullptr) {
+      throw Error(ErrorKind::kUsage, "critical_kv needs the model's output projection, and there is no model", "method",
+                  "run it on a model's cache, with kvc compact or in a sweep");
+    }
+    const Decoder& decoder = problem.request->model.decoder();
+    const DecoderSpec& spec = decoder.spec();
+    const int64_t d = spec.head_dim, g = spec.group_size();
+    const at::Tensor& projection = decoder.weights().layers[static_cast<size_t>(problem.layer)].attention_output;
+    const at::Tensor values = problem.values.to(at::kFloat);
+    at::Tensor sum = at::zeros({values.size(0)}, values.options());
+    for (int64_t head = problem.kv_head * g; head < (problem.kv_head + 1) * g; ++head) {
+      const at::Tensor part = projection.narrow(1, head * d, d).to(at::kFloat);  // (hidden, d)
+      sum += at::mm(values, part.t()).abs_().sum(1);
+    }
+    return sum.div_(g);
+  }
+
+  Options options_;
+  InnerScores inner_;
+};
+
+KVC_REGISTER_METHOD(CriticalKv, "critical_kv", "arXiv:2502.03805");
+
+}  // namespace
+}  // namespace kvc

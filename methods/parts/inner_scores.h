@@ -1,0 +1,37 @@
+// Another method's scores, for methods that choose by them in a way of their own.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+
+#include "harness/api/compaction_method.h"
+
+namespace kvc {
+
+class InnerScores {
+ public:
+  // Fills in the options of {method: NAME, option: value}; what is wrong becomes a problem at `pointer`. Queries and
+  // budget are those of the outer method.
+  static void complete(Json& value, const std::string& outer, const std::string& pointer, Problems& problems);
+  // Of a value that complete() has filled in.
+  explicit InnerScores(const Json& value);
+
+  bool needs_queries() const { return method_->needs_queries(); }
+  // (T) float32. Throws Error(kUsage) when the method has no scores.
+  at::Tensor of(const HeadProblem& problem) const;
+  // Of all KV heads of the head's layer, which must hold the same entries: (Hkv, T). One row, the head's own, where
+  // they do not, where queries are on-policy (a head at a time) or the head comes without a model.
+  at::Tensor of_layer(const HeadProblem& problem) const;
+
+ private:
+  std::string name_;
+  std::unique_ptr<CompactionMethod> made_;
+  const PerHeadMethod* method_;
+};
+
+// The head `kv_head` of the same layer, with its own keys, values, bias and queries.
+HeadProblem sibling(const HeadProblem& problem, int64_t kv_head);
+
+}  // namespace kvc
