@@ -142,51 +142,10 @@ std::vector<Record> load_records(const std::string& folder, std::vector<std::str
   if (!std::filesystem::is_directory(folder, error)) {
     throw Error(ErrorKind::kData, "there is no such results folder", folder, "run the sweep first: kvc run CONFIG");
   }
-<<<<<<< HEAD
-  std::vector<std::string> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.path().extension() == ".jsonl") paths.push_back(entry.path().string());
-  }
-  std::sort(paths.begin(), paths.end());
-
-  std::vector<Record> records;
-  std::map<std::pair<std::string, std::string>, size_t> places;  // (cell, document) -> index in records
-  for (const std::string& path : paths) {
-    const JsonLines lines = read_json_lines(path);
-    // A kill tears the last line only; the next append then starts a line of its own, so a torn line may stand
-    // anywhere.
-    if (!lines.broken_lines.empty()) {
-      warnings.push_back(fmt::format("{}: line {} is no JSON and was left out (torn by a kill, or edited)", path,
-                                     fmt::join(lines.broken_lines, ", ")));
-    }
-    int64_t repeated = 0;
-    std::string cell;
-    for (size_t i = 0; i < lines.values.size(); ++i) {
-      Record record = Record::from_json(lines.values[i], fmt::format("{}, record {}", path, i + 1));
-      const auto [place, is_new] = places.emplace(std::pair(record.cell_id, record.document_id), records.size());
-      if (is_new) {
-        records.push_back(std::move(record));
-        continue;
-      }
-      Record& earlier = records[place->second];
-      if (earlier.status == "done") {
-        ++repeated;
-        cell = record.cell.value("method", Json::object()).value("name", "");
-      }
-      earlier = std::move(record);
-    }
-    if (repeated > 0) {
-      warnings.push_back(fmt::format("{}: {} duplicate record{} of a cell of {}; the later one of each document counts",
-                                     path, repeated, repeated == 1 ? "" : "s", cell));
-    }
-  }
-  return records;
-=======
   RecordSet records;
   for (const std::string& part : record_folders(folder)) records.add_folder(part, warnings);
   check_origins(records.list(), warnings);
   return records.take();
->>>>>>> main
 }
 
 }  // namespace kvc

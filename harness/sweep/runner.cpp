@@ -45,7 +45,7 @@ class SweepRun {
     folder_.write_json("sweep.json",
                        sweep_json(config_, options_.shard ? Json(options_.shard->text()) : Json(nullptr)));
     blocks_ = make_blocks(config_, [&](const std::string& cell) { return folder_.done(cell); });
-    note_strangers();
+    warn_foreign_records();
     for (const SweepModel& model : config_.models) run_model(model);
     if (options_.shard && summary_.already_done + summary_.measured + summary_.failed == 0) {
       progress_.note(
@@ -56,7 +56,7 @@ class SweepRun {
 
  private:
   // Records of cells that the sweep no longer has are kept, and the report shows them; say so.
-  void note_strangers() {
+  void warn_foreign_records() {
     std::set<std::string> own;
     for (const Block& block : blocks_) {
       for (const PlannedCell& cell : block.cells) own.insert(cell.id + ".jsonl");
