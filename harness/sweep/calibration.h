@@ -14,6 +14,6 @@ namespace kvc {
 // least. Takes a few seconds a method; after `limit_s` it stops, and what is not measured stays unknown. Failures are
 // no records and stay unknown as well. Nothing is written.
 void calibrate(const Model& model, const Block& block, StageRates& rates,
-               const std::function<void(const std::string&)>& stage, double limit_s = 60);
+               const std::function<void(const std::string&)>& stage, double limit_s = 20);
 
 }  // namespace kvc

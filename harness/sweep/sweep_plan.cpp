@@ -123,7 +123,7 @@ double proof_seconds(const std::vector<const Block*>& blocks, const StageRates& 
       reference = std::max(reference, cells[i].reference);
       methods.insert(canonical_json(Json::array({work[i].cell->method, work[i].cell->queries})));
     }
-    seconds += 2 * reference * static_cast<double>(methods.size());
+    seconds += reference * static_cast<double>(methods.size());
   }
   return seconds;
 }
