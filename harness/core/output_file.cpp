@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 constexpr size_t kMaxHeaderBytes = size_t{100} << 20;
 
-[[noreturn]] void refuse(const OutputFile& output, const std::string& fact, const std::string& mend) {
+[[noreturn]] void refuse_output(const OutputFile& output, const std::string& fact, const std::string& mend) {
   throw Error(ErrorKind::kUsage, fact, fmt::format("{} {}", output.option, output.path), mend);
 }
 
@@ -42,12 +42,12 @@ void check_inputs(const OutputFile& output, const std::vector<std::string>& inpu
   for (const std::string& input : inputs) {
     if (input.empty() || input == "-") continue;
     if (same_file(output.path, input)) {
-      refuse(output, fmt::format("the output is the same file as the input '{}'", input),
-             "choose another name for the output");
+      refuse_output(output, fmt::format("the output is the same file as the input '{}'", input),
+                    "choose another name for the output");
     }
     if (fs::is_directory(input, ignored) && same_file(folder_of(output.path), input)) {
-      refuse(output, fmt::format("the output would stand in the input folder '{}'", input),
-             "choose another folder for the output");
+      refuse_output(output, fmt::format("the output would stand in the input folder '{}'", input),
+                    "choose another folder for the output");
     }
   }
 }
@@ -55,20 +55,21 @@ void check_inputs(const OutputFile& output, const std::vector<std::string>& inpu
 void check_existing(const OutputFile& output, bool replace) {
   std::error_code ignored;
   const fs::path path = output.path;
-  if (!path.has_filename()) refuse(output, "the output is a folder, not a file", "add a file name");
+  if (!path.has_filename()) refuse_output(output, "the output is a folder, not a file", "add a file name");
   if (!fs::exists(path, ignored)) {
     if (fs::is_symlink(fs::symlink_status(path, ignored)))
-      refuse(output, "the output is a link to a file that does not exist", "choose another name, or delete the link");
+      refuse_output(output, "the output is a link to a file that does not exist",
+                    "choose another name, or delete the link");
     return;
   }
-  if (fs::is_directory(path, ignored)) refuse(output, "the output is a folder, not a file", "add a file name");
+  if (fs::is_directory(path, ignored)) refuse_output(output, "the output is a folder, not a file", "add a file name");
   if (!fs::is_regular_file(path, ignored))
-    refuse(output, "the output is not a regular file", "name a file; it is written in one piece at the end");
+    refuse_output(output, "the output is not a regular file", "name a file; it is written in one piece at the end");
   if (!output.is_own || !output.is_own(output.path)) {
-    refuse(output, "the output file exists, and this command did not write it",
-           "choose another name; kvc never replaces such a file");
+    refuse_output(output, "the output file exists, and this command did not write it",
+                  "choose another name; kvc never replaces such a file");
   }
-  if (!replace) refuse(output, "the output file exists", "choose another name, or replace it with --force");
+  if (!replace) refuse_output(output, "the output file exists", "choose another name, or replace it with --force");
 }
 
 std::string lower(std::string text) {
@@ -82,8 +83,8 @@ void check_each_other(const std::vector<OutputFile>& outputs) {
   for (size_t i = 0; i < outputs.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
       if (outputs[i].path.empty() || outputs[j].path.empty() || place(outputs[i]) != place(outputs[j])) continue;
-      refuse(outputs[i], fmt::format("the same file as {} {}", outputs[j].option, outputs[j].path),
-             "give each output a name of its own");
+      refuse_output(outputs[i], fmt::format("the same file as {} {}", outputs[j].option, outputs[j].path),
+                    "give each output a name of its own");
     }
   }
 }

@@ -10,7 +10,7 @@
 namespace kvc {
 namespace {
 
-using Cells = std::vector<const PlannedCell*>;
+using TimedCells = std::vector<const PlannedCell*>;
 
 // Article tokens: a third of a document, and a third of that.
 constexpr int64_t kLeastTokens = 96, kMostTokens = 1536;
@@ -32,7 +32,7 @@ class Calibration {
   void run() {
     const Document* document = typical_document();
     if (document == nullptr) return;
-    const Cells asking = asking_cells(*document), compacting = compacting_cells(*document);
+    const TimedCells asking = asking_cells(*document), compacting = compacting_cells(*document);
     const int64_t tokens = static_cast<int64_t>(model_.tokenizer().encode_text(document->text).size());
     const int64_t large = std::min(tokens, std::clamp(tokens / 3, kLeastTokens, kMostTokens));
     try {
@@ -60,7 +60,7 @@ class Calibration {
   bool usable(const PlannedCell& cell) const { return !cell.task->compacts_online(); }
 
   // Each task on the cache that keeps most and on the one that keeps least, of the method that needs least work.
-  Cells asking_cells(const Document& document) const {
+  TimedCells asking_cells(const Document& document) const {
     std::map<std::string, std::pair<const PlannedCell*, const PlannedCell*>> by_task;
     for (const PlannedCell* cell : block_.missing_cells(document)) {
       if (!usable(*cell) || rates_.knows_ask(cell->cell) || !cell->method->compacts_cache()) continue;
@@ -68,7 +68,7 @@ class Calibration {
       if (most == nullptr || fraction(*cell) > fraction(*most)) most = cell;
       if (least == nullptr || fraction(*cell) < fraction(*least)) least = cell;
     }
-    Cells list;
+    TimedCells list;
     for (const auto& [task, cells] : by_task) {
       list.push_back(cells.first);
       if (cells.second != cells.first) list.push_back(cells.second);
@@ -77,7 +77,7 @@ class Calibration {
   }
 
   // Each method with its largest and its least target; one task is enough.
-  Cells compacting_cells(const Document& document) const {
+  TimedCells compacting_cells(const Document& document) const {
     std::map<std::string, std::pair<const PlannedCell*, const PlannedCell*>> by_method;
     for (const PlannedCell* cell : block_.missing_cells(document)) {
       if (!usable(*cell) || rates_.knows_compaction(cell->cell)) continue;
@@ -86,7 +86,7 @@ class Calibration {
       if (most == nullptr || fraction(*cell) > fraction(*most)) most = cell;
       if (least == nullptr || fraction(*cell) < fraction(*least)) least = cell;
     }
-    Cells list;
+    TimedCells list;
     for (const auto& [method, cells] : by_method) {
       list.push_back(cells.first);
       if (cells.second != cells.first) list.push_back(cells.second);
@@ -95,15 +95,15 @@ class Calibration {
   }
 
   // Of the sweep, which keeps cells that share work together.
-  Cells in_order(const Cells& wanted) const {
-    Cells list;
+  TimedCells in_order(const TimedCells& wanted) const {
+    TimedCells list;
     for (const PlannedCell& cell : block_.cells) {
       if (std::find(wanted.begin(), wanted.end(), &cell) != wanted.end()) list.push_back(&cell);
     }
     return list;
   }
 
-  void measure(const Document& whole, int64_t tokens, size_t n_questions, const Cells& cells,
+  void measure(const Document& whole, int64_t tokens, size_t n_questions, const TimedCells& cells,
                const std::function<void(const Record&)>& keep) {
     if (cells.empty()) return;
     Document document = whole;
@@ -120,7 +120,7 @@ class Calibration {
       document.questions.push_back(question);
       for (const auto& [task, n] : std::map(taken)) taken[task] += task->accepts(question) ? 1 : 0;
     }
-    Cells askable;
+    TimedCells askable;
     for (const PlannedCell* cell : cells) {
       if (!accepted_questions(*cell->task, document).empty()) askable.push_back(cell);
     }

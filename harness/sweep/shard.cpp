@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kForms = "write --shard 3/16 (the third of 16), --shard auto or --shard auto/16";
 
-[[noreturn]] void fail(const std::string& fact, const std::string& text, const std::string& mend) {
+[[noreturn]] void refuse_shard(const std::string& fact, const std::string& text, const std::string& mend) {
   throw Error(ErrorKind::kUsage, fact, "--shard " + text, mend);
 }
 
@@ -35,7 +35,7 @@ class Scheduler {
          {std::pair("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), std::pair("PMI_RANK", "PMI_SIZE")}) {
       if (has(rank)) return checked(number(rank) + 1, has(size) ? std::optional(number(size)) : std::nullopt, rank);
     }
-    fail(
+    refuse_shard(
         "no scheduler says which shard this is: SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX, OMPI_COMM_WORLD_RANK and "
         "PMI_RANK are not set",
         text_, "name the shard: --shard 3/16");
@@ -48,8 +48,8 @@ class Scheduler {
     const char* value = environment_(name);
     const auto parsed = whole_number(value == nullptr ? "" : value);
     if (!parsed || *parsed < 0) {
-      fail(fmt::format("{} must be a whole number from 0; got '{}'", name, value == nullptr ? "" : value), text_,
-           "name the shard: --shard 3/16");
+      refuse_shard(fmt::format("{} must be a whole number from 0; got '{}'", name, value == nullptr ? "" : value),
+                   text_, "name the shard: --shard 3/16");
     }
     return *parsed;
   }
@@ -57,14 +57,14 @@ class Scheduler {
   // The array's first index need not be 0; an array with holes does not say which shards its tasks are.
   Shard slurm_array() const {
     if (!has("SLURM_ARRAY_TASK_COUNT") || !has("SLURM_ARRAY_TASK_MIN")) {
-      fail("SLURM_ARRAY_TASK_ID is set, but SLURM_ARRAY_TASK_COUNT or SLURM_ARRAY_TASK_MIN is not", text_,
-           "name the number of shards: --shard $SLURM_ARRAY_TASK_ID/16");
+      refuse_shard("SLURM_ARRAY_TASK_ID is set, but SLURM_ARRAY_TASK_COUNT or SLURM_ARRAY_TASK_MIN is not", text_,
+                   "name the number of shards: --shard $SLURM_ARRAY_TASK_ID/16");
     }
     const std::int64_t count = number("SLURM_ARRAY_TASK_COUNT"), first = number("SLURM_ARRAY_TASK_MIN");
     if (has("SLURM_ARRAY_TASK_MAX") && number("SLURM_ARRAY_TASK_MAX") - first + 1 != count) {
-      fail(fmt::format("the Slurm array has {} tasks between {} and {}: it has holes", count, first,
-                       number("SLURM_ARRAY_TASK_MAX")),
-           text_, "name the number of shards: --shard $SLURM_ARRAY_TASK_ID/16");
+      refuse_shard(fmt::format("the Slurm array has {} tasks between {} and {}: it has holes", count, first,
+                               number("SLURM_ARRAY_TASK_MAX")),
+                   text_, "name the number of shards: --shard $SLURM_ARRAY_TASK_ID/16");
     }
     return checked(number("SLURM_ARRAY_TASK_ID") - first + 1, count, "SLURM_ARRAY_TASK_ID");
   }
@@ -75,17 +75,17 @@ class Scheduler {
 
   Shard checked(std::int64_t index, std::optional<std::int64_t> known, const char* source) const {
     if (!known && !count_) {
-      fail(fmt::format("{} says which shard this is, but nothing says of how many", source), text_,
-           "name the number of shards: --shard auto/16");
+      refuse_shard(fmt::format("{} says which shard this is, but nothing says of how many", source), text_,
+                   "name the number of shards: --shard auto/16");
     }
     if (known && count_ && *known != *count_) {
-      fail(fmt::format("the scheduler runs {} tasks, but {} shards were asked for", *known, *count_), text_,
-           "start as many tasks as there are shards, or name the shard: --shard 3/16");
+      refuse_shard(fmt::format("the scheduler runs {} tasks, but {} shards were asked for", *known, *count_), text_,
+                   "start as many tasks as there are shards, or name the shard: --shard 3/16");
     }
     const Shard shard{index, count_.value_or(known.value_or(0))};
     if (shard.count < 1 || shard.count > kMaxShards || index < 1 || index > shard.count) {
-      fail(fmt::format("{} makes this shard {} of {}", source, index, shard.count), text_,
-           "name the shard: --shard 3/16");
+      refuse_shard(fmt::format("{} makes this shard {} of {}", source, index, shard.count), text_,
+                   "name the shard: --shard 3/16");
     }
     return shard;
   }
@@ -110,15 +110,15 @@ Shard parse_shard(const std::string& text, const Environment& environment) {
   const size_t slash = text.find('/');
   const std::string left = text.substr(0, slash);
   const auto count = slash == std::string::npos ? std::nullopt : whole_number(std::string_view(text).substr(slash + 1));
-  if (!count) fail(fmt::format("a shard must be INDEX/COUNT; got '{}'", text), text, kForms);
+  if (!count) refuse_shard(fmt::format("a shard must be INDEX/COUNT; got '{}'", text), text, kForms);
   if (*count < 1 || *count > kMaxShards) {
-    fail(fmt::format("the number of shards must be 1 to {}; got {}", kMaxShards, *count), text, kForms);
+    refuse_shard(fmt::format("the number of shards must be 1 to {}; got {}", kMaxShards, *count), text, kForms);
   }
   if (left == "auto") return Scheduler(text, count, environment).shard();
   const auto index = whole_number(left);
-  if (!index) fail(fmt::format("a shard must be INDEX/COUNT; got '{}'", text), text, kForms);
+  if (!index) refuse_shard(fmt::format("a shard must be INDEX/COUNT; got '{}'", text), text, kForms);
   if (*index < 1 || *index > *count) {
-    fail(fmt::format("the shard must be 1 to {}; got {}", *count, *index), text, kForms);
+    refuse_shard(fmt::format("the shard must be 1 to {}; got {}", *count, *index), text, kForms);
   }
   return {*index, *count};
 }

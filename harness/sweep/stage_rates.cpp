@@ -20,21 +20,21 @@ std::string key_of(std::initializer_list<Json> parts) {
   return canonical_json(Json(std::vector<Json>(parts)));
 }
 
-Json member(const Json& object, const char* name) {
+Json part_of(const Json& object, const char* name) {
   return object.is_object() && object.contains(name) ? object.at(name) : Json(nullptr);
 }
 
 double number(const Json& object, const char* name) {
-  const Json value = member(object, name);
+  const Json value = part_of(object, name);
   return value.is_number() ? value.get<double>() : 0;
 }
 
 std::string method_key(const Json& cell) {
-  return key_of({member(cell, "model"), member(cell, "queries"), member(cell, "method"), member(cell, "budget")});
+  return key_of({part_of(cell, "model"), part_of(cell, "queries"), part_of(cell, "method"), part_of(cell, "budget")});
 }
 
 std::string task_key_of(const Json& cell) {
-  return key_of({member(cell, "model"), member(cell, "dataset"), member(cell, "task")});
+  return key_of({part_of(cell, "model"), part_of(cell, "dataset"), part_of(cell, "task")});
 }
 
 // A target as a share of the document; what has none keeps all, or nothing.
@@ -60,13 +60,13 @@ void StageRates::add_compaction(const Record& record) {
   const Json& cell = record.cell;
   const double tokens = number(record.sizes, "context_tokens");
   if (tokens <= 0) return;
-  const Json model = member(cell, "model");
+  const Json model = part_of(cell, "model");
   if (const double peak = number(record.sizes, "peak_bytes"); peak > 0) peak_.push_back({tokens, peak});
   prefill_[key_of({model})].push_back({tokens, number(record.seconds, "prefill_s")});
-  if (const Json source = member(cell, "queries"); !source.is_null())
+  if (const Json source = part_of(cell, "queries"); !source.is_null())
     queries_[key_of({model, source})].push_back({tokens, number(record.seconds, "queries_s")});
   shared_[method_key(cell)].push_back({tokens, number(record.seconds, "compaction_shared_s")});
-  own_[method_key(cell)][fraction_of(member(cell, "target"), tokens)].push_back(
+  own_[method_key(cell)][fraction_of(part_of(cell, "target"), tokens)].push_back(
       {tokens, number(record.seconds, "compaction_s")});
 }
 
