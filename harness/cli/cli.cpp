@@ -28,6 +28,8 @@ constexpr std::array kCommands = {
     Command{"Sweeps", declare_run},        Command{"Sweeps", declare_validate},
     Command{"Sweeps", declare_submit},     Command{"Sweeps", declare_merge},
     Command{"Sweeps", declare_report},     Command{"Sweeps", declare_score},
+    Command{"Sweeps", declare_plot},       Command{"Sweeps", declare_table},
+    Command{"Sweeps", declare_compare},    Command{"Sweeps", declare_export},
     Command{"Sweeps", declare_list},       Command{"One document", declare_compact},
     Command{"One document", declare_ask},  Command{"One document", declare_capture},
     Command{"One document", declare_fit},  Command{"One document", declare_budget},

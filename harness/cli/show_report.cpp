@@ -12,9 +12,7 @@
 #include "harness/report/report.h"
 
 namespace kvc {
-namespace {
 
-// Of the terminal that is written to, at least 60; what COLUMNS says, or a usual width, where there is none.
 size_t terminal_width() {
   winsize size{};
   if (::isatty(STDOUT_FILENO) == 1 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
@@ -24,12 +22,8 @@ size_t terminal_width() {
   return wanted >= 60 && wanted <= 10000 ? static_cast<size_t>(wanted) : kTerminalWidth;
 }
 
-}  // namespace
-
-void show_report(const std::string& folder) {
-  const Json defaults = option_defaults();
-  write_report(folder, defaults);
-  fmt::print("{}", report_table(folder, defaults, terminal_width()));
+void show_report(const std::string& folder, bool html) {
+  fmt::print("{}", write_report(folder, option_defaults(), {terminal_width(), html}));
   std::fflush(stdout);
 }
 
