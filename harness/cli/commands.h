@@ -19,6 +19,10 @@ Runner declare_submit(CLI::App& app);
 Runner declare_merge(CLI::App& app);
 Runner declare_report(CLI::App& app);
 Runner declare_score(CLI::App& app);
+Runner declare_plot(CLI::App& app);
+Runner declare_table(CLI::App& app);
+Runner declare_compare(CLI::App& app);
+Runner declare_export(CLI::App& app);
 
 Runner declare_compact(CLI::App& app);
 Runner declare_ask(CLI::App& app);

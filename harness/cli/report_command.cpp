@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -13,6 +12,7 @@
 #include "harness/cli/list.h"
 #include "harness/cli/model_options.h"
 #include "harness/cli/show_report.h"
+#include "harness/cli/text_output.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/output_file.h"
 #include "harness/report/report.h"
@@ -26,16 +26,8 @@ constexpr int kSomeFailed = 1;
 struct Options {
   std::string folder, output;
   bool force = false;
+  bool no_html = false;
 };
-
-// A results folder takes every *.jsonl in it for records.
-void check_no_record(const std::string& output, const std::string& folder) {
-  namespace fs = std::filesystem;
-  const fs::path path = fs::weakly_canonical(fs::path(output));
-  if (path.extension() != ".jsonl" || path.parent_path() != fs::weakly_canonical(fs::path(folder) / ".")) return;
-  throw Error(ErrorKind::kUsage, "scores among the records would be read as records", "--output " + output,
-              "write them elsewhere, or end the name with .txt");
-}
 
 // A line of scores as this command writes them.
 bool holds_scores(const std::string& path) {
@@ -47,15 +39,11 @@ bool holds_scores(const std::string& path) {
 }
 
 int score(const Options& options) {
-  if (!options.output.empty()) check_no_record(options.output, options.folder);
+  if (!options.output.empty()) check_text_output(options.output, options.folder);
   check_outputs({{"--output", options.output, holds_scores}}, {}, options.force);
   std::vector<Failure> failures;
   const std::string lines = score_answers(options.folder, failures, option_defaults());
-  if (options.output.empty()) {
-    fmt::print("{}", lines);
-  } else {
-    write_file_atomically(options.output, lines);
-  }
+  write_text_output(options.output, lines);
   for (const Failure& failure : failures)
     fmt::print(stderr, "not scored: {}, document '{}': {}\n", failure.label, failure.document_id, failure.error);
   return failures.empty() ? 0 : kSomeFailed;
@@ -67,10 +55,11 @@ Runner declare_report(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("report", "write and print the report of a results folder");
   command->add_option("folder", options->folder, "results folder")->required();
+  command->add_flag("--no-html", options->no_html, "leave out report.html, the largest file where answers are many");
   return [options] {
     // Shards of different sweep files make no report; a folder without records is named as such.
     const Coverage coverage = coverage_of(options->folder);
-    show_report(options->folder);
+    show_report(options->folder, !options->no_html);
     fmt::print(stderr, "{}", coverage_text(coverage));
     return 0;
   };

@@ -14,9 +14,7 @@
 #include "harness/report/report.h"
 
 namespace kvc {
-namespace {
 
-// Of the terminal that is written to, at least 60; what COLUMNS says, or a usual width, where there is none.
 size_t terminal_width() {
   winsize size{};
   if (::isatty(STDOUT_FILENO) == 1 && ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
@@ -25,8 +23,6 @@ size_t terminal_width() {
   const int64_t wanted = columns == nullptr ? 0 : std::strtol(columns, nullptr, 10);
   return wanted >= 60 && wanted <= 10000 ? static_cast<size_t>(wanted) : kTerminalWidth;
 }
-
-}  // namespace
 
 void check_report_files(const std::string& folder) {
   const std::string json = folder + "/report.json";
@@ -39,18 +35,16 @@ void check_report_files(const std::string& folder) {
   }
 }
 
-void show_report(const std::string& folder) {
-  const Json defaults = option_defaults();
+void show_report(const std::string& folder, bool html) {
   check_report_files(folder);
-  std::string obstacle;
   try {
-    write_report(folder, defaults);
+    print_out(write_report(folder, option_defaults(), {terminal_width(), html}));
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kData) throw;
-    obstacle = error.what();  // broken records are found again below
+    // Records that cannot be read fail here again; a folder that cannot be written to does not.
+    print_out(report_terminal(load_report(folder, option_defaults(), false).tabulated, terminal_width()));
+    fmt::print(stderr, "warning: the report's files were not written: {}\n", error.what());
   }
-  print_out(report_table(folder, defaults, terminal_width()));
-  if (!obstacle.empty()) fmt::print(stderr, "warning: the report's files were not written: {}\n", obstacle);
 }
 
 }  // namespace kvc

@@ -7,38 +7,51 @@
 #include <cmath>
 
 #include "harness/report/svg.h"
+#include "harness/report/text_table.h"
 
 namespace kvc {
 namespace {
 
-// Okabe-Ito without its yellow, which is too pale for a thin line on white.
-constexpr std::array kColours = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"};
-constexpr std::array kDashes = {"", "7 3", "2 2.5", "9 3 2 3"};  // from the second round of colours on
-constexpr size_t kFewSeries = 9;                                 // with more, panels are larger and bars paler
-constexpr double kSide = 14, kLeft = 62, kRight = 74, kTop = 30, kBottom = 66;  // kLeft..kBottom around a panel's axes
+constexpr double kCell = 340, kLeft = 46, kRight = 104, kBottom = 46;  // of a panel, around its axes
+constexpr double kLeastHeight = 176, kSide = 8;
+constexpr double kTitleSize = 9.5, kTextSize = 8.5, kNameSize = 7.4, kNameGap = 8.6;
+constexpr double kTitleLine = 12, kNoteLine = 10.5;
 
-std::string colour_of(size_t series) {
-  return kColours[series % kColours.size()];
+std::string colour_of(const PlotSeries& series) {
+  return series.style.colour < 0 ? kSeriesGrey : kSeriesColours[series.style.colour];
 }
 
-std::string dash_of(size_t series) {
-  const std::string dash = kDashes[series / kColours.size() % kDashes.size()];
-  return dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash);
+bool is_grey(const PlotSeries& series) {
+  return series.style.colour < 0;
+}
+
+// Lines that fit `width` at `size`.
+std::vector<std::string> lines_of(const std::string& text, double width, double size) {
+  const auto letters = static_cast<size_t>(std::max(8.0, width / svg_text_width("x", size) / 0.9));
+  const std::string wrapped = wrapped_text(text, letters);
+  std::vector<std::string> lines;
+  for (size_t at = 0; at <= wrapped.size();) {
+    const size_t end = std::min(wrapped.find('\n', at), wrapped.size());
+    lines.push_back(wrapped.substr(at, end - at));
+    at = end + 1;
+  }
+  return lines;
 }
 
 // Shapes of about equal area around (x, y).
-std::string marker(size_t series, double x, double y, bool hollow) {
-  const std::string paint = fmt::format("fill=\"{}\" stroke=\"{}\" stroke-width=\"1.3\" stroke-linejoin=\"round\"",
+std::string marker(const PlotSeries& series, double x, double y, bool hollow) {
+  const std::string paint = fmt::format("fill=\"{}\" stroke=\"{}\" stroke-width=\"0.8\" stroke-linejoin=\"round\"",
                                         hollow ? "#FFFFFF" : colour_of(series), colour_of(series));
+  const double scale = is_grey(series) ? 0.5 : 0.68;
   const auto polygon = [&](const std::vector<std::pair<double, double>>& corners) {
     std::string points;
     for (const auto& [dx, dy] : corners)
-      points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", x + dx, y + dy);
+      points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", x + scale * dx, y + scale * dy);
     return fmt::format("<polygon points=\"{}\" {}/>\n", points, paint);
   };
-  switch (series % 8) {
+  switch (series.style.marker % 8) {
     case 0:
-      return fmt::format("<circle cx=\"{:.2f}\" cy=\"{:.2f}\" r=\"3.7\" {}/>\n", x, y, paint);
+      return fmt::format("<circle cx=\"{:.2f}\" cy=\"{:.2f}\" r=\"{:.2f}\" {}/>\n", x, y, scale * 3.7, paint);
     case 1:
       return polygon({{-3.4, -3.4}, {3.4, -3.4}, {3.4, 3.4}, {-3.4, 3.4}});
     case 2:
@@ -77,11 +90,45 @@ double nice_step(double span, int n) {
   return 10 * power;
 }
 
-struct YAxis {
-  double low = 0, high = 1, step = 0.2;
+// 1, 2 and 5 (over more than two decades 1 alone) times powers of ten within [low, high].
+std::vector<double> log_ticks(double low, double high) {
+  std::vector<double> ticks;
+  const bool wide = high / low > 100;
+  for (double power = std::pow(10, std::floor(std::log10(low))); power <= high * 1.001; power *= 10) {
+    for (const double factor : {1.0, 2.0, 5.0}) {
+      if (wide && factor != 1.0) continue;
+      if (factor * power >= low * 0.999 && factor * power <= high * 1.001) ticks.push_back(factor * power);
+    }
+  }
+  return ticks;
+}
+
+struct Axis {
+  double low = 0, high = 1;
+  bool log = false;
+  std::vector<double> ticks;
+  double part(double value) const {  // 0 at low, 1 at high
+    return log ? std::log(std::max(value, low) / low) / std::log(high / low) : (value - low) / (high - low);
+  }
 };
 
-YAxis y_axis(const PlotPanel& panel) {
+Axis log_axis(const PlotPanel& panel) {
+  double low = HUGE_VAL, high = 0;
+  const auto reach = [&](double y) {
+    if (y > 0) low = std::min(low, y);
+    high = std::max(high, y);
+  };
+  for (const PlotLine& line : panel.lines) {
+    for (const PlotPoint& point : line.points) reach(point.y);
+  }
+  if (panel.floor) reach(*panel.floor);
+  Axis axis{low / 1.3, high * 1.4, true, {}};
+  axis.ticks = log_ticks(axis.low, axis.high);
+  return axis;
+}
+
+Axis y_axis(const PlotPanel& panel, const std::vector<PlotSeries>& series) {
+  if (panel.log_y) return log_axis(panel);
   double low = panel.share ? 1 : 0;
   double high = 0;
   const auto reach = [&](double y) {
@@ -95,62 +142,106 @@ YAxis y_axis(const PlotPanel& panel) {
   if (panel.floor) reach(*panel.floor);
   const double most = panel.share ? 1 : 1.25 * high;  // a bar may stretch the axis so far and is cut off there
   for (const PlotLine& line : panel.lines) {
+    if (is_grey(series[line.series])) continue;
     for (const PlotPoint& point : line.points) {
       if (point.low && panel.share) reach(std::clamp(*point.low, 0.0, 1.0));
       if (point.high) reach(std::min(*point.high, most));
     }
   }
-  YAxis axis;
-  if (panel.share)
-    high = std::max(high, low + 0.1);
-  else
-    high = std::max(high, 0.005);  // less than that is nothing to zoom into
-  axis.step = nice_step(high - low, 5);
-  axis.low = std::floor(low / axis.step + 1e-9) * axis.step;
-  axis.high = std::ceil(high / axis.step - 1e-9) * axis.step;
-  if (axis.high - high < 0.04 * (axis.high - axis.low)) axis.high += axis.step / 2;
+  high = panel.share ? std::max(high, low + 0.1) : std::max(high, 0.005);  // less than that is nothing to zoom into
+  Axis axis;
+  const double step = nice_step(high - low, 5);
+  axis.low = std::floor(low / step + 1e-9) * step;
+  axis.high = std::ceil(high / step - 1e-9) * step;
+  if (axis.high - high < 0.04 * (axis.high - axis.low)) axis.high += step / 2;
   if (panel.share) axis.high = std::min(axis.high, 1.0);
+  for (int i = 0; axis.low + i * step <= axis.high + 1e-9 * step; ++i) axis.ticks.push_back(axis.low + i * step);
   return axis;
+}
+
+Axis x_axis(const PlotPanel& panel) {
+  double least = HUGE_VAL, most = 0;
+  const auto reach = [&](double x) {
+    least = std::min(least, x);
+    most = std::max(most, x);
+  };
+  for (const double tick : panel.ticks) reach(tick);
+  for (const PlotLine& line : panel.lines) {
+    for (const PlotPoint& point : line.points) reach(point.x);
+  }
+  const double span = std::max(std::log(most / least), 0.7), middle = (std::log(most) + std::log(least)) / 2;
+  Axis axis{std::exp(middle - 0.55 * span), std::exp(middle + 0.55 * span), true, panel.ticks};
+  if (axis.ticks.empty()) axis.ticks = log_ticks(axis.low, axis.high);
+  return axis;
+}
+
+// A name beside the axes, at its line's end.
+struct EndName {
+  double y = 0;     // where the line ends
+  double at = 0;    // where the name stands
+  double from = 0;  // x of the line's end
+  std::string text, colour;
+  bool bold = false;
+};
+
+// Moves names apart, keeping their order, inside [top, bottom].
+void push_apart(std::vector<EndName>& names, double top, double bottom) {
+  std::stable_sort(names.begin(), names.end(), [](const EndName& a, const EndName& b) { return a.y < b.y; });
+  double least = top;
+  for (EndName& name : names) {
+    name.at = std::max(name.y, least);
+    least = name.at + kNameGap;
+  }
+  double most = bottom;
+  for (auto name = names.rbegin(); name != names.rend(); ++name) {
+    name->at = std::min(name->at, most);
+    most = name->at - kNameGap;
+  }
+}
+
+std::string x_title(PlotAxis x) {
+  switch (x) {
+    case PlotAxis::kKept:
+      return "KV cache kept (%) / compaction ratio";
+    case PlotAxis::kRatio:
+      return "compaction ratio";
+    case PlotAxis::kBytes:
+      return "bytes of the cache afterwards";
+    default:
+      return "seconds of compaction per document";
+  }
 }
 
 class PanelDrawing {
  public:
-  PanelDrawing(const PlotPanel& panel, double x, double y, double width, double height)
-      : many_(panel.lines.size() > kFewSeries),
+  PanelDrawing(const Plot& plot, const PlotPanel& panel, double x, double y, double height)
+      : plot_(plot),
         panel_(panel),
         x_(x),
         y_(y),
-        width_(width),
+        width_(kCell - kLeft - kRight),
         height_(height),
-        axis_(y_axis(panel)) {
-    double least = 1e9, most = 0;
-    const auto reach = [&](double fraction) {
-      least = std::min(least, fraction);
-      most = std::max(most, fraction);
-    };
-    for (const double tick : panel.ticks) reach(tick);
-    for (const PlotLine& line : panel.lines) {
-      for (const PlotPoint& point : line.points) reach(point.x);
-    }
-    const double span = std::max(std::log(most / least), 0.7);
-    const double middle = (std::log(most) + std::log(least)) / 2;
-    left_log_ = middle + 0.57 * span;  // large budgets stand on the left
-    right_log_ = middle - 0.57 * span;
-  }
+        x_axis_(x_axis(panel)),
+        y_axis_(y_axis(panel, plot.series)) {}
 
   std::string draw() const {
-    std::string svg = svg_text(x_, y_ - 11, panel_.title, {13, "start", kInk, "bold"});
-    svg += grid() + x_labels() + references();
+    std::string svg = grid() + x_labels();
     svg += fmt::format("<g clip-path=\"url(#{})\">\n", clip_id());
-    for (size_t i = 0; i < panel_.lines.size(); ++i) svg += bars(panel_.lines[i], shift(i));
-    for (size_t i = 0; i < panel_.lines.size(); ++i) svg += path(panel_.lines[i], shift(i));
-    svg += "</g>\n";
-    for (size_t i = 0; i < panel_.lines.size(); ++i) {
-      const PlotLine& line = panel_.lines[i];
-      for (const PlotPoint& point : line.points)
-        svg += marker(line.series, at_x(point.x) + shift(i), at_y(point.y), point.partial);
+    for (const bool grey : {true, false}) {  // the coloured lie on top
+      for (size_t i = 0; i < panel_.lines.size(); ++i) {
+        if (is_grey(series(i)) != grey) continue;
+        svg += bars(i) + path(i);
+      }
     }
-    return svg;
+    svg += "</g>\n";
+    for (const bool grey : {true, false}) {
+      for (size_t i = 0; i < panel_.lines.size(); ++i) {
+        if (is_grey(series(i)) != grey) continue;
+        for (const PlotPoint& point : panel_.lines[i].points)
+          svg += marker(series(i), at_x(point.x) + shift(i), at_y(point.y), point.partial);
+      }
+    }
+    return svg + names();
   }
 
   std::string clip() const {
@@ -160,162 +251,179 @@ class PanelDrawing {
   }
 
  private:
+  const PlotSeries& series(size_t line) const { return plot_.series[panel_.lines[line].series]; }
   std::string clip_id() const { return fmt::format("axes-{:.0f}-{:.0f}", x_, y_); }
-  double at_x(double fraction) const {
-    return x_ + width_ * (left_log_ - std::log(fraction)) / (left_log_ - right_log_);
+  double at_x(double value) const {  // large budgets stand on the left
+    const double part = x_axis_.part(value);
+    return x_ + width_ * (panel_.x == PlotAxis::kKept ? 1 - part : part);
   }
-  double at_y(double value) const { return y_ + height_ * (axis_.high - value) / (axis_.high - axis_.low); }
+  double at_y(double value) const { return y_ + height_ * (1 - y_axis_.part(value)); }
 
   std::string grid() const {
     std::string svg;
     const double scale = panel_.share ? 100 : 1;
-    const int digits = std::max(0, static_cast<int>(std::ceil(-std::log10(axis_.step * scale) - 1e-9)));
-    for (int i = 0; axis_.low + i * axis_.step <= axis_.high + 1e-9 * axis_.step; ++i) {
-      const double value = axis_.low + i * axis_.step;
-      svg += svg_line(x_, at_y(value), x_ + width_, at_y(value), kGrid, 0.8);
-      svg += svg_text(x_ - 7, at_y(value) + 4, fmt::format("{:.{}f}", value * scale, digits), {11.5, "end"});
+    for (const double value : y_axis_.ticks) {
+      svg += svg_line(x_, at_y(value), x_ + width_, at_y(value), kGrid, 0.6);
+      const double shown = std::abs(value) < 1e-12 ? 0 : value * scale;
+      svg += svg_text(x_ - 4, at_y(value) + 3, fmt::format("{:.3g}", shown), {kTextSize, "end"});
     }
-    for (const double tick : panel_.ticks) svg += svg_line(at_x(tick), y_, at_x(tick), y_ + height_, kGrid, 0.8);
-    svg += svg_line(x_, y_, x_, y_ + height_, kInk, 1) + svg_line(x_, y_ + height_, x_ + width_, y_ + height_, kInk, 1);
-    const double middle = y_ + height_ / 2;
-    svg += fmt::format(
-        "<text x=\"{0:.1f}\" y=\"{1:.1f}\" font-size=\"12\" text-anchor=\"middle\" fill=\"{2}\" transform=\"rotate(-90 "
-        "{0:.1f} {1:.1f})\">{3}</text>\n",
-        x_ - 46, middle, kInk, svg_escaped(panel_.y_label));
-    return svg;
+    svg += svg_line(x_, y_, x_, y_ + height_, kInk, 0.8) +
+           svg_line(x_, y_ + height_, x_ + width_, y_ + height_, kInk, 0.8);
+    return svg + fmt::format(
+                     "<text x=\"{0:.1f}\" y=\"{1:.1f}\" font-size=\"{4}\" text-anchor=\"middle\" fill=\"{2}\" "
+                     "transform=\"rotate(-90 {0:.1f} {1:.1f})\">{3}</text>\n",
+                     x_ - 34, y_ + height_ / 2, kInk, svg_escaped(panel_.y_label), kTextSize);
+  }
+
+  std::vector<std::string> tick_lines(double tick) const {
+    switch (panel_.x) {
+      case PlotAxis::kKept:
+        return {fmt::format("{:.3g}", 100 * tick), fmt::format("{:.3g}x", 1 / tick)};
+      case PlotAxis::kRatio:
+        return {fmt::format("{:.3g}x", tick)};
+      case PlotAxis::kBytes:
+        return {bytes_text(tick)};
+      default:
+        return {fmt::format("{:.3g} s", tick)};
+    }
   }
 
   std::string x_labels() const {
     std::string svg;
-    std::vector<double> ticks = panel_.ticks;
-    std::sort(ticks.rbegin(), ticks.rend());
+    std::vector<double> ticks = x_axis_.ticks;
+    std::sort(ticks.begin(), ticks.end(), [&](double a, double b) { return at_x(a) < at_x(b); });
     double last = -1e9;
     const double bottom = y_ + height_;
     for (const double tick : ticks) {
       const double x = at_x(tick);
-      svg += svg_line(x, bottom, x, bottom + 4, kInk, 1);
-      const std::string kept = fmt::format("{:.3g}", 100 * tick);
-      const std::string ratio = fmt::format("{:.3g}x", 1 / tick);
-      const double half = svg_text_width(ratio.size() > kept.size() ? ratio : kept, 11.5) / 2;
-      if (x - half < last + 4) continue;
+      svg += svg_line(x, bottom, x, bottom + 3, kInk, 0.8);
+      const std::vector<std::string> lines = tick_lines(tick);
+      double half = 0;
+      for (const std::string& line : lines) half = std::max(half, svg_text_width(line, kTextSize) / 2);
+      if (x - half < last + 2) continue;
       last = x + half;
-      svg += svg_text(x, bottom + 17, kept, {11.5, "middle"}) + svg_text(x, bottom + 32, ratio, {11, "middle", kPale});
+      svg += svg_text(x, bottom + 12, lines[0], {kTextSize, "middle"});
+      if (lines.size() > 1) svg += svg_text(x, bottom + 22, lines[1], {kTextSize - 0.5, "middle", kPale});
     }
-    svg += svg_text(x_ + width_ / 2, bottom + 52, "KV cache kept (%)  /  compaction ratio", {12, "middle"});
-    return svg;
-  }
-
-  // Full cache and no context, named at the right edge; the names are pushed apart where the lines are close.
-  std::string references() const {
-    std::string svg;
-    double ceiling_y = panel_.ceiling ? at_y(*panel_.ceiling) : -1e9;
-    double floor_y = panel_.floor ? at_y(*panel_.floor) : -1e9;
-    if (panel_.ceiling) svg += svg_line(x_, ceiling_y, x_ + width_, ceiling_y, kPale, 1.2, " stroke-dasharray=\"6 3\"");
-    if (panel_.floor) svg += svg_line(x_, floor_y, x_ + width_, floor_y, kPale, 1.2, " stroke-dasharray=\"1.5 2.5\"");
-    if (std::abs(ceiling_y - floor_y) < 13) {
-      double& upper = ceiling_y <= floor_y ? ceiling_y : floor_y;
-      double& lower = ceiling_y <= floor_y ? floor_y : ceiling_y;
-      const double push = (13 - (lower - upper)) / 2;
-      upper -= push;
-      lower += push;
-    }
-    if (panel_.ceiling) svg += svg_text(x_ + width_ + 5, ceiling_y + 4, "full cache", {11.5, "start", kPale});
-    if (panel_.floor) svg += svg_text(x_ + width_ + 5, floor_y + 4, "no context", {11.5, "start", kPale});
-    return svg;
+    return svg + svg_text(x_ + width_ / 2, bottom + 36, x_title(panel_.x), {kTextSize, "middle"});
   }
 
   // Lines stand a little apart, so that the bars of several methods at one target can be told.
-  double shift(size_t place) const {
-    const double n = static_cast<double>(panel_.lines.size());
-    return std::min(2.6, (many_ ? 28 : 18) / n) * (static_cast<double>(place) - (n - 1) / 2);
+  double shift(size_t line) const {
+    if (is_grey(series(line))) return 0;
+    double place = 0, n = 0;
+    for (size_t i = 0; i < panel_.lines.size(); ++i) {
+      if (is_grey(series(i))) continue;
+      if (i < line) ++place;
+      ++n;
+    }
+    return std::min(2.0, 14 / n) * (place - (n - 1) / 2);
   }
 
-  std::string bars(const PlotLine& line, double by) const {
+  std::string bars(size_t line) const {
     std::string svg;
-    for (const PlotPoint& point : line.points) {
+    if (is_grey(series(line))) return svg;
+    for (const PlotPoint& point : panel_.lines[line].points) {
       if (!point.low || !point.high) continue;
-      const double x = at_x(point.x) + by;
-      const double low = std::clamp(*point.low, axis_.low, axis_.high),
-                   high = std::clamp(*point.high, axis_.low, axis_.high);
-      if (high <= low) continue;
-      svg += svg_line(x, at_y(low), x, at_y(high), colour_of(line.series), many_ ? 0.9 : 1.1,
-                      many_ ? " stroke-opacity=\"0.3\"" : " stroke-opacity=\"0.5\"");
+      const double x = at_x(point.x) + shift(line);
+      const double low = std::clamp(*point.low, y_axis_.low, y_axis_.high),
+                   high = std::clamp(*point.high, y_axis_.low, y_axis_.high);
+      if (high > low)
+        svg += svg_line(x, at_y(low), x, at_y(high), colour_of(series(line)), 0.8, " stroke-opacity=\"0.45\"");
     }
     return svg;
   }
 
-  std::string path(const PlotLine& line, double by) const {
-    if (line.points.size() < 2) return "";
+  std::string path(size_t line) const {
+    const std::vector<PlotPoint>& list = panel_.lines[line].points;
+    if (list.size() < 2) return "";
     std::string points;
-    for (const PlotPoint& point : line.points)
-      points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", at_x(point.x) + by, at_y(point.y));
+    for (const PlotPoint& point : list)
+      points += fmt::format("{}{:.2f},{:.2f}", points.empty() ? "" : " ", at_x(point.x) + shift(line), at_y(point.y));
     return fmt::format(
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" stroke-linejoin=\"round\"{}/>\n",
-        points, colour_of(line.series), many_ ? 1.4 : 1.8, dash_of(line.series));
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"{}\" stroke-linejoin=\"round\"/>\n", points,
+        colour_of(series(line)), is_grey(series(line)) ? 0.6 : 1.4);
   }
 
-  bool many_;
+  // Every line is named at its end, and so are full cache and no context, whose lines are drawn here.
+  std::string names() const {
+    std::string svg;
+    std::vector<EndName> ends;
+    const auto reference = [&](const std::optional<double>& value, const char* text, const char* dash) {
+      if (!value || (y_axis_.log && *value < y_axis_.low)) return;
+      const double y = at_y(*value);
+      svg += svg_line(x_, y, x_ + width_, y, kPale, 0.9, fmt::format(" stroke-dasharray=\"{}\"", dash));
+      ends.push_back({y, 0, x_ + width_, text, kPale, false});
+    };
+    reference(panel_.ceiling, "full cache", "5 2.5");
+    reference(panel_.floor, "no context", "1.2 2");
+    for (size_t i = 0; i < panel_.lines.size(); ++i) {
+      const PlotPoint& last =
+          *std::max_element(panel_.lines[i].points.begin(), panel_.lines[i].points.end(),
+                            [&](const PlotPoint& a, const PlotPoint& b) { return at_x(a.x) < at_x(b.x); });
+      const bool grey = is_grey(series(i));
+      ends.push_back(
+          {at_y(last.y), 0, at_x(last.x) + shift(i), series(i).name, grey ? kPale : colour_of(series(i)), !grey});
+    }
+    push_apart(ends, y_ + 2, y_ + height_);
+    const double x = x_ + width_ + 12;
+    for (const EndName& end : ends) {
+      svg += svg_line(end.from + 3, end.y, x - 1.5, end.at, end.bold ? end.colour : kSeriesGrey, 0.4);
+      svg +=
+          svg_text(x, end.at + 2.5, end.text, {kNameSize, "start", end.colour.c_str(), end.bold ? "bold" : "normal"});
+    }
+    return svg;
+  }
+
+  const Plot& plot_;
   const PlotPanel& panel_;
   double x_, y_, width_, height_;
-  YAxis axis_;
-  double left_log_ = 0, right_log_ = 0;
+  Axis x_axis_, y_axis_;
 };
 
-// Entries in the order of the series, wrapped at the plot's width, in columns where there are many. Moves `y` below
-// itself.
-std::string legend(const std::vector<std::string>& series, double width, double& y) {
-  std::string svg;
-  double x = kSide, widest_entry = 0;
-  const auto entry_width = [](const std::string& label) { return 36 + svg_text_width(label, 12) + 14; };
-  for (const std::string& label : series) widest_entry = std::max(widest_entry, entry_width(label));
-  const double column = (width - kSide) / std::max(1.0, std::floor((width - kSide) / widest_entry));
-  for (size_t i = 0; i < series.size(); ++i) {
-    const double entry = series.size() > kFewSeries ? column : entry_width(series[i]);
-    if (x > kSide && x + entry > width + 0.01) {
-      x = kSide;
-      y += 20;
-    }
-    svg += svg_line(x, y - 4, x + 28, y - 4, colour_of(i), 1.8, dash_of(i));
-    svg += marker(i, x + 14, y - 4, false) + svg_text(x + 35, y, series[i], {12});
-    x += entry;
-  }
-  y += 14;
-  return svg;
-}
-
-double widest(const Plot& plot, double width) {
-  for (const std::string& label : plot.series) width = std::max(width, 2 * kSide + 50 + svg_text_width(label, 12));
-  for (const std::string& note : plot.notes) width = std::max(width, 2 * kSide + svg_text_width(note, 11) * 0.92);
-  return std::max(width, 2 * kSide + svg_text_width(plot.title, 14) * 1.05);
+double height_of(const PlotPanel& panel) {
+  const size_t n = panel.lines.size() + (panel.ceiling ? 1 : 0) + (panel.floor ? 1 : 0);
+  return std::max(kLeastHeight, kNameGap * static_cast<double>(n) + 4);
 }
 
 }  // namespace
 
 std::string render_svg(const Plot& plot) {
-  const size_t n = plot.panels.size();
-  const bool many = plot.series.size() > kFewSeries;
-  const size_t columns = n <= 1 ? 1 : n == 2 || n == 4 || many ? 2 : 3;
-  const double area_width = columns == 1 ? (many ? 560 : 420) : columns == 2 ? (many ? 420 : 330) : 260;
-  const double area_height = columns == 1 ? (many ? 400 : 280) : columns == 2 ? (many ? 330 : 220) : 200;
-  const double cell_width = kLeft + area_width + kRight, cell_height = kTop + area_height + kBottom;
-  const double width = widest(plot, static_cast<double>(columns) * cell_width + kSide);
-  double y = 26;
-  std::string body = svg_text(kSide, y, plot.title, {14, "start", kInk, "bold"});
-  y += 24;
-  body += legend(plot.series, width - kSide, y);
-  std::string clips;
-  for (size_t i = 0; i < n; ++i) {
-    const PanelDrawing drawing(plot.panels[i], static_cast<double>(i % columns) * cell_width + kLeft + 4,
-                               y + static_cast<double>(i / columns) * cell_height + kTop, area_width, area_height);
-    clips += drawing.clip();
-    body += drawing.draw();
+  const size_t columns = std::min<size_t>(2, std::max<size_t>(1, plot.panels.size()));
+  const double width = static_cast<double>(columns) * kCell;
+  std::string body, clips;
+  double y = 4;
+  const auto write = [&](const std::string& text, double size, double step, const char* colour, const char* weight) {
+    for (const std::string& line : lines_of(text, width - 2 * kSide, size)) {
+      y += step;
+      body += svg_text(kSide, y, line, {size, "start", colour, weight});
+    }
+  };
+  if (!plot.title.empty()) write(plot.title, kTitleSize + 1, kTitleLine + 1, kInk, "bold");
+  for (size_t first = 0; first < plot.panels.size(); first += columns) {
+    const size_t last = std::min(first + columns, plot.panels.size());
+    std::vector<std::vector<std::string>> titles;
+    size_t most = 1;
+    double height = 0;
+    for (size_t i = first; i < last; ++i) {
+      titles.push_back(lines_of(plot.panels[i].title, kCell - 2 * kSide, kTitleSize));
+      most = std::max(most, titles.back().size());
+      height = std::max(height, height_of(plot.panels[i]));
+    }
+    const double top = y + 8 + kTitleLine * static_cast<double>(most) + 6;
+    for (size_t i = first; i < last; ++i) {
+      const double x = static_cast<double>(i - first) * kCell;
+      for (size_t line = 0; line < titles[i - first].size(); ++line)
+        body += svg_text(x + kSide, y + 8 + kTitleLine * static_cast<double>(line + 1), titles[i - first][line],
+                         {kTitleSize, "start", kInk, "bold"});
+      const PanelDrawing drawing(plot, plot.panels[i], x + kLeft, top, height);
+      clips += drawing.clip();
+      body += drawing.draw();
+    }
+    y = top + height + kBottom;
   }
-  y += static_cast<double>((n + columns - 1) / columns) * cell_height + 14;
-  for (const std::string& note : plot.notes) {
-    body += svg_text(kSide, y, note, {11, "start", kPale});
-    y += 15;
-  }
-  return svg_document(width, y, clips, body);
+  for (const std::string& note : plot.notes) write(note, kNameSize, kNoteLine, kPale, "normal");
+  return svg_document(width, y + 8, clips, body);
 }
 
 }  // namespace kvc

@@ -1,18 +1,31 @@
-// Accuracy (or KL) against what is kept of the cache, as SVG for a paper: one panel per data set and task, one line and
-// marker per method.
+// Accuracy (or any metric) against what is kept of the cache, as SVG for a paper: one panel per data set and task.
+// Lines are named at their ends; the best few are coloured, the rest is grey.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "harness/report/series_style.h"
 #include "harness/report/tabulate.h"
 
 namespace kvc {
 
+enum class PlotAxis : std::uint8_t { kKept, kRatio, kBytes, kSeconds };
+
+// What is drawn; what is left empty is not restricted.
+struct PlotChoice {
+  std::string metric;   // empty: each task's primary metric
+  std::string dataset;  // label, or name of the data set
+  std::string task;
+  PlotAxis x = PlotAxis::kKept;
+  std::vector<std::string> methods;  // labels or names; those named are all coloured
+};
+
 struct PlotPoint {
-  double x = 0;  // measured kept fraction, > 0
+  double x = 0;  // > 0: measured kept fraction, compaction ratio, bytes or seconds
   double y = 0;
   std::optional<double> low, high;  // of the bar; drawn as far as the axes reach
   bool partial = false;             // some documents failed or are missing: drawn hollow
@@ -27,23 +40,33 @@ struct PlotPanel {
   std::string title;
   std::string y_label;
   bool share = false;  // values in [0, 1], shown as per cent; otherwise the axis starts at 0
+  bool log_y = false;  // values span more than kLogSpan
+  PlotAxis x = PlotAxis::kKept;
   std::vector<PlotLine> lines;
-  std::vector<double> ticks;  // kept fractions, > 0
+  std::vector<double> ticks;  // of x, > 0; empty: 1, 2 and 5 times powers of ten
   std::optional<double> ceiling, floor;
+};
+
+constexpr double kLogSpan = 30;  // largest over smallest positive value
+
+struct PlotSeries {
+  std::string name;  // as written at the line's end
+  SeriesStyle style;
 };
 
 struct Plot {
   std::string title;
-  std::vector<std::string> series;
+  std::vector<PlotSeries> series;
   std::vector<PlotPanel> panels;
-  std::vector<std::string> notes;  // small lines below
+  std::vector<std::string> notes;  // small lines below, wrapped
 };
 
-// A whole SVG file; text stays text. Colours: Okabe & Ito, "Color Universal Design", 2008.
+// A whole SVG file, 340 pixels a panel (a column of a paper at 96 pixels per inch), at most two panels wide; text stays
+// text.
 std::string render_svg(const Plot& plot);
 
 // One plot per model that has a point to show, as (model label, plot). With fewer than kFewDocuments documents an
 // interval by document is wider than the plot, so the bars are intervals over questions, and a note says so.
-std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated);
+std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated, const PlotChoice& choice = {});
 
 }  // namespace kvc

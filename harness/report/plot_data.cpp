@@ -8,6 +8,7 @@
 #include <set>
 
 #include "harness/report/plot.h"
+#include "harness/report/short_names.h"
 
 namespace kvc {
 namespace {
@@ -32,11 +33,27 @@ void set_bar(const Estimate& estimate, PlotPoint& point, Seen& seen) {
   }
 }
 
-std::optional<PlotPoint> point_of(const CellSummary& cell, Seen& seen) {
-  const Estimate& estimate = cell.metrics.front().estimate;
-  if (estimate.n_questions == 0 || !cell.sizes.kept_fraction || *cell.sizes.kept_fraction <= 0) return std::nullopt;
+std::optional<double> x_of(const CellSummary& cell, PlotAxis x) {
+  switch (x) {
+    case PlotAxis::kKept:
+      return cell.sizes.kept_fraction;
+    case PlotAxis::kRatio:
+      return cell.sizes.compaction_ratio;
+    case PlotAxis::kBytes:
+      return cell.sizes.bytes_after;
+    default:
+      if (!cell.compaction_s) return std::nullopt;
+      return *cell.compaction_s + cell.compaction_shared_s.value_or(0);
+  }
+}
+
+std::optional<PlotPoint> point_of(const CellSummary& cell, size_t metric, PlotAxis x, Seen& seen) {
+  if (metric >= cell.metrics.size()) return std::nullopt;
+  const Estimate& estimate = cell.metrics[metric].estimate;
+  const auto place = x_of(cell, x);
+  if (estimate.n_questions == 0 || !place || !(*place > 0)) return std::nullopt;
   PlotPoint point;
-  point.x = *cell.sizes.kept_fraction;
+  point.x = *place;
   point.y = estimate.mean;
   point.partial = cell.n_failed + cell.n_missing > 0;
   seen.partial = seen.partial || point.partial;
@@ -44,47 +61,126 @@ std::optional<PlotPoint> point_of(const CellSummary& cell, Seen& seen) {
   return point;
 }
 
-std::optional<double> mean_of(const Row& row) {
-  if (!row.untargeted || row.untargeted->metrics.front().estimate.n_questions == 0) return std::nullopt;
-  return row.untargeted->metrics.front().estimate.mean;
+std::optional<double> mean_of(const Row& row, size_t metric) {
+  if (!row.untargeted || metric >= row.untargeted->metrics.size()) return std::nullopt;
+  const Estimate& estimate = row.untargeted->metrics[metric].estimate;
+  return estimate.n_questions == 0 ? std::nullopt : std::optional(estimate.mean);
 }
 
-std::vector<double> ticks_of(const Table& table) {
+std::vector<double> ticks_of(const Table& table, PlotAxis x) {
   std::vector<double> ticks;
+  if (x != PlotAxis::kKept && x != PlotAxis::kRatio) return ticks;
   for (const double fraction : target_fractions(table)) {
-    if (fraction > 0) ticks.push_back(fraction);
+    if (fraction > 0) ticks.push_back(x == PlotAxis::kKept ? fraction : 1 / fraction);
   }
   return ticks;
 }
 
-size_t series_index(const std::string& label, std::vector<std::string>& series) {
-  const auto found = std::find(series.begin(), series.end(), label);
-  if (found != series.end()) return static_cast<size_t>(found - series.begin());
-  series.push_back(label);
-  return series.size() - 1;
+bool spans_decades(const PlotPanel& panel) {
+  double low = HUGE_VAL, high = 0;
+  for (const PlotLine& line : panel.lines) {
+    for (const PlotPoint& point : line.points) {
+      if (point.y < 0) return false;
+      if (point.y > 0) low = std::min(low, point.y);
+      high = std::max(high, point.y);
+    }
+  }
+  return high > kLogSpan * low;
 }
 
-PlotPanel panel_of(const Table& table, bool name_queries, std::vector<std::string>& series, Seen& seen) {
-  const MetricInfo& metric = metrics_of_task(table.task.value("name", "")).front();
+std::string y_label(const MetricInfo& metric) {
+  if (metric.share) return metric.name + " (%)";
+  return metric.name == "kl" ? "KL divergence (nats per token)" : metric.title.size() > 40 ? metric.name : metric.title;
+}
+
+bool is_named(const Row& row, const std::vector<std::string>& methods) {
+  const std::string name = row.method.is_object() ? row.method.value("name", "") : "";
+  return std::any_of(methods.begin(), methods.end(), [&](const std::string& wanted) {
+    return wanted == row.label() || wanted == row.method_label || wanted == name;
+  });
+}
+
+// The labels of the lines in all panels, with what is drawn of each.
+class SeriesList {
+ public:
+  SeriesList(const Tabulated& tabulated, const PlotChoice& choice, bool name_queries) : name_queries_(name_queries) {
+    std::vector<std::string> coloured;
+    if (!choice.methods.empty()) {
+      for (const Table& table : tabulated.tables) {
+        for (const Row& row : table.rows) {
+          if (is_named(row, choice.methods)) coloured.push_back(row.label());
+        }
+      }
+    }
+    styles_ = series_styles(tabulated, coloured);
+  }
+
+  size_t index(const Row& row) {
+    const std::string label = name_queries_ ? row.label() : row.method_label;
+    const auto found = std::find(labels_.begin(), labels_.end(), label);
+    if (found != labels_.end()) return static_cast<size_t>(found - labels_.begin());
+    labels_.push_back(label);
+    list_.push_back({label, styles_.at(row.label())});
+    return labels_.size() - 1;
+  }
+
+  // With names that fit beside a panel, and what they stand for.
+  std::vector<PlotSeries> named(std::vector<std::string>& notes) const {
+    constexpr size_t kNameLetters = 20;
+    const ShortNames names = short_names(labels_, kNameLetters);
+    std::vector<PlotSeries> series = list_;
+    for (PlotSeries& one : series) one.name = names.of(one.name);
+    std::string note;
+    for (const std::string& one : names.notes) note += (note.empty() ? "" : "  ") + one;
+    if (!note.empty()) notes.push_back(note);
+    return series;
+  }
+
+ private:
+  bool name_queries_;
+  std::map<std::string, SeriesStyle> styles_;
+  std::vector<std::string> labels_;
+  std::vector<PlotSeries> list_;
+};
+
+std::optional<size_t> metric_of(const Table& table, const std::string& wanted) {
+  const auto& metrics = metrics_of_task(table.task.is_object() ? table.task.value("name", "") : "");
+  for (size_t i = 0; i < metrics.size(); ++i) {
+    if (wanted.empty() || metrics[i].name == wanted) return i;
+  }
+  return std::nullopt;
+}
+
+bool matches(const std::string& wanted, const std::string& label, const Json& plugin) {
+  return wanted.empty() || wanted == label || (plugin.is_object() && plugin.value("name", "") == wanted);
+}
+
+PlotPanel panel_of(const Table& table, size_t metric, const PlotChoice& choice, SeriesList& series, Seen& seen) {
+  const MetricInfo& info = metrics_of_task(table.task.value("name", ""))[metric];
   PlotPanel panel;
   panel.title = table.dataset_label + ", " + table.task_label;
-  panel.share = metric.share;
-  panel.y_label = metric.share ? "accuracy (%)" : metric.name == "kl" ? "KL divergence (nats per token)" : metric.title;
-  panel.ticks = ticks_of(table);
+  panel.share = info.share;
+  panel.y_label = y_label(info);
+  panel.x = choice.x;
+  panel.ticks = ticks_of(table, choice.x);
   for (const Row& row : table.rows) {
-    if (row.role == Role::kCeiling) panel.ceiling = mean_of(row);
-    if (row.role == Role::kFloor) panel.floor = mean_of(row);
+    if (row.role == Role::kCeiling) panel.ceiling = mean_of(row, metric);
+    if (row.role == Role::kFloor) panel.floor = mean_of(row, metric);
+    if (row.role != Role::kMethod || (!choice.methods.empty() && !is_named(row, choice.methods))) continue;
     PlotLine line;
-    for (const auto& cell : row.cells) {
-      if (!cell) continue;
-      if (const auto point = point_of(*cell, seen)) line.points.push_back(*point);
-    }
-    if (row.role != Role::kMethod || line.points.empty()) continue;
+    const auto add = [&](const std::optional<CellSummary>& cell) {
+      if (!cell) return;
+      if (const auto point = point_of(*cell, metric, choice.x, seen)) line.points.push_back(*point);
+    };
+    for (const auto& cell : row.cells) add(cell);
+    if (row.untargeted) add(row.untargeted);
+    if (line.points.empty()) continue;
     std::sort(line.points.begin(), line.points.end(), [](const PlotPoint& a, const PlotPoint& b) { return a.x > b.x; });
     if (!row.queries_label.empty()) seen.queries.insert(row.queries_label);
-    line.series = series_index(name_queries ? row.label() : row.method_label, series);
+    line.series = series.index(row);
     panel.lines.push_back(std::move(line));
   }
+  panel.log_y = !info.share && spans_decades(panel);
   return panel;
 }
 
@@ -113,26 +209,36 @@ bool several_queries(const Tabulated& tabulated) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated) {
+std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated, const PlotChoice& choice) {
   const bool name_queries = several_queries(tabulated);
   std::vector<std::string> models;
-  std::map<std::string, std::pair<Plot, Seen>> by_model;
   for (const Table& table : tabulated.tables) {
-    if (metrics_of_task(table.task.value("name", "")).empty()) continue;
-    if (by_model.count(table.model_label) == 0) models.push_back(table.model_label);
-    auto& [plot, seen] = by_model[table.model_label];
-    plot.title = table.model_label;
-    PlotPanel panel = panel_of(table, name_queries, plot.series, seen);
-    if (!panel.lines.empty()) plot.panels.push_back(std::move(panel));
+    if (std::find(models.begin(), models.end(), table.model_label) == models.end()) models.push_back(table.model_label);
   }
   std::vector<std::pair<std::string, Plot>> plots;
   for (const std::string& model : models) {
-    auto& [plot, seen] = by_model[model];
+    Plot plot;
+    Seen seen;
+    SeriesList series(tabulated, choice, name_queries);
+    plot.title = model;
+    for (const Table& table : tabulated.tables) {
+      const auto metric = metric_of(table, choice.metric);
+      if (table.model_label != model || !metric || !matches(choice.dataset, table.dataset_label, table.dataset) ||
+          !matches(choice.task, table.task_label, table.task))
+        continue;
+      PlotPanel panel = panel_of(table, *metric, choice, series, seen);
+      if (!panel.lines.empty()) plot.panels.push_back(std::move(panel));
+    }
     if (plot.panels.empty()) continue;
-    plot.notes = bar_notes(seen);
+    plot.series = series.named(plot.notes);
+    const bool grey =
+        std::any_of(plot.series.begin(), plot.series.end(), [](const PlotSeries& one) { return one.style.colour < 0; });
+    std::vector<std::string> notes = bar_notes(seen);
+    if (grey) notes.push_back("Coloured: the best by mean rank over all panels; grey lines have no bars.");
     if (seen.queries.size() == 1)
-      plot.notes.push_back("Reference queries, where a method takes some: " + *seen.queries.begin() + ".");
-    if (seen.partial) plot.notes.push_back("Hollow markers: some documents failed or are missing.");
+      notes.push_back("Reference queries, where a method takes some: " + *seen.queries.begin() + ".");
+    if (seen.partial) notes.push_back("Hollow markers: some documents failed or are missing.");
+    plot.notes.insert(plot.notes.begin(), notes.begin(), notes.end());
     plots.emplace_back(model, std::move(plot));
   }
   return plots;

@@ -1,45 +1,16 @@
 // report.csv and report_pairs.csv: the tables for spreadsheets and statistics programs; and the score of every single
 // question.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <cmath>
 
+#include "harness/report/csv_line.h"
 #include "harness/report/report.h"
 
 namespace kvc {
 namespace {
 
-std::string quoted(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string result = "\"";
-  for (const char c : text) result += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return result + "\"";
-}
-
-// The fields of one line, in order; an empty field where there is no value.
-class Line {
- public:
-  Line& add(const std::string& text) {
-    fields_.push_back(quoted(text));
-    return *this;
-  }
-  Line& add(double value) { return add(fmt::format("{}", value)); }
-  Line& add(int64_t value) { return add(fmt::format("{}", value)); }
-  Line& add(const std::optional<double>& value) { return value ? add(*value) : add(std::string()); }
-  Line& add_range(bool exists, double low, double high) {
-    return exists ? add(low).add(high) : add(std::string()).add(std::string());
-  }
-  Line& add_range(const Interval& interval) { return add_range(interval.exists(), interval.low, interval.high); }
-  Line& skip(size_t n) {
-    fields_.insert(fields_.end(), n, "");
-    return *this;
-  }
-  std::string text() const { return fmt::format("{}\n", fmt::join(fields_, ",")); }
-
- private:
-  std::vector<std::string> fields_;
-};
+using Line = CsvLine;
 
 void add_metric(const MetricSummary& metric, Line& line) {
   const Estimate& e = metric.estimate;

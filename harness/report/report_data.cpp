@@ -170,7 +170,10 @@ Json comparison_json(const Table& table) {
 Json table_json(const Table& table) {
   Json metrics = Json::array();
   for (const MetricInfo& info : metrics_of_task(table.task.value("name", ""))) {
-    metrics.push_back(Json{{"name", info.name}, {"title", info.title}, {"higher_is_better", info.higher_is_better}});
+    metrics.push_back(Json{{"name", info.name},
+                           {"title", info.title},
+                           {"share", info.share},
+                           {"higher_is_better", info.higher_is_better}});
   }
   Json rows = Json::array();
   for (const Row& row : table.rows) {
@@ -185,14 +188,16 @@ Json table_json(const Table& table) {
                         {"queries", row.queries},
                         {"cells", std::move(cells)}});
   }
-  return Json{{"model", table.model},
-              {"dataset", table.dataset},
-              {"task", table.task},
-              {"documents", table.documents},
-              {"targets", table.targets},
-              {"metrics", metrics},
-              {"rows", rows},
-              {"comparison", comparison_json(table)}};
+  return Json{
+      {"labels", Json{{"model", table.model_label}, {"dataset", table.dataset_label}, {"task", table.task_label}}},
+      {"model", table.model},
+      {"dataset", table.dataset},
+      {"task", table.task},
+      {"documents", table.documents},
+      {"targets", table.targets},
+      {"metrics", metrics},
+      {"rows", rows},
+      {"comparison", comparison_json(table)}};
 }
 
 Json stage_json(const StageCost& cost) {

@@ -226,7 +226,9 @@ TEST(Statistics, IntervalsCoverTheTruth) {
               << "\n";
     EXPECT_GE(covered, c.least * kRepeats) << name;
     EXPECT_LE(covered, c.most * kRepeats) << name;
-    if (c.documents == 30 && !c.high) EXPECT_LT(by_question, 0.9 * kRepeats) << name;
+    if (c.documents == 30 && !c.high) {
+      EXPECT_LT(by_question, 0.9 * kRepeats) << name;
+    }
   }
 }
 

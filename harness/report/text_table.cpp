@@ -149,6 +149,10 @@ std::string wrapped_text(const std::string& text, size_t width) {
   return result;
 }
 
+size_t text_width(const std::string& text) {
+  return width(text);
+}
+
 std::string bytes_text(double bytes) {
   const char* unit = "B";
   for (const char* larger : {"KiB", "MiB", "GiB", "TiB"}) {

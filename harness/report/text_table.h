@@ -22,6 +22,8 @@ std::string markdown_table(const TextTable& table, size_t n_left = 1);
 // each other, each with the left columns and as many others as fit, at least one.
 std::string terminal_table(const TextTable& table, size_t n_left = 1, size_t width_limit = 100);
 
+size_t text_width(const std::string& text);  // in code points
+
 // Lines of at most `width` code points, broken at spaces where there are some, joined by line feeds.
 std::string wrapped_text(const std::string& text, size_t width);
 

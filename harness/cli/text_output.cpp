@@ -1,0 +1,32 @@
+#include "harness/cli/text_output.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "harness/core/error.h"
+#include "harness/core/json_lines.h"
+
+namespace kvc {
+
+void check_text_output(const std::string& output, const std::string& results_folder) {
+  namespace fs = std::filesystem;
+  if (output.empty()) return;
+  const fs::path path = fs::weakly_canonical(fs::path(output));
+  if (path.extension() != ".jsonl" || path.parent_path() != fs::weakly_canonical(fs::path(results_folder) / "."))
+    return;
+  throw Error(ErrorKind::kUsage, "scores among the records would be read as records", "--output " + output,
+              "write them elsewhere, or end the name with .txt");
+}
+
+void write_text_output(const std::string& output, std::string_view text) {
+  if (output.empty()) {
+    fmt::print("{}", text);
+    std::fflush(stdout);
+  } else {
+    write_file_atomically(output, text);
+  }
+}
+
+}  // namespace kvc

@@ -1,0 +1,15 @@
+# Builds the page of report.html into the report room: harness/report/html/* become one source file of string literals.
+set(html_folder ${CMAKE_SOURCE_DIR}/harness/report/html)
+set(html_scripts base frontier questions pairs maps cost trust main)  # in the order they depend on each other
+file(READ ${html_folder}/report.html HTML_PAGE)
+file(READ ${html_folder}/report.css HTML_STYLE)
+set(HTML_SCRIPT "")
+foreach(name ${html_scripts})
+  file(READ ${html_folder}/${name}.js part)
+  string(APPEND HTML_SCRIPT "${part}")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${html_folder}/${name}.js)
+endforeach()
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${html_folder}/report.html ${html_folder}/report.css)
+configure_file(${html_folder}/assets.cpp.in ${CMAKE_BINARY_DIR}/html_assets.cpp @ONLY)
+target_sources(kvc_report PRIVATE ${CMAKE_BINARY_DIR}/html_assets.cpp)
+set_source_files_properties(${CMAKE_BINARY_DIR}/html_assets.cpp PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
