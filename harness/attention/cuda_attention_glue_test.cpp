@@ -47,8 +47,8 @@ const std::vector<Scene>& scenes() {
   return all;
 }
 
-// `inputs`: dtype of queries, keys and values. In bfloat16 the CPU's kernels round a row's weights to bfloat16 where the
-// processor has products in it (2^-9 of weights that sum to 1, values of size about 1).
+// `inputs`: dtype of queries, keys and values. In bfloat16 the CPU's kernels round a row's weights to bfloat16 where
+// the processor has products in it (2^-9 of weights that sum to 1, values of size about 1).
 void expect_near(const at::Tensor& got, const at::Tensor& want, at::ScalarType inputs = at::kFloat) {
   ASSERT_EQ(got.sizes(), want.sizes());
   ASSERT_EQ(got.scalar_type(), want.scalar_type());

@@ -37,10 +37,14 @@ int64_t count_words(std::string_view text) {
   return count;
 }
 
+constexpr const char* kOtherTask =
+    "choose another task for this data: multiple choice needs options, exact_match needs answers";
+
 class Checker {
  public:
   explicit Checker(const SweepConfig& config) : config_(config) {
     for (const Json& task : config.tasks) tasks_.push_back(create_nested<Task>(task));
+    askable_.assign(tasks_.size(), false);
     for (const SweepMethod& method : config.methods) {
       for (const Json& queries : method.queries)
         repeats_ |= queries.is_object() && queries.at("name") == "repeat_prefill";
@@ -50,6 +54,11 @@ class Checker {
   Preflight run() {
     for (const SweepModel& model : config_.models) guarded(model.config.path, [&] { read_header(model); });
     for (const Json& dataset : config_.datasets) guarded(dataset.at("name"), [&] { check_dataset(dataset); });
+    for (size_t i = 0; i < tasks_.size(); ++i) {
+      if (askable_[i] || n_loaded_ < config_.datasets.size()) continue;
+      add(fmt::format("task {} can ask no question of any data set", config_.tasks[i].at("name").get<std::string>()),
+          "task", kOtherTask);
+    }
     return std::move(found_);
   }
 
@@ -94,7 +103,8 @@ class Checker {
     size_t questions = 0;
     for (const Document& document : documents) questions += document.questions.size();
     found_.facts.push_back(fmt::format("{}: {} documents, {} questions", name, documents.size(), questions));
-    for (size_t i = 0; i < tasks_.size(); ++i) check_task(*tasks_[i], config_.tasks[i].at("name"), documents, name);
+    check_tasks(documents, name);
+    ++n_loaded_;
     const bool reads_documents =
         std::any_of(tasks_.begin(), tasks_.end(), [](const auto& task) { return !task->compacts_online(); });
     for (const Header& header : headers_) {
@@ -102,12 +112,21 @@ class Checker {
     }
   }
 
-  void check_task(const Task& task, const std::string& task_name, const std::vector<Document>& documents,
-                  const std::string& dataset) {
-    const auto asks = [&](const Document& document) { return !accepted_questions(task, document).empty(); };
-    if (documents.empty() || std::any_of(documents.begin(), documents.end(), asks)) return;
-    add(fmt::format("task {} cannot ask any question of data set {}", task_name, dataset), "task " + task_name,
-        "choose another task for this data: multiple choice needs options, exact_match needs answers");
+  // A task that suits one data set and not another is no mistake: those cells are left out.
+  void check_tasks(const std::vector<Document>& documents, const std::string& dataset) {
+    bool any = documents.empty();
+    for (size_t i = 0; i < tasks_.size(); ++i) {
+      const bool asks = std::any_of(documents.begin(), documents.end(), [&](const Document& document) {
+        return !accepted_questions(*tasks_[i], document).empty();
+      });
+      if (!asks) {
+        found_.facts.push_back(fmt::format("{}: task {} can ask none of its questions; these cells are left out",
+                                           dataset, config_.tasks[i].at("name").get<std::string>()));
+      }
+      askable_[i] = askable_[i] || asks;
+      any = any || asks;
+    }
+    if (!any) add(fmt::format("no task can ask a question of data set {}", dataset), "dataset " + dataset, kOtherTask);
   }
 
   void check_positions(const Header& header, const std::vector<Document>& documents, const std::string& dataset) {
@@ -136,6 +155,8 @@ class Checker {
 
   const SweepConfig& config_;
   std::vector<std::unique_ptr<Task>> tasks_;
+  std::vector<bool> askable_;  // by task: whether any data set has a question for it
+  size_t n_loaded_ = 0;
   std::vector<Header> headers_;
   bool repeats_ = false;
   Preflight found_;
