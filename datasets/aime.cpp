@@ -81,7 +81,7 @@ class Aime final : public Dataset {
     if (!json.contains("answer")) {
       in.add("answer", "'answer' is missing", "each line needs a problem and its answer");
     } else if (answer = answer_of(json.at("answer")); answer < 0) {
-      in.add("answer", fmt::format("answer {} is no integer from 0 to 999", shown(json.at("answer"))),
+      in.add("answer", fmt::format("answer must be an integer from 0 to 999; got {}", shown(json.at("answer"))),
              "AIME answers are integers from 0 to 999");
     }
     const std::string id = fmt::format("aime_{}", documents.size() + 1);

@@ -88,7 +88,7 @@ Json DataReader::parse(const std::string& text) {
 Json DataReader::object_line(const std::string& line, const std::string& form) {
   Json json = parse(line);
   if (!json.is_discarded() && json.is_object()) return json;
-  add("", json.is_discarded() ? "the line is not valid JSON" : "the line is no JSON object",
+  add("", json.is_discarded() ? "the line is not valid JSON" : "the line must be a JSON object",
       "each line is one whole object " + form);
   return nullptr;
 }
@@ -98,7 +98,7 @@ std::string DataReader::text_field(const Json& object, const std::string& parent
   if (!object.contains(name)) {
     add(field, fmt::format("'{}' is missing", name), missing_mend_);
   } else if (!object.at(name).is_string()) {
-    add(field, fmt::format("'{}' is {}, which is no text", name, shown(object.at(name))), "write it in quotes");
+    add(field, fmt::format("'{}' must be text; got {}", name, shown(object.at(name))), "write it in quotes");
   } else {
     std::string text = strip_space(object.at(name).get<std::string>());
     if (!text.empty()) return text;

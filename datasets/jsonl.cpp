@@ -48,7 +48,7 @@ class Reader {
       if (list[i].is_object()) {
         document.questions.push_back(read_question(list[i], field + ".", fmt::format("{}_{}", document.id, i + 1)));
       } else {
-        in_.add(field, "the question is no JSON object", "write {\"question\": ..., \"answer\": ...}");
+        in_.add(field, "the question must be a JSON object", "write {\"question\": ..., \"answer\": ...}");
       }
     }
     documents_.push_back(std::move(document));
@@ -64,7 +64,7 @@ class Reader {
       if (json.at("extra").is_object()) {
         question.extra = json.at("extra");
       } else {
-        in_.add(parent + "extra", fmt::format("'extra' is {}, which is no object", shown(json.at("extra"))),
+        in_.add(parent + "extra", fmt::format("'extra' must be an object; got {}", shown(json.at("extra"))),
                 "write {\"name\": value}");
       }
     }
@@ -75,7 +75,7 @@ class Reader {
     } else if (is_choice) {
       if (in_.options_field(json, parent, question.options)) read_gold(json, parent, question);
     } else if (json.contains("gold")) {
-      in_.add(parent + "gold", "'gold' stands without options", "give `options` and `gold`, or `answer`");
+      in_.add(parent + "gold", "'gold' needs options", "give `options` and `gold`, or `answer`");
     } else {
       question.gold_answer = in_.text_field(json, parent, "answer");
     }
@@ -95,12 +95,13 @@ class Reader {
       if (found != options.end()) {
         question.gold_option = found - options.begin();
       } else {
-        in_.add(field, fmt::format("gold {} is none of the options", shown(gold)), "repeat one of them exactly");
+        in_.add(field, fmt::format("gold must be one of the options; got {}", shown(gold)),
+                "repeat one of them exactly");
       }
       return;
     }
     if (!gold.is_number_integer()) {
-      in_.add(field, fmt::format("'gold' is {}, which is no integer and no text", shown(gold)),
+      in_.add(field, fmt::format("'gold' must be a number or text; got {}", shown(gold)),
               "the right option's number, from 1, or its text");
       return;
     }

@@ -34,7 +34,7 @@ class Reader {
   std::vector<Patient> read() {
     const Json json = in_.parse(read_data_file(path_));
     if (json.is_discarded() || !json.is_object() || json.empty()) {
-      throw Error(ErrorKind::kData, json.is_discarded() ? "the file is not valid JSON" : "the file holds no patients",
+      throw Error(ErrorKind::kData, json.is_discarded() ? "the file is not valid JSON" : "the file has no patients",
                   path_, "an object of patients, as in LongHealth's benchmark_v5.json");
     }
     std::vector<Patient> patients;
@@ -42,7 +42,7 @@ class Reader {
       if (value.is_object() && !id.empty()) {
         patients.push_back(read_patient(id, value));
       } else {
-        in_.add(id, fmt::format("patient '{}' is {}, which is no object", shortened(id), shown(value)),
+        in_.add(id, fmt::format("patient '{}' must be an object; got {}", shortened(id), shown(value)),
                 "write {\"name\": ..., \"texts\": {...}, \"questions\": [...]}");
       }
     }
@@ -69,7 +69,7 @@ class Reader {
       if (list[i].is_object()) {
         patient.questions.push_back(read_question(list[i], field + ".", fmt::format("{}_q{}", id, i)));
       } else {
-        in_.add(field, "the question is no JSON object", "write {\"question\": ..., \"answer_a\": ...}");
+        in_.add(field, "the question must be a JSON object", "write {\"question\": ..., \"answer_a\": ...}");
       }
     }
     return patient;
@@ -108,7 +108,8 @@ class Reader {
     if (gold != question.options.end()) {
       question.gold_option = gold - question.options.begin();
     } else if (!correct.empty()) {
-      in_.add(parent + "correct", fmt::format("gold answer '{}' is none of the five options", shortened(correct)),
+      in_.add(parent + "correct",
+              fmt::format("the gold answer must be one of the five options; got '{}'", shortened(correct)),
               "repeat one of answer_a to answer_e");
     }
     // The released file has two questions with two equal options: they are kept, and marked.

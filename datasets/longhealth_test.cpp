@@ -111,16 +111,16 @@ TEST(LongHealth, ExplainsBrokenFiles) {
   const std::string texts = R"("texts":{"text_0":"t"},)";
   EXPECT_EQ(error_of("longhealth", head + texts + questions + R"("correct":"a "}]}})"), "no error");
   EXPECT_THAT(error_of("longhealth", head + texts + questions + R"("correct":"x"}]}})"),
-              HasSubstr("gold answer 'x' is none of the five options\n  where: "));
+              HasSubstr("the gold answer must be one of the five options; got 'x'\n  where: "));
   EXPECT_THAT(error_of("longhealth", head + texts + questions + R"("correct":"x"}]}})"),
               HasSubstr(", p1.questions[0].correct\n  mend:  "));
   EXPECT_THAT(error_of("longhealth", head + questions + R"("correct":"a"}]}})"), HasSubstr("'texts' is missing"));
   EXPECT_THAT(error_of("longhealth", head + R"("texts":{"text_0":7},)" + questions + R"("correct":"a"}]}})"),
-              HasSubstr("'text_0' is 7, which is no text"));
+              HasSubstr("'text_0' must be text; got 7"));
   EXPECT_THAT(error_of("longhealth", head + texts + texts + questions + R"("correct":"a"}]}})"),
               HasSubstr("duplicate key 'texts'"));
-  EXPECT_THAT(error_of("longhealth", R"({"p1":7})"), HasSubstr("patient 'p1' is 7"));
-  EXPECT_THAT(error_of("longhealth", "[]"), HasSubstr("holds no patients"));
+  EXPECT_THAT(error_of("longhealth", R"({"p1":7})"), HasSubstr("patient 'p1' must be an object; got 7"));
+  EXPECT_THAT(error_of("longhealth", "[]"), HasSubstr("the file has no patients"));
   EXPECT_THAT(error_of("longhealth", "{"), HasSubstr("not valid JSON"));
   EXPECT_THAT(error_of("longhealth", std::string(100000, '[')), HasSubstr("not valid JSON"));
 }
@@ -144,11 +144,11 @@ TEST(Jsonl, ExplainsBrokenFiles) {
   EXPECT_THAT(with(R"("options":["a","b"],"gold":3)"), HasSubstr("gold 3 of 2 options"));
   EXPECT_THAT(with(R"("options":["a","b"],"gold":18446744073709551615)"), HasSubstr("of 2 options"));
   EXPECT_THAT(with(R"("options":["a","b"],"gold":0)"), HasSubstr("gold 0 of 2 options"));
-  EXPECT_THAT(with(R"("options":["a","b"],"gold":"c")"), HasSubstr("gold \"c\" is none of the options"));
+  EXPECT_THAT(with(R"("options":["a","b"],"gold":"c")"), HasSubstr("gold must be one of the options; got \"c\""));
   EXPECT_THAT(with(R"("options":["a","a"],"gold":1)"), HasSubstr("duplicate option 'a'"));
   EXPECT_THAT(with(R"("options":["a","b"],"answer":"a")"), HasSubstr("has a free answer too"));
-  EXPECT_THAT(with(R"("gold":1)"), HasSubstr("'gold' stands without options"));
-  EXPECT_THAT(with(R"("answer":"a","extra":3)"), HasSubstr("'extra' is 3, which is no object"));
+  EXPECT_THAT(with(R"("gold":1)"), HasSubstr("'gold' needs options"));
+  EXPECT_THAT(with(R"("answer":"a","extra":3)"), HasSubstr("'extra' must be an object; got 3"));
   EXPECT_THAT(with(R"("other":1)"), HasSubstr(":1, questions[0].answer\n"));
   const std::string line = R"({"id":"d","context":"c","questions":[{"id":"q","question":"q","answer":"a"}]})";
   EXPECT_THAT(error_of("jsonl", line + "\n" + line), HasSubstr("duplicate document id 'd', first in line 1"));
@@ -158,7 +158,7 @@ TEST(Jsonl, ExplainsBrokenFiles) {
               HasSubstr("duplicate key 'context'"));
   EXPECT_THAT(error_of("jsonl", "{\"context\":\"caf\xE9 noir\",\"questions\":[]}"),
               HasSubstr("not UTF-8: byte 0xe9 at offset 15; it seems to be Latin-1"));
-  EXPECT_THAT(error_of("jsonl", "7"), HasSubstr("the line is no JSON object"));
+  EXPECT_THAT(error_of("jsonl", "7"), HasSubstr("the line must be a JSON object"));
   EXPECT_THAT(error_of("jsonl", "\n"), HasSubstr("the file has no line of data"));
 }
 
@@ -181,7 +181,7 @@ TEST(Aime, ReadsPublishedForms) {
 TEST(Aime, ExplainsBrokenFiles) {
   for (const std::string answer : {"1000", "-1", "1.5", "\"336^\\\\circ\"", "\"\"", "null", "18446744073709551615"}) {
     EXPECT_THAT(error_of("aime", "{\"problem\":\"p\",\"answer\":" + answer + "}"),
-                HasSubstr("is no integer from 0 to 999"));
+                HasSubstr("answer must be an integer from 0 to 999; got "));
   }
   EXPECT_THAT(error_of("aime", R"({"problem":"p"})"), HasSubstr("'answer' is missing"));
   EXPECT_THAT(error_of("aime", R"({"answer":1})"), HasSubstr("'question' is missing"));

@@ -72,7 +72,7 @@ class Reader {
       if (list[i].is_object()) {
         questions.push_back(read_question(list[i], parent + "."));
       } else {
-        in_.add(parent, "the question is no JSON object", "write {\"question\": ..., \"options\": [...], ...}");
+        in_.add(parent, "the question must be a JSON object", "write {\"question\": ..., \"options\": [...], ...}");
       }
     }
     return questions;
@@ -97,7 +97,7 @@ class Reader {
     }
     const Json& gold = json.at("gold_label");
     if (!gold.is_number_integer()) {
-      in_.add(field, fmt::format("'gold_label' is {}, which is no integer", shown(gold)),
+      in_.add(field, fmt::format("'gold_label' must be an integer; got {}", shown(gold)),
               "the option's number, from 1");
       return;
     }

@@ -58,7 +58,7 @@ struct MatchingOptions {
     visit("nnls_interval", nnls_interval, "omp: iterations from one solve to the next");
     visit("schedule", schedule,
           "omp: fixed, or progressive (k_choice, nnls_interval 1,1 up to 300 picks, 2,2 up to 1,500, then 4,2)");
-    visit("drop_below", drop_below, "omp: keys whose fitted bias is lower are dropped for others; 0: none is");
+    visit("drop_below", drop_below, "omp: keys whose fitted bias is lower are replaced by others; 0: none are");
     visit("bias", bias, "fit of the attention mass: nnls, active_set (to the minimum) or none");
     visit("values", values, "fit of the attention output: least_squares, ridge, or copy for no fit");
     visit("nnls_iters", nnls_iters, "projected-gradient steps of the bias fit; 0 = clamped least squares");
@@ -80,7 +80,7 @@ struct MatchingOptions {
     one_of("values", values, {"least_squares", "ridge", "copy"});
     one_of("ridge_scale", ridge_scale, {"spectral", "frobenius", "fixed"});
     if (pooling_kernel < 1 || pooling_kernel % 2 == 0 || pooling_kernel > 1001) {
-      fail("pooling_kernel", "is no odd number from 1 to 1001", "e.g. 7");
+      fail("pooling_kernel", "must be an odd number from 1 to 1001", "e.g. 7");
     }
     if (k_choice < 1 || k_choice > 100000) fail("k_choice", "is out of range", "1 to 100000");
     if (nnls_interval < 1 || nnls_interval > 100000) fail("nnls_interval", "is out of range", "1 to 100000");

@@ -33,7 +33,8 @@ class Cam final : public PerHeadMethod, public PublishedQueries {
     double recent_fraction = 0.5;
     int64_t n_merged = 32;
     void fields(auto&& visit) {
-      visit("recent_fraction", recent_fraction, "part of the kept entries that are the most recent ones, 0 to 1");
+      visit("recent_fraction", recent_fraction,
+            "fraction of the kept entries reserved for the most recent ones, 0 to 1");
       range_field(visit);
       visit("n_merged", n_merged, "m: entries behind an evicted one that share its value");
     }

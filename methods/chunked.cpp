@@ -60,7 +60,7 @@ class Chunked final : public CompactionMethod {
     void fields(auto&& visit) {
       visit("size", size, "most tokens of a chunk");
       visit("marker", marker, "text at whose every occurrence a chunk begins; empty: chunks of `size` tokens");
-      visit("then", then, "method for each chunk, with 'queries' of its own: {method: NAME, queries: NAME}");
+      visit("then", then, "method for each chunk, with its own queries: {method: NAME, queries: NAME}");
     }
     void complete(const std::string& pointer, Problems& problems) {
       NestedMethod::complete(then.value, "chunked", pointer + "/then", problems);

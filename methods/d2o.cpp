@@ -36,7 +36,8 @@ class D2o final : public PerHeadMethod, public PublishedQueries {
   struct Options : SoftmaxRange {
     double recent_fraction = 0.25;
     void fields(auto&& visit) {
-      visit("recent_fraction", recent_fraction, "part of the kept entries that are the most recent ones, 0 to 1");
+      visit("recent_fraction", recent_fraction,
+            "fraction of the kept entries reserved for the most recent ones, 0 to 1");
       range_field(visit);
     }
     void check(const OptionCheck& fail) const {

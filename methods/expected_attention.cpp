@@ -143,7 +143,7 @@ class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
     // Read from a text, every query head has the same tokens. In a mix of sources rows do not tell whose they are.
     const bool head_by_head = positions.numel() % g == 0 &&
                               positions.view({g, -1}).eq(positions.view({g, -1}).select(0, 0)).all().item<bool>();
-    if (!head_by_head) fail("these do not stand query head by query head, as those of a mix");
+    if (!head_by_head) fail("these queries are not grouped by query head (those of a mix are not)");
     const at::Tensor queries = problem.queries.to(at::kFloat).view({g, -1, problem.queries.size(1)});
     return turned(queries, turn_at(spec, positions.narrow(0, 0, queries.size(1)), queries.options()), -1);
   }

@@ -37,7 +37,7 @@ class SnapKv final : public ScoredKeys, public PublishedQueries {
       if (window < 1 || window > LayerQueries::kMaxWindow) {
         fail("window", "is out of range", "1 to " + std::to_string(LayerQueries::kMaxWindow));
       }
-      if (kernel < 1 || kernel % 2 == 0) fail("kernel", "is no odd number of at least 1", "e.g. 7");
+      if (kernel < 1 || kernel % 2 == 0) fail("kernel", "must be an odd number from 1", "e.g. 7");
       if (pool != "max" && pool != "avg") fail("pool", "is '" + pool + "'", "max or avg");
       check_range(fail);
     }

@@ -31,7 +31,7 @@ void complete_first(Json& value, const std::string& pointer, Problems& problems)
   const auto method = create_nested<CompactionMethod>(value);
   if (dynamic_cast<const TextMethod*>(method.get()) != nullptr) return;
   problems.add("method '" + value.at("name").get<std::string>() + "' does not work on the text", pointer,
-               "the first stage is summarize, truncate_text or the like; methods on the cache stand under 'then'");
+               "the first stage is summarize, truncate_text or the like; methods on the cache go under 'then'");
 }
 
 class Stacked final : public CompactionMethod {
@@ -41,9 +41,8 @@ class Stacked final : public CompactionMethod {
     NestedPlugin then{{{"method", "attention_matching"}, {"queries", "repeat_prefill"}}};
     double first_target = 0;
     void fields(auto&& visit) {
-      visit("first", first, "method on the text, whose result is read anew");
-      visit("then", then,
-            "method on that cache, with 'queries' and 'budget' of its own: {method: NAME, queries: NAME}");
+      visit("first", first, "method on the text, whose result is read again");
+      visit("then", then, "method on that cache, with its own queries and budget: {method: NAME, queries: NAME}");
       visit("first_target", first_target,
             "fraction of the article that the first stage keeps; the target is that of both together; 0: the root of "
             "the target, so that both keep the same fraction");

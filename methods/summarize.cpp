@@ -122,7 +122,7 @@ class Summarize final : public TextMethod {
   SummaryStyle style_;
 };
 
-KVC_REGISTER_METHOD(Summarize, "summarize", "the model's own summary, read anew; prompts of arXiv:2602.16284");
+KVC_REGISTER_METHOD(Summarize, "summarize", "the model's own summary, read again; prompts of arXiv:2602.16284");
 
 }  // namespace
 }  // namespace kvc

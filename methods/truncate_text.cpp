@@ -40,7 +40,7 @@ class TruncateText final : public TextMethod {
   Options options_;
 };
 
-KVC_REGISTER_METHOD(TruncateText, "truncate_text", "a part of the text alone, read anew (control)");
+KVC_REGISTER_METHOD(TruncateText, "truncate_text", "a part of the text alone, read again (control)");
 
 }  // namespace
 }  // namespace kvc

@@ -111,7 +111,8 @@ class Reader {
   }
   std::vector<int64_t> integers(const std::string& name) {
     const at::Tensor tensor = take(name);
-    if (tensor.scalar_type() != at::kLong || tensor.dim() != 1) refuse(fmt::format("'{}' is no list of int64", name));
+    if (tensor.scalar_type() != at::kLong || tensor.dim() != 1)
+      refuse(fmt::format("'{}' must be a list of int64", name));
     return {tensor.const_data_ptr<int64_t>(), tensor.const_data_ptr<int64_t>() + tensor.numel()};
   }
 
@@ -150,9 +151,9 @@ class Reader {
     if (file_.tensors.contains(at + "bias")) {
       layer.bias = take(at + "bias").to(model_.decoder().options().device());
       if (layer.bias.scalar_type() != at::kFloat || layer.bias.dim() != 1 || layer.bias.size(0) != offsets.back()) {
-        refuse(fmt::format("'{}bias' is no list of {} float32", at, offsets.back()));
+        refuse(fmt::format("'{}bias' must be a list of {} float32 numbers", at, offsets.back()));
       }
-      if (layer.bias.isnan().any().item<bool>()) refuse(fmt::format("'{}bias' holds what is no number", at));
+      if (layer.bias.isnan().any().item<bool>()) refuse(fmt::format("'{}bias' has values that are not numbers", at));
     }
     return layer;
   }
@@ -164,7 +165,7 @@ class Reader {
         tensor.scalar_type() != options.dtype().toScalarType()) {
       refuse(fmt::format("'{}' is not ({}, {}) in the model's dtype", name, n_rows, model_.spec().head_dim));
     }
-    if (!tensor.isfinite().all().item<bool>()) refuse(fmt::format("'{}' holds numbers that are not finite", name));
+    if (!tensor.isfinite().all().item<bool>()) refuse(fmt::format("'{}' has values that are not finite", name));
     return tensor.to(options.device());
   }
 

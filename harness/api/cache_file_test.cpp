@@ -97,7 +97,8 @@ TEST_F(CacheFile, RefusesWhatCannotBe) {
                  "'layers.0.keys' is not (");
   expect_refused([](TensorFile& f) { f.tensors["layers.0.head_offsets"][1] = -5; }, "head 0 of layer 0 has -5 entries");
   expect_refused([](TensorFile& f) { f.tensors["layers.0.head_offsets"][2] = int64_t{1} << 60; }, "is not (");
-  expect_refused([](TensorFile& f) { f.tensors["layers.1.bias"][0] = std::nan(""); }, "holds what is no number");
+  expect_refused([](TensorFile& f) { f.tensors["layers.1.bias"][0] = std::nan(""); },
+                 "has values that are not numbers");
   expect_refused([](TensorFile& f) { f.tensors["layers.1.keys"][0][0] = std::nan(""); }, "not finite");
   expect_refused([](TensorFile& f) { f.tensors["tokens"][0] = 300; }, "token 300 is not in the vocabulary");
 }

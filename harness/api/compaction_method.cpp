@@ -92,7 +92,7 @@ std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request)
   const c10::InferenceMode inference;
   check_budgets(request);
   if (needs_queries() && request.queries == nullptr) {
-    throw Error(ErrorKind::kInternal, "a method that needs queries was given none", "compaction",
+    throw Error(ErrorKind::kInternal, "a method that needs queries got none", "compaction",
                 "make the queries before the method is called");
   }
   if (request.budgets.empty()) return {};

@@ -178,7 +178,7 @@ Context make_context(const Tokenizer& tokenizer, const ChatTemplate& chat_templa
   std::vector<int64_t> ends;
   context.tokens = tokenizer.encode(rendered.segments(), &ends);
   set_template_lengths(context, ends, range);
-  if (context.article_len() <= 0) refuse_empty("the document has no token of its own");
+  if (context.article_len() <= 0) refuse_empty("the document has no tokens");
   const auto n_tokens = static_cast<int64_t>(context.tokens.size());
   if (n_tokens > max_positions) {
     throw Error(ErrorKind::kData,

@@ -103,7 +103,7 @@ TEST(Context, TheArticleCannotEndItsTurn) {
 TEST(Context, RefusesEmptyAndTooLong) {
   const auto chat = make_chat_template("chatml");
   EXPECT_THAT(error_of([&] { make_context(demo(), *chat, 8192, ""); }), HasSubstr("the document is empty"));
-  EXPECT_THAT(error_of([&] { make_context(demo(), *chat, 8192, "\n"); }), HasSubstr("no token of its own"));
+  EXPECT_THAT(error_of([&] { make_context(demo(), *chat, 8192, "\n"); }), HasSubstr("the document has no tokens"));
   std::string article;
   for (int i = 0; i < 9120; ++i) article += " a";
   const int64_t n = 9120 + make_context(demo(), *chat, 8192, " a").prefix_len + 2;
@@ -171,7 +171,7 @@ TEST(Context, OfLlama3IsTrimmedAndHasOneBeginning) {
   EXPECT_EQ(spelled(bytes, make_question_prompt(bytes, *chat, " Why? ", "Be")),
             "<|START_HEADER_ID|>USER<|END_HEADER_ID|>\n\nWhy?<|EOT_ID|><|START_HEADER_ID|>ASSISTANT<|END_HEADER_ID|>"
             "\n\nBe");
-  EXPECT_THAT(error_of([&] { make_context(bytes, *chat, 8192, " \n "); }), HasSubstr("no token of its own"));
+  EXPECT_THAT(error_of([&] { make_context(bytes, *chat, 8192, " \n "); }), HasSubstr("the document has no tokens"));
 }
 
 // Templates that want user and assistant in turn: document and question are one user turn.

@@ -61,7 +61,7 @@ class CacheKeySource final : public QuerySource {
       }
     }
     if (n_queries < 1) {
-      throw Error(ErrorKind::kData, "cache_keys: a KV head holds no key of the article", "queries",
+      throw Error(ErrorKind::kData, "cache_keys: a KV head has no keys of the article", "queries",
                   "take another query source for this cache");
     }
     std::vector<at::Tensor> layers;

@@ -176,7 +176,7 @@ void Mix::Options::complete(const std::string& pointer, Problems& problems) {
                    "take a larger fraction or a larger max_queries");
     }
     if (has_cap && cap != share) {
-      problems.add("a source of a mix has a max_queries of its own", at + "/max_queries",
+      problems.add("a source inside a mix must not set max_queries", at + "/max_queries",
                    fmt::format("leave it out: it is fraction times the mix's max_queries, {}", share));
     }
     value["max_queries"] = share;

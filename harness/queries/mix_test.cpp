@@ -159,7 +159,7 @@ TEST(Mix, TellsMistakesWithTheirLine) {
                              "0.5}\n"),
               HasSubstr("has cache_keys twice"));
   EXPECT_THAT(config_problem("max_queries: 100\nsources: [{queries: cache_keys, fraction: 1, max_queries: 7}]\n"),
-              HasSubstr("has a max_queries of its own\n  where: m.yaml:2"));
+              HasSubstr("a source inside a mix must not set max_queries\n  where: m.yaml:2"));
   EXPECT_THAT(config_problem("sources: [{queries: mix, fraction: 1, sources: [{queries: cache_keys, fraction: 1}]}]\n"),
               HasSubstr("a mix inside a mix"));
   EXPECT_THAT(config_problem("sources: []\n"), HasSubstr("'sources' is empty"));

@@ -35,7 +35,8 @@ class SelfStudy final : public QuerySource {
       visit("max_new_tokens", max_new_tokens,
             "tokens written by either role in one answer at most; 0: as published, 2,048 to 8,192");
       visit("thinking", thinking, "questions and their answers with thoughts, where the model has a thinking switch");
-      visit("replay", replay, "file with the notes of an earlier run: its texts are read, nothing is written anew");
+      visit("replay", replay,
+            "file of an earlier run (texts/queries.jsonl) whose texts are used instead of writing new ones");
     }
     void check(const OptionCheck& fail) const {
       check_text(fail);

@@ -171,7 +171,7 @@ TEST(SelfStudy, ReplayTakesTheTextsOfItsSeed) {
   given["replay"] = both.path();
   EXPECT_TRUE(same_queries(*two, *scene().make("self_study", given, 2)));
   EXPECT_THAT(message_of(ErrorKind::kData, [&] { scene().make("self_study", given, 9); }),
-              HasSubstr("the file holds 3 self-studies of this document, none of seed 9"));
+              HasSubstr("the file has 3 self-studies of this document but none with seed 9"));
   const TemporaryFile only(one->notes().dump());
   given["replay"] = only.path();
   EXPECT_EQ(scene().make("self_study", given, 9)->notes(), one->notes());
@@ -186,7 +186,7 @@ TEST(SelfStudy, ReplayRefusesTextsOfSomethingElse) {
     return message_of(ErrorKind::kData, [&] { of.make("self_study", with); });
   };
   EXPECT_THAT(message(QueryScene({}, 301), given),
-              HasSubstr("the file holds self-study texts of 1 other documents, none of this one"));
+              HasSubstr("the file has self-study texts of 1 other documents but none of this one"));
   EXPECT_THAT(message(QueryScene({.seed = 22}), given),
               HasSubstr("were written by another model (small-2-21, this is small-2-22)"));
   Json other = given;
@@ -214,14 +214,15 @@ TEST(SelfStudy, ReplayBelievesNothing) {
   EXPECT_THAT(with([](Json& study) { study["texts"][0]["prompt_tokens"][0] = "a"; }), HasSubstr("holds \"a\""));
   EXPECT_THAT(with([](Json& study) { study["texts"][0]["prompt_tokens"][0] = 18446744073709551615U; }),
               HasSubstr("holds token"));
-  EXPECT_THAT(with([](Json& study) { study["texts"][0].erase("answer_tokens"); }), HasSubstr("is no list of tokens"));
-  EXPECT_THAT(with([](Json& study) { study["texts"][0] = 5; }), HasSubstr("is no list of tokens"));
+  EXPECT_THAT(with([](Json& study) { study["texts"][0].erase("answer_tokens"); }),
+              HasSubstr("must be a list of tokens"));
+  EXPECT_THAT(with([](Json& study) { study["texts"][0] = 5; }), HasSubstr("must be a list of tokens"));
   EXPECT_THAT(with([](Json& study) { study["texts"] = Json::array(); }), HasSubstr("are empty"));
   EXPECT_THAT(with([](Json& study) { study["texts"] = 5; }), HasSubstr("are empty"));
   EXPECT_THAT(with([](Json& study) { study["texts"][0]["answer_tokens"] = std::vector<int64_t>(4096, 7); }),
               HasSubstr("needs 4,"));
   EXPECT_THAT(with([](Json& study) { study["document"] = Json::array(); }), HasSubstr("other documents"));
-  EXPECT_THAT(with([](Json& study) { study.erase("texts"); }), HasSubstr("the file holds no self-study texts"));
+  EXPECT_THAT(with([](Json& study) { study.erase("texts"); }), HasSubstr("the file has no self-study texts"));
   EXPECT_THAT(with([](Json& study) { study["conversations"] = 7; }), HasSubstr("of other conversations"));
 }
 

@@ -65,10 +65,10 @@ void keep(std::vector<Json>& studies, const std::string& path, const std::string
 }
 
 Json choose(std::vector<Json> studies, const std::string& path, const StudyKey& key) {
-  const std::string again = "replay a file of this sweep's own, or leave 'replay' out to write the texts anew";
-  if (studies.empty()) throw Error(ErrorKind::kData, "the file holds no self-study texts", path, again);
+  const std::string again = "replay a file of this sweep's own, or leave out 'replay' to write new texts";
+  if (studies.empty()) throw Error(ErrorKind::kData, "the file has no self-study texts", path, again);
   keep(studies, path,
-       fmt::format("the file holds self-study texts of {} other documents, none of this one ({})", studies.size(),
+       fmt::format("the file has self-study texts of {} other documents but none of this one ({})", studies.size(),
                    key.document),
        again, [&](const Json& study) { return text_of(study, "document") == key.document; });
   keep(studies, path,
@@ -87,8 +87,8 @@ Json choose(std::vector<Json> studies, const std::string& path, const StudyKey& 
   if (std::any_of(studies.begin(), studies.end(), [&](const Json& study) { return study != studies.front(); })) {
     throw Error(
         ErrorKind::kData,
-        fmt::format("the file holds {} self-studies of this document, none of seed {}", studies.size(), key.seed), path,
-        "keep the one to replay, or run with the seed of one of them");
+        fmt::format("the file has {} self-studies of this document but none with seed {}", studies.size(), key.seed),
+        path, "keep the one to replay, or run with the seed of one of them");
   }
   return studies.front();
 }
@@ -96,10 +96,10 @@ Json choose(std::vector<Json> studies, const std::string& path, const StudyKey& 
 std::vector<int64_t> tokens_of(const Json& text, const char* key, int64_t vocab_size, const std::string& path) {
   const auto broken = [&](const std::string& fact) {
     throw Error(ErrorKind::kData, fmt::format("self-study texts: '{}' {}", key, fact), path,
-                "the file is damaged; leave 'replay' out to write the texts anew");
+                "the file is damaged; leave out 'replay' to write new texts");
   };
   std::vector<int64_t> tokens;
-  if (!text.is_object() || !text.contains(key) || !text.at(key).is_array()) broken("is no list of tokens");
+  if (!text.is_object() || !text.contains(key) || !text.at(key).is_array()) broken("must be a list of tokens");
   for (const Json& token : text.at(key)) {
     if (!token.is_number_integer()) broken(fmt::format("holds {}", token.dump().substr(0, 40)));
     const auto id = token.get<int64_t>();

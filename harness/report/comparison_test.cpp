@@ -242,11 +242,11 @@ TEST(Comparison, MethodsThatAreAlikeAreNotToldApart) {
 }
 
 TEST(Comparison, EquivalentToTheFullCacheWhereEnoughAnswersAgree) {
-  std::vector<bool> right = first(100, 160), worse = right, half = right;
+  std::vector<bool> right = first(100, 160), worse = right;
+  const std::vector<bool> none(right.size(), false);
   worse[0] = false;
-  for (size_t i = 0; i < half.size(); i += 2) half[i] = !half[i] && i > 150;
   const Tabulated t = tabulate(joined(
-      {answered("full_cache", nullptr, right, 20), answered("a", 0.5, worse, 20), answered("b", 0.5, half, 20)}));
+      {answered("full_cache", nullptr, right, 20), answered("a", 0.5, worse, 20), answered("b", 0.5, none, 20)}));
   const Table& table = t.tables.at(0);
   const VersusFull& close = *table.rows[1].cells[0]->metrics[0].versus_full;
   EXPECT_LT(*close.p_equivalence_holm, 0.05);

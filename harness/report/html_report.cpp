@@ -45,7 +45,7 @@ class Questions {
     std::set<std::string> seeds;
     for (const Row& row : table.rows) {
       for (const CellSummary* cell : cells_of(row)) {
-        for (const ScoredQuestion& question : cell->questions) {
+        for (const ScoredQuestion& question : cell->answers) {
           if (places_.emplace(key(question), 0).second) list_.push_back(&question);
           seeds.insert(question.seed);
         }
@@ -135,7 +135,7 @@ class Questions {
     any_.resize(list_.size(), nullptr);
     std::vector<const AnswerTexts::Answer*> answers(list_.size(), nullptr);
     std::vector<double> values(list_.size(), NAN);
-    for (const ScoredQuestion& question : cell.questions) {
+    for (const ScoredQuestion& question : cell.answers) {
       const size_t place = places_.at(key(question));
       values[place] = question.values.empty() ? NAN : question.values.front();
       const auto id = by_seed.find(question.seed);
@@ -150,7 +150,7 @@ class Questions {
   // A text of 0, 1 and - where that says it all, else a list of numbers.
   void append_values(const CellSummary& cell, std::string& text) const {
     const std::vector<double>& values = values_.at(&cell);
-    if (cell.questions.empty()) {
+    if (cell.answers.empty()) {
       text += "null";
       return;
     }

@@ -93,8 +93,8 @@ std::string Labels::of(const std::string& kind, const Json& plugin) const {
   std::vector<std::string> options;
   std::string found;
   for (const auto& [option, value] : plugin.items()) {
-    if (option == "name" || !shown(kind, plugin, option)) continue;
     const std::string file = option == "budget" ? budget_file(value) : "";
+    if (option == "name" || (file.empty() && !shown(kind, plugin, option))) continue;
     if (file.empty()) {
       options.push_back(option + "=" + value_text(value));
     } else {

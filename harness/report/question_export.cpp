@@ -24,7 +24,7 @@ void for_questions(const LoadedReport& loaded, const std::function<void(const Ex
   const auto cell_questions = [&](const Table& table, const Row& row, const CellSummary& cell) {
     std::map<std::string, std::string> by_seed;
     for (const std::string& id : cell.cell_ids) by_seed[loaded.texts.seed_of(id)] = id;
-    for (const ScoredQuestion& question : cell.questions) {
+    for (const ScoredQuestion& question : cell.answers) {
       const auto id = by_seed.find(question.seed);
       const auto* const answer =
           id == by_seed.end() ? nullptr : loaded.texts.find(id->second, question.document, question.question);

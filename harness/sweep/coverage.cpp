@@ -162,7 +162,7 @@ Json read_json_file(const std::string& path) {
   const std::string text{std::istreambuf_iterator<char>(stream), {}};
   Json value = Json::parse(text, nullptr, false);
   if (value.is_discarded()) {
-    throw Error(ErrorKind::kData, "the file is not valid JSON", path, "delete it; the next run writes it anew");
+    throw Error(ErrorKind::kData, "the file is not valid JSON", path, "delete it; the next run writes it again");
   }
   return value;
 }

@@ -56,7 +56,7 @@ class Merge {
   void add_source(const std::string& source) {
     std::error_code error;
     if (!fs::is_directory(source, error)) {
-      throw Error(ErrorKind::kData, "there is no such results folder", source, "name the folders of the shards");
+      throw Error(ErrorKind::kData, "the results folder does not exist", source, "name the folders of the shards");
     }
     if (real_path(source) == real_path(target_path_)) {
       throw Error(ErrorKind::kUsage, "a folder cannot be merged into itself", source,

@@ -217,7 +217,7 @@ TEST_F(Shards, FoldersThatCannotBeMerged) {
               }),
               HasSubstr("the same folder is named twice"));
   EXPECT_THAT(error_of([&] { merge_results({folder_.file("absent")}, into); }),
-              HasSubstr("there is no such results folder"));
+              HasSubstr("the results folder does not exist"));
   const ResultsFolder writer(shard);
   EXPECT_THAT(error_of([&] { merge_results({root}, into); }),
               AllOf(HasSubstr("is writing to this results folder"), HasSubstr("merge when it is done")));

@@ -42,8 +42,8 @@ void RecordSet::add_folder(const std::string& folder, std::vector<std::string>& 
     // A kill tears the last line only; the next append then starts a line of its own, so a torn line may stand
     // anywhere.
     if (!lines.broken_lines.empty()) {
-      warnings.push_back(fmt::format("{}: line {} is no JSON and was left out (torn by a kill, or edited)", path,
-                                     fmt::join(lines.broken_lines, ", ")));
+      warnings.push_back(fmt::format("{}: line {} is not valid JSON and was skipped (cut off by a kill, or edited)",
+                                     path, fmt::join(lines.broken_lines, ", ")));
     }
     for (size_t i = 0; i < lines.values.size(); ++i) {
       const std::string place = fmt::format("{}, record {}", path, i + 1);
@@ -94,10 +94,10 @@ Record Record::from_json(const Json& json, const std::string& where) {
   using Type = Json::value_t;
   const bool numbered = json.is_object() && json.contains("version") && json.at("version").is_number_integer();
   if (numbered && json.at("version") != kVersion) {
-    throw Error(
-        ErrorKind::kData,
-        fmt::format("the record is of version {}, this program reads version {}", json.at("version").dump(), kVersion),
-        where, "read it with the program that wrote it, or measure anew into another folder");
+    throw Error(ErrorKind::kData,
+                fmt::format("the record has version {}, but this program reads version {}", json.at("version").dump(),
+                            kVersion),
+                where, "read it with the program that wrote it, or measure again into another folder");
   }
   if (!numbered) field(json, "version", Type::number_integer, where);
   Record record;
@@ -140,7 +140,7 @@ std::vector<std::string> record_folders(const std::string& folder) {
 std::vector<Record> load_records(const std::string& folder, std::vector<std::string>& warnings) {
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
-    throw Error(ErrorKind::kData, "there is no such results folder", folder, "run the sweep first: kvc run CONFIG");
+    throw Error(ErrorKind::kData, "the results folder does not exist", folder, "run the sweep first: kvc run CONFIG");
   }
   RecordSet records;
   for (const std::string& part : record_folders(folder)) records.add_folder(part, warnings);

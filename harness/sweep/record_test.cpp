@@ -87,7 +87,7 @@ TEST(LoadRecords, TakesEachOnceAndSkipsTornLines) {
   for (const Record& record : records) seen.push_back(record.cell_id + record.document_id + record.status);
   EXPECT_THAT(seen, ElementsAre("a1done", "a2done", "b1done"));
   ASSERT_EQ(warnings.size(), 1u);
-  EXPECT_THAT(warnings[0], HasSubstr("a.jsonl: line 2 is no JSON"));
+  EXPECT_THAT(warnings[0], HasSubstr("a.jsonl: line 2 is not valid JSON"));
 }
 
 TEST(LoadRecords, TwoResultsOfOneCellAreShown) {
@@ -162,7 +162,7 @@ TEST(LoadRecords, NamesStatesOfTheProgramAndProcessors) {
 TEST(LoadRecords, NamesAMissingFolder) {
   std::vector<std::string> warnings;
   EXPECT_THAT(error_of([&] { load_records("/no/such/folder", warnings); }),
-              HasSubstr("there is no such results folder"));
+              HasSubstr("the results folder does not exist"));
   EXPECT_THAT(warnings, IsEmpty());
 }
 

@@ -39,8 +39,8 @@ ReferenceStore::ReferenceStore(std::string folder, const Json& model_identity) :
   }
   const JsonLines lines = read_json_lines(file_);
   if (!lines.broken_lines.empty()) {
-    warnings_.push_back(fmt::format("{}: line {} is no JSON and was ignored (torn by a kill, or edited)", file_,
-                                    fmt::join(lines.broken_lines, ", ")));
+    warnings_.push_back(fmt::format("{}: line {} is not valid JSON and was ignored (cut off by a kill, or edited)",
+                                    file_, fmt::join(lines.broken_lines, ", ")));
   }
   int64_t foreign = 0;
   for (const Json& line : lines.values) {

@@ -106,7 +106,7 @@ std::map<std::string, Json> done_documents(const std::string& sweep, const std::
       const std::string where = fmt::format("{}, record {}", path, i + 1);
       const Record record = Record::from_json(lines.values[i], where);
       if (record.cell_id != cell_id) {
-        throw Error(ErrorKind::kData, fmt::format("a record of cell {} stands in another cell's file", record.cell_id),
+        throw Error(ErrorKind::kData, fmt::format("a record of cell {} is in another cell's file", record.cell_id),
                     where, "move the file away and run the sweep again");
       }
       if (record.status == "done") documents[record.document_id] = record.provenance;

@@ -55,19 +55,19 @@ class SweepRun {
   }
 
  private:
-  // Records of cells that the sweep no longer has are kept, and the report shows them; say so.
+  // Records of cells that the sweep no longer has stay in the folder and in its report.
   void warn_foreign_records() {
     std::set<std::string> own;
     for (const Block& block : blocks_) {
       for (const PlannedCell& cell : block.cells) own.insert(cell.id + ".jsonl");
     }
-    int64_t strangers = 0;
+    int64_t foreign = 0;
     for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
-      if (entry.path().extension() == ".jsonl" && !own.contains(entry.path().filename().string())) ++strangers;
+      if (entry.path().extension() == ".jsonl" && !own.contains(entry.path().filename().string())) ++foreign;
     }
-    if (strangers > 0) {
+    if (foreign > 0) {
       progress_.note(fmt::format("note: {} holds records of {} cells that are not in {}; the report shows them too",
-                                 folder_.path(), strangers, config_.path));
+                                 folder_.path(), foreign, config_.path));
     }
   }
 
@@ -130,7 +130,7 @@ class SweepRun {
   void open_block(Block& block, const Model& model) {
     load_documents(block, model.tokenizer());
     check_same_origin(block, model);
-    note_mute_tasks(block);
+    warn_tasks_without_questions(block);
     if (!documents_.is_object()) documents_ = Json::object();
     documents_[block.key] = Json{{"model", block.model->cell},
                                  {"model_file", file_stamp(block.model->config.path)},
@@ -170,13 +170,13 @@ class SweepRun {
         "write to another folder (--results), or delete this one: numbers of different weights or data do not mix");
   }
 
-  void note_mute_tasks(const Block& block) {
+  void warn_tasks_without_questions(const Block& block) {
     std::set<std::string> told;
     for (const PlannedCell& cell : block.cells) {
       const std::string key = task_key(cell.cell.task);
       const auto asks = [&](const Json& tasks) { return tasks.at(key) > 0; };
       if (!told.insert(key).second || std::any_of(block.tasks.begin(), block.tasks.end(), asks)) continue;
-      progress_.note(fmt::format("note: task {} can ask no question of data set {}; these cells are left out",
+      progress_.note(fmt::format("note: task {} cannot ask any question of data set {}; these cells are skipped",
                                  cell.cell.task.value("name", ""), block.dataset_cell.value("name", "")));
     }
   }

@@ -226,7 +226,7 @@ TEST_F(Sweep, ATornLineIsMeasuredAgain) {
   std::filesystem::resize_file(path, std::filesystem::file_size(path) - 9);
   EXPECT_EQ(run(sweep_text(kMethods)).measured, 1);
   EXPECT_EQ(comparable(), expected);
-  EXPECT_THAT(warnings_, ::testing::ElementsAre(HasSubstr("is no JSON and was left out")));
+  EXPECT_THAT(warnings_, ::testing::ElementsAre(HasSubstr("is not valid JSON and was skipped")));
 }
 
 TEST_F(Sweep, AFolderOfSomebodyElseIsLeftAlone) {
@@ -488,9 +488,9 @@ TEST_F(SelfProof, CatchesBrokenMethods) {
   struct {
     std::string how, message;
   } cases[] = {
-      {"dead_switch", "budgets of 30 and 6 entries per head give the same cache: the budget does nothing"},
+      {"dead_switch", "budgets of 30 and 6 entries per head give the same cache: the budget has no effect"},
       {"random", "the same cell twice gives different caches"},
-      {"beside", "one target alone and beside larger ones gives different caches"},
+      {"beside", "one target alone and together with larger ones gives different caches"},
       {"lossy", "a budget of everything must reproduce the untouched cache; mean KL is"},
       {"greedy", "entries where the budget allows"},
   };

@@ -157,7 +157,7 @@ class Prover {
     const std::vector<Compaction> alone = compact(cell, queries, {budget(small)});
     if (!bit_equal(first[2].cache, alone[0].cache)) {
       const std::vector<Compaction> again = compact(cell, queries, {everything, budget(large), budget(small)});
-      fail_repeat(cell, bit_equal(first[2].cache, again[2].cache) ? "one target alone and beside larger ones"
+      fail_repeat(cell, bit_equal(first[2].cache, again[2].cache) ? "one target alone and together with larger ones"
                                                                   : "the same cell twice");
     }
     found["repeats"] = true;
@@ -221,7 +221,7 @@ class Prover {
   }
 
   [[noreturn]] void fail_dead_switch(const PlannedCell& cell, int64_t large, int64_t small) const {
-    fail(cell, fmt::format("budgets of {} and {} entries per head give the same cache: the budget does nothing", large,
+    fail(cell, fmt::format("budgets of {} and {} entries per head give the same cache: the budget has no effect", large,
                            small));
   }
 

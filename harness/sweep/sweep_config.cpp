@@ -30,7 +30,7 @@ class Parser {
 
   SweepConfig parse() {
     if (!root_.is_object()) {
-      problems_.add(root_.is_null() ? "the file is empty" : "the file is no list of 'key: value' pairs", "",
+      problems_.add(root_.is_null() ? "the file is empty" : "the file must be 'key: value' pairs", "",
                     fmt::format("a sweep has the keys {}", fmt::join(kKeys, ", ")));
       finish();
     }
@@ -72,14 +72,15 @@ class Parser {
       if (root_.at("results").is_string() && !root_.at("results").get<std::string>().empty()) {
         config_.results = root_.at("results").get<std::string>();
       } else {
-        problems_.add("'results' is no folder name", "/results", "write 'results: FOLDER', or leave it out");
+        problems_.add("'results' must be a folder name", "/results", "write 'results: FOLDER', or leave it out");
       }
     }
     if (has("references")) {
       if (root_.at("references").is_string() && !root_.at("references").get<std::string>().empty()) {
         config_.references = root_.at("references").get<std::string>();
       } else {
-        problems_.add("'references' is no folder name", "/references", "write 'references: FOLDER', or leave it out");
+        problems_.add("'references' must be a folder name", "/references",
+                      "write 'references: FOLDER', or leave it out");
       }
     }
     if (has("proof_tokens")) {
@@ -87,8 +88,8 @@ class Parser {
       if (value.is_number_integer() && value.get<int64_t>() >= 0) {
         config_.proof_tokens = value.get<int64_t>();
       } else {
-        problems_.add(fmt::format("'proof_tokens' is {}", value.dump()), "/proof_tokens",
-                      "a number of tokens, or 0 for the whole article");
+        problems_.add(fmt::format("'proof_tokens' must be a whole number from 0; got {}", value.dump()),
+                      "/proof_tokens", "write a number of tokens, or 0 for the whole article");
       }
     }
     read_seeds();
@@ -101,7 +102,7 @@ class Parser {
                         return c < 128 && (std::isalnum(c) || c == '_' || c == '-' || c == '.');
                       });
     if (!safe) {
-      problems_.add(fmt::format("the sweep's name '{}' is no safe folder name", name), "/sweep",
+      problems_.add(fmt::format("the sweep's name must be a safe folder name; got '{}'", name), "/sweep",
                     "use 1 to 64 of the letters a-z, A-Z, 0-9, '_', '-' and '.', the first one a letter, digit or '_'");
     }
   }
@@ -113,7 +114,8 @@ class Parser {
     const Json& section = root_.at("seed");
     for (const Json& value : as_list(section)) {
       if (!value.is_number_integer() || value.get<int64_t>() < 0) {
-        problems_.add(fmt::format("the seed {} is no whole number from 0", value.dump()), "/seed", "write 'seed: 7'");
+        problems_.add(fmt::format("a seed must be a whole number from 0; got {}", value.dump()), "/seed",
+                      "write 'seed: 7'");
         continue;
       }
       const std::uint64_t seed = static_cast<std::uint64_t>(value.get<int64_t>());
@@ -284,7 +286,7 @@ class Parser {
         method.targets = own_targets.value_or(targets_);
         if (resolved.plugin->compacts_cache()) method.budgets = own_budgets.value_or(budgets_);
         if (!own_targets && !has("target")) {
-          problems_.add(fmt::format("method '{}' needs a target, and there is none", name), pointer,
+          problems_.add(fmt::format("method '{}' needs a target, but none is given", name), pointer,
                         "add 'target: [0.1, 0.05]'");
         }
       } else if (own_targets) {

@@ -237,7 +237,8 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
     std::string text, expected;
   } cases[] = {
       {with("sweep", "sweep: ../t"),
-       "the sweep's name '../t' is no safe folder name\n  where: s.yaml:1, sweep\n  mend:  use 1 to 64 of the letters "
+       "the sweep's name must be a safe folder name; got '../t'\n  where: s.yaml:1, sweep\n  mend:  use 1 to 64 of the "
+       "letters "
        "a-z, A-Z, "
        "0-9, '_', '-' and '.', the first one a letter, digit or '_'"},
       {with("sweep", "sweep: 2024"),
@@ -298,9 +299,10 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        " "
        "mend:  write 'equivalence: {accuracy: 0.05, kl: 0.1}'"},
       {with("sweep", "sweep: t\nseed: -1"),
-       "the seed -1 is no whole number from 0\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
+       "a seed must be a whole number from 0; got -1\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
       {with("sweep", "sweep: t\nproof_tokens: many"),
-       "'proof_tokens' is \"many\"\n  where: s.yaml:2, proof_tokens\n  mend:  a number of tokens, or 0 for the whole "
+       "'proof_tokens' must be a whole number from 0; got \"many\"\n  where: s.yaml:2, proof_tokens\n  mend:  a number "
+       "of tokens, or 0 for the whole "
        "article"},
       {"",
        "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, references, "

@@ -21,7 +21,7 @@ PerHeadMethod::HeadFitter ScoredKeys::prepare(const HeadProblem& problem, int64_
 
 at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens) {
   if (!problem.window_queries) {
-    throw Error(ErrorKind::kUsage, "this method reads the last queries of a text, and there is no text", "queries",
+    throw Error(ErrorKind::kUsage, "this method needs the last queries of a text, but there is no text", "queries",
                 "take a method that scores with all queries, such as h2o or kvzip");
   }
   return problem.window_queries(n_tokens);
