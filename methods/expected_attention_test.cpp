@@ -180,7 +180,7 @@ TEST(ExpectedAttention, NeedsPositions) {
     const GivenQueries mixed(normal_numbers({kKvHeads, n, 16}, 1), at::arange(n));
     const CompactionRequest third = scene_request(scene, mixed);
     EXPECT_THAT(usage_refusal([&] { method->scores(scene_head(scene, third, 0, 0)); }),
-                HasSubstr("query head by query head"));
+                HasSubstr("not grouped by query head"));
   }
 }
 

@@ -134,7 +134,7 @@ TEST(PerHeadMethod, RefusesBudgetsThatDoNotFit) {
 
 TEST(PerHeadMethod, RefusesToWorkWithoutTheQueriesItNeeds) {
   EXPECT_THAT(refusal(Spoiled([](HeadFit&, const HeadProblem&) {}, true), {every_head(5)}, false),
-              HasSubstr("was given none"));
+              HasSubstr("needs queries got none"));
 }
 
 // An exception inside a worker thread comes out as it is.
@@ -192,7 +192,7 @@ std::vector<bool> is_kept(const Scene& scene, const KvCache& cache, int64_t laye
 
 // The best entries of all heads of `layers` stay, whichever heads they belong to.
 void expect_best_of(const Scene& scene, const KvCache& cache, const std::vector<int64_t>& layers) {
-  const auto method = Registry<CompactionMethod>::instance().create("kvzip", Json::object());
+  const auto method = Registry<CompactionMethod>::instance().create("kvzip", {{"softmax_over", "article"}});
   float worst_kept = 2, best_lost = -1;
   for (const int64_t layer : layers) {
     for (int64_t h = 0; h < kKvHeads; ++h) {
@@ -213,7 +213,7 @@ void expect_best_of(const Scene& scene, const KvCache& cache, const std::vector<
 
 TEST(PerHeadMethod, KvzipsOwnBudgetKeepsTheBestOfTheWholeCache) {
   const Scene& scene = Scene::of(at::kFloat);
-  const auto method = Registry<CompactionMethod>::instance().create("kvzip", Json::object());
+  const auto method = Registry<CompactionMethod>::instance().create("kvzip", {{"softmax_over", "article"}});
   const std::vector<Compaction> made = scene.compact(*method, {shared_by_score(25, {AdaptiveShare::Scope::kAll, 0.0})});
   const KvCache& cache = made[0].cache;
   EXPECT_EQ(cache.n_entries(), kLayers * kKvHeads * (scene.template_len() + 25));
@@ -223,7 +223,7 @@ TEST(PerHeadMethod, KvzipsOwnBudgetKeepsTheBestOfTheWholeCache) {
 
 TEST(PerHeadMethod, AdaKvSharesALayersBudgetAmongItsHeads) {
   const Scene& scene = Scene::of(at::kFloat);
-  const auto method = Registry<CompactionMethod>::instance().create("kvzip", Json::object());
+  const auto method = Registry<CompactionMethod>::instance().create("kvzip", {{"softmax_over", "article"}});
   using Scope = AdaptiveShare::Scope;
   const std::vector<Compaction> made =
       scene.compact(*method, {shared_by_score(25, {Scope::kLayer, 0.0}), shared_by_score(25, {Scope::kLayer, 0.8}),

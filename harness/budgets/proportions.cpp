@@ -4,6 +4,7 @@
 //
 // No head keeps more than `cap` of its entries: what it cannot take goes to the others in proportion (water-filling).
 #include <cmath>
+#include <filesystem>
 #include <map>
 
 #include "harness/api/budget_rule.h"
@@ -29,6 +30,14 @@ std::optional<HeadIndex> parse_head(const std::string& key) {
   return HeadIndex{*layer, *head};
 }
 
+// A relative path is looked for in the working directory, then in the source folder, as data sets' are.
+std::string found_file(const std::string& path) {
+  std::error_code ignored;
+  const std::filesystem::path in_source = std::filesystem::path(KVC_SOURCE_DIR) / path;
+  const bool here = std::filesystem::exists(path, ignored);
+  return !here && std::filesystem::exists(in_source, ignored) ? in_source.string() : path;
+}
+
 class Proportions final : public BudgetRule {
  public:
   struct Options {
@@ -47,7 +56,7 @@ class Proportions final : public BudgetRule {
   };
 
   explicit Proportions(const Options& options) : options_(options) {
-    const std::string text = read_text_file(options_.file);
+    const std::string text = read_text_file(found_file(options_.file));
     hash_ = stable_hash(text);
     if (!options_.content_hash.empty() && options_.content_hash != hash_) {
       throw Error(ErrorKind::kData, fmt::format("the file is {} now, not {}", hash_, options_.content_hash),

@@ -231,8 +231,8 @@ TEST_F(CacheCommands, FitDoesNotSeeHeldOutQueries) {
 TEST_F(CacheCommands, DocumentsThatAreNoTextAreRefused) {
   const auto error = [&](const std::string& bytes, const std::vector<std::string>& more = {}) {
     std::vector<std::string> arguments = {
-        "compact", "--model",  kModel, "--document", write("odd.txt", bytes), "--method",
-        "snapkv",  "--target", "0.5",  "--out",      path("odd.safetensors"), "--quiet"};
+        "compact",  "--model",  kModel, "--document", write("odd.txt", bytes), "--method",
+        "key_norm", "--target", "0.5",  "--out",      path("odd.safetensors"), "--quiet"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     const Outcome outcome = kvc(arguments);
     EXPECT_EQ(outcome.code, more.empty() ? 3 : 0) << outcome.err;

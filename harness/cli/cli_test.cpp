@@ -145,7 +145,7 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
   std::filesystem::create_directories(results + "/report.md/in_the_way");
   const Outcome read_only = kvc({"report", results});
   EXPECT_EQ(read_only.code, 0);
-  EXPECT_EQ(read_only.out, second.out);
+  EXPECT_THAT(read_only.out, HasSubstr("3 records: 3 done"));
   EXPECT_THAT(read_only.err, HasSubstr("warning: the report's files were not written"));
   std::filesystem::remove_all(results + "/report.md");
   // Nor is a report replaced that kvc did not write.

@@ -55,12 +55,6 @@ std::vector<ListedPlugin> methods() {
 }
 
 // The source behind the line, or below it where both are wider than 80 columns.
-std::string with_source(const std::string& line, const std::string& source) {
-  if (source.empty()) return line;
-  if (line.size() + 2 + source.size() <= kWidth) return line + "  " + source;
-  return line + "\n" + std::string(6, ' ') + source;
-}
-
 // Words of `text` in lines of at most 80 columns, each behind `indent`.
 std::string wrapped(const std::string& indent, const std::string& text) {
   std::istringstream words(text);
@@ -73,6 +67,14 @@ std::string wrapped(const std::string& indent, const std::string& text) {
     line += (line.size() > indent.size() ? " " : "") + word;
   }
   return all + line + "\n";
+}
+
+std::string with_source(const std::string& line, const std::string& source) {
+  if (source.empty()) return line;
+  if (line.size() + 2 + source.size() <= kWidth) return line + "  " + source;
+  std::string more = wrapped(std::string(6, ' '), source);
+  more.pop_back();  // the line's end
+  return line + "\n" + more;
 }
 
 std::vector<ListedPlugin> families() {

@@ -44,11 +44,12 @@ std::string before(const std::string& text, const std::string& mark) {
   return text.substr(0, text.find(mark));
 }
 
-std::string plain(const CLI::App& app, const CLI::ParseError& error) {
+std::string plain(const CLI::ParseError& error) {
   const std::string what = error.what(), kind = error.get_name();
   if (kind == "ExtrasError") {
-    const std::vector<std::string> extra = app.remaining(/*recurse=*/true);
-    return extra.empty() ? what : fmt::format("unexpected argument '{}'", extra.front());
+    // "The following arguments were not expected: last .. first"
+    const size_t at = what.find_last_of(' ');
+    return at == std::string::npos ? what : fmt::format("unexpected argument '{}'", what.substr(at + 1));
   }
   if (kind == "RequiredError" && what == "A subcommand is required") return "no command given";
   if (kind == "ArgumentMismatch" && ends_with(what, "missing")) return before(what, ":") + " needs a value";
@@ -80,6 +81,7 @@ void check_names(const CLI::App& app, int argc, const char* const* argv) {
   for (int i = 1; i < argc && command == nullptr; ++i) {
     if (contains(commands, argv[i])) command = app.get_subcommand(argv[i]);
   }
+  if (command != nullptr && command->get_allow_extras()) return;  // its other options are for another program
   std::vector<std::string> known;
   add_option_names(app, known);
   if (command != nullptr) add_option_names(*command, known);
@@ -96,7 +98,7 @@ void check_names(const CLI::App& app, int argc, const char* const* argv) {
 }
 
 Error parse_error(const CLI::App& app, const CLI::ParseError& error) {
-  return {ErrorKind::kUsage, plain(app, error), "", help_of(app)};
+  return {ErrorKind::kUsage, plain(error), "", help_of(app)};
 }
 
 }  // namespace kvc

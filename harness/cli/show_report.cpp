@@ -26,6 +26,9 @@ size_t terminal_width() {
 
 void check_report_files(const std::string& folder) {
   const std::string json = folder + "/report.json";
+  std::error_code none;
+  // A sweep's folder whose report was taken away.
+  if (!std::filesystem::exists(json, none) && std::filesystem::exists(folder + "/config.json", none)) return;
   for (const char* name : {"report.json", "report.md", "report.csv", "report.html"}) {
     const std::string path = folder + "/" + name;
     std::error_code ignored;

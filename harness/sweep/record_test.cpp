@@ -60,7 +60,7 @@ TEST(Record, NamesWhatIsMissing) {
   wrong = whole;
   wrong["version"] = 99;
   EXPECT_THAT(error_of([&] { Record::from_json(wrong, "f"); }),
-              HasSubstr("the record is of version 99, this program reads version 1"));
+              HasSubstr("the record has version 99, but this program reads version 1"));
   EXPECT_THAT(error_of([&] { Record::from_json(Json::array(), "f"); }), HasSubstr("lacks the field 'version'"));
 }
 

@@ -84,7 +84,7 @@ TEST_F(References, TornAndForeignLinesAreIgnoredWithAWarning) {
   EXPECT_FALSE(document.find(asked(0)));
   EXPECT_TRUE(document.find(asked(3)));
   ASSERT_EQ(store.warnings().size(), 2u);
-  EXPECT_THAT(store.warnings()[0], HasSubstr("line 8 is no JSON"));
+  EXPECT_THAT(store.warnings()[0], HasSubstr("line 8 is not valid JSON"));
   EXPECT_THAT(store.warnings()[1], HasSubstr("6 reference answers were ignored"));
   document.keep(asked(5), {{"tokens", {5}}});  // behind the torn line
   ReferenceStore again = open();

@@ -355,7 +355,7 @@ TEST_F(Sweep, RefusesRecordsOfOtherWeightsOrData) {
   changed.provenance["dataset"]["content_hash"] = "notes-old";
   append_json_line(folder_.file("results/" + changed.cell_id + ".jsonl"), changed.to_json());
   EXPECT_THAT(error_of([&] { run(sweep_text("test_full, test_keep_first, test_queried")); }),
-              HasSubstr("the data set's content is"));
+              HasSubstr("the data set's identity is"));
 }
 
 // A finished sweep loads no model, unless its weights were replaced: by a file of the same name, in a folder of the

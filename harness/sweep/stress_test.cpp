@@ -216,9 +216,9 @@ TEST_F(Stress, ForeignLines) {
   Json newer = other;
   newer["version"] = 99;
   const std::vector<std::pair<std::string, std::string>> lines = {
-      {"[1, 2]", "lacks the field 'version'"},    {"null", "lacks the field 'version'"},
-      {R"({"version": 1})", "lacks the field"},   {newer.dump(), "of version 99"},
-      {other.dump(), "stands in another cell's"}, {R"({"version": 1, "cell_id": 7})", "a wrong field 'cell_id'"},
+      {"[1, 2]", "lacks the field 'version'"},  {"null", "lacks the field 'version'"},
+      {R"({"version": 1})", "lacks the field"}, {newer.dump(), "has version 99"},
+      {other.dump(), "is in another cell's"},   {R"({"version": 1, "cell_id": 7})", "a wrong field 'cell_id'"},
   };
   for (const auto& [line, message] : lines) {
     fs::remove_all(path("r"));

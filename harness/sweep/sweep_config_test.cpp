@@ -61,7 +61,7 @@ TEST(SweepConfig, MultipliesWhatBelongsTogether) {
   ASSERT_EQ(config.methods.size(), 5u);
   EXPECT_EQ(
       config.datasets[0].dump(),
-      R"({"name":"test_notes","documents":3,"letters":60,"long_document":false,"version":"a","topics":["a","b"]})");
+      R"({"name":"test_notes","documents":3,"letters":60,"long_document":false,"version":"a","topics":["a","b"],"questions":2})");
   // 2 tasks x (full 1 + first 2 x 3 targets + queried 2 queries x 3 targets + queried 1 x 1)
   const std::vector<Cell> cells = expand(config);
   EXPECT_EQ(cells.size(), 2u * (1 + 6 + 6 + 1));
@@ -94,7 +94,7 @@ budget: [uniform, pyramid]
   EXPECT_EQ(ids.size(), cells.size());
   EXPECT_EQ(budgets,
             (std::set<std::string>{"none", R"({"beta":20.0,"name":"pyramid"})", R"({"beta":5.0,"name":"pyramid"})",
-                                   R"({"floor_fraction":0.2,"name":"adaptive","scope":"layer"})"}));
+                                   R"({"floor_fraction":0.2,"name":"adaptive","safeguard":"floor","scope":"layer"})"}));
 }
 
 TEST(SweepConfig, TellsWhatIsWrongWithABudget) {
@@ -129,8 +129,8 @@ TEST(SweepConfig, ReadsJsonLikeYaml) {
 TEST(SweepConfig, ShippedConfigsAreRight) {
   const std::string folder = KVC_SOURCE_DIR "/configs/";
   const SweepConfig demo = load_sweep(folder + "demo.yaml");
-  // 2 data sets x 3 tasks x (2 without target + 5 methods x 4 targets)
-  EXPECT_EQ(expand(demo).size(), 2u * 3 * 22);
+  // 2 data sets x 2 tasks x (2 without target + 9 methods with queries and budgets x 3 targets)
+  EXPECT_EQ(expand(demo).size(), 2u * 2 * 29);
   EXPECT_EQ(load_sweep(folder + "smoke.yaml").to_json(), load_sweep(folder + "smoke.json").to_json());
 }
 
@@ -268,7 +268,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("method", "method: [{method: test_full, queries: test_queries}]"),
        "method 'test_full' takes no queries\n  where: s.yaml:6, method[0].queries\n  mend:  delete the key"},
       {with("target", ""),
-       "method 'test_keep_first' needs a target, and there is none\n  where: s.yaml:5, method\n  mend:  add 'target: "
+       "method 'test_keep_first' needs a target, but none is given\n  where: s.yaml:5, method\n  mend:  add 'target: "
        "[0.1, 0.05]'"},
       {with("target", "target: [0.5, 5e-1]"),
        "duplicate target 0.5\n  where: s.yaml:5, target[1]\n  mend:  keep one of them"},
@@ -285,7 +285,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("dataset", "dataset: [test_notes, test_notes]"),
        "duplicate dataset "
        "{\"name\":\"test_notes\",\"documents\":2,\"letters\":60,\"long_document\":false,\"version\":\"a\",\"topics\":[]"
-       "}\n  where: s.yaml:3, dataset[1]\n  mend:  keep one of them"},
+       ",\"questions\":2}\n  where: s.yaml:3, dataset[1]\n  mend:  keep one of them"},
       {with("sweep", "sweep: t\nseeed: 3"),
        "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, "
        "references, proof_tokens, "
@@ -293,7 +293,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("sweep", "sweep: t\ncompare_to: test_fool"),
        "'compare_to' must be a method of this sweep; got \"test_fool\"\n  where: s.yaml:2, compare_to\n  mend:  one "
        "of: "
-       "test_full, test_keep_first, test_queried"},
+       "test_keep_first"},
       {with("sweep", "sweep: t\nequivalence: {accuracy: 0}"),
        "'equivalence' must be a margin above 0 for each metric; got {\"accuracy\":0}\n  where: s.yaml:2, equivalence\n "
        " "
@@ -301,7 +301,8 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("sweep", "sweep: t\nseed: -1"),
        "a seed must be a whole number from 0; got -1\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
       {with("sweep", "sweep: t\nproof_tokens: many"),
-       "'proof_tokens' must be a whole number from 0; got \"many\"\n  where: s.yaml:2, proof_tokens\n  mend:  a number "
+       "'proof_tokens' must be a whole number from 0; got \"many\"\n  where: s.yaml:2, proof_tokens\n  mend:  write a "
+       "number "
        "of tokens, or 0 for the whole "
        "article"},
       {"",
@@ -314,7 +315,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
 }
 
 TEST(SweepConfig, RefusesTargetsOutOfRange) {
-  for (const char* target : {"0.0", "-0.1", "1.5", "0", "3", "\"0 entries\"", "many", "[0.5, -1.0]", "[]"}) {
+  for (const char* target : {"0.0", "-0.1", "1.5", "0", "\"0 entries\"", "many", "[0.5, -1.0]", "[]"}) {
     const std::string text = problem(with("target", std::string("target: ") + target));
     EXPECT_THAT(text, HasSubstr("s.yaml:5, target")) << target;
   }
