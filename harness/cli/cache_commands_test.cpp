@@ -220,7 +220,7 @@ TEST_F(CacheCommands, FitDoesNotSeeHeldOutQueries) {
       std::filesystem::remove(out);
       write_tensor_file(in, file);
       const Outcome fitted = kvc({"fit", "--in", in, "--out", out, "--method", "{method: snapkv, kernel: 1}",
-                                  "--target", "1", "--held-out", "0.5", "--group-size", group_size, "--quiet"});
+                                  "--target", "1 entries", "--held-out", "0.5", "--group-size", group_size, "--quiet"});
       ASSERT_EQ(fitted.code, 0) << fitted.err;
       seen += read_tensor_file(out).tensors.at("indices").item<int64_t>() == 7 ? 1 : 0;
     }

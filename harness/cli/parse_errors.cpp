@@ -46,7 +46,7 @@ std::string before(const std::string& text, const std::string& mark) {
 
 std::string plain(const CLI::ParseError& error) {
   const std::string what = error.what(), kind = error.get_name();
-  if (kind == "ExtrasError") {
+  if (what.rfind("The following argument", 0) == 0) {
     // "The following arguments were not expected: last .. first"
     const size_t at = what.find_last_of(' ');
     return at == std::string::npos ? what : fmt::format("unexpected argument '{}'", what.substr(at + 1));
