@@ -1,6 +1,5 @@
 // Every published report says what its records say: made again, it is the same to the byte.
 #include <gmock/gmock.h>
-
 #include <unistd.h>
 
 #include <filesystem>
