@@ -168,7 +168,8 @@ std::optional<int64_t> from_line_starts(std::string_view text, int64_t n_options
 
 }  // namespace
 
-std::optional<int64_t> choice_answer(const std::string& text, int64_t n_options) {
+std::optional<int64_t> choice_answer(const std::string& reply, int64_t n_options) {
+  const std::string text = reply.size() <= kMostBytes ? reply : reply.substr(reply.size() - kMostBytes);
   std::vector<Statement> found;
   add_boxed(text, n_options, found);
   add_labelled(text, n_options, found);

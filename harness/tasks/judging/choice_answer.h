@@ -17,6 +17,9 @@ namespace kvc {
 //
 // A letter stands alone: not the C of "38.3 °C", the A of "N/A" or "A-level", the D of "Don't know". "A" or "I" before
 // a small word is an article or a pronoun, but for words such as "because". "A or B" names none.
-std::optional<int64_t> choice_answer(const std::string& text, int64_t n_options);
+//
+// Of a longer reply the last kMostBytes are read: matching takes time with the square of a text made against it.
+constexpr std::size_t kMostBytes = 32768;
+std::optional<int64_t> choice_answer(const std::string& reply, int64_t n_options);
 
 }  // namespace kvc

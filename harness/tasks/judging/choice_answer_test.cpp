@@ -33,7 +33,7 @@ TEST(ChoiceAnswer, ReadsWhatACarefulReaderWould) {
 TEST(ChoiceAnswer, HostileTextsEnd) {
   for (const char* piece : {"{", "\\boxed{", "(", "A or ", "answer is ", "*", "\xFF", "A. x\n", "a "}) {
     std::string text;
-    while (text.size() < 60'000) text += piece;
+    while (text.size() < 200'000) text += piece;
     choice_answer(text, 26);
   }
 }
