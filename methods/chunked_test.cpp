@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "harness/attention/ragged_attention_cpu.h"
 #include "harness/core/error.h"
 #include "harness/testing/method_scene.h"
 #include "methods/parts/text_chunks.h"
@@ -68,8 +69,9 @@ TEST(Chunked, KeepsTheTemplateAndEveryEntryAtABudgetOfEverything) {
       EXPECT_EQ(made[0].cache.n_entries(), scene.full.n_entries());
       EXPECT_EQ(made[0].cache.next_position(), scene.full.next_position());
       const double worst = (scene.logits(made[0].cache) - scene.logits(scene.full)).abs().max().item<double>();
-      // In bfloat16 the order of the sums differs, and processors with products in it round the weights too.
-      EXPECT_LE(worst, dtype == at::kFloat ? 2e-4 : 0.3) << entry.dump();
+      // Kernels with bfloat16 products round the weights of attention too.
+      const bool rounds = cpu_attention_kernel(true).level == CpuLevel::kAvx512Bf16;
+      EXPECT_LE(worst, dtype == at::kFloat ? 2e-4 : rounds ? 0.3 : 0.15) << entry.dump();
       EXPECT_EQ(made[0].notes.at("chunks"), 2);
     }
   }

@@ -142,7 +142,7 @@ TEST_F(FrontDoor, ValidateOpensDataAndModels) {
        {std::vector<std::string>{"validate", bad}, {"run", bad, "--dry-run", "--results", path("results")}}) {
     const Outcome outcome = kvc(command);
     EXPECT_EQ(outcome.code, 3);
-    EXPECT_THAT(outcome.err, AllOf(HasSubstr("2 problems in"), HasSubstr("absent.gguf"), HasSubstr("broken.jsonl:10")));
+    EXPECT_THAT(outcome.err, AllOf(HasSubstr("2 problems in"), HasSubstr("absent.gguf"), HasSubstr("broken.jsonl:")));
   }
   EXPECT_FALSE(std::filesystem::exists(path("results")));
   EXPECT_EQ(kvc({"validate", bad, "--config-only"}).code, 0);
