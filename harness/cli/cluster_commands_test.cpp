@@ -17,7 +17,7 @@ class ClusterCommands : public Cli {
  protected:
   std::string config() const {
     return write("sweep.yaml",
-                 "sweep: tiny\nseed: 7\nmodel: [{path: " + kModel +
+                 "sweep: tiny\nseed: 11\nmodel: [{path: " + kModel +
                      ", dtype: float32}]\ndataset: [{dataset: needle, documents: 3, tokens: 120, needles: "
                      "1, path: " +
                      kRoot +

@@ -136,6 +136,15 @@ TEST(Tabulate, ReferencesAreCountedOncePerDocument) {
   EXPECT_EQ(report_json(t).at("references"), (Json{{"total", 4}, {"kept", 1}}));
 }
 
+TEST(Tabulate, QuestionsThatATaskCannotAskAreCounted) {
+  Record first = one("exact_match", "full_cache", nullptr, {match("a", true)});
+  Record second = one("exact_match", "h2o", 0.1, {match("a", true)});
+  first.task_notes = second.task_notes = {{"questions", {{"asked", 1}, {"in_document", 4}}}};
+  const Tabulated t = tabulate({first, second});
+  ASSERT_EQ(t.warnings.size(), 1u);
+  EXPECT_THAT(t.warnings[0], HasSubstr("3 of 4 questions in one document were left out: the task cannot ask them"));
+}
+
 TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
   const auto ask = [](const char* method, const Json& target, std::vector<bool> right) {
     std::vector<Json> answers;

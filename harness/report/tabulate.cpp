@@ -468,6 +468,29 @@ void count_references(const TableData& table, Tabulated& result) {
   }
 }
 
+// Questions of the documents which the task did not ask, e.g. those whose options name other options.
+void warn_of_questions_left_out(const TableData& table, Tabulated& result) {
+  std::map<std::pair<std::string, std::string>, Json> counts;  // by document, seed
+  for (const auto& [key, row] : table.rows) {
+    for (const auto& [target, cell] : row.cells) {
+      for (const Judged& judged : cell.records) {
+        const Json found = judged.record->task_notes.value("questions", Json());
+        if (found.is_object()) counts[{judged.record->document_id, seed_of(*judged.record)}] = found;
+      }
+    }
+  }
+  int64_t asked = 0, all = 0;
+  for (const auto& [document, found] : counts) {
+    asked += static_cast<int64_t>(number(found, "asked").value_or(0));
+    all += static_cast<int64_t>(number(found, "in_document").value_or(0));
+  }
+  if (all == asked) return;
+  result.warnings.push_back(
+      fmt::format("{} on {}: {} of {} questions in {} were left out: the task cannot ask them", name_of(table.task),
+                  name_of(table.dataset), all - asked, all,
+                  counts.size() == 1 ? "one document" : fmt::format("{} documents", counts.size())));
+}
+
 }  // namespace
 
 std::string target_text(const Json& target) {
@@ -507,6 +530,7 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults, const Comp
     result.warnings.insert(result.warnings.end(), warnings.begin(), warnings.end());
     count(table, labels, result);
     count_references(table, result);
+    warn_of_questions_left_out(table, result);
   }
   result.stages = stage_costs(records, labels);
   result.provenance = distinct_provenance(records);

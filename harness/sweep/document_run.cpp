@@ -183,6 +183,10 @@ class DocumentRun {
                         cell.task->compacts_online() ? &online : nullptr, &record.task_notes});
     const double ask_s = clock.seconds();
     record.task_notes.update(asked.notes);
+    const size_t n_questions = job_.document.questions.size();
+    if (asked.questions.size() < n_questions) {
+      record.task_notes["questions"] = {{"asked", asked.questions.size()}, {"in_document", n_questions}};
+    }
     complete_answers(asked.questions, record.answers);
     record.status = "done";
     record.seconds = Json{{"prefill_s", shared_.prefill_s},

@@ -1,6 +1,6 @@
 // A sweep measured in parts: which documents belong to which part. The unit is (model, data set, seed, document), so
-// that prefill and queries stay shared. Which shard a unit belongs to depends on these four alone: it is the same on
-// every machine, and a document that is added later moves no other.
+// that prefill and queries stay shared. Which shard a unit belongs to depends on these four alone, and not on where the
+// data lies: it is the same on every machine, and a document that is added later moves no other.
 #pragma once
 
 #include <cstdint>

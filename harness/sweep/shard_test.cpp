@@ -89,6 +89,9 @@ TEST(Shard, OfAUnitIsFixed) {
   EXPECT_EQ(found, "9 1 7 2 6 13 3 7 4 16 1 6 ");
   const Json other_order = {{"dtype", "float32"}, {"name", "m"}};
   EXPECT_EQ(shard_of(other_order, dataset, 7, "20001", 1000), shard_of(model, dataset, 7, "20001", 1000));
+  Json elsewhere = dataset;
+  elsewhere["path"] = "/mnt/data/quality.jsonl";
+  EXPECT_EQ(shard_of(model, elsewhere, 7, "20001", 1000), shard_of(model, dataset, 7, "20001", 1000));
 }
 
 TEST(Shard, UnitsAreSpreadEvenly) {
