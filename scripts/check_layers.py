@@ -25,7 +25,7 @@ ALLOWED["harness/tasks"] = ["harness/tasks/judging"] + BELOW_PLUGINS
 # The report reads records and never measures: of the sweep it sees the record only.
 ALLOWED["harness/report"] = ["harness/tasks/judging", "harness/core"]
 ALLOWED["harness/cli"] = ["harness/report", "harness/sweep", "harness/head_budgets", "harness/tasks/judging"] + BELOW_PLUGINS
-EXTRA_FILES = {"harness/report": ["harness/sweep/record.h"]}
+EXTRA_FILES = {"harness/report": ["harness/sweep/record.h", "harness/sweep/stop_rule.h"]}
 # Plug-ins are reached through the registry; tests may include anything.
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 FORBIDDEN = re.compile(r"^\s*#\s*include\s+<torch/torch\.h>")

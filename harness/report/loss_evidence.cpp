@@ -16,16 +16,9 @@ double log_sum_exp(const std::array<double, n>& logs) {
   return most + std::log(sum);
 }
 
-// Log of what a bet of 1 on nothing being lost pays for a document with `right`, for each of kBets.
-std::array<double, kNBets> gains(double tolerance, double right) {
-  std::array<double, kNBets> logs;
-  for (size_t i = 0; i < kNBets; ++i) logs[i] = std::log1p(kBets[i] * tolerance * right / (1 - tolerance));
-  return logs;
-}
-
-// Where `holds` turns from false (at low) to true (at high), to 1e-9 of the span; on the side where it holds.
+// Where `holds` turns from false (at low) to true (at high), to 1e-7 of the span; on the side where it holds.
 double turning_point(double low, double high, const std::function<bool(double)>& holds) {
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 24; ++i) {
     const double middle = (low + high) / 2;
     (holds(middle) ? high : low) = middle;
   }
@@ -34,13 +27,15 @@ double turning_point(double low, double high, const std::function<bool(double)>&
 
 constexpr double kLeast = 1e-6;  // tolerances looked at lie between this and 1 less this
 
-LossEvidence evidence_of(const std::vector<DocumentLoss>& documents, double tolerance, double most) {
-  LossEvidence evidence(tolerance, most);
-  for (const DocumentLoss& document : documents) evidence.add(document);
-  return evidence;
-}
-
 }  // namespace
+
+BetLogs lossless_gains(double tolerance, const std::vector<double>& right, double most) {
+  BetLogs logs{};
+  for (const double n : right) {
+    for (size_t i = 0; i < kNBets; ++i) logs[i] += std::log1p(kBets[i] * tolerance * n / most / (1 - tolerance));
+  }
+  return logs;
+}
 
 LossEvidence::LossEvidence(double tolerance, double most) : tolerance_(tolerance), most_(most) {
   for (size_t i = 0; i < kNBets; ++i) inside_logs_[i] = std::log(kStakes[i]);
@@ -48,32 +43,44 @@ LossEvidence::LossEvidence(double tolerance, double most) : tolerance_(tolerance
 }
 
 void LossEvidence::add(const DocumentLoss& document) {
-  const double z = (document.lost - tolerance_ * document.right) / most_;
-  for (size_t i = 0; i < kNBets; ++i) inside_logs_[i] += std::log1p(std::max(-1.0, -kBets[i] * z / (1 - tolerance_)));
-  for (size_t i = 0; i < kNOutsideBets; ++i) outside_logs_[i] += std::log1p(kOutsideBets[i] * z / tolerance_);
-  inside_ = std::max(inside_, log_sum_exp(inside_logs_));
-  outside_ = std::max(outside_, log_sum_exp(outside_logs_));
+  add_inside(document);
+  add_outside(document);
   ++n_;
 }
 
-double LossEvidence::reachable(const std::vector<double>& right) const {
-  std::array<double, kNBets> logs = inside_logs_;
-  for (const double n : right) {
-    const std::array<double, kNBets> more = gains(tolerance_, n / most_);
-    for (size_t i = 0; i < kNBets; ++i) logs[i] += more[i];
-  }
+void LossEvidence::add_inside(const DocumentLoss& document) {
+  const double z = (document.lost - tolerance_ * document.right) / most_;
+  for (size_t i = 0; i < kNBets; ++i) inside_logs_[i] += std::log1p(std::max(-1.0, -kBets[i] * z / (1 - tolerance_)));
+  inside_ = std::max(inside_, log_sum_exp(inside_logs_));
+}
+
+void LossEvidence::add_outside(const DocumentLoss& document) {
+  const double z = (document.lost - tolerance_ * document.right) / most_;
+  for (size_t i = 0; i < kNOutsideBets; ++i) outside_logs_[i] += std::log1p(kOutsideBets[i] * z / tolerance_);
+  outside_ = std::max(outside_, log_sum_exp(outside_logs_));
+}
+
+double LossEvidence::reachable(const BetLogs& gains) const {
+  BetLogs logs = inside_logs_;
+  for (size_t i = 0; i < kNBets; ++i) logs[i] += gains[i];
   return std::max(inside_, log_sum_exp(logs));
 }
 
 double loss_upper_bound(const std::vector<DocumentLoss>& documents, double most, double level) {
-  const double enough = std::log(1 / level);
-  const auto shown = [&](double tolerance) { return evidence_of(documents, tolerance, most).inside() >= enough; };
+  const auto shown = [&](double tolerance) {
+    LossEvidence evidence(tolerance, most);
+    for (const DocumentLoss& document : documents) evidence.add_inside(document);
+    return evidence.inside() >= std::log(1 / level);
+  };
   return shown(1 - kLeast) ? turning_point(kLeast, 1 - kLeast, shown) : 1;
 }
 
 double loss_lower_bound(const std::vector<DocumentLoss>& documents, double most, double level) {
-  const double enough = std::log(1 / level);
-  const auto shown = [&](double above) { return evidence_of(documents, 1 - above, most).outside() >= enough; };
+  const auto shown = [&](double below) {
+    LossEvidence evidence(1 - below, most);
+    for (const DocumentLoss& document : documents) evidence.add_outside(document);
+    return evidence.outside() >= std::log(1 / level);
+  };
   return shown(1 - kLeast) ? 1 - turning_point(kLeast, 1 - kLeast, shown) : 0;
 }
 
@@ -87,7 +94,7 @@ std::optional<double> measured_loss(const std::vector<DocumentLoss>& documents) 
 }
 
 bool can_certify(double tolerance, const std::vector<double>& right, double most, double level) {
-  return LossEvidence(tolerance, most).reachable(right) >= std::log(1 / level);
+  return LossEvidence(tolerance, most).reachable(lossless_gains(tolerance, right, most)) >= std::log(1 / level);
 }
 
 double smallest_tolerance(const std::vector<double>& right, double most, double level) {
@@ -96,9 +103,9 @@ double smallest_tolerance(const std::vector<double>& right, double most, double 
 }
 
 int64_t lossless_documents(double tolerance, double part, double level) {
-  const std::array<double, kNBets> gain = gains(tolerance, part);
+  const BetLogs gain = lossless_gains(tolerance, {part}, 1);
   const auto enough = [&](int64_t n) {
-    std::array<double, kNBets> logs;
+    BetLogs logs;
     for (size_t i = 0; i < kNBets; ++i) logs[i] = std::log(kStakes[i]) + static_cast<double>(n) * gain[i];
     return log_sum_exp(logs) >= std::log(1 / level);
   };
@@ -112,9 +119,11 @@ int64_t lossless_documents(double tolerance, double part, double level) {
 std::optional<int64_t> more_documents(const std::vector<DocumentLoss>& documents, double tolerance, double most,
                                       double level) {
   const double enough = std::log(1 / level);
-  if (evidence_of(documents, tolerance, most).inside() >= enough) return 0;
+  LossEvidence now(tolerance, most);
+  for (const DocumentLoss& document : documents) now.add(document);
+  if (now.inside() >= enough) return 0;
   if (documents.empty()) return std::nullopt;
-  std::array<double, kNBets> sums{};
+  BetLogs sums{};
   for (const DocumentLoss& document : documents) {
     const double z = (document.lost - tolerance * document.right) / most;
     for (size_t i = 0; i < kNBets; ++i) sums[i] += std::log1p(std::max(-1.0, -kBets[i] * z / (1 - tolerance)));
@@ -122,7 +131,7 @@ std::optional<int64_t> more_documents(const std::vector<DocumentLoss>& documents
   if (*std::max_element(sums.begin(), sums.end()) <= 0) return std::nullopt;
   const auto n = static_cast<double>(documents.size());
   const auto shown = [&](double all) {
-    std::array<double, kNBets> logs;
+    BetLogs logs;
     for (size_t i = 0; i < kNBets; ++i) logs[i] = std::log(kStakes[i]) + sums[i] * all / n;
     return log_sum_exp(logs) >= enough;
   };

@@ -28,14 +28,19 @@ struct DocumentLoss {
   double right = 0;
 };
 
-// Parts of the greatest bet, and the share of the stake on each. With half of it on 1 a loss of nothing is certain soon:
-// after 328 documents for 1 % at 95 %, where an exact test of a number of documents fixed beforehand needs 299.
+// Parts of the greatest bet, and the share of the stake on each. With half of it on 1 a loss of nothing is certain
+// soon: after 328 documents for 1 % at 95 %, where an exact test of a number of documents fixed beforehand needs 299.
 constexpr size_t kNBets = 7;
 constexpr std::array<double, kNBets> kBets = {1, 0.95, 0.85, 0.7, 0.5, 0.3, 0.15};
 constexpr std::array<double, kNBets> kStakes = {0.5, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05};
 // Against the tolerance: heavy losses are found with large bets, losses just above it with small ones.
 constexpr size_t kNOutsideBets = 6;
 constexpr std::array<double, kNOutsideBets> kOutsideBets = {0.8, 0.5, 0.25, 0.1, 0.05, 0.02};
+
+using BetLogs = std::array<double, kNBets>;  // of each bet's part of the wealth
+
+// What each bet gains on documents with so much right, none of it lost: logs.
+BetLogs lossless_gains(double tolerance, const std::vector<double>& right, double most);
 
 // The evidence of one (method, size), both ways.
 class LossEvidence {
@@ -44,13 +49,15 @@ class LossEvidence {
   LossEvidence(double tolerance, double most);
 
   void add(const DocumentLoss& document);
+  void add_inside(const DocumentLoss& document);  // the one or the other alone, for who asks for one side only
+  void add_outside(const DocumentLoss& document);
 
   // Natural logs of the largest wealth so far; 0 before the first document. The loss is at most (above) the tolerance
   // with confidence 1 - d where it is at least log(1 / d).
   double inside() const { return inside_; }
   double outside() const { return outside_; }
-  // What inside() becomes at best: further documents with so much right of which nothing is lost.
-  double reachable(const std::vector<double>& right) const;
+  // What inside() becomes at best: after further documents of which nothing is lost, with these gains.
+  double reachable(const BetLogs& gains) const;
 
   int64_t n_documents() const { return n_; }
 

@@ -82,10 +82,11 @@ TEST(LossEvidence, IsTheLargestWealthOfAMixtureOfBets) {
 TEST(LossEvidence, ADocumentThatLosesEverythingTakesTheGreatestBetAndLeavesTheOthers) {
   LossEvidence evidence(0.01, 1);
   evidence.add({1, 1});
-  const double after = std::exp(evidence.reachable({}));
-  EXPECT_EQ(after, 1);  // the largest so far is the stake
-  EXPECT_GT(evidence.reachable(std::vector<double>(1000, 1)), std::log(20));
-  EXPECT_LT(evidence.reachable(std::vector<double>(328, 1)), std::log(20));
+  EXPECT_EQ(evidence.inside(), 0);  // the stake was the most so far
+  const auto after = [&](size_t n) { return evidence.reachable(lossless_gains(0.01, std::vector<double>(n, 1), 1)); };
+  EXPECT_EQ(after(0), 0);
+  EXPECT_LT(after(328), std::log(20));
+  EXPECT_GT(after(1000), std::log(20));
 }
 
 // Every run may stop at any document: a false certificate is one that ever comes.
