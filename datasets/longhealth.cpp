@@ -27,9 +27,10 @@ struct Patient {
   std::vector<Question> questions;
 };
 
-class Reader {
+class PatientReader {
  public:
-  explicit Reader(const std::string& path) : in_(path, "this is not LongHealth's benchmark_v5.json"), path_(path) {}
+  explicit PatientReader(const std::string& path)
+      : in_(path, "this is not LongHealth's benchmark_v5.json"), path_(path) {}
 
   std::vector<Patient> read() {
     const Json json = in_.parse(read_data_file(path_));
@@ -163,7 +164,7 @@ class LongHealth final : public Dataset {
   explicit LongHealth(Options options) : options_(std::move(options)) {}
 
   std::vector<Document> load(const DatasetRequest& request) const override {
-    const std::vector<Patient> patients = selected(Reader(options_.path).read());
+    const std::vector<Patient> patients = selected(PatientReader(options_.path).read());
     std::vector<std::vector<Patient>> groups;
     for (const Patient& patient : patients) {
       if (groups.empty() || static_cast<int64_t>(groups.back().size()) == options_.patients_per_context) {

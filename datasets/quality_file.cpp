@@ -13,9 +13,10 @@ namespace kvc {
 namespace {
 
 // Reads line after line; the documents are to be used only when nothing is wrong with any.
-class Reader {
+class ArticleReader {
  public:
-  explicit Reader(const std::string& path) : in_(path, "this is not a line of QuALITY's released JSONL"), path_(path) {}
+  explicit ArticleReader(const std::string& path)
+      : in_(path, "this is not a line of QuALITY's released JSONL"), path_(path) {}
 
   std::vector<Document> read() {
     std::istringstream lines(read_data_file(path_));
@@ -133,7 +134,7 @@ class Reader {
 }  // namespace
 
 std::vector<Document> read_quality_file(const std::string& path) {
-  return Reader(path).read();
+  return ArticleReader(path).read();
 }
 
 std::vector<Document> select_documents(std::vector<Document> documents, const std::vector<std::string>& ids,

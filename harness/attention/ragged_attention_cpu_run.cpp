@@ -19,7 +19,7 @@ namespace {
 // or several share them: so the result does not depend on it.
 constexpr int64_t kSpanKeys = 4 * kCpuBlockKeys;
 constexpr int64_t kSmallWork = int64_t{1} << 18;  // multiply-adds below which waking threads costs more than it saves
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
+constexpr float kNoMass = -std::numeric_limits<float>::infinity();
 
 struct AlignedFree {
   void operator()(void* memory) const { std::free(memory); }
@@ -42,7 +42,7 @@ CpuAttentionState state_at(float* memory) {
 }
 
 void clear(const CpuAttentionState& state, int64_t lanes, int64_t head_dim) {
-  std::fill_n(state.largest, lanes, kNothing);
+  std::fill_n(state.largest, lanes, kNoMass);
   std::fill_n(state.total, lanes, 0.0F);
   std::fill_n(state.output, lanes * head_dim, 0.0F);
 }
@@ -218,7 +218,7 @@ void Runner::store(const RowBlock& block, const CpuAttentionState& state) const 
     float* output = block.task->output + head * d;
     const float total = state.total[i], inverse = total > 0 ? 1.0F / total : 0.0F;
     for (int64_t c = 0; c < d; ++c) output[c] = state.output[c * block.lanes + i] * inverse;
-    block.task->log_sum_exp[head] = total > 0 ? state.largest[i] + std::log(total) : kNothing;
+    block.task->log_sum_exp[head] = total > 0 ? state.largest[i] + std::log(total) : kNoMass;
   }
 }
 

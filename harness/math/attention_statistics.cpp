@@ -15,7 +15,7 @@ using namespace panels;
 
 namespace {
 
-constexpr int64_t kSummed = 64;  // keys whose exponentials are summed in float32
+constexpr int64_t kSummed = 64;  // keys whose exponentials_of_panel are summed in float32
 constexpr int64_t kChunk = 480;  // keys whose values are: 30 KB of a panel
 
 // A panel holds 16 queries side by side and a row a key, so that what happens to a query happens within a lane.
@@ -36,7 +36,7 @@ KVC_VECTOR_CLONES void add_and_find_largest(float* panel, int64_t rows, const fl
 }
 
 // Logits to exp(S - m), their sum in double.
-KVC_VECTOR_CLONES void exponentials(float* panel, int64_t rows, const float* largest, double* sums) {
+KVC_VECTOR_CLONES void exponentials_of_panel(float* panel, int64_t rows, const float* largest, double* sums) {
   Floats most[2];
   for (int64_t half = 0; half < 2; ++half) most[half] = *reinterpret_cast<const Floats*>(largest + half * kWidth);
   for (int64_t first = 0; first < rows; first += kSummed) {
@@ -126,7 +126,7 @@ AttentionStatistics attention_statistics(const at::Tensor& queries, const at::Te
     if (visible != nullptr) hide(panel.data(), rows, visible + first, here);
     add_and_find_largest(panel.data(), rows, bias_data, largest.data());
     double sums[kPanel] = {};
-    exponentials(panel.data(), rows, largest.data(), sums);
+    exponentials_of_panel(panel.data(), rows, largest.data(), sums);
     float shares[kPanel] = {};  // 1 / (sum + elsewhere)
     for (int64_t i = 0; i < kPanel; ++i) {
       const auto lane = static_cast<size_t>(i);

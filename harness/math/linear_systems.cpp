@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kQuickColumns = 32;
 // Refinement of a float32 factor: the most steps, the part of the last one that may remain, and what may be left of the
 // solution's error.
-constexpr int kMostRefinements = 3;
+constexpr int kMaxRefinements = 3;
 constexpr double kSlowest = 0.2;
 constexpr double kQuickError = 3e-6;
 
@@ -54,7 +54,7 @@ std::optional<LeastSquares> solve_quickly(const at::Tensor& a, const at::Tensor&
   at::Tensor x = solver.solve(moment);
   double last = x.norm().item<double>(), rate = 0;
   bool was_rough = false;
-  for (int refinement = 0; refinement < kMostRefinements; ++refinement) {
+  for (int refinement = 0; refinement < kMaxRefinements; ++refinement) {
     const bool rough = refinement == 0 && b.size(1) > 1;  // a single column costs no more in float64
     const Residual residual = rough ? rough_residual_of(a, b, x) : residual_of(a, b, x);
     const at::Tensor step = solver.solve(residual.gradient);

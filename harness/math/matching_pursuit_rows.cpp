@@ -13,7 +13,7 @@ namespace kvc {
 namespace {
 
 constexpr int64_t kBlockQueries = 512;
-constexpr int64_t kPanels = 8;
+constexpr int64_t kRowPanels = 8;
 constexpr int64_t kMostTableBytes = int64_t{1} << 29;
 // Rows of the whole of G made at a time.
 constexpr int64_t kRowsOfWhole = 24;
@@ -101,7 +101,7 @@ void MatchingPursuit::for_each_block(const std::function<void(const at::Tensor&,
 void MatchingPursuit::form_gram() {
   const int64_t t = source_len_;
   at::Tensor gram = rows_->table ? at::empty({t, t}, queries_.options()) : at::zeros({t, t}, queries_.options());
-  const int64_t width = std::max<int64_t>(64, (t + kPanels - 1) / kPanels);
+  const int64_t width = std::max<int64_t>(64, (t + kRowPanels - 1) / kRowPanels);
   const auto add_block = [&](const at::Tensor& block) {
     for (int64_t panel = 0; panel < t; panel += width) {
       const int64_t here = std::min(width, t - panel);

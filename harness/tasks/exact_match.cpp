@@ -62,7 +62,7 @@ std::optional<bool> given_elsewhere(const AnswerFields& answer, const std::strin
   return given;
 }
 
-std::vector<double> judge(const AnswerFields& answer) {
+std::vector<double> judge_exact_match(const AnswerFields& answer) {
   const std::string text = answer_text(answer);
   const std::string gold = answer.text("gold_answer");
   const std::vector<std::string> gold_words = normalised_words(gold);
@@ -79,7 +79,7 @@ std::vector<double> judge(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(ExactMatch, "exact_match", "needle in a haystack (Kamradt 2023)");
-KVC_REGISTER_METRICS("exact_match", judge,
+KVC_REGISTER_METRICS("exact_match", judge_exact_match,
                      {{"accuracy", "accuracy: right answer in the first sentence", true, true},
                       {"found", "right, and not the answer to other questions too", true, true},
                       {"exact", "first line is the right answer", true, true},

@@ -202,7 +202,7 @@ class Fidelity final : public Task {
   Options options_;
 };
 
-std::vector<double> judge(const AnswerFields& answer) {
+std::vector<double> judge_fidelity(const AnswerFields& answer) {
   const auto n = static_cast<double>(answer.integer("n_tokens", 0));
   const double kl = answer.number("kl_sum");
   const double log_likelihood = answer.number("log_likelihood_sum");
@@ -213,7 +213,7 @@ std::vector<double> judge(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(Fidelity, "fidelity", "KL against the uncompacted cache");
-KVC_REGISTER_METRICS("fidelity", judge,
+KVC_REGISTER_METRICS("fidelity", judge_fidelity,
                      {{"kl", "KL(full || compacted), nats per token", false, false},
                       {"log_perplexity", "log-perplexity of the full cache's answers, nats per token", false, false},
                       {"top_agreement", "share of tokens with the full cache's top token", true, true}});

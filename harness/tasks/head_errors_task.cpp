@@ -234,12 +234,12 @@ class HeadErrorsTask final : public Task {
   Options options_;
 };
 
-std::vector<double> judge(const AnswerFields& answer) {
+std::vector<double> judge_head_errors(const AnswerFields& answer) {
   return {answer.number("output_relative"), answer.number("cosine"), answer.number("mass_relative")};
 }
 
 KVC_REGISTER_TASK(HeadErrorsTask, "head_errors", "attention outputs and mass, head by head (arXiv:2602.16284)");
-KVC_REGISTER_METRICS("head_errors", judge,
+KVC_REGISTER_METRICS("head_errors", judge_head_errors,
                      {{"output_error", "error of the heads' outputs, relative L2", false, false},
                       {"cosine", "cosine of the heads' outputs with the full cache's", false, true},
                       {"mass_error", "relative error of the heads' attention mass", false, false}});

@@ -157,7 +157,7 @@ bool best_is_right(const AnswerFields& answer, const std::vector<double>& scores
   return std::find(right.begin(), right.end(), static_cast<double>(best)) != right.end();
 }
 
-std::vector<double> judge(const AnswerFields& answer) {
+std::vector<double> judge_likelihood(const AnswerFields& answer) {
   const std::vector<double> raw = answer.numbers("option_log_likelihood");
   const std::vector<double> tokens = answer.numbers("option_tokens");
   if (tokens.size() != raw.size())
@@ -182,7 +182,7 @@ std::vector<double> judge(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(Likelihood, "likelihood", "ranking of options by log-likelihood (arXiv:2005.14165)");
-KVC_REGISTER_METRICS("likelihood", judge,
+KVC_REGISTER_METRICS("likelihood", judge_likelihood,
                      {{"accuracy", "accuracy, by log-likelihood per token", true, true},
                       {"accuracy_raw", "accuracy, by summed log-likelihood", true, true},
                       {"accuracy_calibrated", "accuracy, by gain over no document", true, true}});

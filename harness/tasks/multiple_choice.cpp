@@ -177,7 +177,7 @@ std::vector<bool> right_options(const AnswerFields& answer) {
   return right;
 }
 
-std::vector<double> judge(const AnswerFields& answer) {
+std::vector<double> judge_multiple_choice(const AnswerFields& answer) {
   const std::vector<bool> right = right_options(answer);
   if (!answer.has("rotations")) return judge_order(answer, 0, right);
   const std::vector<AnswerFields> rotations = answer.parts("rotations");
@@ -193,7 +193,7 @@ std::vector<double> judge(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(MultipleChoice, "multiple_choice", "arXiv:2602.16284");
-KVC_REGISTER_METRICS("multiple_choice", judge,
+KVC_REGISTER_METRICS("multiple_choice", judge_multiple_choice,
                      {{"accuracy", "accuracy, unread answers wrong", true, true},
                       {"accuracy_paper", "accuracy, read as arXiv:2602.16284 does", true, true},
                       {"parse_rate", "answers that could be read", true, true},

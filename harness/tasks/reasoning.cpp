@@ -174,7 +174,7 @@ class Reasoning final : public Task {
   Options options_;
 };
 
-std::vector<double> judge(const AnswerFields& answer) {
+std::vector<double> judge_reasoning(const AnswerFields& answer) {
   const auto gold = parse_integer(answer.text("gold_answer"));
   if (!gold) answer.fail("gold_answer", "must be an integer from 0 to 999");
   const bool opened = prompt_opens_thought(answer);
@@ -193,7 +193,7 @@ std::vector<double> judge(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(Reasoning, "reasoning", "online compaction of arXiv:2602.16284");
-KVC_REGISTER_METRICS("reasoning", judge,
+KVC_REGISTER_METRICS("reasoning", judge_reasoning,
                      {{"accuracy", "accuracy, mean over a problem's samples (avg@k)", true, true},
                       {"parse_rate", "answers with a number", true, true},
                       {"length_limit_rate", "thoughts cut off by a limit", true, false},

@@ -19,7 +19,7 @@
 namespace kvc {
 namespace {
 
-using SpecialTokens = std::map<std::string, std::string>;
+using NamedTokens = std::map<std::string, std::string>;
 
 constexpr size_t kMaxFileBytes = size_t{64} << 20U;
 
@@ -59,7 +59,7 @@ jinja::Date read_date(const std::string& text) {
 
 class JinjaChat final : public ChatTemplate {
  public:
-  JinjaChat(std::string name, std::string text, SpecialTokens special_tokens, std::string where)
+  JinjaChat(std::string name, std::string text, NamedTokens special_tokens, std::string where)
       : name_(std::move(name)),
         template_(std::move(text), std::move(where)),
         special_tokens_(std::move(special_tokens)) {}
@@ -128,7 +128,7 @@ class JinjaChat final : public ChatTemplate {
 
   std::string name_;
   jinja::Template template_;
-  SpecialTokens special_tokens_;
+  NamedTokens special_tokens_;
   mutable std::once_flag system_checked_;
   mutable bool has_system_turn_ = true;
 };
@@ -150,7 +150,7 @@ class NoChat final : public ChatTemplate {
 
 struct StoredTemplate {
   std::string text;
-  SpecialTokens special_tokens;
+  NamedTokens special_tokens;
   std::string where;
 };
 
@@ -180,7 +180,7 @@ Json read_object(const std::string& path) {
 }
 
 // A token is written as its spelling or as {"content": spelling, ...}; null is none.
-void add_special_tokens(const Json& config, SpecialTokens& special_tokens) {
+void add_special_tokens(const Json& config, NamedTokens& special_tokens) {
   static constexpr std::array<const char*, 7> kNames = {"bos_token", "eos_token", "unk_token", "sep_token",
                                                         "pad_token", "cls_token", "mask_token"};
   for (const char* name : kNames) {
@@ -279,7 +279,7 @@ std::vector<std::string> chat_template_names() {
 std::unique_ptr<ChatTemplate> make_chat_template(const std::string& name) {
   for (const NamedTemplate& known : named_templates()) {
     if (name != known.name) continue;
-    SpecialTokens special_tokens{{"eos_token", known.eos_token}};
+    NamedTokens special_tokens{{"eos_token", known.eos_token}};
     if (*known.bos_token != '\0') special_tokens["bos_token"] = known.bos_token;
     return std::make_unique<JinjaChat>(name, known.text, std::move(special_tokens),
                                        fmt::format("built-in chat template '{}'", name));

@@ -5,7 +5,7 @@
 namespace kvc {
 namespace {
 
-constexpr std::string_view kOpen = "<think>";
+constexpr std::string_view kThinkTag = "<think>";
 constexpr std::string_view kClose = "</think>";
 
 }  // namespace
@@ -14,7 +14,7 @@ std::string without_thoughts(const std::string& text, bool opened) {
   const size_t close = text.rfind(kClose);
   if (close == std::string::npos && opened) return "";
   const size_t begin = close == std::string::npos ? 0 : close + kClose.size();
-  return text.substr(begin, text.find(kOpen, begin) - begin);
+  return text.substr(begin, text.find(kThinkTag, begin) - begin);
 }
 
 bool prompt_opens_thought(const AnswerFields& answer) {
@@ -23,7 +23,7 @@ bool prompt_opens_thought(const AnswerFields& answer) {
   }
   const std::string prompt = answer.text("rendered_prompt");
   const size_t last = prompt.find_last_not_of(" \t\r\n");
-  return last != std::string::npos && std::string_view(prompt).substr(0, last + 1).ends_with(kOpen);
+  return last != std::string::npos && std::string_view(prompt).substr(0, last + 1).ends_with(kThinkTag);
 }
 
 std::string answer_text(const AnswerFields& answer) {

@@ -24,30 +24,30 @@ Value loop_attribute(const Loop& loop, const std::string& name) {
   return Undefined{"loop." + name};
 }
 
-// The place of `index` counted from the front, or from the back if negative; -1 outside.
-int64_t place(int64_t index, int64_t length) {
+// The offset_of of `index` counted from the front, or from the back if negative; -1 outside.
+int64_t offset_of(int64_t index, int64_t length) {
   if (index < 0) index += length;
   return index < 0 || index >= length ? -1 : index;
 }
 
 Value list_item(Run& run, const Value& value, int64_t index) {
   if (const List* list = value.list()) {
-    const int64_t at = place(index, static_cast<int64_t>(list->items.size()));
+    const int64_t at = offset_of(index, static_cast<int64_t>(list->items.size()));
     return at < 0 ? Value(Undefined{"an element"}) : list->items[static_cast<size_t>(at)];
   }
   const Text& text = *value.text();
   run.work(8 * text.size());
   const std::vector<size_t> offsets = character_offsets(text.bytes());
-  const int64_t at = place(index, static_cast<int64_t>(offsets.size()) - 1);
+  const int64_t at = offset_of(index, static_cast<int64_t>(offsets.size()) - 1);
   if (at < 0) return Undefined{"a character"};
   return text.part(offsets[static_cast<size_t>(at)], offsets[static_cast<size_t>(at) + 1]);
 }
 
 // Python's slice.indices(): begin, step, count.
-struct Range {
+struct Slice {
   int64_t begin, step, count;
 };
-Range slice_range(Run& run, const Value* start, const Value* stop, const Value* step, int64_t length) {
+Slice slice_range(Run& run, const Value* start, const Value* stop, const Value* step, int64_t length) {
   const auto given = [](const Value* value) { return value != nullptr && !value->is_none(); };
   const int64_t by = given(step) ? run.integer(*step, "the step of a slice") : 1;
   if (by == 0) run.fail("the step of a slice is 0");
@@ -173,7 +173,7 @@ Value item(Run& run, const Value& value, const Value& key) {
 
 Value slice(Run& run, const Value& value, const Value* start, const Value* stop, const Value* step) {
   if (const List* list = value.list()) {
-    const Range range = slice_range(run, start, stop, step, static_cast<int64_t>(list->items.size()));
+    const Slice range = slice_range(run, start, stop, step, static_cast<int64_t>(list->items.size()));
     std::vector<Value> items;
     for (int64_t i = 0; i < range.count; ++i) {
       items.push_back(list->items[static_cast<size_t>(range.begin + i * range.step)]);
@@ -184,7 +184,7 @@ Value slice(Run& run, const Value& value, const Value* start, const Value* stop,
   if (text == nullptr) run.fail(fmt::format("{} cannot be sliced", kind_name(value)));
   run.work(text->size() * 8);
   const std::vector<size_t> offsets = character_offsets(text->bytes());
-  const Range range = slice_range(run, start, stop, step, static_cast<int64_t>(offsets.size()) - 1);
+  const Slice range = slice_range(run, start, stop, step, static_cast<int64_t>(offsets.size()) - 1);
   Text result;
   for (int64_t i = 0; i < range.count; ++i) {
     const auto at = static_cast<size_t>(range.begin + i * range.step);

@@ -11,7 +11,7 @@ namespace kvc::jinja {
 namespace {
 
 constexpr int kMaxNesting = 100;
-constexpr int kMaxDepth = 200;
+constexpr int kMaxChain = 200;
 
 class Parser {
  public:
@@ -279,7 +279,7 @@ class Parser {
     };
     for (const ExpressionPtr& part : made->parts) add(part);
     for (const auto& [name, part] : made->keywords) add(part);
-    if (made->depth > kMaxDepth) wrong("an expression chains more than 200 operations");
+    if (made->depth > kMaxChain) wrong("an expression chains more than 200 operations");
     return made;
   }
 

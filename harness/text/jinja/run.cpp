@@ -9,12 +9,6 @@ namespace {
 
 constexpr int kMaxValueDepth = 64;
 
-int depth_of(const Value& value) {
-  if (const List* list = value.list()) return list->depth;
-  if (const Dict* dict = value.dict()) return dict->depth;
-  return 0;
-}
-
 // Booleans count as 0 and 1, as in Python.
 const double* as_number(const Value& value, double& buffer) {
   if (const bool* b = value.boolean()) {

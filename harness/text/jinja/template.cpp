@@ -7,7 +7,7 @@
 namespace kvc::jinja {
 namespace {
 
-constexpr int kMaxDepth = 500;  // of evaluations inside each other, macros included
+constexpr int kMaxEvaluations = 500;  // of evaluations inside each other, macros included
 
 // Variables; a block inside another sees those of the outer one, and sets its own.
 struct Scope {
@@ -37,7 +37,7 @@ class Interpreter {
    public:
     explicit Deeper(Run& run) : run_(run) {
       run_.step();
-      if (++run_.depth > kMaxDepth) run_.fail("it nests deeper than 500 levels");
+      if (++run_.depth > kMaxEvaluations) run_.fail("it nests deeper than 500 levels");
     }
     ~Deeper() { --run_.depth; }
     Deeper(const Deeper&) = delete;

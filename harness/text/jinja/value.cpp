@@ -42,13 +42,11 @@ Value make_text(std::string bytes, bool control) {
   return Text(std::move(bytes), control);
 }
 
-namespace {
 int depth_of(const Value& value) {
   if (const List* l = value.list()) return l->depth;
   if (const Dict* d = value.dict()) return d->depth;
   return 0;
 }
-}  // namespace
 
 Value make_dict(std::vector<std::pair<std::string, Value>> items) {
   auto dict = std::make_shared<Dict>();

@@ -89,6 +89,8 @@ bool is_true(const Value& value);
 std::string spell_real(double value);
 
 // Of messages as a template gets them. Texts are data unless `control`.
+// Of lists and dicts inside each other; 0 for anything else.
+int depth_of(const Value& value);
 Value make_text(std::string bytes, bool control);
 Value make_dict(std::vector<std::pair<std::string, Value>> items);
 Value make_list(std::vector<Value> items);

@@ -11,6 +11,7 @@
 #include "harness/core/printable.h"
 #include "harness/core/utf8.h"
 #include "harness/text/tokenizer/bpe_scratch.h"
+#include "harness/text/tokenizer/space_mark.h"
 #include "harness/text/tokenizer/unicode.h"
 
 namespace kvc {
@@ -28,23 +29,6 @@ std::optional<unsigned char> byte_of(std::string_view spelling) {
     value = value * 16 + static_cast<unsigned>(digit);
   }
   return static_cast<unsigned char>(value);
-}
-
-std::string with_spaces(std::string_view spelling) {
-  std::string text;
-  for (size_t i = 0; i < spelling.size();) {
-    const bool space = spelling.substr(i).starts_with(kSpaceMark);
-    text.push_back(space ? ' ' : spelling[i]);
-    i += space ? kSpaceMark.size() : 1;
-  }
-  return text;
-}
-
-// Whether a space begins in the middle of the piece.
-bool holds_inner_space(std::string_view piece) {
-  size_t start = 0;
-  while (piece.substr(start).starts_with(kSpaceMark)) start += kSpaceMark.size();
-  return piece.find(kSpaceMark, start) != std::string_view::npos;
 }
 
 }  // namespace

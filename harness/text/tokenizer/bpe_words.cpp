@@ -8,18 +8,10 @@
 #include "harness/core/error.h"
 #include "harness/core/utf8.h"
 #include "harness/text/tokenizer/bpe_scratch.h"
+#include "harness/text/tokenizer/space_mark.h"
 #include "harness/text/tokenizer/unicode.h"
 
 namespace kvc {
-namespace {
-
-// Bytes of the space at text[offset], as written or as U+2581; 0: none there.
-size_t space_at(std::string_view text, size_t offset) {
-  if (text[offset] == ' ') return 1;
-  return text.substr(offset).starts_with(kSpaceMark) ? kSpaceMark.size() : 0;
-}
-
-}  // namespace
 
 void BpeTokenizer::encode_characters(std::string_view text, bool space_first, Scratch& scratch, Output& out) const {
   size_t start = 0;

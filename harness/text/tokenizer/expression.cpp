@@ -17,8 +17,8 @@ namespace {
 
 constexpr std::string_view kSpace =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-constexpr size_t kMostBytes = 1U << 14U;
-constexpr size_t kDeepest = 50;
+constexpr size_t kMaxBytes = 1U << 14U;
+constexpr size_t kMaxGroups = 50;
 constexpr int kMostRepeats = 1000;
 
 constexpr std::array<std::string_view, 37> kCategories = {
@@ -33,7 +33,7 @@ class Translator {
   Translator(std::string_view text, const std::string& where) : text_(text), where_(where) {}
 
   std::string translate() {
-    if (text_.size() > kMostBytes) refuse(fmt::format("an expression of {} bytes", text_.size()));
+    if (text_.size() > kMaxBytes) refuse(fmt::format("an expression of {} bytes", text_.size()));
     for (size_t i = 0; i < text_.size();) {
       const size_t length = utf8_length(text_, i);
       if (length == 0) refuse("a byte that is no UTF-8");
@@ -130,7 +130,7 @@ class Translator {
       out_ += "(?:";
     }
     ignores_case_.push_back(ignores);
-    if (ignores_case_.size() > kDeepest) refuse("groups nested too deeply");
+    if (ignores_case_.size() > kMaxGroups) refuse("groups nested too deeply");
     return true;
   }
 

@@ -15,8 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kMostIds = int64_t{1} << 22U;
-constexpr const char* kFetchAgain = "the file is damaged or of another kind; fetch it again";
+constexpr int64_t kMaxIds = int64_t{1} << 22U;
+constexpr const char* kDamaged = "the file is damaged or of another kind; fetch it again";
 constexpr const char* kTakeGguf =
     "this tokenizer is of a kind that is not supported; take a Llama, Qwen, SmolLM or Mistral model";
 
@@ -32,7 +32,7 @@ class Node {
   bool is_null() const { return value_.is_null(); }
   std::string type() const { return text("type"); }
 
-  [[noreturn]] void bad(const std::string& fact, const char* mend = kFetchAgain) const {
+  [[noreturn]] void bad(const std::string& fact, const char* mend = kDamaged) const {
     throw Error(ErrorKind::kData, printable(name_) + " " + fact, where_, mend);
   }
   [[noreturn]] void unsupported(const std::string& fact) const { bad(fact, kTakeGguf); }
@@ -66,8 +66,8 @@ class Node {
     return node.value_.get<bool>();
   }
   int64_t id() const {
-    if (!value_.is_number_unsigned() || value_.get<std::uint64_t>() >= static_cast<std::uint64_t>(kMostIds)) {
-      bad(fmt::format("is no token id (0 to {})", kMostIds - 1));
+    if (!value_.is_number_unsigned() || value_.get<std::uint64_t>() >= static_cast<std::uint64_t>(kMaxIds)) {
+      bad(fmt::format("is no token id (0 to {})", kMaxIds - 1));
     }
     return value_.get<int64_t>();
   }
@@ -86,11 +86,11 @@ struct Preparation {
   SpaceRule spaces;
 };
 
-void read_normalizer(const Node& node, Preparation& result) {
+void read_preparation(const Node& node, Preparation& result) {
   if (node.is_null()) return;
   const std::string type = node.type();
   if (type == "Sequence") {
-    for (const Node& part : node.list("normalizers")) read_normalizer(part, result);
+    for (const Node& part : node.list("normalizers")) read_preparation(part, result);
   } else if (type == "NFC") {
     result.nfc = true;
   } else if (type == "Prepend") {
@@ -177,7 +177,7 @@ void check_model(const Node& model) {
 
 void prepare(const Node& root, const Node& model, BpeVocabulary& vocabulary) {
   Preparation parts;
-  read_normalizer(root.at("normalizer"), parts);
+  read_preparation(root.at("normalizer"), parts);
   read_pre_tokenizer(root.at("pre_tokenizer"), parts);
   if (parts.byte_level) {
     if (parts.prepends || parts.replaces) root.at("normalizer").unsupported("respells spaces before bytes are");
@@ -199,7 +199,7 @@ void prepare(const Node& root, const Node& model, BpeVocabulary& vocabulary) {
 
 void place(BpeVocabulary& vocabulary, int64_t id, std::string spelling, const std::string& where) {
   const auto index = static_cast<size_t>(id);
-  if (spelling.empty()) throw Error(ErrorKind::kData, fmt::format("token {} is empty", id), where, kFetchAgain);
+  if (spelling.empty()) throw Error(ErrorKind::kData, fmt::format("token {} is empty", id), where, kDamaged);
   if (index >= vocabulary.tokens.size()) {
     vocabulary.tokens.resize(index + 1);
     vocabulary.kinds.resize(index + 1, TokenKind::kNormal);
@@ -207,7 +207,7 @@ void place(BpeVocabulary& vocabulary, int64_t id, std::string spelling, const st
   std::string& token = vocabulary.tokens[index];
   if (!token.empty() && token != spelling) {
     throw Error(ErrorKind::kData, fmt::format("token {} is '{}' and '{}'", id, printable(token), printable(spelling)),
-                where, kFetchAgain);
+                where, kDamaged);
   }
   token = std::move(spelling);
 }
@@ -277,7 +277,7 @@ JsonVocabulary interpret_tokenizer_json(TokenizerJson file, const std::string& w
   vocabulary.merges_key = "model.merges";
   prepare(root, model, vocabulary);
   for (auto& [spelling, id] : file.tokens) {
-    if (id >= kMostIds) model.bad(fmt::format("gives a token the id {}; at most {} are expected", id, kMostIds - 1));
+    if (id >= kMaxIds) model.bad(fmt::format("gives a token the id {}; at most {} are expected", id, kMaxIds - 1));
     if (static_cast<size_t>(id) < vocabulary.tokens.size() && !vocabulary.tokens[static_cast<size_t>(id)].empty()) {
       model.bad(fmt::format("gives the id {} to '{}' and to '{}'", id,
                             printable(vocabulary.tokens[static_cast<size_t>(id)]), printable(spelling)));

@@ -12,6 +12,7 @@
 #include "harness/core/error.h"
 #include "harness/core/printable.h"
 #include "harness/core/utf8.h"
+#include "harness/text/tokenizer/space_mark.h"
 #include "harness/text/tokenizer/unicode.h"
 #include "harness/text/tokenizer/word_cache.h"
 
@@ -19,28 +20,7 @@ namespace kvc {
 namespace {
 
 using Type = SentencePieceModel::Type;
-constexpr const char* kFetchAgain = "the files of the folder do not fit together; fetch them again";
-
-size_t space_at(std::string_view text, size_t offset) {
-  if (text[offset] == ' ') return 1;
-  return text.substr(offset).starts_with(kSpaceMark) ? kSpaceMark.size() : 0;
-}
-
-bool holds_inner_space(std::string_view piece) {
-  size_t start = 0;
-  while (piece.substr(start).starts_with(kSpaceMark)) start += kSpaceMark.size();
-  return piece.find(kSpaceMark, start) != std::string_view::npos;
-}
-
-std::string with_spaces(std::string_view spelling) {
-  std::string text;
-  for (size_t i = 0; i < spelling.size();) {
-    const size_t space = space_at(spelling, i);
-    text.push_back(space > 0 ? ' ' : spelling[i]);
-    i += std::max<size_t>(space, 1);
-  }
-  return text;
-}
+constexpr const char* kFetchBoth = "the files of the folder do not fit together; fetch them again";
 
 }  // namespace
 
@@ -112,7 +92,7 @@ void SentencePieceTokenizer::Impl::add_pieces(const SentencePieceModel& model, c
   for (const FolderToken& token : folder.added) {
     const auto bad = [&](const std::string& fact) {
       throw Error(ErrorKind::kData, fmt::format("added token {} '{}' {}", token.id, printable(token.spelling), fact),
-                  where, kFetchAgain);
+                  where, kFetchBoth);
     };
     if (token.spelling.empty()) bad("is empty");
     const auto index = static_cast<size_t>(token.id);
@@ -135,7 +115,7 @@ void SentencePieceTokenizer::Impl::add_pieces(const SentencePieceModel& model, c
 }
 
 void SentencePieceTokenizer::Impl::add_roles(const FolderTokens& folder, const std::string& where) {
-  const auto bad = [&](const std::string& fact) { throw Error(ErrorKind::kData, fact, where, kFetchAgain); };
+  const auto bad = [&](const std::string& fact) { throw Error(ErrorKind::kData, fact, where, kFetchBoth); };
   const auto find = [&](const std::optional<std::string>& spelling) -> std::optional<int64_t> {
     if (!spelling) return std::nullopt;
     const auto found = ids.find(*spelling);

@@ -15,7 +15,7 @@ namespace {
 // at the end of their piece, so they stay together.
 constexpr const char* kSmollm = R"(\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\p{L}\p{N}\s]+|\s+(?![^\p{N}\s])|\s+)";
 
-constexpr const char* kLlama3 =
+constexpr const char* kLlama3Words =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
     R"(\s+(?!\S)|\s+)";
 
@@ -46,9 +46,9 @@ const std::vector<Known>& known() {
       {"default", {kDefaultPunctuation, kDefaultWords, kDefaultNumbers, kDefaultTriples}, false, false},
       {"gpt2", {kGpt2Expression}, false, false},
       {"gpt-2", {kGpt2Expression}, false, false},
-      {"llama-bpe", {kLlama3}, kWhole, false},
-      {"llama3", {kLlama3}, kWhole, false},
-      {"llama-v3", {kLlama3}, kWhole, false},
+      {"llama-bpe", {kLlama3Words}, kWhole, false},
+      {"llama3", {kLlama3Words}, kWhole, false},
+      {"llama-v3", {kLlama3Words}, kWhole, false},
       {"qwen2", {kQwen2}, false, kNfc},
       {"deepseek-r1-qwen", {kQwen2}, false, kNfc},
       {"smollm", {kSmollm}, false, false},

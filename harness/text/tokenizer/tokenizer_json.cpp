@@ -12,9 +12,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMostBytes = size_t{64} << 20U;
-constexpr size_t kDeepest = 64;
-constexpr const char* kFetchAgain = "the file is damaged or of another kind; fetch it again";
+constexpr size_t kMaxFileBytes = size_t{64} << 20U;
+constexpr size_t kMaxDepth = 64;
+constexpr const char* kBadJson = "the file is damaged or of another kind; fetch it again";
 
 // Builds `rest` as nlohmann's own parser would, and puts the two big lists aside on the way: as a tree they would cost
 // ten times their size.
@@ -104,7 +104,7 @@ class Builder final : public nlohmann::json_sax<json> {
  private:
   enum class List : std::uint8_t { kNone, kTokens, kMerges, kPair };
 
-  bool bad(const std::string& fact) const { throw Error(ErrorKind::kData, fact, where_, kFetchAgain); }
+  bool bad(const std::string& fact) const { throw Error(ErrorKind::kData, fact, where_, kBadJson); }
   bool in_model() const { return model_ != nullptr && open_.back() == model_; }
 
   bool put(json value) {
@@ -127,7 +127,7 @@ class Builder final : public nlohmann::json_sax<json> {
   }
   bool open(json value) {
     if (list_ != List::kNone) put(nullptr);  // throws
-    if (open_.size() >= kDeepest) bad(fmt::format("nested more than {} levels deep", kDeepest));
+    if (open_.size() >= kMaxDepth) bad(fmt::format("nested more than {} levels deep", kMaxDepth));
     const bool is_model = open_.size() == 1 && open_[0]->is_object() && key_ == "model";
     open_.push_back(place(std::move(value)));
     if (is_model) model_ = open_.back();
@@ -149,12 +149,12 @@ TokenizerJson parse_tokenizer_json(const std::string& text, const std::string& w
   TokenizerJson result;
   Builder builder(result, where);
   json::sax_parse(text, &builder);
-  if (!result.rest.is_object()) throw Error(ErrorKind::kData, "the file is no JSON object", where, kFetchAgain);
+  if (!result.rest.is_object()) throw Error(ErrorKind::kData, "the file is no JSON object", where, kBadJson);
   return result;
 }
 
 TokenizerJson read_tokenizer_json(const std::string& path) {
-  const std::string text = read_text_file(path, kMostBytes);
+  const std::string text = read_text_file(path, kMaxFileBytes);
   refuse_foreign_file(text, path, "tokenizer.json");
   return parse_tokenizer_json(text, path);
 }
