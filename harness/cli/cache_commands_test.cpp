@@ -134,7 +134,7 @@ TEST_F(CacheCommands, AUsersOwnTensors) {
     EXPECT_EQ(outcome.code, 3) << fact;
     EXPECT_THAT(outcome.err, AllOf(HasSubstr(fact), HasSubstr(in))) << fact;
   };
-  broken("K", {}, "the file holds no keys");
+  broken("K", {}, "the file has no keys");
   broken("V", {}, "tensor 'V' is missing");
   broken("V", at::randn({29, 8}, at::kBFloat16), "'V' has 29 rows and 'K' 30");
   broken("Q", at::randn({40, 7}, at::kBFloat16), "'Q' is (40, 7)");

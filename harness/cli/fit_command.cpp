@@ -73,7 +73,7 @@ class Dump {
       if (name == "K" || name.ends_with(".K")) list.push_back(head(name.substr(0, name.size() - 1)));
     }
     if (list.empty()) {
-      refuse("the file holds no keys: no tensor is named 'K' or ends in '.K'", path_,
+      refuse("the file has no keys: no tensor is named 'K' or ends in '.K'", path_,
              "store K (T,d), V (T,d) and Q (n,d), float32 or bfloat16; bias (T) is optional");
     }
     return list;

@@ -116,7 +116,7 @@ class Parser {
       if (entry.type == kArray) fail(what + " is an array of arrays, which no model needs", kDamaged);
     }
     read_values(entry, what);
-    if (!entries.emplace(key, entry).second) fail(what + " stands twice in the header", kDamaged);
+    if (!entries.emplace(key, entry).second) fail(what + " appears twice in the header", kDamaged);
   }
 
   void read_values(GgufValue& entry, const std::string& what) {
@@ -171,7 +171,7 @@ class Parser {
     const auto it = entries.find("general.alignment");
     if (it == entries.end()) return 32;
     if (it->second.is_array || it->second.type != kUint32)
-      fail("metadata key 'general.alignment' is no uint32", kDamaged);
+      fail("metadata key 'general.alignment' is not a uint32", kDamaged);
     const uint64_t value = load<uint32_t>(it->second.data);
     if (!std::has_single_bit(value) || value > kMaxAlignment) {
       fail(fmt::format("metadata key 'general.alignment' is {}; a power of two "

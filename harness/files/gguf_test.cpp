@@ -224,7 +224,7 @@ TEST_F(GgufTest, RefusesHostileMetadata) {
               HasSubstr("a boolean of value 2"));
   EXPECT_THAT(
       error_of(Bytes().start(0, 2).str("k").add(kBool).add<uint8_t>(1).str("k").add(kBool).add<uint8_t>(0).text()),
-      HasSubstr("metadata key 'k' stands twice"));
+      HasSubstr("metadata key 'k' appears twice"));
   for (const uint32_t alignment : {0U, 24U, 1U << 21}) {
     EXPECT_THAT(error_of(Bytes().start(0, 1).str("general.alignment").add(kUint32).add(alignment).text()),
                 HasSubstr("'general.alignment' is " + std::to_string(alignment)));

@@ -38,10 +38,10 @@ json parse_json_file(std::string_view text, const std::string& path) {
   };
   try {
     json value = json::parse(text, watch);
-    if (!value.is_object()) refuse("the file is no JSON object", path);
+    if (!value.is_object()) refuse("the file is not a JSON object", path);
     return value;
   } catch (const json::exception& error) {
-    refuse(fmt::format("the file is no JSON: {}", json_fault(error.what())), path);
+    refuse(fmt::format("the file is not JSON: {}", json_fault(error.what())), path);
   }
 }
 

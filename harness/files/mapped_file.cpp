@@ -25,7 +25,7 @@ MappedFile::MappedFile(const std::string& path, const std::string& wanted) {
   const bool known = ::fstat(fd, &info) == 0;
   if (!known || !S_ISREG(info.st_mode) || info.st_size == 0) {
     ::close(fd);
-    refuse(known && S_ISREG(info.st_mode) ? "the file is empty" : "this is no regular file", wanted);
+    refuse(known && S_ISREG(info.st_mode) ? "the file is empty" : "this is not a regular file", wanted);
   }
   const auto size = static_cast<size_t>(info.st_size);
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);

@@ -107,7 +107,7 @@ class HeaderReader final : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    refuse(fmt::format("the header is no JSON at its byte {}, {}", position, json_fault(error.what())), path_);
+    refuse(fmt::format("the header is not JSON at its byte {}, {}", position, json_fault(error.what())), path_);
   }
 
  private:
@@ -184,7 +184,7 @@ std::string_view as_text(std::span<const std::byte> bytes) {
 std::span<const std::byte> header_of(std::span<const std::byte> bytes, const std::string& path) {
   refuse_foreign_file(as_text(bytes), path, "safetensors file");
   if (as_text(bytes).starts_with("GGUF")) {
-    refuse("this is no safetensors file but a GGUF file", path, "name the GGUF file itself as the model");
+    refuse("this is not a safetensors file but a GGUF file", path, "name the GGUF file itself as the model");
   }
   if (bytes.size() < 8) refuse(fmt::format("the file has {} bytes, too few for a header", bytes.size()), path);
   uint64_t size = 0;
@@ -204,7 +204,7 @@ std::span<const std::byte> header_of(std::span<const std::byte> bytes, const std
 std::vector<StoredTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& path,
                                             SafetensorsExtra* extra) {
   const std::span<const std::byte> header = header_of(bytes, path);
-  if (header.empty() || header.front() != std::byte{'{'}) refuse("the header is no JSON object", path);
+  if (header.empty() || header.front() != std::byte{'{'}) refuse("the header is not a JSON object", path);
   HeaderReader reader(path);
   json::sax_parse(as_text(header), &reader);
   const std::span<const std::byte> data = bytes.subspan(8 + header.size());

@@ -65,7 +65,7 @@ std::map<std::string, std::string> read_index(const std::string& path) {
   for (const auto& [tensor, file] : map->items()) {
     const std::string name = file.is_string() ? file.get<std::string>() : "";
     if (!name.ends_with(".safetensors") || name.find_first_of(std::string("/\\\0", 3)) != std::string::npos) {
-      refuse(fmt::format("weight_map places '{}' in '{}', which is no name of a "
+      refuse(fmt::format("weight_map places '{}' in '{}', which is not the name of a "
                          "safetensors file in this folder",
                          printable(tensor), printable(file.is_string() ? name : file.dump(-1, ' ', true))),
              path);

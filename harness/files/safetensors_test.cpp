@@ -110,11 +110,11 @@ TEST(Safetensors, RefusesOtherFilesAndHostileHeaders) {
   EXPECT_THAT(error_of(raw<uint64_t>({std::numeric_limits<uint64_t>::max()})),
               HasSubstr("the header claims 18446744073709551615 bytes"));
   EXPECT_THAT(error_of(raw<uint64_t>({1000}) + "{}"), HasSubstr("truncated: a header of 1000 bytes"));
-  EXPECT_THAT(error_of(raw<uint64_t>({0})), HasSubstr("the header is no JSON object"));
-  EXPECT_THAT(error_of(file_of("[]", "")), HasSubstr("the header is no JSON object"));
-  EXPECT_THAT(error_of(file_of("{\"t\":", "")), HasSubstr("the header is no JSON at its byte"));
-  EXPECT_THAT(error_of(file_of("{\"\xff\":1}", "")), HasSubstr("the header is no JSON at its byte"));
-  EXPECT_THAT(error_of(file_of("{} {}", "")), HasSubstr("the header is no JSON at its byte"));
+  EXPECT_THAT(error_of(raw<uint64_t>({0})), HasSubstr("the header is not a JSON object"));
+  EXPECT_THAT(error_of(file_of("[]", "")), HasSubstr("the header is not a JSON object"));
+  EXPECT_THAT(error_of(file_of("{\"t\":", "")), HasSubstr("the header is not JSON at its byte"));
+  EXPECT_THAT(error_of(file_of("{\"\xff\":1}", "")), HasSubstr("the header is not JSON at its byte"));
+  EXPECT_THAT(error_of(file_of("{} {}", "")), HasSubstr("the header is not JSON at its byte"));
   EXPECT_THAT(error_of(file_of("{\"t\":[1]}", "")), HasSubstr("a list where an object belongs, after the key 't'"));
   EXPECT_THAT(error_of(file_of(R"({"__metadata__":{"a":{}}})", "")), HasSubstr("an object where a text belongs"));
   // A million levels are refused at the third.
@@ -243,7 +243,7 @@ TEST_F(SafetensorsFolderTest, RefusesHostileIndexes) {
   write_index(std::string(100'000, '['));
   EXPECT_THAT(error(), HasSubstr("nested more than 32 levels deep"));
   write_index("");
-  EXPECT_THAT(error(), HasSubstr("the file is no JSON"));
+  EXPECT_THAT(error(), HasSubstr("the file is not JSON"));
 }
 
 TEST_F(SafetensorsFolderTest, NamesTheWayOutWhereThereAreNoWeights) {
@@ -259,9 +259,9 @@ TEST(JsonFile, RefusesWhatIsNoPlainObject) {
     return error_of_call([&] { parse_json_file(text, "config.json"); });
   };
   EXPECT_EQ(error(R"({"a":{"a":[1,{"a":2}]},"b":{"a":1}})"), "");
-  EXPECT_THAT(error("[1]"), HasSubstr("the file is no JSON object"));
+  EXPECT_THAT(error("[1]"), HasSubstr("the file is not a JSON object"));
   EXPECT_THAT(error("{\"a\":1,}"),
-              HasSubstr("the file is no JSON: line 1, column 8: unexpected '}'; expected string literal"));
+              HasSubstr("the file is not JSON: line 1, column 8: unexpected '}'; expected string literal"));
   EXPECT_THAT(error("<!DOCTYPE html>"), HasSubstr("a web page"));
   EXPECT_THAT(error(R"({"b":[{"a":1,"a":2}]})"), HasSubstr("the key 'a' is there twice"));
 }

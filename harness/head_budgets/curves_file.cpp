@@ -60,14 +60,14 @@ void CurvesFile::refuse(const std::string& fact, const std::string& mend) const 
 void CurvesFile::read(const Json& settings) {
   const JsonLines lines = read_json_lines(path_);
   if (lines.values.empty()) {
-    if (!lines.broken_lines.empty()) refuse("this is no file of head curves", "choose another --out");
+    if (!lines.broken_lines.empty()) refuse("this is not a file of head curves", "choose another --out");
     append_json_line(path_, {{"format", kFormat}, {"settings", settings}});
     return;
   }
   const Json& head = lines.values.front();
   if (!head.is_object() || head.value("format", Json()) != kFormat || !head.contains("settings") ||
       !head.at("settings").is_object()) {
-    refuse("this is no file of head curves", "choose another --out");
+    refuse("this is not a file of head curves", "choose another --out");
   }
   check_settings(head.at("settings"), settings);
   for (size_t i = 1; i < lines.values.size(); ++i) {

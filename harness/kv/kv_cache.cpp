@@ -296,7 +296,7 @@ void Tails::truncate(int64_t index, int64_t n_entries) {
 }
 
 KvCache Tails::into_cache(int64_t first_position) && {
-  if (batch() != 1) refuse(fmt::format("a batch of {} is no single cache", batch()), "Tails::into_cache");
+  if (batch() != 1) refuse(fmt::format("a batch of {} is not a single cache", batch()), "Tails::into_cache");
   const int64_t length = lengths_[0];
   std::vector<LayerKv> layers(keys_.size());
   for (size_t l = 0; l < keys_.size(); ++l) {

@@ -216,7 +216,7 @@ TEST_P(TailsOf, RefuseWhatDoesNotFit) {
       },
       ThrowsMessage<Error>(HasSubstr("rows (3, 2, 4)")));
   EXPECT_THAT([&] { (void)std::move(tail).into_cache(0); },
-              ThrowsMessage<Error>(HasSubstr("a batch of 2 is no single cache")));
+              ThrowsMessage<Error>(HasSubstr("a batch of 2 is not a single cache")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, TailsOf, ::testing::Values(at::kFloat, at::kBFloat16),

@@ -178,7 +178,7 @@ RopeFrequencies rope_frequencies(const DecoderSpec& spec) {
   }
   const auto wrong = [](float x) { return !std::isfinite(x) || x < 0; };
   if (std::any_of(result.frequencies.begin(), result.frequencies.end(), wrong) || !std::isfinite(result.factor)) {
-    refuse_rotation("a rotary frequency is no finite number");
+    refuse_rotation("a rotary frequency is not a finite number");
   }
   return result;
 }

@@ -205,7 +205,7 @@ class HeadErrorsTask final : public Task {
     for (size_t i = 0; i < by_question.size(); ++i) {
       const Sums& sums = by_question[i];
       if (!std::isfinite(sums.distance) || !std::isfinite(sums.cosine) || !std::isfinite(sums.mass)) {
-        throw Error(ErrorKind::kData, "the errors of the heads are no numbers", "question " + request.questions[i].id,
+        throw Error(ErrorKind::kData, "the errors of the heads are not numbers", "question " + request.questions[i].id,
                     "the cache holds numbers that are not finite; try dtype float32");
       }
       answers.push_back({{"question_id", request.questions[i].id},

@@ -51,7 +51,7 @@ jinja::Date read_date(const std::string& text) {
   good = good && text[4] == '-' && text[7] == '-' && date.month <= 12 &&
          date.day <= kDays.at(static_cast<size_t>(date.month - 1)) + (leap && date.month == 2 ? 1 : 0);
   if (!good) {
-    throw Error(ErrorKind::kUsage, fmt::format("'{}' is no date", text), "date of a chat template",
+    throw Error(ErrorKind::kUsage, fmt::format("'{}' is not a date", text), "date of a chat template",
                 "write it as 2024-07-26");
   }
   return date;
@@ -175,7 +175,7 @@ StoredTemplate stored_in_gguf(const std::string& path) {
 Json read_object(const std::string& path) {
   if (!std::filesystem::exists(path)) return Json::object();
   Json value = Json::parse(read_text_file(path, kMaxFileBytes), nullptr, false);
-  if (!value.is_object()) throw Error(ErrorKind::kData, "the file is no JSON object", path, "fetch it again");
+  if (!value.is_object()) throw Error(ErrorKind::kData, "the file is not a JSON object", path, "fetch it again");
   return value;
 }
 

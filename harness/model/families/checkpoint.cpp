@@ -34,7 +34,8 @@ void check_folder(const std::string& path) {
   for (const char* name : kSmallFiles) {  // a pipe would be waited for, for ever
     const std::string file = path + "/" + name;
     if (std::filesystem::exists(file, ignored) && !std::filesystem::is_regular_file(file, ignored)) {
-      throw Error(ErrorKind::kData, "this is no file, but a folder, a pipe or a device", file, "fetch the model again");
+      throw Error(ErrorKind::kData, "this is not a file but a folder, a pipe or a device", file,
+                  "fetch the model again");
     }
   }
   if (std::filesystem::exists(path + "/config.json", ignored)) return;

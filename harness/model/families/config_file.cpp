@@ -29,7 +29,7 @@ void read_heads(ConfigFile& config, int64_t kv_heads, int64_t head_dim, DecoderS
   spec.n_query_heads = config.size("num_attention_heads");
   spec.n_kv_heads = config.size("num_key_value_heads", kv_heads == 0 ? spec.n_query_heads : kv_heads);
   if (spec.n_query_heads % spec.n_kv_heads != 0) {
-    config.refuse(fmt::format("{} query heads are no multiple of {} KV heads (num_attention_heads, "
+    config.refuse(fmt::format("{} query heads are not a multiple of {} KV heads (num_attention_heads, "
                               "num_key_value_heads)",
                               spec.n_query_heads, spec.n_kv_heads),
                   kDamaged);
@@ -37,7 +37,7 @@ void read_heads(ConfigFile& config, int64_t kv_heads, int64_t head_dim, DecoderS
   if (head_dim == 0) head_dim = spec.hidden_size / spec.n_query_heads;
   if (config.find("head_dim") == nullptr && head_dim == spec.hidden_size / spec.n_query_heads &&
       spec.hidden_size % spec.n_query_heads != 0) {
-    config.refuse(fmt::format("hidden_size {} is no multiple of {} heads, and head_dim is missing", spec.hidden_size,
+    config.refuse(fmt::format("hidden_size {} is not a multiple of {} heads, and head_dim is missing", spec.hidden_size,
                               spec.n_query_heads),
                   kDamaged);
   }
@@ -62,7 +62,7 @@ void read_rope(ConfigFile& config, DecoderSpec& spec) {
   const json* chosen = scaling != nullptr && !scaling->empty() ? scaling : current;
   if (chosen == nullptr || chosen->empty()) return;
   json parameters = *chosen;
-  if (!parameters.is_object()) config.refuse("rope_scaling is no object", kDamaged);
+  if (!parameters.is_object()) config.refuse("rope_scaling is not an object", kDamaged);
   // Phi and DeepSeek write this beside the others; transformers prefers it there.
   if (const json* original = config.find("original_max_position_embeddings")) {
     parameters["original_max_position_embeddings"] = *original;
@@ -138,7 +138,7 @@ std::vector<std::string> ConfigFile::texts(const std::string& key) {
   std::vector<std::string> list;
   if (value == nullptr) return list;
   for (const json& item : value->is_array() ? *value : json::array({nullptr})) {
-    if (!item.is_string()) refuse(fmt::format("'{}' is no list of texts", key), kDamaged);
+    if (!item.is_string()) refuse(fmt::format("'{}' is not a list of texts", key), kDamaged);
     list.push_back(item.get<std::string>());
   }
   return list;

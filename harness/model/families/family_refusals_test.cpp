@@ -96,7 +96,7 @@ TEST_F(FamilyRefusalTest, ConfigsOfOtherComputationsAreRefused) {
   }
   // A hostile number of layers is refused before their tensors are looked for one by one.
   EXPECT_THAT(config_error("num_hidden_layers", 1 << 24), HasSubstr("16777216 layers, and 21 tensors are stored"));
-  EXPECT_THAT(config_error("num_key_value_heads", 3), HasSubstr("2 query heads are no multiple of 3 KV heads"));
+  EXPECT_THAT(config_error("num_key_value_heads", 3), HasSubstr("2 query heads are not a multiple of 3 KV heads"));
   EXPECT_THAT(config_error("head_dim", 7), HasSubstr("head_dim is 7"));
   EXPECT_THAT(config_error("rms_norm_eps", -1), HasSubstr("'rms_norm_eps' is -1"));
   EXPECT_THAT(config_error("tie_word_embeddings", 1), HasSubstr("'tie_word_embeddings' is 1"));
@@ -124,7 +124,8 @@ TEST_F(FamilyRefusalTest, GgufMetadataOfOtherComputationsAreRefused) {
               HasSubstr("6 dimensions of keys and 4 of values"));
   EXPECT_THAT(gguf_error("rope.dimension_count", std::uint32_t{4}),
               HasSubstr("4 of 6 dimensions of a head are rotated"));
-  EXPECT_THAT(gguf_error("attention.head_count_kv", std::uint32_t{3}), HasSubstr("2 query heads are no multiple of 3"));
+  EXPECT_THAT(gguf_error("attention.head_count_kv", std::uint32_t{3}),
+              HasSubstr("2 query heads are not a multiple of 3"));
   EXPECT_THAT(gguf_error("vocab_size", std::uint32_t{9}), HasSubstr("llama.vocab_size is 9, but"));
   EXPECT_THAT(gguf_error("block_count", std::uint32_t{0}), HasSubstr("metadata key 'llama.block_count' is 0"));
   EXPECT_THAT(gguf_error("block_count", std::uint32_t{4096}), HasSubstr("4096 layers, and 21 tensors are stored"));

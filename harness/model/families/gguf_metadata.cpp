@@ -20,12 +20,12 @@ void read_heads(GgufMetadata& metadata, DecoderSpec& spec) {
   spec.n_query_heads = metadata.size("attention.head_count");
   spec.n_kv_heads = metadata.size("attention.head_count_kv", spec.n_query_heads);
   if (spec.n_query_heads % spec.n_kv_heads != 0) {
-    metadata.refuse(fmt::format("{} query heads are no multiple of {} KV heads ({}, head_count_kv)", spec.n_query_heads,
-                                spec.n_kv_heads, metadata.full("attention.head_count")),
+    metadata.refuse(fmt::format("{} query heads are not a multiple of {} KV heads ({}, head_count_kv)",
+                                spec.n_query_heads, spec.n_kv_heads, metadata.full("attention.head_count")),
                     kDamaged);
   }
   if (!metadata.has("attention.key_length") && spec.hidden_size % spec.n_query_heads != 0) {
-    metadata.refuse(fmt::format("hidden size {} is no multiple of {} heads, and {} is missing", spec.hidden_size,
+    metadata.refuse(fmt::format("hidden size {} is not a multiple of {} heads, and {} is missing", spec.hidden_size,
                                 spec.n_query_heads, metadata.full("attention.key_length")),
                     kDamaged);
   }

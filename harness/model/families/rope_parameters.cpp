@@ -42,7 +42,7 @@ class Reader {
  public:
   Reader(const json& parameters, ErrorKind kind, const std::string& where)
       : parameters_(parameters), kind_(kind), where_(where) {
-    if (!parameters.is_object()) refuse("RoPE parameters are no object", kKnownTypes);
+    if (!parameters.is_object()) refuse("RoPE parameters are not an object", kKnownTypes);
     scaling_of(*this, type());  // another type has parameters of its own: the type is what to name
     for (const auto& [key, value] : parameters.items()) {
       if (std::find(kKnownKeys.begin(), kKnownKeys.end(), key) == kKnownKeys.end()) {
@@ -61,7 +61,7 @@ class Reader {
   double number(const std::string& key, double otherwise) const {
     const json* value = find(key);
     if (value == nullptr) return otherwise;
-    if (!value->is_number()) refuse(fmt::format("RoPE parameter '{}' is no number", key), "write a positive number");
+    if (!value->is_number()) refuse(fmt::format("RoPE parameter '{}' is not a number", key), "write a positive number");
     const double result = value->get<double>();
     if (!(result > 0) || result > 1e30) {
       refuse(fmt::format("RoPE parameter '{}' is {}", key, result), "write a positive number");
@@ -84,7 +84,7 @@ class Reader {
     const json* value = find("rope_type");
     if (value == nullptr) value = find("type");
     if (value == nullptr) return "default";
-    if (!value->is_string()) refuse("RoPE parameter 'rope_type' is no text", kKnownTypes);
+    if (!value->is_string()) refuse("RoPE parameter 'rope_type' is not text", kKnownTypes);
     return value->get<std::string>();
   }
   bool flag(const std::string& key, bool otherwise) const {
@@ -216,7 +216,7 @@ bool read_divisors(GgufMetadata& metadata, DecoderSpec& spec) {
   const StoredTensor* divisors = metadata.file().find_tensor("rope_freqs.weight");
   if (divisors == nullptr) return false;
   if (divisors->shape != std::vector<int64_t>{spec.head_dim / 2}) {
-    metadata.refuse(fmt::format("tensor 'rope_freqs.weight' is no row of {} numbers", spec.head_dim / 2), kDamaged);
+    metadata.refuse(fmt::format("tensor 'rope_freqs.weight' is not a row of {} numbers", spec.head_dim / 2), kDamaged);
   }
   const at::Tensor values = dequantize(*divisors, at::kFloat, metadata.file().path()).to(at::kDouble);
   const double* numbers = values.const_data_ptr<double>();

@@ -55,7 +55,7 @@ TEST_F(RopeParametersTest, WrongRopeParametersAreRefused) {
               HasSubstr("RoPE scaling 'longrope' is not supported"));
   EXPECT_THAT(error({{"rope_type", "linear"}}), HasSubstr("RoPE parameter 'factor' is missing"));
   EXPECT_THAT(error({{"rope_type", "linear"}, {"factor", 0}}), HasSubstr("RoPE parameter 'factor' is 0"));
-  EXPECT_THAT(error({{"rope_type", "linear"}, {"factor", "2"}}), HasSubstr("RoPE parameter 'factor' is no number"));
+  EXPECT_THAT(error({{"rope_type", "linear"}, {"factor", "2"}}), HasSubstr("RoPE parameter 'factor' is not a number"));
   EXPECT_THAT(error({{"rope_type", "linear"}, {"factr", 2}}),
               AllOf(HasSubstr("RoPE parameter 'factr' is not known"), HasSubstr("did you mean 'factor'?")));
   EXPECT_THAT(error({{"rope_type", "llama3"}, {"factor", 2}}), HasSubstr("'low_freq_factor' is missing"));
@@ -64,7 +64,7 @@ TEST_F(RopeParametersTest, WrongRopeParametersAreRefused) {
   EXPECT_THAT(error({{"rope_type", "yarn"}, {"factor", 1e9}}), HasSubstr("take a smaller factor"));
   EXPECT_THAT(error({{"full_attention", {{"rope_type", "default"}}}}), HasSubstr("'full_attention' is not known"));
   EXPECT_THAT(error({{"mrope_section", {16, 24, 24}}, {"rope_type", "default"}}), HasSubstr("'mrope_section'"));
-  EXPECT_THAT(error({1, 2}), HasSubstr("rope_scaling is no object"));
+  EXPECT_THAT(error({1, 2}), HasSubstr("rope_scaling is not an object"));
 }
 
 TEST_F(RopeParametersTest, TheUsersRopeScalingReplacesTheFiles) {
@@ -119,7 +119,7 @@ TEST_F(RopeParametersTest, GgufFrequencyDivisors) {
   file.tensors["rope_freqs.weight"].values[1] = 0;
   EXPECT_THAT(gguf_error(file), HasSubstr("'rope_freqs.weight' holds 0"));
   file.tensors["rope_freqs.weight"] = {{2}, {1, 2}};
-  EXPECT_THAT(gguf_error(file), HasSubstr("'rope_freqs.weight' is no row of 3 numbers"));
+  EXPECT_THAT(gguf_error(file), HasSubstr("'rope_freqs.weight' is not a row of 3 numbers"));
   file.tensors["rope_freqs.weight"] = {{3}, {1, 2, 8}};
   file.metadata["llama.rope.scaling.type"] = std::string("linear");
   file.metadata["llama.rope.scaling.factor"] = 2.F;

@@ -148,7 +148,8 @@ class Interpreter {
     }
     if (target.parts.empty()) {
       Namespace* space = look_up(target.name, scope).name_space();
-      if (space == nullptr) run_.fail(fmt::format("'{}' is no namespace, its attributes cannot be set", target.name));
+      if (space == nullptr)
+        run_.fail(fmt::format("'{}' is not a namespace, its attributes cannot be set", target.name));
       run_.check_kept(value);
       space->attributes.insert_or_assign(target.attribute, std::move(value));
       return;

@@ -171,7 +171,7 @@ void BpeTokenizer::add_merges(const BpeVocabulary& vocabulary) {
     };
     const auto id_of = [&](const std::string& spelling) {
       const auto found = ids_.find(spelling);
-      if (found == ids_.end()) bad(fmt::format("needs '{}', which is no token", printable(spelling)));
+      if (found == ids_.end()) bad(fmt::format("needs '{}', which is not a token", printable(spelling)));
       return static_cast<std::uint32_t>(found->second);
     };
     const std::string both = pair.left + pair.right;

@@ -154,7 +154,7 @@ class Translator {
       const auto most = comma ? number() : least;
       if ((!least && !most) || !skip("}")) {
         at_ = start;
-        refuse("a '{' that is no quantifier");
+        refuse("a '{' that is not a quantifier");
       }
       if (most && *most < least.value_or(0)) refuse("a quantifier that ends before it starts");
       out_ += fmt::format("{{{},{}}}", least.value_or(0), most ? std::to_string(*most) : "");
@@ -177,7 +177,7 @@ class Translator {
     const size_t end = text_.find('}', at_);
     const std::string_view name = text_.substr(at_, end == std::string_view::npos ? end : end - at_);
     if (end == std::string_view::npos || std::find(kCategories.begin(), kCategories.end(), name) == kCategories.end()) {
-      refuse("a property that is no general category");
+      refuse("a property that is not a general category");
     }
     at_ = end + 1;
     return fmt::format("\\{}{{{}}}", negated ? 'P' : 'p', name);

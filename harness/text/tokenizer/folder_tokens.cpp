@@ -38,7 +38,7 @@ struct SmallFile {
   }
   int64_t id(const json& number, const std::string& key) const {
     if (!number.is_number_unsigned() || number.get<std::uint64_t>() >= static_cast<std::uint64_t>(kMostIds)) {
-      bad(fmt::format("{} is no token id (0 to {})", key, kMostIds - 1));
+      bad(fmt::format("{} is not a token id (0 to {})", key, kMostIds - 1));
     }
     return number.get<int64_t>();
   }
@@ -47,7 +47,7 @@ struct SmallFile {
     const json* found = find(key);
     if (found == nullptr) return std::nullopt;
     const json& content = found->is_object() ? found->value("content", json()) : *found;
-    if (!content.is_string()) bad(fmt::format("{} is no token", key));
+    if (!content.is_string()) bad(fmt::format("{} is not a token", key));
     return content.get<std::string>();
   }
 };
@@ -71,12 +71,12 @@ bool read_flag(const SmallFile& file, const json& object, const std::string& key
 void read_added(const SmallFile& file, std::vector<FolderToken>& added) {
   const json* decoder = file.find("added_tokens_decoder");
   if (decoder == nullptr) return;
-  if (!decoder->is_object()) file.bad("added_tokens_decoder is no object");
+  if (!decoder->is_object()) file.bad("added_tokens_decoder is not an object");
   for (const auto& [key, entry] : decoder->items()) {
     int64_t id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= kMostIds) {
-      file.bad(fmt::format("added_tokens_decoder has the key '{}', which is no token id", printable(key)));
+      file.bad(fmt::format("added_tokens_decoder has the key '{}', which is not a token id", printable(key)));
     }
     if (!entry.is_object() || !entry.contains("content") || !entry["content"].is_string()) {
       file.bad(fmt::format("added_tokens_decoder.{} has no content", id));

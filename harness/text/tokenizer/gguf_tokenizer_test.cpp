@@ -323,7 +323,7 @@ TEST(BrokenTokenizer, NamesKeyAndIndex) {
       {[](SmallFile& f) { f.types[5] = 6; }, "tokenizer.ggml.token_type[5] is a byte token"},
       {[](SmallFile& f) { f.types['a'] = 3; }, "tokenizer.ggml.tokens[97] is a control token, but also the byte 0x61"},
       {[](SmallFile& f) { f.types[257] = 3; }, "tokenizer.ggml.merges[1] 'ab c' gives a control token"},
-      {[](SmallFile& f) { f.merges[1] = "ab q"; }, "tokenizer.ggml.merges[1] 'ab q' needs 'abq', which is no token"},
+      {[](SmallFile& f) { f.merges[1] = "ab q"; }, "tokenizer.ggml.merges[1] 'ab q' needs 'abq', which is not a token"},
       {[](SmallFile& f) { f.merges[0] = "ab"; }, "tokenizer.ggml.merges[0] 'ab' is not two pieces"},
       {[](SmallFile& f) { f.merges[0] = "a b c"; }, "tokenizer.ggml.merges[0] 'a b c' is not two pieces"},
       {[](SmallFile& f) { f.merges[0] = " ab"; }, "is not two pieces"},

@@ -38,13 +38,13 @@ class Node {
   [[noreturn]] void unsupported(const std::string& fact) const { bad(fact, kTakeGguf); }
 
   Node at(const std::string& key) const {
-    if (!value_.is_object()) bad("is no object");
+    if (!value_.is_object()) bad("is not an object");
     const auto found = value_.find(key);
     return {found == value_.end() ? kNull : *found, name_.empty() ? key : name_ + "." + key, where_};
   }
   std::vector<Node> list(const std::string& key) const {
     const Node node = at(key);
-    if (!node.value_.is_array()) node.bad("is no list");
+    if (!node.value_.is_array()) node.bad("is not a list");
     std::vector<Node> nodes;
     for (size_t i = 0; i < node.value_.size(); ++i) {
       nodes.emplace_back(node.value_[i], fmt::format("{}[{}]", node.name_, i), where_);
@@ -53,7 +53,7 @@ class Node {
   }
   std::string text(const std::string& key) const {
     const Node node = at(key);
-    if (!node.value_.is_string()) node.bad("is no text");
+    if (!node.value_.is_string()) node.bad("is not text");
     return node.value_.get<std::string>();
   }
   std::optional<std::string> find_text(const std::string& key) const {
@@ -67,7 +67,7 @@ class Node {
   }
   int64_t id() const {
     if (!value_.is_number_unsigned() || value_.get<std::uint64_t>() >= static_cast<std::uint64_t>(kMaxIds)) {
-      bad(fmt::format("is no token id (0 to {})", kMaxIds - 1));
+      bad(fmt::format("is not a token id (0 to {})", kMaxIds - 1));
     }
     return value_.get<int64_t>();
   }
@@ -254,7 +254,7 @@ void read_unknown(const Node& model, BpeVocabulary& vocabulary) {
   if (!unknown || unknown->empty()) return;
   const auto found = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), *unknown);
   if (found == vocabulary.tokens.end())
-    model.bad(fmt::format("has the unk_token '{}', which is no token", printable(*unknown)));
+    model.bad(fmt::format("has the unk_token '{}', which is not a token", printable(*unknown)));
   vocabulary.unknown = found - vocabulary.tokens.begin();
   vocabulary.fuse_unknown = model.flag("fuse_unk", false);
 }

@@ -54,7 +54,7 @@ std::optional<int64_t> find_token(const BpeVocabulary& vocabulary, const std::op
   if (!spelling) return std::nullopt;
   const auto found = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), *spelling);
   if (found == vocabulary.tokens.end() || spelling->empty()) {
-    bad_folder(fmt::format("'{}' of tokenizer_config.json is no token", printable(*spelling)), vocabulary.where);
+    bad_folder(fmt::format("'{}' of tokenizer_config.json is not a token", printable(*spelling)), vocabulary.where);
   }
   return found - vocabulary.tokens.begin();
 }

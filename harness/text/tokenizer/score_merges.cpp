@@ -36,7 +36,7 @@ std::vector<BpeMerge> merges_of_scores(const std::vector<std::string>& tokens, c
   };
   std::unordered_set<std::string_view> normal;
   for (size_t id = 0; id < tokens.size(); ++id) {
-    if (!std::isfinite(scores[id])) bad(id, "has a score that is no number");
+    if (!std::isfinite(scores[id])) bad(id, "has a score that is not a number");
     if (kinds[id] != TokenKind::kNormal) continue;
     if (tokens[id].size() > kLongest)
       bad(id, fmt::format("has {} bytes, at most {} are expected", tokens[id].size(), kLongest));
@@ -53,7 +53,7 @@ std::vector<BpeMerge> merges_of_scores(const std::vector<std::string>& tokens, c
       const size_t length = utf8_length(piece, i);
       if (length == 0) bad(id, "is no UTF-8");
       if (length < piece.size() && !normal.contains(piece.substr(i, length))) {
-        bad(id, fmt::format("holds '{}', which is no token itself", piece.substr(i, length)));
+        bad(id, fmt::format("holds '{}', which is not a token itself", piece.substr(i, length)));
       }
       i += length;
       const std::string_view left = piece.substr(0, i), right = piece.substr(i);

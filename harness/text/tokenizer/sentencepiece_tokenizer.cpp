@@ -119,7 +119,7 @@ void SentencePieceTokenizer::Impl::add_roles(const FolderTokens& folder, const s
   const auto find = [&](const std::optional<std::string>& spelling) -> std::optional<int64_t> {
     if (!spelling) return std::nullopt;
     const auto found = ids.find(*spelling);
-    if (found == ids.end()) bad(fmt::format("'{}' of tokenizer_config.json is no token", printable(*spelling)));
+    if (found == ids.end()) bad(fmt::format("'{}' of tokenizer_config.json is not a token", printable(*spelling)));
     return found->second;
   };
   const auto add_end = [&](int64_t id) {

@@ -87,7 +87,7 @@ class Builder final : public nlohmann::json_sax<json> {
     if (list_ == List::kPair) {
       const size_t rank = result_.merges.size();
       if (pair_.size() != 2 || pair_[0].empty() || pair_[1].empty())
-        bad(fmt::format("model.merges[{}] is no pair", rank));
+        bad(fmt::format("model.merges[{}] is not a pair", rank));
       result_.merges.push_back({std::move(pair_[0]), std::move(pair_[1]), static_cast<std::uint32_t>(rank)});
       list_ = List::kMerges;
     } else if (list_ == List::kMerges) {
@@ -108,8 +108,8 @@ class Builder final : public nlohmann::json_sax<json> {
   bool in_model() const { return model_ != nullptr && open_.back() == model_; }
 
   bool put(json value) {
-    if (list_ == List::kTokens) bad(fmt::format("model.vocab['{}'] is no number", printable(key_)));
-    if (list_ != List::kNone) bad(fmt::format("model.merges[{}] is no pair", result_.merges.size()));
+    if (list_ == List::kTokens) bad(fmt::format("model.vocab['{}'] is not a number", printable(key_)));
+    if (list_ != List::kNone) bad(fmt::format("model.merges[{}] is not a pair", result_.merges.size()));
     place(std::move(value));
     return true;
   }
@@ -149,7 +149,7 @@ TokenizerJson parse_tokenizer_json(const std::string& text, const std::string& w
   TokenizerJson result;
   Builder builder(result, where);
   json::sax_parse(text, &builder);
-  if (!result.rest.is_object()) throw Error(ErrorKind::kData, "the file is no JSON object", where, kBadJson);
+  if (!result.rest.is_object()) throw Error(ErrorKind::kData, "the file is not a JSON object", where, kBadJson);
   return result;
 }
 
