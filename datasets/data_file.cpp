@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <set>
 
 #include "harness/core/json_lines.h"
@@ -34,17 +33,24 @@ std::string shown(const Json& value) {
                                : shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
-std::string read_data_file(const std::string& path) {
+std::filesystem::path find_data_path(const std::string& path) {
   std::error_code error;
   const std::filesystem::path in_source = std::filesystem::path(KVC_SOURCE_DIR) / path;
   for (const std::filesystem::path& candidate : {std::filesystem::path(path), in_source}) {
-    if (std::filesystem::is_regular_file(candidate, error)) return read_document(candidate.string());
-    if (std::filesystem::is_directory(candidate, error)) {
-      throw Error(ErrorKind::kData, "the data set's path is a folder", path, "name the file in it");
+    if (std::filesystem::is_regular_file(candidate, error) || std::filesystem::is_directory(candidate, error)) {
+      return candidate;
     }
   }
   throw Error(ErrorKind::kData, "no such data file", path,
               "check `path`; a relative one is looked for in the working directory, then in the source folder");
+}
+
+std::string read_data_file(const std::string& path) {
+  const std::filesystem::path found = find_data_path(path);
+  if (std::filesystem::is_directory(found)) {
+    throw Error(ErrorKind::kData, "the data set's path is a folder", path, "name the file in it");
+  }
+  return read_document(found.string());
 }
 
 Json data_file_identity(const std::string& path) {
@@ -52,19 +58,23 @@ Json data_file_identity(const std::string& path) {
 }
 
 void DataReader::add(const std::string& field, const std::string& fact, const std::string& mend) {
+  std::string where = path_;
+  if (line_ > 0) where += fmt::format(":{}", line_);
+  if (!field.empty()) where += ", " + field;
+  add_at(where, fact, mend);
+}
+
+void DataReader::add_at(const std::string& where, const std::string& fact, const std::string& mend) {
   if (problems_.size() == kMaxProblems) {
     ++n_more_;
     return;
   }
-  std::string where = path_;
-  if (line_ > 0) where += fmt::format(":{}", line_);
-  if (!field.empty()) where += ", " + field;
   problems_.push_back({fact, where, mend});
 }
 
 void DataReader::fail_if_needed() const {
   if (problems_.empty()) return;
-  std::string subject = path_;
+  std::string subject = subject_.empty() ? path_ : subject_;
   if (n_more_ > 0) subject += fmt::format(" (the first {} of {})", kMaxProblems, kMaxProblems + n_more_);
   throw_if_any(ErrorKind::kData, problems_, subject);
 }

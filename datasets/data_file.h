@@ -1,6 +1,7 @@
 // What the readers of data files share: finding the file, and collecting what is wrong in it with its place.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -19,8 +20,12 @@ std::string shortened(const std::string& text);
 // deep.
 std::string shown(const Json& value);
 
-// The text of the file. A relative path is looked for in the working directory, then in the source folder. Throws
-// Error(kData): no such file, a folder, unreadable, not UTF-8 (with the offset), or more than 1 GiB.
+// Where `path` is: a relative one is looked for in the working directory, then in the source folder. Throws
+// Error(kData) where there is neither a file nor a folder.
+std::filesystem::path find_data_path(const std::string& path);
+
+// The text of the file that find_data_path() finds. Throws Error(kData): no such file, a folder, unreadable, not UTF-8
+// (with the offset), or more than 1 GiB.
 std::string read_data_file(const std::string& path);
 
 // {file, content_hash}
@@ -29,15 +34,18 @@ Json data_file_identity(const std::string& path);
 // Checks fields and collects problems; what was read is to be used only when fail_if_needed() has not thrown.
 class DataReader {
  public:
-  // `missing_mend`: what to do about a field that is not there.
-  DataReader(std::string path, std::string missing_mend)
-      : path_(std::move(path)), missing_mend_(std::move(missing_mend)) {}
+  // `missing_mend`: what to do about a field that is not there. `subject`: what several problems are said to be in; ""
+  // is the path.
+  DataReader(std::string path, std::string missing_mend, std::string subject = "")
+      : path_(std::move(path)), missing_mend_(std::move(missing_mend)), subject_(std::move(subject)) {}
 
   // 0: the place is a field of the file, not of a line.
   void at_line(int64_t line) { line_ = line; }
   int64_t line() const { return line_; }
 
   void add(const std::string& field, const std::string& fact, const std::string& mend);
+  // Of another file.
+  void add_at(const std::string& where, const std::string& fact, const std::string& mend);
 
   // Throws Error(kData) with all problems, at most 20 of them.
   void fail_if_needed() const;
@@ -62,6 +70,7 @@ class DataReader {
  private:
   std::string path_;
   std::string missing_mend_;
+  std::string subject_;
   int64_t line_ = 0;
   std::map<std::pair<std::string, std::string>, int64_t> seen_;  // (what, id) -> line
   std::vector<Problem> problems_;

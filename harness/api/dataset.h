@@ -13,13 +13,14 @@
 namespace kvc {
 
 struct Question {
-  std::string id;  // unique within the data set
-  std::string text;
+  std::string id;                      // unique within the data set
+  std::string text;                    // of a question that is still to be written: the request to write one
   std::vector<std::string> options;    // multiple choice; empty for a free answer
   std::optional<int64_t> gold_option;  // index into options, from 0
   std::string gold_answer;             // free answer; empty for multiple choice
-  std::string answer_prefix;    // first words of the answer, given to the model ("The secret code of the castle is")
-  Json extra = Json::object();  // what a report may group by, e.g. {"difficult": true} or {"depth_fraction": 0.5}
+  std::string answer_prefix;      // first words of the answer, given to the model ("The secret code of the castle is")
+  bool written_by_model = false;  // the model writes it when the document is read; it has no gold
+  Json extra = Json::object();    // what a report may group by, e.g. {"difficult": true} or {"depth_fraction": 0.5}
 };
 
 struct Document {
@@ -42,6 +43,9 @@ class Dataset {
   virtual std::vector<Document> load(const DatasetRequest& request) const = 0;
   // {file, content_hash, ...}: what the documents depend on besides options and seed.
   virtual Json identity() const = 0;
+  // What a user should know of the data though nothing is wrong with it, a sentence each: files that are not read, for
+  // example. Throws as load().
+  virtual std::vector<std::string> notes() const { return {}; }
 };
 
 #define KVC_REGISTER_DATASET(Class, name, source) KVC_REGISTER(::kvc::Dataset, Class, name, source)

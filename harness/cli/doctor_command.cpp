@@ -175,11 +175,11 @@ class Doctor {
   }
 
   void data() {
-    if (options_.data.empty()) return ok("data", "none given; --data checks a file or a data set");
+    if (options_.data.empty()) return ok("data", "none given; --data checks a file, a folder or a data set");
     try {
       const FoundData found = find_data(options_.data, tokenizer_.get());
-      ok("data", fmt::format("{}: data set {}, {} documents, {} questions", options_.data, found.dataset,
-                             found.documents, found.questions));
+      ok("data", fmt::format("{}: data set {}, {}", options_.data, found.dataset, found.counts()));
+      for (const std::string& note : found.notes) ok("data", note);
     } catch (const Error& error) {
       bad("data", error);
     }
@@ -213,7 +213,7 @@ Runner declare_doctor(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("doctor", "check program, machine, model and data; each line OK, warning or problem");
   command->add_option("--model", options->model, "GGUF file or model folder; default: the first in models/");
-  command->add_option("--data", options->data, "data file, or name of a data set");
+  command->add_option("--data", options->data, "data file, folder of texts, or name of a data set");
   command->add_option("--results", options->results, "folder in which results would be written")->capture_default_str();
   command->add_flag("--json", options->json, "as JSON");
   return [options] { return run(*options); };

@@ -111,6 +111,34 @@ TEST_F(FrontDoor, WhatNewWritesIsValid) {
   EXPECT_FALSE(std::filesystem::exists(path("n.yaml")));
 }
 
+TEST_F(FrontDoor, AFolderOfTextsIsData) {
+  const std::string folder = path("texts/");
+  std::filesystem::create_directories(folder + "sub");
+  write("texts/a.txt", "The mill was sold.\n");
+  write("texts/sub/b.md", "The keys are with Anna.\n");
+  write("texts/c.pdf", "%PDF-");
+  const Outcome unasked = kvc({"validate", folder});
+  EXPECT_EQ(unasked.code, 0) << unasked.err;
+  EXPECT_THAT(unasked.out, AllOf(HasSubstr("2 documents, 6 questions, 6 of them to be written by the model"),
+                                 HasSubstr("1 file is not read"), HasSubstr("kvc new")));
+  write("texts/questions.csv", "document;question;answer\r\na;What was sold?;the mill\r\nb;Who?;Anna\r\n");
+  const Outcome wrong = kvc({"validate", folder});
+  EXPECT_EQ(wrong.code, 3);
+  EXPECT_THAT(wrong.err, AllOf(HasSubstr("there is no document 'b' in the folder"), HasSubstr("questions.csv:3")));
+  EXPECT_EQ(kvc({"doctor", "--model", kModel, "--data", folder}).code, 3);
+  EXPECT_EQ(kvc({"new", path("folder.yaml"), "--model", kModel, "--data", folder}).code, 3);
+
+  write("texts/questions.csv", "document;question;answer\r\na;What was sold?;the mill\r\n");
+  const Outcome made = kvc({"new", path("folder.yaml"), "--model", kModel, "--data", folder});
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_THAT(made.err, HasSubstr("note: 1 of 2 documents have no question in questions.csv and are left out"));
+  const Outcome valid = kvc({"validate", path("folder.yaml")});
+  EXPECT_EQ(valid.code, 0) << valid.err;
+  EXPECT_THAT(valid.out, AllOf(HasSubstr("jsonl: 1 documents, 1 questions"), HasSubstr("note: 1 file is not read")));
+  const Outcome well = kvc({"doctor", "--model", kModel, "--data", folder, "--results", path("results")});
+  EXPECT_THAT(well.out, AllOf(HasSubstr("data set jsonl, 1 document, 1 question"), HasSubstr("are left out")));
+}
+
 TEST_F(FrontDoor, DoctorLooksAtMachineModelAndData) {
   const Outcome well = kvc({"doctor", "--model", kModel, "--data", "quality", "--results", path("results")});
   EXPECT_EQ(well.code, 0) << well.out;

@@ -48,8 +48,9 @@ int run(const Options& options) {
   const std::string text = starter_sweep(sweep_name(options.out), options.model, data);
   parse_sweep(ConfigText::from_string(text, options.out));
   write_file_atomically(options.out, text);
-  print_out(fmt::format("{} written: data set {}, {} documents, {} questions\n  kvc validate {}\n  kvc run {}\n",
-                        options.out, data.dataset, data.documents, data.questions, options.out, options.out));
+  for (const std::string& note : data.notes) fmt::print(stderr, "note: {}\n", note);
+  print_out(fmt::format("{} written: data set {}, {}\n  kvc validate {}\n  kvc run {}\n", options.out, data.dataset,
+                        data.counts(), options.out, options.out));
   return 0;
 }
 
@@ -60,7 +61,9 @@ Runner declare_new(CLI::App& app) {
   CLI::App* command = app.add_subcommand("new", "write a commented sweep file for a model and data, to start from");
   command->add_option("file", options->out, "sweep file to write, e.g. sweep.yaml; never replaced")->required();
   command->add_option("--model", options->model, "GGUF file, or folder as downloaded from a model hub")->required();
-  command->add_option("--data", options->data, "your data file (JSON lines and the like), or name of a data set")
+  command
+      ->add_option("--data", options->data,
+                   "your data file (JSON lines and the like), folder of texts, or name of a data set")
       ->capture_default_str();
   return [options] { return run(*options); };
 }

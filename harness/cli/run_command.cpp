@@ -4,11 +4,13 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 
 #include "harness/cli/commands.h"
 #include "harness/cli/show_report.h"
+#include "harness/cli/starter.h"
 #include "harness/core/progress.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/preflight.h"
@@ -93,7 +95,18 @@ int run(const Options& options) {
   return kSomeFailed;
 }
 
+// A folder of texts: what it holds, what is not read, and with Error(kData) all that is wrong with it.
+int validate_folder(const std::string& folder) {
+  const FoundData found = find_data(folder, nullptr);
+  fmt::print("{} is valid data: {}\n", folder, found.counts());
+  for (const std::string& note : found.notes) fmt::print("  note: {}\n", note);
+  fmt::print("  kvc new sweep.yaml --model MODEL --data {}\n", folder);
+  return 0;
+}
+
 int validate(const Options& options) {
+  std::error_code error;
+  if (std::filesystem::is_directory(options.config, error)) return validate_folder(options.config);
   const SweepConfig config = load_sweep(options.config);
   fmt::print("{} is valid: sweep '{}', {}\n", options.config, config.name,
              plural(static_cast<int64_t>(expand(config).size()), "cell"));
@@ -126,9 +139,12 @@ Runner declare_run(CLI::App& app) {
 
 Runner declare_validate(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("validate", "check a sweep file, its data and its models' headers without running it");
-  command->add_option("config", options->config, "sweep file, YAML or JSON")->required();
+  CLI::App* command = app.add_subcommand(
+      "validate", "check a sweep file, its data and its models' headers, or a folder of texts, without running it");
+  command
+      ->add_option("config", options->config,
+                   "sweep file, YAML or JSON; or a folder of .txt and .md files with questions.csv")
+      ->required();
   command->add_flag("--config-only", options->config_only, "check the file alone; data and models may be elsewhere");
   return [options] { return validate(*options); };
 }

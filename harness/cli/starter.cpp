@@ -28,9 +28,14 @@ FoundData load_as(const std::string& dataset, const std::string& path, const Tok
     return tokenizer == nullptr ? count_words(text) : static_cast<int64_t>(tokenizer->encode_text(text).size());
   };
   const Json options = path.empty() ? Json::object() : Json{{"path", path}};
-  const auto documents = Registry<Dataset>::instance().create(dataset, options)->load({0, count_tokens});
-  FoundData found{dataset, path, static_cast<int64_t>(documents.size()), 0, {}};
-  for (const Document& document : documents) found.questions += static_cast<int64_t>(document.questions.size());
+  const auto loader = Registry<Dataset>::instance().create(dataset, options);
+  const auto documents = loader->load({0, count_tokens});
+  FoundData found{dataset, path, static_cast<int64_t>(documents.size()), 0, {}, 0, loader->notes()};
+  for (const Document& document : documents) {
+    found.questions += static_cast<int64_t>(document.questions.size());
+    found.written_by_model += std::count_if(document.questions.begin(), document.questions.end(),
+                                            [](const Question& question) { return question.written_by_model; });
+  }
   for (const char* name : {"exact_match", "likelihood", "multiple_choice", "reasoning", "fidelity"}) {
     const auto* entry = Registry<Task>::instance().find(name);
     if (entry == nullptr) continue;
@@ -56,12 +61,20 @@ std::string quoted(const std::string& text) {
 
 }  // namespace
 
+std::string FoundData::counts() const {
+  const auto plural = [](int64_t n, const char* noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); };
+  const std::string text = plural(documents, "document") + ", " + plural(questions, "question");
+  return written_by_model == 0 ? text
+                               : fmt::format("{}, {} of them to be written by the model", text, written_by_model);
+}
+
 FoundData find_data(const std::string& data, const Tokenizer* tokenizer) {
   const auto& registry = Registry<Dataset>::instance();
   if (registry.find(data) != nullptr) return load_as(data, "", tokenizer);
   std::error_code error;
+  if (std::filesystem::is_directory(data, error)) return load_as("jsonl", data, tokenizer);
   if (!std::filesystem::is_regular_file(data, error)) {
-    throw Error(ErrorKind::kData, fmt::format("'{}' is neither a file nor a data set", data), "--data",
+    throw Error(ErrorKind::kData, fmt::format("'{}' is neither a file, a folder nor a data set", data), "--data",
                 suggest_name(data, registry.names()));
   }
   std::string reasons;
@@ -81,9 +94,7 @@ std::string starter_sweep(const std::string& name, const std::string& model, con
   const std::string dataset =
       data.path.empty() ? data.dataset : fmt::format("{{dataset: {}, path: {}}}", data.dataset, quoted(data.path));
   const bool online = data.tasks.size() == 1 && data.tasks.front() == "reasoning";
-  std::string text =
-      fmt::format("# {} documents, {} questions. Every key: configs/README.md; names and options: kvc list.\n",
-                  data.documents, data.questions);
+  std::string text = fmt::format("# {}. Every key: configs/README.md; names and options: kvc list.\n", data.counts());
   text += fmt::format("sweep: {}                   # results go to results/{}\n", name, name);
   text += "seed: 7                        # of everything random; a list measures each seed\n";
   text += fmt::format(

@@ -282,6 +282,8 @@ TEST(TextFile, OneNameForEverySpellingOfAPath) {
                                   std::string("a/b/../own.jsonl"), here + "/a/own.jsonl", here + "/a//own.jsonl"}) {
     EXPECT_EQ(short_path(path), "a/own.jsonl") << path;
   }
+  EXPECT_EQ(short_path("a/texts/"), "a/texts");
+  EXPECT_EQ(short_path(here + "/a/texts//"), "a/texts");
   EXPECT_EQ(short_path("/no/such/own.jsonl"), "/no/such/own.jsonl");
   EXPECT_EQ(short_path("../own.jsonl"), "../own.jsonl");
   EXPECT_EQ(short_path(""), "");

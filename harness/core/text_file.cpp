@@ -199,7 +199,9 @@ std::string short_path(const std::string& path) {
     const fs::path relative = file.lexically_relative(folder);
     return relative.empty() || *relative.begin() == ".." ? std::string() : relative.string();
   };
-  const fs::path here = fs::current_path(error), full = fs::absolute(path, error).lexically_normal();
+  const fs::path here = fs::current_path(error);
+  fs::path full = fs::absolute(path, error).lexically_normal();
+  if (!full.has_filename() && full.has_relative_path()) full = full.parent_path();  // "folder/"
   if (path.empty() || error) return path;
   if (const std::string name = under(full, here); !name.empty()) return name;
   // The folder may be named through a link.

@@ -23,7 +23,7 @@ std::string read_document(const std::string& path, const std::string& encoding =
 // The same of bytes in memory; `where` is for messages.
 std::string decode_text(std::string bytes, const std::string& encoding, const std::string& where);
 
-// One name for a file however its path is written: relative where the file lies under the working directory, else
+// One name for a file or folder however its path is written: relative where it lies under the working directory, else
 // `path` itself.
 std::string short_path(const std::string& path);
 

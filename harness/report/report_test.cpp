@@ -145,6 +145,20 @@ TEST(Tabulate, QuestionsThatATaskCannotAskAreCounted) {
   EXPECT_THAT(t.warnings[0], HasSubstr("3 of 4 questions in one document were left out: the task cannot ask them"));
 }
 
+TEST(Tabulate, SaysWhichQuestionsTheModelWrote) {
+  Json own = match("a", true), given = match("b", true);
+  own["extra"] = {{"written_by", "model"}};
+  given["extra"] = Json::object();
+  const auto warned = [](const std::vector<Json>& answers) {
+    const Tabulated t = tabulate({one("exact_match", "full_cache", nullptr, answers)});
+    return report_markdown(t, "x");
+  };
+  EXPECT_THAT(warned({own, given}), HasSubstr("1 of 2 questions were written by the model itself"));
+  EXPECT_THAT(warned({given}), ::testing::Not(HasSubstr("written by the model")));
+  own["extra"]["written_by"] = Json::array();  // nothing that this program writes
+  EXPECT_THAT(warned({own, given}), ::testing::Not(HasSubstr("written by the model")));
+}
+
 TEST(Tabulate, RetainedAndDifferenceAreByQuestion) {
   const auto ask = [](const char* method, const Json& target, std::vector<bool> right) {
     std::vector<Json> answers;

@@ -491,6 +491,30 @@ void warn_of_questions_left_out(const TableData& table, Tabulated& result) {
                   counts.size() == 1 ? "one document" : fmt::format("{} documents", counts.size())));
 }
 
+// Questions that the model wrote itself have no right answer that somebody vouches for.
+void tell_written_questions(const TableData& table, const Table& shown, Tabulated& result) {
+  std::set<std::pair<std::string, std::string>> written, all;
+  for (const auto& [key, row] : table.rows) {
+    for (const auto& [target, cell] : row.cells) {
+      for (const Judged& judged : cell.records) {
+        for (const Json& answer : judged.record->answers) {
+          if (!answer.is_object()) continue;
+          const std::pair id{judged.record->document_id, answer.value("question_id", Json()).dump()};
+          all.insert(id);
+          const Json extra = answer.value("extra", Json());
+          if (extra.is_object() && extra.value("written_by", Json()) == Json("model")) written.insert(id);
+        }
+      }
+    }
+  }
+  if (written.empty()) return;
+  result.warnings.push_back(
+      fmt::format("{}, {}: {} of {} questions were written by the model itself. They show how far a compact cache "
+                  "moves it from its "
+                  "own answers with the full cache; whether these are right is not judged.",
+                  shown.dataset_label, shown.task_label, written.size(), all.size()));
+}
+
 }  // namespace
 
 std::string target_text(const Json& target) {
@@ -531,6 +555,7 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults, const Comp
     count(table, labels, result);
     count_references(table, result);
     warn_of_questions_left_out(table, result);
+    tell_written_questions(table, result.tables.back(), result);
   }
   result.stages = stage_costs(records, labels);
   result.provenance = distinct_provenance(records);

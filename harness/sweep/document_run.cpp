@@ -11,6 +11,7 @@
 #include "harness/core/stopwatch.h"
 #include "harness/sweep/online_sizes.h"
 #include "harness/sweep/run_info.h"
+#include "harness/sweep/written_questions.h"
 
 namespace kvc {
 namespace {
@@ -222,6 +223,7 @@ class DocumentRun {
     if (!is_new) return asked;
     asked.questions = accepted_questions(*cell.task, job_.document);
     asked.failure = failure_of([&] {
+      write_questions_of(asked);
       for (const Question& question : asked.questions) {
         asked.question_tokens += static_cast<int64_t>(job_.model.tokenizer().encode_text(question.text).size());
       }
@@ -236,6 +238,21 @@ class DocumentRun {
       asked.reference_s = clock.seconds();
     });
     return asked;
+  }
+
+  // Questions that the model has to write; the same texts for every task.
+  void write_questions_of(Asked& asked) const {
+    const auto by_model = [](const Question& question) { return question.written_by_model; };
+    if (std::none_of(asked.questions.begin(), asked.questions.end(), by_model)) return;
+    if (!read_) {
+      throw Error(ErrorKind::kInternal, "a task that compacts online was given questions still to be written", "",
+                  "have its accepts() refuse them");
+    }
+    job_.stage(fmt::format("{}: writing questions", job_.document.id));
+    std::optional<DocumentReferences> kept;
+    if (job_.references != nullptr) kept.emplace(*job_.references, read_->context.tokens);
+    asked.questions = write_questions(job_.model, read_->full, std::move(asked.questions),
+                                      purpose_seed("written questions"), kept ? &*kept : nullptr);
   }
 
   static void complete_answers(const std::vector<Question>& questions, std::vector<Json>& answers) {

@@ -97,12 +97,14 @@ class Checker {
       return headers_.empty() ? count_words(text)
                               : static_cast<int64_t>(headers_.front().tokenizer->encode_text(text).size());
     };
-    const auto documents = create_nested<Dataset>(dataset)->load({config_.seeds.front(), count_tokens});
+    const auto loader = create_nested<Dataset>(dataset);
+    const auto documents = loader->load({config_.seeds.front(), count_tokens});
     if (documents.empty())
       add("the data set has no documents", "dataset " + name, "see its options: kvc list datasets " + name);
     size_t questions = 0;
     for (const Document& document : documents) questions += document.questions.size();
     found_.facts.push_back(fmt::format("{}: {} documents, {} questions", name, documents.size(), questions));
+    for (const std::string& note : loader->notes()) found_.facts.push_back(fmt::format("{}: note: {}", name, note));
     check_tasks(documents, name);
     ++n_loaded_;
     const bool reads_documents =

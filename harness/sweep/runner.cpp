@@ -129,6 +129,7 @@ class SweepRun {
   // Reads the documents and refuses records of other weights or data.
   void open_block(Block& block, const Model& model) {
     load_documents(block, model.tokenizer());
+    tell_notes(block);
     check_same_origin(block, model);
     warn_tasks_without_questions(block);
     if (!documents_.is_object()) documents_ = Json::object();
@@ -168,6 +169,14 @@ class SweepRun {
                     document),
         fmt::format("{}, {}", folder_.file(cell.id + ".jsonl"), cell.label),
         "write to another folder (--results), or delete this one: numbers of different weights or data do not mix");
+  }
+
+  // Once for each data set, however many seeds and models there are.
+  void tell_notes(const Block& block) {
+    if (!told_.insert(canonical_json(block.dataset_cell)).second) return;
+    for (const std::string& note : block.dataset->notes()) {
+      progress_.note(fmt::format("note: data set {}: {}", block.dataset_cell.value("name", ""), note));
+    }
   }
 
   void warn_tasks_without_questions(const Block& block) {
@@ -321,6 +330,7 @@ class SweepRun {
   std::optional<ReferenceStore> references_;         // of the model that is loaded
   Json documents_;                                   // documents.json
   std::map<std::string, Document> proof_documents_;  // by block
+  std::set<std::string> told_;                       // data sets whose notes were told
   // The plan of the model that is loaded: seconds of the missing cells of (block, document).
   std::map<std::pair<std::string, std::string>, std::vector<CellSeconds>> units_;
 };
