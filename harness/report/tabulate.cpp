@@ -499,7 +499,8 @@ void tell_written_questions(const TableData& table, const Table& shown, Tabulate
       for (const Judged& judged : cell.records) {
         for (const Json& answer : judged.record->answers) {
           if (!answer.is_object()) continue;
-          const std::pair id{judged.record->document_id, answer.value("question_id", Json()).dump()};
+          const std::pair id{judged.record->document_id,
+                             answer.value("question_id", Json()).dump(-1, ' ', false, Json::error_handler_t::replace)};
           all.insert(id);
           const Json extra = answer.value("extra", Json());
           if (extra.is_object() && extra.value("written_by", Json()) == Json("model")) written.insert(id);
