@@ -50,6 +50,7 @@ struct Asked {
   Json notes = Json::object();  // for every record
   double reference_s = 0;
   int64_t question_tokens = 0;
+  size_t n_unwritten = 0;  // questions that the model was to write and did not
 };
 
 Json ratio(double numerator, double denominator) {
@@ -184,7 +185,7 @@ class DocumentRun {
                         cell.task->compacts_online() ? &online : nullptr, &record.task_notes});
     const double ask_s = clock.seconds();
     record.task_notes.update(asked.notes);
-    const size_t n_questions = job_.document.questions.size();
+    const size_t n_questions = job_.document.questions.size() - asked.n_unwritten;
     if (asked.questions.size() < n_questions) {
       record.task_notes["questions"] = {{"asked", asked.questions.size()}, {"in_document", n_questions}};
     }
@@ -251,8 +252,11 @@ class DocumentRun {
     job_.stage(fmt::format("{}: writing questions", job_.document.id));
     std::optional<DocumentReferences> kept;
     if (job_.references != nullptr) kept.emplace(*job_.references, read_->context.tokens);
+    const size_t n_wanted = asked.questions.size();
     asked.questions = write_questions(job_.model, read_->full, std::move(asked.questions),
                                       purpose_seed("written questions"), kept ? &*kept : nullptr);
+    asked.n_unwritten = n_wanted - asked.questions.size();
+    if (asked.n_unwritten > 0) asked.notes["questions_not_written"] = asked.n_unwritten;
   }
 
   static void complete_answers(const std::vector<Question>& questions, std::vector<Json>& answers) {
