@@ -13,6 +13,9 @@ namespace kvc {
 // Without white space (ASCII) at both ends.
 std::string strip_space(const std::string& text);
 
+// A to Z in small letters, all else as it is.
+std::string lower_ascii(std::string text);
+
 // At most about 60 bytes, for an error message; never cut inside a UTF-8 character.
 std::string shortened(const std::string& text);
 

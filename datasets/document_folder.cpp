@@ -31,11 +31,6 @@ constexpr const char* kRequest =
     "Write one question that tests knowledge of the context. Give enough detail that it has exactly one answer. "
     "Answer with just the question.";
 
-std::string lower(std::string text) {
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return text;
-}
-
 // N of "option_N"; 0 for another name or number.
 int64_t option_number(const std::string& column) {
   constexpr std::string_view kPrefix = "option_";
@@ -54,7 +49,7 @@ std::optional<size_t> option_by_name(std::string gold) {
   const char* end = gold.data() + gold.size();
   const auto read = std::from_chars(gold.data(), end, number);
   if (read.ec == std::errc() && read.ptr == end) return number;
-  const std::string letter = lower(gold);
+  const std::string letter = lower_ascii(gold);
   if (letter.size() != 1 || letter[0] < 'a' || letter[0] > 'z') return std::nullopt;
   return static_cast<size_t>(letter[0] - 'a') + 1;
 }
@@ -144,7 +139,7 @@ class FolderReader {
     in_.at_line(header.line);
     std::vector<std::string> other;
     for (const std::string& cell : header.cells) {
-      std::string name = lower(strip_space(cell));
+      std::string name = lower_ascii(strip_space(cell));
       std::replace(name.begin(), name.end(), ' ', '_');
       if (!name.empty() && std::find(columns_.begin(), columns_.end(), name) != columns_.end()) {
         in_.add("", fmt::format("duplicate column '{}'", printable(name)), "keep one of them");

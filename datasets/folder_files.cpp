@@ -4,8 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 
+#include "datasets/data_file.h"
 #include "harness/core/error.h"
 #include "harness/core/printable.h"
 #include "harness/core/utf8.h"
@@ -19,11 +19,6 @@ constexpr int kDeepest = 32;                // folders in folders
 constexpr size_t kMostEntries = 1'000'000;  // that are looked at
 constexpr size_t kShownNames = 5;
 constexpr const char* kQuestions = "questions.csv";
-
-std::string lower(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
 
 // Valid UTF-8 without control characters: an id is printed and written to JSON.
 bool is_clean(const std::string& name) {
@@ -73,7 +68,7 @@ class Lister {
       hidden_.push_back(printable(id));
       return false;
     }
-    if (depth == 0 && lower(name).starts_with("questions.")) {
+    if (depth == 0 && lower_ascii(name).starts_with("questions.")) {
       look_at_questions(entry.path(), name, status);
       return false;
     }
@@ -82,7 +77,7 @@ class Lister {
     } else if (fs::is_directory(status)) {
       if (depth < kDeepest) return true;
       deep_.push_back(printable(id));
-    } else if (const std::string type = lower(entry.path().extension().string());
+    } else if (const std::string type = lower_ascii(entry.path().extension().string());
                !fs::is_regular_file(status) || (type != ".txt" && type != ".md")) {
       others_.push_back(printable(id));
     } else if (!is_clean(id)) {
