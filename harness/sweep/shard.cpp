@@ -126,7 +126,7 @@ Shard parse_shard(const std::string& text, const Environment& environment) {
 std::int64_t shard_of(const Json& model, const Json& dataset, std::uint64_t seed, const std::string& document_id,
                       std::int64_t count) {
   Json unit = {{"model", model}, {"dataset", dataset}, {"seed", seed}, {"document", document_id}};
-  unit["dataset"].erase("path");
+  if (unit["dataset"].is_object()) unit["dataset"].erase("path");
   // derive_seed hashes once more: the last bits of FNV-1a alone are poor for small counts.
   const std::uint64_t hash = derive_seed(0, stable_hash(canonical_json(unit)));
   return static_cast<std::int64_t>((hash >> 16) % static_cast<std::uint64_t>(count)) + 1;
