@@ -8,12 +8,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 #include <set>
 
 #include "datasets/data_file.h"
 #include "datasets/needle_text.h"
 #include "datasets/quality_file.h"
+#include "datasets/random_draws.h"
 #include "harness/core/json_lines.h"
 
 namespace kvc {
@@ -29,23 +29,8 @@ struct Needle {
   std::string statement() const { return stem() + " " + code + "."; }
 };
 
-// Own drawing from the standard's portable engine: the standard's distributions differ between libraries.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : engine_(seed) {}
-  size_t below(size_t n) { return static_cast<size_t>(engine_() % n); }
-  double unit() { return static_cast<double>(engine_() >> 11) * 0x1.0p-53; }  // [0, 1)
-  template <class T>
-  void shuffle(std::vector<T>& list) {
-    for (size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[below(i)]);
-  }
-
- private:
-  std::mt19937_64 engine_;
-};
-
 // Neither in the haystack nor drawn before.
-std::string draw_code(const std::string& haystack, std::set<std::string>& codes, Random& random) {
+std::string draw_code(const std::string& haystack, std::set<std::string>& codes, RandomDraws& random) {
   std::string code;
   for (int tries = 0; tries < 20000; ++tries) {
     code = std::to_string(1000 + random.below(9000));
@@ -56,7 +41,7 @@ std::string draw_code(const std::string& haystack, std::set<std::string>& codes,
 }
 
 // Distinct subjects and codes of which the haystack holds nothing that could answer for them.
-std::vector<Needle> draw_needles(int64_t n, const std::string& haystack, Random& random) {
+std::vector<Needle> draw_needles(int64_t n, const std::string& haystack, RandomDraws& random) {
   std::vector<std::string> subjects = needle_subjects();
   random.shuffle(subjects);
   std::erase_if(subjects, [&](const std::string& subject) {
@@ -73,7 +58,7 @@ std::vector<Needle> draw_needles(int64_t n, const std::string& haystack, Random&
 
 // Statements that are nearly those of `needles` but answer no question: "... of the old castle is 1234."
 std::vector<Needle> draw_distractors(const std::vector<Needle>& needles, int64_t n_each, const std::string& haystack,
-                                     Random& random) {
+                                     RandomDraws& random) {
   std::set<std::string> codes;
   for (const Needle& needle : needles) codes.insert(needle.code);
   std::vector<Needle> list;
@@ -89,7 +74,7 @@ std::vector<Needle> draw_distractors(const std::vector<Needle>& needles, int64_t
 
 // One needle in each n-th part of the text, somewhere in the middle 70 % of it: even depths that are still not
 // periodic.
-std::vector<double> draw_depths(int64_t n, Random& random) {
+std::vector<double> draw_depths(int64_t n, RandomDraws& random) {
   std::vector<double> depths;
   for (int64_t i = 0; i < n; ++i) {
     depths.push_back((static_cast<double>(i) + 0.15 + 0.7 * random.unit()) / static_cast<double>(n));
@@ -285,7 +270,7 @@ class NeedleHaystack final : public Dataset {
  private:
   Document make(const std::vector<Document>& articles, int64_t index, const DatasetRequest& request) const {
     const std::string id = fmt::format("needle_{}", index + 1);
-    Random random(derive_seed(request.seed, id));
+    RandomDraws random(derive_seed(request.seed, id));
     std::vector<std::string> titles;
     const Haystack texts(options_.path, options_.tokens);
     const std::string haystack = texts.long_enough(articles, static_cast<size_t>(index), request, titles);
@@ -364,7 +349,7 @@ class NeedleGrid final : public Dataset {
   // Needles are the same at every length of a document's number: what differs is the length alone.
   Document make(const std::vector<Document>& articles, int64_t length, int64_t index,
                 const DatasetRequest& request) const {
-    Random random(derive_seed(request.seed, fmt::format("needle_grid_{}", index + 1)));
+    RandomDraws random(derive_seed(request.seed, fmt::format("needle_grid_{}", index + 1)));
     const std::string id = fmt::format("needle_{}_{}", length, index + 1);
     const int64_t longest = *std::max_element(options_.lengths.begin(), options_.lengths.end());
     std::vector<std::string> titles;

@@ -207,6 +207,11 @@ bool is_space(char32_t point) {
          point == 0x2029;
 }
 
+bool holds_text(const std::string& text, const std::string& part) {
+  const std::vector<char32_t> all = folded(text), wanted = folded(part);
+  return std::search(all.begin(), all.end(), wanted.begin(), wanted.end()) != all.end();
+}
+
 std::vector<AnswerWord> answer_words(const std::string& text) {
   std::vector<AnswerWord> words = WordReader(text).read();
   const auto is_article = [](const AnswerWord& word) {

@@ -15,6 +15,9 @@ struct AnswerWord {
 
 std::vector<AnswerWord> answer_words(const std::string& text);
 
+// Whether `part` stands anywhere in the text, composed and case-folded; inside a word too, as in RULER's scoring.
+bool holds_text(const std::string& text, const std::string& part);
+
 // Code points of a text, U+FFFD for bytes that are no UTF-8.
 std::vector<char32_t> code_points(const std::string& text);
 std::string from_code_points(const std::vector<char32_t>& points, size_t begin, size_t end);
