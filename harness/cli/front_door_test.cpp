@@ -104,6 +104,12 @@ TEST_F(FrontDoor, WhatNewWritesIsValid) {
     EXPECT_EQ(kvc({"new", file, "--model", kModel, "--data", given}).code, 2);
     EXPECT_EQ(read_text_file(file), before);
   }
+  // A document of a dozen tokens: the window of a method must fit into it.
+  const std::string tiny = write(
+      "tiny.jsonl",
+      R"({"context": "The mill has nine doors and one window.", "questions": [{"question": "How many doors?", "answer": "nine"}]})");
+  EXPECT_EQ(kvc({"new", path("tiny.yaml"), "--model", kModel, "--data", tiny}).code, 0);
+  EXPECT_THAT(read_text_file(path("tiny.yaml")), HasSubstr("{method: snapkv, window: 1}"));
   const Outcome none = kvc({"new", path("n.yaml"), "--model", kModel, "--data", write("notes.txt", "no data\n")});
   EXPECT_EQ(none.code, 3);
   EXPECT_THAT(none.err, AllOf(HasSubstr("no data set reads this file"), HasSubstr("jsonl:"), HasSubstr("longhealth:")));

@@ -30,13 +30,20 @@ FoundData load_as(const std::string& dataset, const std::string& path, const Tok
   const Json options = path.empty() ? Json::object() : Json{{"path", path}};
   const auto loader = Registry<Dataset>::instance().create(dataset, options);
   const auto documents = loader->load({0, count_tokens});
-  FoundData found{dataset, path, static_cast<int64_t>(documents.size()), 0, {}, 0, loader->notes()};
+  FoundData found{dataset, path, static_cast<int64_t>(documents.size()), 0, {}, 0, loader->notes(), 0};
   for (const Document& document : documents) {
+    // Short ones alone matter, and a token has at least a byte.
+    if (found.shortest_tokens == 0 || static_cast<int64_t>(document.text.size()) < 8 * found.shortest_tokens) {
+      const int64_t n = count_tokens(document.text);
+      if (found.shortest_tokens == 0 || n < found.shortest_tokens) found.shortest_tokens = n;
+    }
     found.questions += static_cast<int64_t>(document.questions.size());
     found.written_by_model += std::count_if(document.questions.begin(), document.questions.end(),
                                             [](const Question& question) { return question.written_by_model; });
   }
-  for (const char* name : {"exact_match", "likelihood", "multiple_choice", "reasoning", "fidelity"}) {
+  std::vector<const char*> tasks = {"exact_match", "likelihood", "multiple_choice", "reasoning", "fidelity"};
+  if (dataset == "ruler") tasks.insert(tasks.begin(), "string_match");
+  for (const char* name : tasks) {
     const auto* entry = Registry<Task>::instance().find(name);
     if (entry == nullptr) continue;
     const auto task = entry->create(Json::object());
@@ -52,7 +59,7 @@ bool has_path_option(const Registry<Dataset>::Entry& entry) {
 
 // Those that hide statements in somebody's articles read a file for another purpose than its questions.
 bool builds_on_articles(const std::string& dataset) {
-  return dataset.rfind("needle", 0) == 0;
+  return dataset.rfind("needle", 0) == 0 || dataset == "ruler";
 }
 
 std::string quoted(const std::string& text) {
@@ -105,14 +112,21 @@ std::string starter_sweep(const std::string& name, const std::string& model, con
                                  data.tasks.begin() + std::min<std::ptrdiff_t>(2, std::ssize(data.tasks)));
   text += fmt::format("task: [{}]        # this data also allows: {}\n", fmt::join(tasks, ", "),
                       fmt::join(data.tasks, ", "));
-  text += "target: [0.5, 0.2, 0.1]        # kept fraction of the document's entries; 512 is a number of entries\n";
+  constexpr int64_t kShort = 500;  // where snapkv's window of 64 would be a large part of a document, or longer than it
+  const bool is_short = data.shortest_tokens < kShort;
+  text +=
+      is_short
+          ? fmt::format("target: [0.5, 0.3]             # kept fraction; the shortest document has {} tokens\n",
+                        data.shortest_tokens)
+          : "target: [0.5, 0.2, 0.1]        # kept fraction of the document's entries; 512 is a number of entries\n";
   text += "# queries: [repeat_prefill]     # for all methods that need some; without it each has its paper's own\n";
   text += "method:\n  - full_cache                 # the ceiling\n";
   if (!online) text += "  - no_context                 # the floor: what the model knows by itself\n";
-  text +=
-      "  - streaming_llm              # first and last entries\n"
-      "  - snapkv                     # what the last queries attend to\n"
-      "  - am_highest_attention       # Attention Matching: keys chosen, biases and values fitted\n";
+  text += "  - streaming_llm              # first and last entries\n";
+  text += is_short ? fmt::format("  - {{method: snapkv, window: {}}}  # what the last queries attend to\n",
+                                 std::max<int64_t>(1, data.shortest_tokens / 8))
+                   : "  - snapkv                     # what the last queries attend to\n";
+  text += "  - am_highest_attention       # Attention Matching: keys chosen, biases and values fitted\n";
   return text;
 }
 

@@ -17,6 +17,7 @@ struct FoundData {
   std::vector<std::string> tasks;  // that can ask at least one of its questions, in the order of usefulness
   int64_t written_by_model = 0;    // of the questions
   std::vector<std::string> notes;  // Dataset::notes()
+  int64_t shortest_tokens = 0;     // of the shortest document
 
   // "3 documents, 12 questions", and how many of them the model writes.
   std::string counts() const;
