@@ -21,11 +21,13 @@ ALLOWED["harness/api"] = ["harness/model"] + ALLOWED["harness/model"]
 BELOW_PLUGINS = ["harness/api"] + ALLOWED["harness/api"]
 for plugin in ("harness/queries", "harness/budgets", "methods", "datasets", "harness/sweep", "harness/head_budgets"):
     ALLOWED[plugin] = BELOW_PLUGINS
+# Explains what a sweep's records show, with the sweep's own pieces.
+ALLOWED["harness/explain"] = ["harness/sweep", "harness/tasks/judging"] + BELOW_PLUGINS
 ALLOWED["harness/tasks"] = ["harness/tasks/judging"] + BELOW_PLUGINS
 # The report reads records and never measures: of the sweep it sees the record only.
 ALLOWED["harness/report"] = ["harness/tasks/judging", "harness/core"]
-ALLOWED["harness/cli"] = ["harness/report", "harness/sweep", "harness/head_budgets", "harness/tasks/judging"] + BELOW_PLUGINS
-EXTRA_FILES = {"harness/report": ["harness/sweep/record.h", "harness/sweep/stop_rule.h"]}
+ALLOWED["harness/cli"] = ["harness/report", "harness/explain", "harness/sweep", "harness/head_budgets", "harness/tasks/judging"] + BELOW_PLUGINS
+EXTRA_FILES = {"harness/report": ["harness/sweep/record.h", "harness/sweep/stop_rule.h", "harness/explain/explanation.h"]}
 # Plug-ins are reached through the registry; tests may include anything.
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 FORBIDDEN = re.compile(r"^\s*#\s*include\s+<torch/torch\.h>")

@@ -34,6 +34,7 @@ constexpr std::array kCommands = {
     Command{"Sweeps", declare_merge},
     Command{"Reports", declare_report},
     Command{"Reports", declare_score},
+    Command{"Reports", declare_explain},
     Command{"Reports", declare_plot},
     Command{"Reports", declare_table},
     Command{"Reports", declare_compare},

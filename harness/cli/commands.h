@@ -19,6 +19,7 @@ Runner declare_submit(CLI::App& app);
 Runner declare_merge(CLI::App& app);
 Runner declare_report(CLI::App& app);
 Runner declare_score(CLI::App& app);
+Runner declare_explain(CLI::App& app);
 Runner declare_plot(CLI::App& app);
 Runner declare_table(CLI::App& app);
 Runner declare_compare(CLI::App& app);

@@ -50,6 +50,31 @@ Json Cell::to_json() const {
   return cell;
 }
 
+Cell Cell::from_json(const Json& json, const std::string& where) {
+  const auto part = [&](const char* name, bool may_be_null) {
+    const Json value = json.is_object() ? json.value(name, Json()) : Json();
+    const bool named = value.is_object() && value.contains("name") && value.at("name").is_string();
+    if (named || (may_be_null && value.is_null())) return value;
+    throw Error(ErrorKind::kData, fmt::format("the cell's {} must be an object with a name", name), where,
+                "delete the record's line and run the sweep again");
+  };
+  Cell cell;
+  cell.model = part("model", false);
+  cell.dataset = part("dataset", false);
+  cell.task = part("task", false);
+  cell.queries = part("queries", true);
+  cell.method = part("method", false);
+  cell.budget = part("budget", true);
+  cell.target = json.value("target", Json());
+  const Json seed = json.value("seed", Json());
+  if (!seed.is_number_integer() || seed.get<int64_t>() < 0) {
+    throw Error(ErrorKind::kData, "the cell's seed must be a whole number from 0", where,
+                "delete the record's line and run the sweep again");
+  }
+  cell.seed = seed.get<std::uint64_t>();
+  return cell;
+}
+
 std::string Cell::id() const {
   return stable_hash(canonical_json(to_json()));
 }

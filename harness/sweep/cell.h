@@ -20,6 +20,8 @@ struct Cell {
   std::uint64_t seed = 0;
 
   Json to_json() const;
+  // Of a record's cell. Throws Error(kData) naming the part that is missing or no plug-in; `where` names the record.
+  static Cell from_json(const Json& json, const std::string& where);
   // Hash of the canonical JSON: the same for the same cell whatever the order or spelling in the file, the machine or
   // the folder.
   std::string id() const;

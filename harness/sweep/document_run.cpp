@@ -259,22 +259,6 @@ class DocumentRun {
     if (asked.n_unwritten > 0) asked.notes["questions_not_written"] = asked.n_unwritten;
   }
 
-  static void complete_answers(const std::vector<Question>& questions, std::vector<Json>& answers) {
-    if (answers.size() != questions.size()) {
-      throw Error(ErrorKind::kInternal,
-                  fmt::format("the task gave {} answers to {} questions", answers.size(), questions.size()), "",
-                  "mend the task's ask()");
-    }
-    for (size_t i = 0; i < answers.size(); ++i) {
-      const Question& question = questions[i];
-      answers[i]["question_id"] = question.id;
-      if (question.gold_option) answers[i]["gold_option"] = *question.gold_option;
-      if (!question.gold_answer.empty()) answers[i]["gold_answer"] = question.gold_answer;
-      answers[i]["n_options"] = question.options.size();
-      answers[i]["extra"] = question.extra;
-    }
-  }
-
   Json sizes(const KvCache& cache, const Asked& asked) const {
     const int64_t n_heads = read_->full.n_layers() * read_->full.n_kv_heads();
     const int64_t kept_always = n_heads * (read_->context.prefix_len + read_->context.suffix_len);
@@ -320,9 +304,8 @@ class DocumentRun {
     }
   }
 
-  // The same for all cells of a document, whichever of them are still to be measured.
   std::uint64_t purpose_seed(const std::string& purpose) const {
-    return derive_seed(seed_, purpose + "/" + job_.document.id);
+    return document_seed(seed_, purpose, job_.document.id);
   }
 
   const DocumentJob& job_;
@@ -352,6 +335,34 @@ std::vector<Question> accepted_questions(const Task& task, const Document& docum
   std::copy_if(document.questions.begin(), document.questions.end(), std::back_inserter(list),
                [&](const Question& question) { return task.accepts(question); });
   return list;
+}
+
+std::uint64_t document_seed(std::uint64_t seed, const std::string& purpose, const std::string& document_id) {
+  return derive_seed(seed, purpose + "/" + document_id);
+}
+
+Compaction compact_cell(const Model& model, const ReadDocument& read, const PlannedCell& cell,
+                        const LayerQueries* queries, const std::string& document_id) {
+  std::vector<HeadBudget> budgets;
+  if (cell.target) budgets.push_back(cell.budget->spread({*cell.target, read.source_lengths()}));
+  const std::uint64_t seed = document_seed(cell.cell.seed, "method", document_id);
+  return std::move(read.compact(model, *cell.method, queries, std::move(budgets), seed).front());
+}
+
+void complete_answers(const std::vector<Question>& questions, std::vector<Json>& answers) {
+  if (answers.size() != questions.size()) {
+    throw Error(ErrorKind::kInternal,
+                fmt::format("the task gave {} answers to {} questions", answers.size(), questions.size()), "",
+                "mend the task's ask()");
+  }
+  for (size_t i = 0; i < answers.size(); ++i) {
+    const Question& question = questions[i];
+    answers[i]["question_id"] = question.id;
+    if (question.gold_option) answers[i]["gold_option"] = *question.gold_option;
+    if (!question.gold_answer.empty()) answers[i]["gold_answer"] = question.gold_answer;
+    answers[i]["n_options"] = question.options.size();
+    answers[i]["extra"] = question.extra;
+  }
 }
 
 void measure_document(const DocumentJob& job) {

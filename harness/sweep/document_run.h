@@ -13,6 +13,7 @@
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
 #include "harness/api/query_source.h"
+#include "harness/api/read_document.h"
 #include "harness/api/task.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/record.h"
@@ -53,5 +54,18 @@ std::optional<std::string> failure_of(const std::function<void()>& work);
 
 // The questions of a document that a task can ask.
 std::vector<Question> accepted_questions(const Task& task, const Document& document);
+
+// The seed of one purpose ("queries", "method", "ask") on a document: the same for all cells of the document, whichever
+// of them are measured.
+std::uint64_t document_seed(std::uint64_t seed, const std::string& purpose, const std::string& document_id);
+
+// One Compaction of the cell's method for the cell's target alone, as a sweep makes it; `queries` as the cell's source
+// made them with document_seed(seed, "queries", ...). Throws what spread() and compact() throw.
+Compaction compact_cell(const Model& model, const ReadDocument& read, const PlannedCell& cell,
+                        const LayerQueries* queries, const std::string& document_id);
+
+// Adds to each answer what a judge needs of its question. Throws Error(kInternal) when there are not as many answers as
+// questions.
+void complete_answers(const std::vector<Question>& questions, std::vector<Json>& answers);
 
 }  // namespace kvc

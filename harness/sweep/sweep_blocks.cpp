@@ -4,30 +4,10 @@
 
 #include <algorithm>
 
-#include "harness/core/json_lines.h"
 #include "harness/sweep/coverage.h"
 
 namespace kvc {
 namespace {
-
-// One instance of each plug-in with its options.
-template <class Interface>
-class Instances {
- public:
-  std::shared_ptr<const Interface> get(const Json& part) {
-    if (part.is_null()) return nullptr;
-    auto& instance = instances_[canonical_json(part)];
-    if (instance == nullptr) {
-      Json options = part;
-      options.erase("name");
-      instance = Registry<Interface>::instance().create(part.at("name").get<std::string>(), options);
-    }
-    return instance;
-  }
-
- private:
-  std::map<std::string, std::shared_ptr<const Interface>> instances_;
-};
 
 class Maker {
  public:
@@ -40,25 +20,12 @@ class Maker {
                                  [&](const SweepModel& m) { return m.cell == cell.model; });
     block.dataset_cell = cell.dataset;
     block.seed = cell.seed;
-    block.dataset = datasets_.get(cell.dataset);
+    block.dataset = plugins_.dataset(cell.dataset);
     return block;
   }
 
   PlannedCell planned(const Cell& cell) {
-    PlannedCell planned{cell,
-                        cell.id(),
-                        cell.label(),
-                        sources_.get(cell.queries),
-                        methods_.get(cell.method),
-                        tasks_.get(cell.task),
-                        std::nullopt,
-                        nullptr};
-    if (!cell.target.is_null()) {
-      Problems problems;
-      planned.target = TargetSize::from_json(cell.target, "/target", problems);
-      problems.throw_if_any(ErrorKind::kInternal);
-      planned.budget = budgets_.get(cell.budget.is_null() ? Json{{"name", "uniform"}} : cell.budget);
-    }
+    PlannedCell planned = plugins_.planned(cell);
     refuse_text_method(planned);
     return planned;
   }
@@ -74,14 +41,28 @@ class Maker {
   }
 
   const SweepConfig& config_;
-  Instances<Dataset> datasets_;
-  Instances<Task> tasks_;
-  Instances<QuerySource> sources_;
-  Instances<CompactionMethod> methods_;
-  Instances<BudgetRule> budgets_;
+  CellPlugins plugins_;
 };
 
 }  // namespace
+
+PlannedCell CellPlugins::planned(const Cell& cell) {
+  PlannedCell planned{cell,
+                      cell.id(),
+                      cell.label(),
+                      sources_.get(cell.queries),
+                      methods_.get(cell.method),
+                      tasks_.get(cell.task),
+                      std::nullopt,
+                      nullptr};
+  if (!cell.target.is_null()) {
+    Problems problems;
+    planned.target = TargetSize::from_json(cell.target, "/target", problems);
+    problems.throw_if_any(ErrorKind::kInternal);
+    planned.budget = budgets_.get(cell.budget.is_null() ? Json{{"name", "uniform"}} : cell.budget);
+  }
+  return planned;
+}
 
 std::vector<const PlannedCell*> Block::missing_cells(const Document& document) const {
   std::vector<const PlannedCell*> list;
