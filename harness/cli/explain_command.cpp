@@ -106,7 +106,8 @@ Runner declare_explain(CLI::App& app) {
   command->add_option("--max-tests", request.settings.max_tests, "times a question may be asked to find its text")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
-  command->add_option("--model", request.model_path, "where the weights are; default: as the folder's config.json says");
+  command->add_option("--model", request.model_path,
+                      "where the weights are; default: as the folder's config.json says");
   command->add_option("--device", request.device, "cpu, cuda or auto");
   command->add_flag("--again", request.again, "explain anew what is explained already");
   command->add_flag("--json", options->json, "one JSON object");

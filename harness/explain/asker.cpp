@@ -57,8 +57,8 @@ std::optional<double> option_margin(const Json& answer) {
 
 }  // namespace
 
-Asker::Asker(const Model& model, const Task& task, std::string task_name, const Question& question,
-             const KvCache& full, std::uint64_t seed)
+Asker::Asker(const Model& model, const Task& task, std::string task_name, const Question& question, const KvCache& full,
+             std::uint64_t seed)
     : model_(model), task_(task), task_name_(std::move(task_name)), questions_{question}, seed_(seed) {
   const TaskMetrics* metrics = find_task_metrics(task_name_);
   if (metrics == nullptr || metrics->metrics.empty() || !metrics->metrics.front().share) {

@@ -29,6 +29,32 @@ std::string decoded(const Tokenizer& tokenizer, const std::vector<int64_t>& toke
   return text + decoder.flush();
 }
 
+bool is_space(char c) {
+  return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+// Spans widened to whole words, by at most kTokensAround tokens on each side; those that then touch become one.
+TokenSpans whole_words(const Tokenizer& tokenizer, const std::vector<int64_t>& tokens, const TokenSpans& spans,
+                       const TokenSpan& document) {
+  const auto bytes = [&](int64_t i) { return tokenizer.token_bytes(tokens[static_cast<size_t>(i)]); };
+  // Whether a word goes on from token i - 1 to token i.
+  const auto goes_on = [&](int64_t i) {
+    const std::string before = bytes(i - 1), here = bytes(i);
+    return !before.empty() && !here.empty() && !is_space(before.back()) && !is_space(here.front());
+  };
+  TokenSpans list;
+  for (const TokenSpan& span : spans) {
+    TokenSpan wide = span;
+    while (wide.first > document.first && span.first - wide.first < kTokensAround && goes_on(wide.first)) --wide.first;
+    while (wide.end < document.end && wide.end - span.end < kTokensAround && goes_on(wide.end)) ++wide.end;
+    if (!list.empty() && wide.first <= list.back().end)
+      list.back().end = std::max(list.back().end, wide.end);
+    else
+      list.push_back(wide);
+  }
+  return list;
+}
+
 class FlipStudy {
  public:
   FlipStudy(const FlipScene& scene, const ExplainSettings& settings)
@@ -51,6 +77,7 @@ class FlipStudy {
       MendedCache mended(scene_.read.full, scene_.compact, document_);
       mended_ = &mended;
       const HeadReadings heads(scene_.model, scene_.read.full, read_text(scene_.model, scene_.question, full.answer));
+      weights_ = heads.token_weights(document_);
       mended.set_mass_bias(heads.mass_bias(scene_.compact, mended, document_));
       note_assumptions();
       look_for_tie(full, compact);
@@ -67,9 +94,8 @@ class FlipStudy {
  private:
   void not_reproduced(const Reply& full, const Reply& compact) {
     found_.cause = kNotReproduced;
-    found_.sentence =
-        fmt::format("Asked again, the full cache's answer is {} and the compact cache's is {}.",
-                    full.right() ? "right" : "wrong", compact.right() ? "right" : "wrong");
+    found_.sentence = fmt::format("Asked again, the full cache's answer is {} and the compact cache's is {}.",
+                                  full.right() ? "right" : "wrong", compact.right() ? "right" : "wrong");
   }
 
   void note_assumptions() {
@@ -82,8 +108,8 @@ class FlipStudy {
           sources.unknown, all));
     }
     if (sources.by_value > 0)
-      found_.assumed.push_back(fmt::format("{} of {} entries have changed keys: recognised by their values",
-                                           sources.by_value, all));
+      found_.assumed.push_back(
+          fmt::format("{} of {} entries have changed keys: recognised by their values", sources.by_value, all));
     if (scene_.compact.next_position() != scene_.read.full.next_position())
       found_.assumed.push_back(fmt::format(
           "the compact cache has positions of its own: with text put back, the question stands at position {}, not {}",
@@ -122,7 +148,8 @@ class FlipStudy {
     }
     found_.cause = kUnexplained;
     found_.sentence =
-        "Neither putting the kept entries right nor putting the whole document back beside them brings the answer back.";
+        "Neither putting the kept entries right nor putting the whole document back beside them brings the answer "
+        "back.";
   }
 
   bool mends(const KvCache& cache) { return asker_.ask(cache).right(); }
@@ -131,17 +158,19 @@ class FlipStudy {
     const TieFacts& tie = found_.tie;
     found_.cause = kUnused;
     found_.repair.clear();
-    found_.sentence = fmt::format(
-        "A near-tie: noise of {:.3g} on the full cache keeps the answer right in {} of {} draws, and {}.", tie.noise,
-        tie.right, tie.draws, why);
+    found_.sentence =
+        fmt::format("A near-tie: noise of {:.3g} on the full cache keeps the answer right in {} of {} draws, and {}.",
+                    tie.noise, tie.right, tie.draws, why);
   }
 
-  // The smallest text that mends, and whether all the rest of the document does too.
+  // The smallest text that mends, in whole words where those do too, and whether all the rest of the document does.
   template <class Make>
   void find_text(const Make& cache_of) {
     const SmallestSpans smallest = smallest_spans(
-        document_, [&](const TokenSpans& spans) { return mends(cache_of(spans)); }, settings_.max_tests);
+        document_, weights_, [&](const TokenSpans& spans) { return mends(cache_of(spans)); }, settings_.max_tests);
     spans_ = smallest.spans;
+    const TokenSpans words = whole_words(scene_.model.tokenizer(), scene_.read.context.tokens, spans_, document_);
+    if (words != spans_ && mends(cache_of(words))) spans_ = words;
     found_.pieces_finished = smallest.finished;
     const TokenSpans rest = complement(spans_, document_);
     found_.pieces_needed = rest.empty() || !mends(cache_of(rest));
@@ -163,11 +192,10 @@ class FlipStudy {
     if (found_.tie.near_tie && !found_.pieces_needed) return no_particular_text();
     found_.cause = kEvicted;
     if (repair) found_.repair = repair_name(*repair);
-    found_.sentence =
-        fmt::format("{} token{} of text, put back, bring{} the answer back{}{}.", n_tokens(spans_),
-                    n_tokens(spans_) == 1 ? "" : "s", n_tokens(spans_) == 1 ? "s" : "",
-                    repair ? " together with " + in_words(*repair) : "",
-                    found_.pieces_needed ? "" : "; so does all the rest of the document without them");
+    found_.sentence = fmt::format("{} token{} of text, put back, bring{} the answer back{}{}.", n_tokens(spans_),
+                                  n_tokens(spans_) == 1 ? "" : "s", n_tokens(spans_) == 1 ? "s" : "",
+                                  repair ? " together with " + in_words(*repair) : "",
+                                  found_.pieces_needed ? "" : "; so does all the rest of the document without them");
   }
 
   void no_particular_text() {
@@ -179,12 +207,18 @@ class FlipStudy {
 
   static std::string in_words(Repair repair) {
     switch (repair) {
-      case Repair::kBias: return "setting the biases of kept entries to 0";
-      case Repair::kMass: return "giving the kept entries of each head the full cache's attention mass";
-      case Repair::kValues: return "the original values of kept entries";
-      case Repair::kKeys: return "the original keys of kept entries";
-      case Repair::kFit: return "the original keys and values of kept entries, with biases of 0";
-      case Repair::kPosition: return "asking at the position that the question has behind the full cache";
+      case Repair::kBias:
+        return "setting the biases of kept entries to 0";
+      case Repair::kMass:
+        return "giving the kept entries of each head the full cache's attention mass";
+      case Repair::kValues:
+        return "the original values of kept entries";
+      case Repair::kKeys:
+        return "the original keys of kept entries";
+      case Repair::kFit:
+        return "the original keys and values of kept entries, with biases of 0";
+      case Repair::kPosition:
+        return "asking at the position that the question has behind the full cache";
     }
     return "";
   }
@@ -213,6 +247,7 @@ class FlipStudy {
   Asker asker_;
   TokenSpan document_;
   MendedCache* mended_ = nullptr;
+  std::vector<double> weights_;  // of the document's tokens, in the full cache
   TokenSpans spans_;
   Explanation found_;
 };

@@ -19,7 +19,7 @@
 namespace kvc {
 
 struct ExplainSettings {
-  double noise = 0.01;      // standard deviation of the noise, relative to an entry's root mean square
+  double noise = 0.05;      // standard deviation of the noise, relative to an entry's root mean square
   int64_t draws = 8;        // of noise, at least 1
   int64_t max_tests = 200;  // times a question may be asked to make a text smaller
   int64_t n_heads = 5;      // heads reported

@@ -28,9 +28,9 @@ FlipKey key_of(const Flip& flip) {
 
 // An explanation holds for these two answers and settings.
 std::string answers_hash(const Flip& flip, const ExplainSettings& settings) {
-  return stable_hash(canonical_json(Json{flip.full->answers[flip.full_answer],
-                                         flip.compact->answers[flip.compact_answer], settings.noise, settings.draws,
-                                         settings.max_tests}));
+  return stable_hash(
+      canonical_json(Json{flip.full->answers[flip.full_answer], flip.compact->answers[flip.compact_answer],
+                          settings.noise, settings.draws, settings.max_tests}));
 }
 
 // Where the weights of a cell's model lie, as a sweep that wrote to this folder had them.
@@ -61,8 +61,9 @@ ModelConfig config_of(const Json& cell, const std::string& path, const std::stri
 void refuse_other(const char* what, const Json& measured, const Json& now, const std::string& where,
                   const std::string& mend) {
   if (measured == now) return;
-  throw Error(ErrorKind::kData, fmt::format("{} must be that of the records, {}; got {}", what, measured.dump(), now.dump()),
-              where, mend);
+  throw Error(ErrorKind::kData,
+              fmt::format("{} must be that of the records, {}; got {}", what, measured.dump(), now.dump()), where,
+              mend);
 }
 
 class Explaining {
@@ -127,9 +128,8 @@ class Explaining {
       open_model(cell.cell, *flip.compact);
       open_dataset(cell.cell, *flip.compact);
       if (const auto failure = failure_of([&] { explain(flip, cell); })) {
-        result_.failures.push_back(
-            fmt::format("{}\n  cell:  {} ({}), document '{}', question '{}'", *failure, cell.label, cell.id,
-                        flip.document(), flip.question()));
+        result_.failures.push_back(fmt::format("{}\n  cell:  {} ({}), document '{}', question '{}'", *failure,
+                                               cell.label, cell.id, flip.document(), flip.question()));
         progress_.note("failed: " + result_.failures.back());
       }
       progress_.measured();
@@ -220,9 +220,10 @@ class Explaining {
                   "put the data back as they were measured");
     }
     progress_.stage(fmt::format("{}, {}", id, cell.label));
-    Explanation explanation = explain_flip({*model_, *read_, compact_->cache, *cell.task, cell.cell.task.value("name", ""),
-                                            *question, document_seed(seed_, "ask", document_->id)},
-                                           request_.settings);
+    Explanation explanation =
+        explain_flip({*model_, *read_, compact_->cache, *cell.task, cell.cell.task.value("name", ""), *question,
+                      document_seed(seed_, "ask", document_->id)},
+                     request_.settings);
     explanation.cell_id = cell.id;
     explanation.document_id = document_->id;
     explanation.question_id = id;
@@ -254,9 +255,9 @@ class Explaining {
 
 ExplainResult explain_results(const ExplainRequest& request) {
   const c10::InferenceMode inference;
-  const InterruptGuard interrupt(fmt::format(
-      "interrupted; what was explained is in {}. Run the same command again to go on from there.",
-      explanations_file(request.folder)));
+  const InterruptGuard interrupt(
+      fmt::format("interrupted; what was explained is in {}. Run the same command again to go on from there.",
+                  explanations_file(request.folder)));
   return Explaining(request).run();
 }
 

@@ -55,7 +55,8 @@ struct Explanation {
   std::string cause;     // one of known_causes()
   std::string repair;    // unreachable: what mends it; evicted: what is needed besides the text; else empty
   std::string sentence;  // the finding in words
-  // The smallest text that mends it: restored (evicted) or repaired (unreachable). Empty for other causes.
+  // The smallest text that mends it, widened to whole words: restored (evicted) or repaired (unreachable). Empty for
+  // other causes.
   std::vector<TextPiece> pieces;
   bool pieces_finished = true;  // false: the limit of tests ended the search
   bool pieces_needed = true;    // false: all the rest of the document mends it too

@@ -89,7 +89,8 @@ class Finder {
           "document to look into",
           n_online_));
     if (n_alone_ > 0)
-      flips_.notes.push_back(fmt::format("{} records left aside: full_cache has no record of their document", n_alone_));
+      flips_.notes.push_back(
+          fmt::format("{} records left aside: full_cache has no record of their document", n_alone_));
   }
 
   Flips take() { return std::move(flips_); }

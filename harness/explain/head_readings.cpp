@@ -7,6 +7,7 @@
 
 #include "harness/api/head_errors.h"
 #include "harness/kv/device_numbers.h"
+#include "harness/math/attention.h"
 
 namespace kvc {
 namespace {
@@ -43,9 +44,7 @@ double mean_weight(const HeadOutput& part, const HeadOutput& whole) {
 }  // namespace
 
 HeadReadings::HeadReadings(const Model& model, const KvCache& full, const ReadText& text)
-    : full_(full),
-      group_size_(model.spec().group_size()),
-      queries_(static_cast<size_t>(model.spec().n_layers)) {
+    : full_(full), group_size_(model.spec().group_size()), queries_(static_cast<size_t>(model.spec().n_layers)) {
   const int64_t n = static_cast<int64_t>(text.tokens.size());
   const int64_t first = std::clamp<int64_t>(text.n_prompt - 1, 0, n - 1);
   const int64_t count = std::clamp<int64_t>(n - 1 - first, 1, kMostTokens);
@@ -86,10 +85,21 @@ std::vector<HeadReading> HeadReadings::readings(const KvCache& compact, const Me
   const auto importance = [&](const HeadReading& reading) {
     return (spans.empty() ? 1 : reading.weight_full) * reading.output_error;
   };
-  std::stable_sort(list.begin(), list.end(), [&](const HeadReading& a, const HeadReading& b) {
-    return importance(a) > importance(b);
-  });
+  std::stable_sort(list.begin(), list.end(),
+                   [&](const HeadReading& a, const HeadReading& b) { return importance(a) > importance(b); });
   return list;
+}
+
+std::vector<double> HeadReadings::token_weights(const TokenSpan& document) const {
+  at::Tensor sum = at::zeros({document.size()}, at::TensorOptions(at::kDouble));
+  for (int64_t l = 0; l < full_.n_layers(); ++l) {
+    for (int64_t h = 0; h < full_.n_kv_heads(); ++h) {
+      const at::Tensor weights = at::softmax(attention_logits(queries(l, h), full_.layer(l).head_keys(h), {}), 1);
+      sum += weights.narrow(1, document.first, document.size()).mean(0).to(at::kDouble).cpu();
+    }
+  }
+  const double* values = sum.const_data_ptr<double>();
+  return {values, values + sum.numel()};
 }
 
 std::vector<std::vector<double>> HeadReadings::mass_bias(const KvCache& compact, const MendedCache& mended,

@@ -20,6 +20,8 @@ class HeadReadings {
   // Every head, those first that read `spans` and have gone wrong: by weight_full * output_error (by output_error alone
   // where there are no spans).
   std::vector<HeadReading> readings(const KvCache& compact, const MendedCache& mended, const TokenSpans& spans) const;
+  // Attention weight of each token of `document` in the full cache, summed over heads, mean over the queries.
+  std::vector<double> token_weights(const TokenSpan& document) const;
   // MendedCache::set_mass_bias: means over the queries.
   std::vector<std::vector<double>> mass_bias(const KvCache& compact, const MendedCache& mended,
                                              const TokenSpan& document) const;

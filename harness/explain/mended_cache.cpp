@@ -18,12 +18,18 @@ int64_t head_of(const LayerKv& layer, int64_t row) {
 
 const char* repair_name(Repair repair) {
   switch (repair) {
-    case Repair::kBias: return "bias";
-    case Repair::kMass: return "mass";
-    case Repair::kValues: return "values";
-    case Repair::kKeys: return "keys";
-    case Repair::kFit: return "fit";
-    case Repair::kPosition: return "position";
+    case Repair::kBias:
+      return "bias";
+    case Repair::kMass:
+      return "mass";
+    case Repair::kValues:
+      return "values";
+    case Repair::kKeys:
+      return "keys";
+    case Repair::kFit:
+      return "fit";
+    case Repair::kPosition:
+      return "position";
   }
   return "";
 }

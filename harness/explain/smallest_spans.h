@@ -29,10 +29,11 @@ struct SmallestSpans {
 
 // `has_effect(whole)` is known to be true. Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating
 // Failure-Inducing Input", IEEE TSE 28(2), 2002) in its greedy form: pieces of half, a quarter, ... of the text down to
-// one token are left out, from the front, wherever what remains still has the effect. Where each half alone lacks it,
-// both stay and are made smaller. For an effect that more text never takes away, no token of the result can be left
-// out; for others, no token could be when it was tried. About 3 log2(T / k) + 2 k tests for one span of k tokens of T.
-SmallestSpans smallest_spans(const TokenSpan& whole, const std::function<bool(const TokenSpans&)>& has_effect,
-                             int64_t max_tests);
+// one token are left out wherever what remains still has the effect, those of the least weight first. Where each half
+// alone lacks it, both stay and are made smaller. For an effect that more text never takes away, no token of the result
+// can be left out; for others, no token could be when it was tried. `weights`: one for each token of `whole`, of any
+// scale. About 3 log2(T / k) + 2 k tests for one span of k tokens of T.
+SmallestSpans smallest_spans(const TokenSpan& whole, const std::vector<double>& weights,
+                             const std::function<bool(const TokenSpans&)>& has_effect, int64_t max_tests);
 
 }  // namespace kvc

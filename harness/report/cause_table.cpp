@@ -58,15 +58,19 @@ std::vector<const Explanation*> explanations_of(const CellSummary& cell, const s
 }
 
 TextTable cause_table(const Table& table, const std::vector<Explanation>& explanations) {
+  std::vector<std::string> causes = known_causes();
+  const bool all_reproduced = std::none_of(explanations.begin(), explanations.end(),
+                                           [](const Explanation& one) { return one.cause == kNotReproduced; });
+  if (all_reproduced) causes.pop_back();
   TextTable text{{"method", "target", "explained"}, {}};
-  for (const std::string& cause : known_causes()) text.header.push_back(cause);
+  text.header.insert(text.header.end(), causes.begin(), causes.end());
   for (const Row& row : table.rows) {
     for (const CellSummary* cell : cells_of_row(row)) {
       const std::vector<const Explanation*> own = explanations_of(*cell, explanations);
       if (own.empty()) continue;
       std::vector<std::string> line = {row.label(), cell->target.is_null() ? kNoValue : target_text(cell->target),
                                        std::to_string(own.size())};
-      for (const std::string& cause : known_causes()) {
+      for (const std::string& cause : causes) {
         line.push_back(std::to_string(
             std::count_if(own.begin(), own.end(), [&](const Explanation* one) { return one->cause == cause; })));
       }

@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "harness/core/json_lines.h"
+#include "harness/report/cause_table.h"
 #include "harness/report/compact_json.h"
 #include "harness/report/html_assets.h"
 #include "harness/report/report.h"
@@ -113,6 +114,26 @@ class Questions {
       text += ']';
     }
     text += "]}";
+  }
+
+  // {"ROW.CELL": {QUESTION: what is shown of its explanation}}, questions by their place in the lists.
+  Json explained(const std::vector<Explanation>& explanations) const {
+    Json all = Json::object();
+    for (size_t r = 0; r < table_.rows.size(); ++r) {
+      const auto cells = cells_of(table_.rows[r]);
+      for (size_t c = 0; c < cells.size(); ++c) {
+        for (const Explanation* one : explanations_of(*cells[c], explanations)) {
+          ScoredQuestion question{one->document_id, texts_.seed_of(one->cell_id), one->question_id, {}, {}, {}};
+          const auto place = places_.find(key(question));
+          if (place == places_.end()) continue;
+          Json shown = one->to_json();
+          for (const char* name : {"version", "cell_id", "document_id", "question_id", "answers", "seconds", "asks"})
+            shown.erase(name);
+          all[fmt::format("{}.{}", r, c)][std::to_string(place->second)] = std::move(shown);
+        }
+      }
+    }
+    return all;
   }
 
   // One script element a document, in the order of documents.
@@ -285,6 +306,10 @@ std::string data_json(const Tabulated& tabulated, const std::vector<Questions>& 
   text += ",\"tables\":[";
   for (size_t i = 0; i < tables.size(); ++i) {
     lighten(tables[i]);
+    if (const TextTable causes = cause_table(tabulated.tables[i], extras.explanations); !causes.rows.empty()) {
+      tables[i]["causes"] = Json{{"header", causes.header}, {"rows", causes.rows}};
+      tables[i]["explained"] = questions[i].explained(extras.explanations);
+    }
     if (i > 0) text += ',';
     append_compact_json(tables[i], text);
     if (questions[i].empty()) continue;

@@ -8,16 +8,18 @@
 #include <utility>
 #include <vector>
 
+#include "harness/explain/explanation.h"
 #include "harness/report/answer_texts.h"
 #include "harness/report/tabulate.h"
 
 namespace kvc {
 
 struct HtmlExtras {
-  std::string name;                  // of the sweep
-  std::string counts;                // "234 records: 230 done, 4 failed."
-  std::vector<std::string> summary;  // what stands out
-  Json self_proof, config;           // as the results folder has them; null where it has none
+  std::string name;                            // of the sweep
+  std::string counts;                          // "234 records: 230 done, 4 failed."
+  std::vector<std::string> summary;            // what stands out
+  Json self_proof, config;                     // as the results folder has them; null where it has none
+  std::vector<Explanation> explanations = {};  // of lost answers
 };
 
 std::string render_html(const Tabulated& tabulated, const AnswerTexts& texts, const HtmlExtras& extras);

@@ -63,6 +63,7 @@ LoadedReport load_report(const std::string& results_folder, const Json& defaults
   }
   LoadedReport loaded;
   loaded.name = name_of(folder);
+  loaded.explanations = load_explanations(folder, warnings);
   if (with_texts) loaded.texts = AnswerTexts(records);
   loaded.tabulated = tabulate(std::move(records), defaults, settings_of(folder, warnings));
   for (std::string& warning : warnings) {  // a report does not depend on where its folder lies
@@ -99,11 +100,15 @@ std::string write_report(const std::string& results_folder, const Json& defaults
   }
   write("report.csv", report_csv(tabulated));
   write("report_pairs.csv", report_pairs_csv(tabulated));
-  write("report.md", report_markdown(tabulated, loaded.name));
+  write("report.md", report_markdown(tabulated, loaded.name, loaded.explanations));
   write("report.json", report_json(tabulated).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
   if (options.html) {
-    const HtmlExtras extras{loaded.name, counts_text(tabulated), conclusions(tabulated),
-                            json_file(folder / "self_proof.json"), json_file(folder / "config.json")};
+    const HtmlExtras extras{loaded.name,
+                            counts_text(tabulated),
+                            conclusions(tabulated),
+                            json_file(folder / "self_proof.json"),
+                            json_file(folder / "config.json"),
+                            loaded.explanations};
     write("report.html", render_html(tabulated, loaded.texts, extras));
   }
   std::string files = fmt::format("In {}: ", folder.string());

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "harness/explain/explanation.h"
 #include "harness/report/answer_texts.h"
 #include "harness/report/tabulate.h"
 #include "harness/report/text_table.h"
@@ -16,7 +17,8 @@ constexpr size_t kTerminalWidth = 100;  // where nobody says how wide it is
 struct LoadedReport {
   std::string name;  // of the folder
   Tabulated tabulated;
-  AnswerTexts texts;  // empty unless asked for
+  AnswerTexts texts;                      // empty unless asked for
+  std::vector<Explanation> explanations;  // that `kvc explain` left in the folder
 };
 
 // Reads the records of a results folder. `defaults` as in tabulate.h: with them, labels also show options that differ
@@ -44,7 +46,8 @@ std::string score_answers(const std::string& results_folder, std::vector<Failure
 
 // The files' texts, from what tabulate() made.
 Json report_json(const Tabulated& tabulated);
-std::string report_markdown(const Tabulated& tabulated, const std::string& name);
+std::string report_markdown(const Tabulated& tabulated, const std::string& name,
+                            const std::vector<Explanation>& explanations = {});
 std::string report_csv(const Tabulated& tabulated);
 std::string report_pairs_csv(const Tabulated& tabulated);
 std::string report_terminal(const Tabulated& tabulated, size_t width = kTerminalWidth);

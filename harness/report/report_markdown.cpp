@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "harness/report/cause_table.h"
 #include "harness/report/conclusions.h"
 #include "harness/report/report.h"
 #include "harness/report/report_files.h"
@@ -128,10 +129,15 @@ std::string failures_part(const Tabulated& tabulated) {
   return text;
 }
 
-std::string compose(const Tabulated& tabulated) {
+std::string compose(const Tabulated& tabulated, const std::vector<Explanation>& explanations) {
   const bool with_model = several_models(tabulated);
   std::string text;
-  for (const Table& table : tabulated.tables) text += metric_part(table, with_model);
+  for (const Table& table : tabulated.tables) {
+    text += metric_part(table, with_model);
+    text += titled("why answers were lost", cause_table(table, explanations),
+                   "Of the answers that the full cache has right and the method has not, those that `kvc explain` "
+                   "looked into. The text that was missing stands with each question in report.html.");
+  }
   for (const auto& tables : by_dataset(tabulated)) {
     const std::string title =
         fmt::format("{}{}: size and seconds of compaction, per document",
@@ -158,7 +164,8 @@ std::string counts_text(const Tabulated& t) {
   return text;
 }
 
-std::string report_markdown(const Tabulated& tabulated, const std::string& name) {
+std::string report_markdown(const Tabulated& tabulated, const std::string& name,
+                            const std::vector<Explanation>& explanations) {
   std::string text = fmt::format("# {}\n\n{}\n", name, counts_text(tabulated));
   if (!several_models(tabulated) && !tabulated.tables.empty())
     text += fmt::format("Model: {}.\n", tabulated.tables.front().model_label);
@@ -170,7 +177,7 @@ std::string report_markdown(const Tabulated& tabulated, const std::string& name)
     text += fmt::format("\n![accuracy by depth and ratio]({})\n", file);
   for (const auto& [file, svg] : head_files(tabulated))
     text += fmt::format("\n![error of every head's output]({})\n", file);
-  return text + compose(tabulated);
+  return text + compose(tabulated, explanations);
 }
 
 }  // namespace kvc

@@ -101,6 +101,26 @@ function detailLine(details) {
   return Object.entries(details).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join("\n");
 }
 
+// Why a method lost an answer: the cause, and the text whose entries bring it back.
+function explained(t, key, i) {
+  const e = t.explained && t.explained[key] && t.explained[key][i];
+  if (!e) return null;
+  const numbers = { margin: e.tie.margin_full === null ? null : `${number(e.tie.margin_full)} → ${number(e.tie.margin_compact)} nats`, "right under noise": `${e.tie.right} of ${e.tie.draws} draws`, "entries of the text kept": e.pieces.length ? share(e.kept_share) : null };
+  return el("div", { class: "why" }, el("p", {}, el("b", {}, `${e.cause}${e.repair ? ` (${e.repair})` : ""}: `), e.sentence),
+    ...e.pieces.map((piece) => el("p", { class: "words", dir: "auto" }, "…" + piece.before, el("mark", {}, piece.text), piece.after + "…", el("span", { class: "note" }, ` token ${piece.first_token}`))),
+    behind("Numbers and heads", () => words([...Object.entries(numbers).filter(([, value]) => value !== null).map(([name, value]) => `${name}: ${value}`),
+      ...e.heads.map((h) => `L${h.layer}H${h.kv_head}: weight on the text ${number(h.weight_full)} → ${number(h.weight_compact)}, mass ${number(h.mass_error)} nats, output error ${number(h.output_error)}`),
+      ...e.assumed.map((line) => `assumed: ${line}`)].join("\n"), true)));
+}
+
+function causes(t) {
+  if (!t.causes) return null;
+  return behind("Why answers were lost", () => el("div", { class: "scroll" }, el("table", { id: "causes" },
+    el("caption", {}, "Answers that the full cache has right and the method has not, as far as kvc explain looked into them; the text stands with each question."),
+    el("thead", {}, el("tr", {}, ...t.causes.header.map((title) => el("th", { scope: "col" }, title)))),
+    el("tbody", {}, ...t.causes.rows.map((row) => el("tr", {}, ...row.map((value, c) => el(c ? "td" : "th", c ? {} : { scope: "row" }, value))))))));
+}
+
 async function drawQuestion(t, index, i, view, parent) {
   const q = t.questions, metric = t.metrics[0];
   parent.replaceChildren(el("p", { class: "note" }, "Unpacking …"));
@@ -131,7 +151,7 @@ async function drawQuestion(t, index, i, view, parent) {
     const shownDetails = details ? JSON.parse(details) : null;
     list.append(el("div", { class: `answer ${kind}`, "data-cell": key },
       el("div", { class: "who" }, el("b", {}, name), el("span", { class: kind }, metric.share ? verdict : `${shortTitle(metric)} ${verdict}`)),
-      said !== null ? words(said) : null,
+      said !== null ? words(said) : null, explained(t, key, i),
       shownDetails ? (said === null ? words(detailLine(shownDetails), true) : behind("More", () => words(detailLine(shownDetails), true))) : said === null ? el("span", { class: "note" }, "no answer kept") : null));
   }
   card.append(list);
@@ -158,7 +178,7 @@ views.push({
       choice("show", "show", t.metrics[0].share ? [["all", "all questions"], ["lost", "right → wrong"], ["won", "wrong → right"], ["differ", "changed"], ["both", "wrong in both"]] : [["all", "all questions"], ["lost", "worse after"], ["won", "better after"], ["differ", "changed"]], view.show, update),
       choice("sort by", "sort", [["order", "document"], ["lost", "how many methods lose it"], ["loss", "loss from before to after"]], view.sort, update),
       el("label", {}, "find", find), check("answers at every target", "every", view.every, detailAgain)),
-    el("div", { class: "split" }, results, detail));
+    causes(t) || "", el("div", { class: "split" }, results, detail));
 
     const kPage = 50;
     const open = (i) => {
