@@ -21,12 +21,12 @@ class ExplainCommand : public Cli {
     if (!std::filesystem::exists(kModel)) GTEST_SKIP() << "no demo model: " << kModel;
   }
 
-  // A document of 96 tokens with two codes, of which streaming_llm keeps the ends.
+  // Documents of 160 tokens with three codes, of which streaming_llm keeps the ends.
   std::string sweep(const std::string& methods = "full_cache, streaming_llm") {
     const std::string file =
         write("s.yaml", "sweep: s\nseed: 11\nproof_tokens: 64\nresults: " + path("r") + "\nmodel: [{path: " + kModel +
                             ", dtype: float32}]\ndataset: [{dataset: needle, path: " + kRoot +
-                            "/datasets/samples/quality_excerpts.jsonl, documents: 2, tokens: 96, needles: 2}]\ntask: "
+                            "/datasets/samples/quality_excerpts.jsonl, documents: 2, tokens: 160, needles: 3}]\ntask: "
                             "[{task: exact_match, max_new_tokens: 5}]\ntarget: [0.3]\nmethod: [" +
                             methods + "]\n");
     const Outcome run = kvc({"run", file, "--quiet", "--no-plan", "--skip-proof"});

@@ -42,11 +42,12 @@ class Free {
   std::unordered_multimap<std::string_view, int64_t> rows_;
 };
 
-std::vector<int64_t> match_layer(const LayerKv& compact, const LayerKv& full, EntrySources& counts) {
+std::vector<int64_t> match_layer(const LayerKv& compact, const LayerKv& full, bool same_text, EntrySources& counts) {
   const Rows compact_keys(compact.keys), compact_values(compact.values), keys(full.keys), values(full.values);
   std::vector<int64_t> sources(static_cast<size_t>(compact.n_entries()), EntrySources::kUnknown);
   std::vector<bool> taken(static_cast<size_t>(full.n_entries()), false);
   for (const bool by_key : {true, false}) {
+    if (!by_key && !same_text) break;
     for (int64_t head = 0; head < compact.n_kv_heads(); ++head) {
       const auto h = static_cast<size_t>(head);
       Free free(by_key ? keys : values, full.head_offsets[h], full.head_offsets[h + 1], taken);
@@ -70,8 +71,10 @@ std::vector<int64_t> match_layer(const LayerKv& compact, const LayerKv& full, En
 
 EntrySources find_sources(const KvCache& compact, const KvCache& full) {
   EntrySources sources;
+  // In the first layer a value depends on its token alone: the same word of another text would be taken for this one.
+  const bool same_text = compact.next_position() == full.next_position();
   for (int64_t l = 0; l < compact.n_layers(); ++l) {
-    sources.row.push_back(match_layer(compact.layer(l), full.layer(l), sources));
+    sources.row.push_back(match_layer(compact.layer(l), full.layer(l), same_text, sources));
     const at::Tensor& bias = compact.layer(l).bias;
     if (bias.defined() && bias.count_nonzero().item<int64_t>() > 0) sources.has_bias = true;
   }

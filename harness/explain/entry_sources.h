@@ -1,5 +1,6 @@
 // Which entry of the full cache each entry of a compact one came from. A compact cache does not record it: entries are
-// recognised by their key, which methods that choose entries leave as it was to the last bit, else by their value.
+// recognised by their key, which methods that choose entries leave as it was to the last bit, else, where both caches
+// end at the same position, by their value.
 #pragma once
 
 #include <cstdint>
