@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -142,6 +143,11 @@ class Explaining {
     model_.reset();
     const std::string name = cell.model.value("name", "");
     const std::string path = request_.model_path.empty() ? model_path(request_.folder, name) : request_.model_path;
+    if (!std::filesystem::exists(path)) {
+      throw Error(ErrorKind::kData, fmt::format("there are no weights at '{}'", path),
+                  request_.model_path.empty() ? request_.folder + "/config.json" : "--model",
+                  "say where they are: --model PATH");
+    }
     progress_.note("loading " + path);
     model_.emplace(request_.load_model(config_of(cell.model, path, request_.device)));
     model_cell_ = cell.model;

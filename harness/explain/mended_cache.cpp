@@ -37,19 +37,18 @@ const char* repair_name(Repair repair) {
 MendedCache::MendedCache(const KvCache& full, const KvCache& compact, const TokenSpan& document)
     : full_(full), compact_(compact), document_(document), sources_(find_sources(compact, full)) {
   for (int64_t l = 0; l < full.n_layers(); ++l) {
-    std::vector<bool> kept(static_cast<size_t>(full.layer(l).n_entries()), false);
+    const LayerKv& layer = full.layer(l);
+    std::vector<bool> kept(static_cast<size_t>(layer.n_entries()), false);
+    std::vector<int64_t> tokens;
     for (const int64_t source : sources_.row[static_cast<size_t>(l)]) {
-      if (source != EntrySources::kUnknown) kept[static_cast<size_t>(source)] = true;
+      tokens.push_back(EntrySources::kUnknown);
+      if (source == EntrySources::kUnknown) continue;
+      kept[static_cast<size_t>(source)] = true;
+      tokens.back() = source - layer.head_offsets[static_cast<size_t>(head_of(layer, source))];
     }
     kept_.push_back(std::move(kept));
+    tokens_.push_back(std::move(tokens));
   }
-}
-
-int64_t MendedCache::token_of(int64_t layer, int64_t row) const {
-  const int64_t source = sources_.row[static_cast<size_t>(layer)][static_cast<size_t>(row)];
-  if (source == EntrySources::kUnknown) return EntrySources::kUnknown;
-  const LayerKv& full = full_.layer(layer);
-  return source - full.head_offsets[static_cast<size_t>(head_of(full, source))];
 }
 
 double MendedCache::kept_share(const TokenSpans& spans) const {

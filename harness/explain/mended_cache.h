@@ -31,7 +31,9 @@ class MendedCache {
 
   const EntrySources& sources() const { return sources_; }
   // The token of an entry of the compact cache, by layer and packed row; kUnknown where its source is not known.
-  int64_t token_of(int64_t layer, int64_t row) const;
+  int64_t token_of(int64_t layer, int64_t row) const {
+    return tokens_[static_cast<size_t>(layer)][static_cast<size_t>(row)];
+  }
   // Of the entries that the full cache has of these tokens, how many the compact one kept: 0 to 1.
   double kept_share(const TokenSpans& spans) const;
 
@@ -54,7 +56,8 @@ class MendedCache {
   const KvCache& compact_;
   TokenSpan document_;
   EntrySources sources_;
-  std::vector<std::vector<bool>> kept_;  // by layer: packed rows of the full cache that are somebody's source
+  std::vector<std::vector<int64_t>> tokens_;  // by layer: of each packed row of the compact cache
+  std::vector<std::vector<bool>> kept_;       // by layer: packed rows of the full cache that are somebody's source
   std::vector<std::vector<double>> mass_bias_;
 };
 
