@@ -19,7 +19,7 @@ namespace kvc {
 namespace {
 
 constexpr double kNearTie = 2;       // margins of fewer deviations than this can be turned by noise
-constexpr double kSameEvidence = 4;  // shifts of the margin of fewer deviations than this are what noise does too
+constexpr double kSameEvidence = 8;  // shifts of the margin of fewer deviations than this are what noise does too
 constexpr int64_t kTokensAround = 12;
 
 std::string decoded(const Tokenizer& tokenizer, const std::vector<int64_t>& tokens, int64_t first, int64_t end) {

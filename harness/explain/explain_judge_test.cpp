@@ -247,10 +247,13 @@ TEST_F(Judge, BrokenValuesAreUnreachable) {
 TEST_F(Judge, PerturbedNearTiesAreUnused) {
   const auto task = Registry<Task>::instance().create("likelihood", Json::object());
   Tally tally;
-  for (const Document& document : needle_documents(2 + cases_wanted() / 2, 160)) {
+  for (const Document& document : needle_documents(2 + cases_wanted(), 160)) {
     const ReadDocument read = ReadDocument::read(demo_model(), document.text);
-    // Subjects in alphabetical order, scored once to find neighbours.
-    Question pool{"pool", "What is this text about?", {}, 0, "", "", Json::object()};
+    // Scored once, to find neighbours.
+    Question pool;
+    pool.id = "pool";
+    pool.text = "What is this text about?";
+    pool.gold_option = 0;
     for (const char* word :
          {"a long journey", "an old house", "a war",    "two brothers", "the sea",  "a trial",      "money",
           "a machine",      "the future",   "a doctor", "love",         "a letter", "a small town", "the law",
@@ -266,14 +269,10 @@ TEST_F(Judge, PerturbedNearTiesAreUnused) {
     int64_t of_document = 0;
     for (size_t k = 0; k + 1 < order.size() && of_document < 3; ++k) {
       if (order[k].first - order[k + 1].first > 0.03) continue;
-      const Question question{fmt::format("{}/{}", document.id, k),
-                              pool.text,
-                              {pool.options[order[k].second], pool.options[order[k + 1].second]},
-                              0,
-                              "",
-                              "",
-                              Json::object()};
-      Scene scene{read, question, *task, "likelihood", {}, std::mt19937_64(derive_seed(6, question.id))};
+      Question question = pool;
+      question.id = fmt::format("{}/{}", document.id, k);
+      question.options = {pool.options[order[k].second], pool.options[order[k + 1].second]};
+      Scene scene{read, question, *task, "likelihood", {}, std::mt19937_64(derive_seed(7, question.id))};
       for (int draw = 0; draw < 10; ++draw) {
         const KvCache cache = changed(read, scene.drawn(0.02, {}));
         if (scene.right(cache)) continue;
