@@ -25,6 +25,7 @@
 #include "harness/core/progress.h"
 #include "harness/core/stopwatch.h"
 #include "harness/core/text_file.h"
+#include "harness/model/continuation.h"
 #include "harness/model/formats/tensor_file.h"
 
 namespace kvc {
@@ -35,6 +36,7 @@ struct Options {
   std::string document, encoding = "utf-8", cache, out;
   std::string layers;
   std::string method, target, queries, budget = "uniform";
+  std::string logits;
   int64_t protect = 0;
   std::vector<std::string> questions;
   DecodeSettings decode;
@@ -265,7 +267,36 @@ class CompactCommand {
   std::optional<TargetSize> target_;
 };
 
+// What other programs that read the same cache can be compared with: of question i, "questions.i.prompt" and ".answer",
+// tokens (int64), and ".logits" (tokens of the answer, vocabulary), float32: row j is what token j was chosen from. An
+// answer that ended at once is the end token.
+void write_logits(const Options& options, const Model& model, const SavedCache& saved,
+                  const std::vector<std::vector<int64_t>>& prompts, const std::vector<Generation>& answers) {
+  const c10::InferenceMode inference;
+  std::vector<Continuation> continuations;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    std::vector<int64_t> tokens = answers[i].tokens;
+    if (tokens.empty()) tokens = {model.tokenizer().end_ids().at(0)};
+    continuations.push_back({static_cast<int64_t>(i), std::move(tokens)});
+  }
+  const std::vector<at::Tensor> hidden = continuation_hidden(model, saved.cache, prompts, continuations);
+  TensorFile file;
+  for (size_t i = 0; i < hidden.size(); ++i) {
+    const std::string at = fmt::format("questions.{}.", i);
+    file.tensors[at + "prompt"] = at::tensor(prompts[i], at::kLong);
+    file.tensors[at + "answer"] = at::tensor(continuations[i].tokens, at::kLong);
+    file.tensors[at + "logits"] = model.decoder().logits(hidden[i]).to(at::kCPU, at::kFloat);
+  }
+  file.metadata = {{"format", "kvcompact.logits.v1"},
+                   {"kvc_version", KVC_VERSION},
+                   {"next_position", std::to_string(saved.cache.next_position())},
+                   {"model", model.identity().dump()}};
+  write_tensor_file(options.logits, file);
+}
+
 int ask(const Options& options) {
+  check_outputs({{"--logits", options.logits, has_format("kvcompact.logits")}},
+                {options.model.path, options.document, options.cache}, options.force);
   const Model model = Model::load(options.model);
   const SavedCache saved = open_source(model, options);
   std::vector<std::vector<int64_t>> prompts;
@@ -300,6 +331,7 @@ int ask(const Options& options) {
       print_out(fmt::format("{}\n  {}\n", options.questions[i], answers[i].text));
     }
   }
+  if (!options.logits.empty()) write_logits(options, model, saved, prompts, answers);
   const Notes note(options.quiet);
   note("{} tokens in {:.2f} s over a cache of {:.1f} MiB", n_tokens, clock.seconds(),
        static_cast<double>(saved.cache.bytes()) / 1048576);
@@ -368,6 +400,9 @@ Runner declare_ask(CLI::App& app) {
       ->allow_extra_args(false);
   add_decode_options(*command, options->decode);
   command->add_flag("--json", options->json, "one JSON line a question");
+  command->add_option("--logits", options->logits,
+                      "safetensors file for the logits of every answer's tokens, to compare other programs with");
+  add_force(*command, options->force);
   return [options] { return ask(*options); };
 }
 

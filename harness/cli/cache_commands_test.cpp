@@ -67,6 +67,39 @@ TEST_F(CacheCommands, KeepingEverythingAnswersAsTheDocumentDoes) {
   EXPECT_EQ(ask("--cache", cache), answer);
 }
 
+TEST_F(CacheCommands, AskWritesTheLogitsItChoseFrom) {
+  const std::string cache = path("cache.safetensors"), logits = path("logits.safetensors");
+  ASSERT_EQ(
+      compact({"--document", document(), "--method", "attention_matching", "--target", "0.5", "--out", cache}).code, 0);
+  const std::vector<std::string> command = {"ask",
+                                            "--model",
+                                            kModel,
+                                            "--cache",
+                                            cache,
+                                            "--question",
+                                            "When was it built?",
+                                            "--question",
+                                            "Who?",
+                                            "--max-new-tokens",
+                                            "4",
+                                            "--logits",
+                                            logits,
+                                            "--json",
+                                            "--quiet"};
+  const Outcome answer = kvc(command);
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  TensorFile file = read_tensor_file(logits);
+  EXPECT_EQ(file.metadata.at("format"), "kvcompact.logits.v1");
+  const Json first = Json::parse(answer.out.substr(0, answer.out.find('\n')));
+  const at::Tensor ids = file.tensors.at("questions.0.answer"), rows = file.tensors.at("questions.0.logits");
+  EXPECT_EQ(std::vector<int64_t>(ids.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>() + ids.numel()),
+            first.at("ids").get<std::vector<int64_t>>());
+  EXPECT_TRUE(rows.argmax(-1).equal(ids));  // greedy
+  EXPECT_EQ(rows.scalar_type(), at::kFloat);
+  EXPECT_TRUE(file.tensors.contains("questions.1.prompt"));
+  EXPECT_EQ(kvc(command).code, 2);  // not replaced without --force
+}
+
 TEST_F(CacheCommands, CapturedHeadsAreFitted) {
   const std::string heads = path("heads.safetensors");
   const Outcome captured =

@@ -131,6 +131,11 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
   EXPECT_EQ(scores.code, 0);
   EXPECT_EQ(std::count(scores.out.begin(), scores.out.end(), '\n'), 3);
   EXPECT_THAT(scores.out, HasSubstr("\"values\":{\"accuracy\":"));
+  const Outcome flips = kvc({"score", results, "--flips"});
+  EXPECT_EQ(flips.code, 0) << flips.err;
+  EXPECT_THAT(flips.out, HasSubstr("answers changed between the full cache and a compact one"));
+  EXPECT_EQ(kvc({"score", results, "--flips", "--method", "absent"}).code, 2);
+  EXPECT_EQ(kvc({"score", results, "--method", "snapkv"}).code, 2);
   EXPECT_EQ(kvc({"score", results, "--output", results + "/scores.jsonl"}).code, 2);
   EXPECT_EQ(kvc({"score", results, "--output", path("scores.jsonl")}).out, "");
   EXPECT_EQ(read_text_file(path("scores.jsonl")), scores.out);

@@ -15,6 +15,7 @@
 #include "harness/cli/text_output.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/output_file.h"
+#include "harness/report/flips.h"
 #include "harness/report/report.h"
 #include "harness/sweep/coverage.h"
 
@@ -27,6 +28,8 @@ struct Options {
   std::string folder, output;
   bool force = false;
   bool no_html = false;
+  bool flips = false, json = false;
+  FlipFilter filter;
 };
 
 // A line of scores as this command writes them.
@@ -38,7 +41,29 @@ bool holds_scores(const std::string& path) {
   return line.is_object() && line.contains("question_id") && line.contains("values");
 }
 
+// A report of flips as this command writes it.
+bool holds_flips(const std::string& path) {
+  std::ifstream file(path);
+  std::string text;
+  std::getline(file, text);
+  const Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return line.is_object() ? line.contains("full_reply") : text.find(" answers changed between") != std::string::npos;
+}
+
+int score_flips(const Options& options) {
+  if (!options.output.empty()) check_text_output(options.output, options.folder);
+  check_outputs({{"--output", options.output, holds_flips}}, {}, options.force);
+  const LoadedReport loaded = load_report(options.folder, option_defaults());
+  const Flips flips = find_flips(loaded, options.filter);
+  const size_t width = options.output.empty() ? terminal_width() : kTerminalWidth;
+  write_text_output(options.output, options.json ? flips_json(flips) : flips_text(flips, options.folder, width));
+  const int64_t n_failed = loaded.tabulated.n_failed;
+  if (n_failed > 0) fmt::print(stderr, "note: {} failed records are not compared\n", n_failed);
+  return 0;
+}
+
 int score(const Options& options) {
+  if (options.flips) return score_flips(options);
   if (!options.output.empty()) check_text_output(options.output, options.folder);
   check_outputs({{"--output", options.output, holds_scores}}, {}, options.force);
   std::vector<Failure> failures;
@@ -68,9 +93,24 @@ Runner declare_report(CLI::App& app) {
 Runner declare_score(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
-      app.add_subcommand("score", "score the stored answers of a results folder again: one JSON line per question");
+      app.add_subcommand("score",
+                         "score the stored answers of a results folder again: one JSON line per question; --flips: the "
+                         "answers that a compact cache changed");
   command->add_option("folder", options->folder, "results folder")->required();
   command->add_option("--output", options->output, "file to write; default: standard output");
+  CLI::Option* flips = command->add_flag(
+      "--flips", options->flips,
+      "every question that a compact cache answers right and the full cache wrong, or the other way round");
+  command
+      ->add_option("--method", options->filter.methods,
+                   "with --flips: only this method, by its name or as the report labels it; may be given again")
+      ->needs(flips)
+      ->allow_extra_args(false);
+  command
+      ->add_option("--target", options->filter.targets, "with --flips: only this target, e.g. 0.1; may be given again")
+      ->needs(flips)
+      ->allow_extra_args(false);
+  command->add_flag("--json", options->json, "with --flips: one JSON line for each, texts uncut")->needs(flips);
   add_force(*command, options->force);
   return [options] { return score(*options); };
 }

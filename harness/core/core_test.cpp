@@ -12,6 +12,7 @@
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/options.h"
+#include "harness/core/printable.h"
 #include "harness/core/registry.h"
 #include "harness/core/text_file.h"
 
@@ -287,6 +288,21 @@ TEST(TextFile, OneNameForEverySpellingOfAPath) {
   EXPECT_EQ(short_path("/no/such/own.jsonl"), "/no/such/own.jsonl");
   EXPECT_EQ(short_path("../own.jsonl"), "../own.jsonl");
   EXPECT_EQ(short_path(""), "");
+}
+
+TEST(Printable, NothingSteersATerminal) {
+  EXPECT_EQ(printable("a\x1b[2J\tb\n"), "a\\x1b[2J\\x09b\\x0a");
+  EXPECT_EQ(printable("\xC2\x9B"
+                      "2J"),
+            "\\xc2\\x9b2J");  // CSI as one character
+  EXPECT_EQ(printable("a\xE2\x80\xAE"
+                      "b"),
+            "a\\xe2\\x80\\xaeb");                                      // right to left from here
+  EXPECT_EQ(printable("a\xE2\x81\xA6\xFF"), "a\\xe2\\x81\\xa6\\xff");  // isolate; no UTF-8
+  EXPECT_EQ(printable("Zo\xC3\xAB \xE2\x82\xAC \xE2\x80\x9C"), "Zo\xC3\xAB \xE2\x82\xAC \xE2\x80\x9C");
+  EXPECT_EQ(printable(std::string(100, 'x')), std::string(80, 'x') + "...");
+  EXPECT_EQ(printable_lines("a\r\nb\tc\rd\x1b", 100), "a\nb c\\x0dd\\x1b");
+  EXPECT_EQ(printable_lines(std::string(100, 'x'), 10), std::string(10, 'x') + "...");
 }
 
 TEST(DecodeText, ReadsEveryEncoding) {
