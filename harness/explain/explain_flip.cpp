@@ -19,7 +19,8 @@ namespace kvc {
 namespace {
 
 constexpr double kNearTie = 2;       // margins of fewer deviations than this can be turned by noise
-constexpr double kSameEvidence = 8;  // shifts of the margin of fewer deviations than this are what noise does too
+constexpr double kSameEvidence = 8;  // shifts of the margin of fewer deviations than this, and of less than
+constexpr double kSmallShift = 1;    // so many nats, are what noise does too
 constexpr int64_t kTokensAround = 12;
 
 std::string decoded(const Tokenizer& tokenizer, const std::vector<int64_t>& tokens, int64_t first, int64_t end) {
@@ -136,8 +137,9 @@ class FlipStudy {
 
   void find_cause() {
     const TieFacts& tie = found_.tie;
-    const bool same_evidence = tie.margin_full && tie.margin_compact &&
-                               *tie.margin_full - *tie.margin_compact < kSameEvidence * *tie.margin_deviation;
+    const bool same_evidence =
+        tie.margin_full && tie.margin_compact &&
+        *tie.margin_full - *tie.margin_compact < std::min(kSmallShift, kSameEvidence * *tie.margin_deviation);
     if (tie.near_tie && same_evidence) return unused("what the compaction did to it is of the size of that noise");
     for (const Repair repair : mended_->possible_repairs()) {
       if (mends(mended_->repaired(repair, {document_}))) return unreachable(repair);
