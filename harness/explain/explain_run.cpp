@@ -23,12 +23,12 @@ namespace {
 
 using FlipKey = std::tuple<std::string, std::string, std::string>;
 
-FlipKey key_of(const Flip& flip) {
+FlipKey key_of(const LostAnswer& flip) {
   return {flip.compact->cell_id, flip.document(), flip.question()};
 }
 
 // An explanation holds for these two answers and settings.
-std::string answers_hash(const Flip& flip, const ExplainSettings& settings) {
+std::string answers_hash(const LostAnswer& flip, const ExplainSettings& settings) {
   return stable_hash(
       canonical_json(Json{flip.full->answers[flip.full_answer], flip.compact->answers[flip.compact_answer],
                           settings.noise, settings.draws, settings.max_tests}));
@@ -77,15 +77,15 @@ class Explaining {
       throw Error(ErrorKind::kData, "there are no records in the results folder", request_.folder,
                   "run the sweep first: kvc run CONFIG");
     }
-    Flips flips = find_flips(records, request_.filter);
+    LostAnswers flips = find_lost_answers(records, request_.filter);
     result_.notes.insert(result_.notes.end(), flips.notes.begin(), flips.notes.end());
     result_.n_compared = flips.n_compared;
     result_.n_flips = static_cast<int64_t>(flips.list.size());
-    std::vector<Flip> chosen = chosen_flips(flips.list, request_.limit);
+    std::vector<LostAnswer> chosen = chosen_answers(flips.list, request_.limit);
     result_.left_out = result_.n_flips - static_cast<int64_t>(chosen.size());
     take_known(chosen);
     work_through(chosen);
-    for (const Flip& flip : chosen_flips(flips.list, request_.limit)) {
+    for (const LostAnswer& flip : chosen_answers(flips.list, request_.limit)) {
       if (const auto known = known_.find(key_of(flip)); known != known_.end())
         result_.explanations.push_back(known->second);
     }
@@ -97,13 +97,13 @@ class Explaining {
 
  private:
   // Removes from `chosen` what is explained on disk.
-  void take_known(std::vector<Flip>& chosen) {
+  void take_known(std::vector<LostAnswer>& chosen) {
     std::map<FlipKey, Explanation> on_disk;
     for (Explanation& one : load_explanations(request_.folder, result_.notes)) {
       FlipKey key{one.cell_id, one.document_id, one.question_id};
       on_disk.emplace(std::move(key), std::move(one));
     }
-    std::erase_if(chosen, [&](const Flip& flip) {
+    std::erase_if(chosen, [&](const LostAnswer& flip) {
       const auto found = on_disk.find(key_of(flip));
       if (request_.again || found == on_disk.end() || found->second.answers != answers_hash(flip, request_.settings))
         return false;
@@ -114,9 +114,9 @@ class Explaining {
   }
 
   // What is dear is made once: model, data set, document, queries, compact cache, from the outside in.
-  void work_through(std::vector<Flip>& flips) {
-    std::vector<std::pair<std::vector<std::string>, Flip>> ordered;
-    for (const Flip& flip : flips) {
+  void work_through(std::vector<LostAnswer>& flips) {
+    std::vector<std::pair<std::vector<std::string>, LostAnswer>> ordered;
+    for (const LostAnswer& flip : flips) {
       const Cell cell = Cell::from_json(flip.compact->cell, flip.compact->place);
       ordered.push_back({{canonical_json(cell.model), canonical_json(cell.dataset), std::to_string(cell.seed),
                           flip.document(), canonical_json(cell.queries), flip.compact->cell_id, flip.question()},
@@ -186,7 +186,7 @@ class Explaining {
     document_ = nullptr;
   }
 
-  void open_document(const Flip& flip) {
+  void open_document(const LostAnswer& flip) {
     if (document_ != nullptr && document_->id == flip.document()) return;
     close_document();
     const auto found = std::find_if(documents_.begin(), documents_.end(),
@@ -215,7 +215,7 @@ class Explaining {
     cell_id_ = cell.id;
   }
 
-  void explain(const Flip& flip, const PlannedCell& cell) {
+  void explain(const LostAnswer& flip, const PlannedCell& cell) {
     open_document(flip);
     open_compact(cell);
     const std::string id = flip.question();

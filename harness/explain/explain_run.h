@@ -8,14 +8,14 @@
 #include <vector>
 
 #include "harness/explain/explain_flip.h"
-#include "harness/explain/flips.h"
+#include "harness/explain/lost_answers.h"
 #include "harness/model/model.h"
 
 namespace kvc {
 
 struct ExplainRequest {
   std::string folder;
-  FlipFilter filter;
+  LostAnswerFilter filter;
   int64_t limit = 20;  // flips to explain; 0: all
   ExplainSettings settings;
   std::string model_path;  // empty: as the folder's config.json says
@@ -34,8 +34,8 @@ struct ExplainResult {
   std::vector<Explanation> explanations;  // of the chosen flips, by cell, document, question
 };
 
-// Throws Error: as load_records() and find_flips(); no model file, or one of other weights or dtype than the records';
-// a data set that is another now. SIGINT and SIGTERM end the process; what is explained stays.
+// Throws Error: as load_records() and find_lost_answers(); no model file, or one of other weights or dtype than the
+// records'; a data set that is another now. SIGINT and SIGTERM end the process; what is explained stays.
 ExplainResult explain_results(const ExplainRequest& request);
 
 }  // namespace kvc

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "harness/core/json_lines.h"
-#include "harness/explain/flips.h"
+#include "harness/explain/lost_answers.h"
 #include "harness/sweep/sweep_plugins_test.h"
 
 namespace kvc {
@@ -109,35 +109,35 @@ Record record(const std::string& method, const Json& target, const std::vector<b
   return record;
 }
 
-std::vector<std::string> names(const std::vector<Flip>& flips) {
+std::vector<std::string> names(const std::vector<LostAnswer>& flips) {
   std::vector<std::string> list;
-  for (const Flip& flip : flips)
+  for (const LostAnswer& flip : flips)
     list.push_back(flip.compact->cell.at("method").value("name", "") + " " + flip.document() + " " + flip.question());
   return list;
 }
 
-TEST(Flips, RightWithTheFullCacheWrongWithTheCompactOne) {
+TEST(LostAnswers, RightWithTheFullCacheWrongWithTheCompactOne) {
   const std::vector<Record> records = {
       record("full_cache", nullptr, {true, true, false}), record("snapkv", 0.1, {false, true, false}),
       record("h2o", 0.1, {false, false, true}), record("h2o", 0.1, {false, true, true}, "alone"),
       record("no_context", nullptr, {false, false, false})};
-  const Flips flips = find_flips(records, {});
+  const LostAnswers flips = find_lost_answers(records, {});
   EXPECT_THAT(names(flips.list), ::testing::UnorderedElementsAre("snapkv doc q0", "h2o doc q0", "h2o doc q1"));
   EXPECT_EQ(flips.n_compared, 4);
   ASSERT_EQ(flips.notes.size(), 1u);
   EXPECT_THAT(flips.notes[0], HasSubstr("1 records left aside: full_cache has no record of their document"));
-  FlipFilter filter;
+  LostAnswerFilter filter;
   filter.method = "no_context";
-  EXPECT_EQ(find_flips(records, filter).list.size(), 2u);
+  EXPECT_EQ(find_lost_answers(records, filter).list.size(), 2u);
   filter = {"q1", "", "h2o", "0.1"};
-  EXPECT_EQ(names(find_flips(records, filter).list), std::vector<std::string>{"h2o doc q1"});
-  EXPECT_EQ(names(chosen_flips(flips.list, 2)).size(), 2u);
-  EXPECT_NE(chosen_flips(flips.list, 2)[0].compact->cell_id, chosen_flips(flips.list, 2)[1].compact->cell_id);
-  EXPECT_EQ(chosen_flips(flips.list, 0).size(), 3u);
-  EXPECT_EQ(chosen_flips(flips.list, 99).size(), 3u);
+  EXPECT_EQ(names(find_lost_answers(records, filter).list), std::vector<std::string>{"h2o doc q1"});
+  EXPECT_EQ(names(chosen_answers(flips.list, 2)).size(), 2u);
+  EXPECT_NE(chosen_answers(flips.list, 2)[0].compact->cell_id, chosen_answers(flips.list, 2)[1].compact->cell_id);
+  EXPECT_EQ(chosen_answers(flips.list, 0).size(), 3u);
+  EXPECT_EQ(chosen_answers(flips.list, 99).size(), 3u);
 }
 
-TEST(Flips, OtherRecordsAreLeftAside) {
+TEST(LostAnswers, OtherRecordsAreLeftAside) {
   Record online = record("h2o", 0.1, {false});
   online.seconds = Json::object();
   Record broken = record("snapkv", 0.1, {false});
@@ -146,22 +146,25 @@ TEST(Flips, OtherRecordsAreLeftAside) {
   Record failed = record("tova", 0.1, {false});
   failed.status = "failed";
   const std::vector<Record> records = {record("full_cache", nullptr, {true}), online, broken, failed};
-  const Flips flips = find_flips(records, {});
+  const LostAnswers flips = find_lost_answers(records, {});
   EXPECT_TRUE(flips.list.empty());
   ASSERT_EQ(flips.notes.size(), 2u);
   EXPECT_THAT(flips.notes[0], HasSubstr("r/x.jsonl, record 1 left aside: field 'text' of answer 0 is missing"));
   EXPECT_THAT(flips.notes[1], HasSubstr("compacted while they are written"));
 }
 
-TEST(Flips, BadFilters) {
+TEST(LostAnswers, BadFilters) {
   const std::vector<Record> records = {record("full_cache", nullptr, {true}), record("snapkv", 0.1, {false})};
   EXPECT_EQ(error_of([&] {
-              find_flips(records, {"q9", "", "", ""});
+              find_lost_answers(records, {"q9", "", "", ""});
             }),
             "no record has the question 'q9'\n  where: --question\n  mend:  did you mean 'q0'? Known: q0");
-  EXPECT_THAT(error_of([&] { find_flips(records, {"", "", "snapk", ""}); }), HasSubstr("did you mean 'snapkv'?"));
-  EXPECT_THAT(error_of([&] { find_flips(records, {"", "", "", "0.2"}); }), HasSubstr("Known: 0.1"));
-  EXPECT_THAT(error_of([&] { find_flips({record("snapkv", 0.1, {false})}, {}); }),
+  EXPECT_THAT(error_of([&] {
+                find_lost_answers(records, {"", "", "snapk", ""});
+              }),
+              HasSubstr("did you mean 'snapkv'?"));
+  EXPECT_THAT(error_of([&] { find_lost_answers(records, {"", "", "", "0.2"}); }), HasSubstr("Known: 0.1"));
+  EXPECT_THAT(error_of([&] { find_lost_answers({record("snapkv", 0.1, {false})}, {}); }),
               HasSubstr("no record is of the method full_cache"));
 }
 

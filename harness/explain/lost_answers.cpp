@@ -1,4 +1,4 @@
-#include "harness/explain/flips.h"
+#include "harness/explain/lost_answers.h"
 
 #include <fmt/format.h>
 
@@ -53,7 +53,7 @@ void refuse_unknown(const char* what, const std::string& wanted, const std::set<
               suggest_name(wanted, {known.begin(), known.end()}));
 }
 
-void check_filter(const std::vector<Record>& records, const FlipFilter& filter) {
+void check_filter(const std::vector<Record>& records, const LostAnswerFilter& filter) {
   std::set<std::string> questions, documents, methods, targets;
   for (const Record& record : records) {
     documents.insert(record.document_id);
@@ -69,7 +69,7 @@ void check_filter(const std::vector<Record>& records, const FlipFilter& filter) 
 
 class Finder {
  public:
-  Finder(const std::vector<Record>& records, const FlipFilter& filter) : filter_(filter) {
+  Finder(const std::vector<Record>& records, const LostAnswerFilter& filter) : filter_(filter) {
     for (const Record& record : records) {
       if (record.status == "done" && name_of(record, "method") == "full_cache") full_[setting_of(record)] = &record;
     }
@@ -78,11 +78,11 @@ class Finder {
                   "results folder", "add full_cache to the methods of the sweep and run it again");
     }
     for (const Record& record : records) look_at(record);
-    const auto by_place = [](const Flip& flip) {
+    const auto by_place = [](const LostAnswer& flip) {
       return std::tuple(flip.compact->cell_id, flip.document(), flip.question());
     };
     std::sort(flips_.list.begin(), flips_.list.end(),
-              [&](const Flip& a, const Flip& b) { return by_place(a) < by_place(b); });
+              [&](const LostAnswer& a, const LostAnswer& b) { return by_place(a) < by_place(b); });
     if (n_online_ > 0)
       flips_.notes.push_back(fmt::format(
           "{} records left aside: their texts are compacted while they are written, so there is no cache of the "
@@ -93,7 +93,7 @@ class Finder {
           fmt::format("{} records left aside: full_cache has no record of their document", n_alone_));
   }
 
-  Flips take() { return std::move(flips_); }
+  LostAnswers take() { return std::move(flips_); }
 
  private:
   bool wanted(const Record& record) const {
@@ -133,28 +133,28 @@ class Finder {
     }
   }
 
-  const FlipFilter& filter_;
+  const LostAnswerFilter& filter_;
   std::map<std::string, const Record*> full_;  // by setting
-  Flips flips_;
+  LostAnswers flips_;
   int64_t n_online_ = 0, n_alone_ = 0;
 };
 
 }  // namespace
 
-std::string Flip::question() const {
+std::string LostAnswer::question() const {
   return question_of(compact->answers[compact_answer]);
 }
 
-Flips find_flips(const std::vector<Record>& records, const FlipFilter& filter) {
+LostAnswers find_lost_answers(const std::vector<Record>& records, const LostAnswerFilter& filter) {
   check_filter(records, filter);
   return Finder(records, filter).take();
 }
 
-std::vector<Flip> chosen_flips(const std::vector<Flip>& flips, int64_t limit) {
-  std::map<std::string, std::vector<Flip>> by_cell;
-  for (const Flip& flip : flips) by_cell[flip.compact->cell_id].push_back(flip);
+std::vector<LostAnswer> chosen_answers(const std::vector<LostAnswer>& flips, int64_t limit) {
+  std::map<std::string, std::vector<LostAnswer>> by_cell;
+  for (const LostAnswer& flip : flips) by_cell[flip.compact->cell_id].push_back(flip);
   const size_t wanted = limit == 0 ? flips.size() : std::min(flips.size(), static_cast<size_t>(limit));
-  std::vector<Flip> chosen;
+  std::vector<LostAnswer> chosen;
   for (size_t turn = 0; chosen.size() < wanted; ++turn) {
     for (const auto& [cell, list] : by_cell) {
       if (turn < list.size() && chosen.size() < wanted) chosen.push_back(list[turn]);

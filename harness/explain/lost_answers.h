@@ -9,7 +9,7 @@
 
 namespace kvc {
 
-struct Flip {
+struct LostAnswer {
   const Record* full;  // of full_cache
   const Record* compact;
   size_t full_answer, compact_answer;  // indices into the records' answers
@@ -19,12 +19,12 @@ struct Flip {
 };
 
 // Empty: all.
-struct FlipFilter {
+struct LostAnswerFilter {
   std::string question, document, method, target;  // ids; name of a method; "0.1" or "512 entries"
 };
 
-struct Flips {
-  std::vector<Flip> list;          // by cell, document, question
+struct LostAnswers {
+  std::vector<LostAnswer> list;    // by cell, document, question
   int64_t n_compared = 0;          // answers that the full cache has right
   std::vector<std::string> notes;  // what was left aside, and why
 };
@@ -33,10 +33,10 @@ struct Flips {
 // nothing about right and wrong, of no_context unless it is asked for, and of texts that are compacted while they are
 // written: there is no cache of the document to look into. Throws Error(kUsage) when the filter names a question,
 // document, method or target that no record has, Error(kData) when no record is of full_cache.
-Flips find_flips(const std::vector<Record>& records, const FlipFilter& filter);
+LostAnswers find_lost_answers(const std::vector<Record>& records, const LostAnswerFilter& filter);
 
 // The first `limit` of them, in turn from each cell: a cell with many flips does not crowd out the others. All when
 // limit is 0.
-std::vector<Flip> chosen_flips(const std::vector<Flip>& flips, int64_t limit);
+std::vector<LostAnswer> chosen_answers(const std::vector<LostAnswer>& flips, int64_t limit);
 
 }  // namespace kvc
