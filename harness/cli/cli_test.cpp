@@ -255,6 +255,16 @@ TEST_F(Cli, ChatsInTheModelsOwnFormat) {
   EXPECT_EQ(kvc({"generate", "--model", kModel, "--prompt", ""}).code, 2);
 }
 
+// Two functions of one name in different rooms once had the linked program read config.json as another type.
+TEST_F(Cli, OpensAModelFolder) {
+  const std::string folder = path("model");
+  std::filesystem::create_directories(folder);
+  write("model/config.json", "{\"architectures\": [\"NoSuchModel\"], \"model_type\": \"none\"}");
+  const Outcome outcome = kvc({"inspect", folder});
+  EXPECT_EQ(outcome.code, 3);
+  EXPECT_THAT(outcome.err, HasSubstr("architecture 'NoSuchModel' is not supported"));
+}
+
 TEST_F(Cli, InspectsWithoutLoading) {
   const Outcome text = kvc({"inspect", kModel, "--template"});
   EXPECT_EQ(text.code, 0) << text.err;

@@ -137,7 +137,7 @@ class Submission {
   // Of earlier submissions. Slurm forgets a finished job after minutes and then calls its id invalid.
   std::set<std::int64_t> active_shards() const {
     std::set<std::int64_t> active;
-    const Json jobs = read_json_file(folder_ + "/jobs.json");
+    const Json jobs = read_json_of_run(folder_ + "/jobs.json");
     if (!jobs.is_array()) return active;
     for (const Json& job : jobs) {
       if (!job.is_object() || job.value("shards", Json()) != options_.shards || !job.value("id", Json()).is_string())
@@ -152,7 +152,7 @@ class Submission {
   }
 
   void keep_job(const std::string& id) const {
-    Json jobs = read_json_file(folder_ + "/jobs.json");
+    Json jobs = read_json_of_run(folder_ + "/jobs.json");
     if (!jobs.is_array()) jobs = Json::array();
     jobs.push_back(Json{{"id", id}, {"shards", options_.shards}});
     write_file_atomically(folder_ + "/jobs.json", jobs.dump(2) + "\n");

@@ -37,7 +37,7 @@ std::string answers_hash(const LostAnswer& flip, const ExplainSettings& settings
 // Where the weights of a cell's model lie, as a sweep that wrote to this folder had them.
 std::string model_path(const std::string& folder, const std::string& name) {
   for (const std::string& part : record_folders(folder)) {
-    const Json config = read_json_file(part + "/config.json");
+    const Json config = read_json_of_run(part + "/config.json");
     if (!config.is_object()) continue;
     for (const Json& model : config.value("model", Json::array())) {
       const std::string path = model.is_object() ? model.value("path", "") : "";

@@ -56,7 +56,7 @@ class Reader {
   void count_shards() {
     std::set<std::int64_t> counts;
     for (const std::string& part : folders_) {
-      const Json sweep = read_json_file(part + "/sweep.json");
+      const Json sweep = read_json_of_run(part + "/sweep.json");
       if (!sweep.is_object()) continue;
       if (sweep.value("shards", Json()).is_number_integer()) counts.insert(sweep.at("shards").get<std::int64_t>());
       const Json shard = sweep.value("shard", Json());
@@ -68,7 +68,7 @@ class Reader {
   // Every run lists all documents of what it opened, those of other shards too.
   void read_documents() {
     for (const std::string& part : folders_) {
-      const Json known = read_json_file(part + "/documents.json");
+      const Json known = read_json_of_run(part + "/documents.json");
       if (!known.is_object()) continue;
       for (const auto& [key, block] : known.items()) blocks_[key] = block;
     }
@@ -156,7 +156,7 @@ Json sweep_json(const SweepConfig& config, const Json& shard) {
               {"cells", cells}};
 }
 
-Json read_json_file(const std::string& path) {
+Json read_json_of_run(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   if (!stream) return nullptr;
   const std::string text{std::istreambuf_iterator<char>(stream), {}};
@@ -171,7 +171,7 @@ Json common_sweep(const std::vector<std::string>& folders) {
   Json first;
   std::string first_folder;
   for (const std::string& folder : folders) {
-    const Json sweep = read_json_file(folder + "/sweep.json");
+    const Json sweep = read_json_of_run(folder + "/sweep.json");
     if (sweep.is_null()) continue;
     const bool readable = sweep.is_object() && sweep.value("version", Json()) == kSweepVersion &&
                           sweep.value("hash", Json()).is_string() && sweep.value("cells", Json()).is_array();

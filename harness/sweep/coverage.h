@@ -44,7 +44,7 @@ Coverage coverage_of(const std::string& folder);
 std::string coverage_text(const Coverage& coverage);
 
 // A whole JSON file; null when it is missing. Throws Error(kData) when it is no JSON.
-Json read_json_file(const std::string& path);
+Json read_json_of_run(const std::string& path);
 
 // Throws Error(kData), naming both, unless the folders' sweep.json agree; the first one's, or null.
 Json common_sweep(const std::vector<std::string>& folders);

@@ -108,7 +108,7 @@ class Merge {
     documents_ = target.read_json("documents.json");
     if (!documents_.is_object() || is_parent_of_sources()) documents_ = Json::object();
     for (const std::string& folder : folders_) {
-      const Json known = read_json_file(folder + "/documents.json");
+      const Json known = read_json_of_run(folder + "/documents.json");
       if (!known.is_object()) continue;
       for (const auto& [key, block] : known.items()) {
         const auto [place, is_new] = first_folder.try_emplace(key, folder);
@@ -158,9 +158,9 @@ class Merge {
     std::vector<std::string> all = {target_path_};
     all.insert(all.end(), folders_.begin(), folders_.end());
     for (const std::string& folder : folders_) {
-      const Json more = read_json_file(folder + "/self_proof.json");
+      const Json more = read_json_of_run(folder + "/self_proof.json");
       if (more.is_object()) proofs.update(more);
-      const Json config = read_json_file(folder + "/config.json");
+      const Json config = read_json_of_run(folder + "/config.json");
       if (config.is_object()) target.write_json("config.json", config);
     }
     if (!proofs.empty()) target.write_json("self_proof.json", proofs);
@@ -197,7 +197,7 @@ class Merge {
     Json sweep = sweep_;
     std::set<std::int64_t> counts;
     for (const std::string& folder : folders_) {
-      const Json own = read_json_file(folder + "/sweep.json");
+      const Json own = read_json_of_run(folder + "/sweep.json");
       const Json shard = own.is_object() ? own.value("shard", Json()) : Json();
       counts.insert(shard.is_string() ? parse_shard(shard.get<std::string>(), {}).count : 0);
     }

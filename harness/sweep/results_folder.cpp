@@ -136,7 +136,7 @@ void ResultsFolder::append_texts(const Json& line) const {
 }
 
 Json ResultsFolder::read_json(const std::string& name) const {
-  return read_json_file(file(name));
+  return read_json_of_run(file(name));
 }
 
 void ResultsFolder::write_json(const std::string& name, const Json& value) const {

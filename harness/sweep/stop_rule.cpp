@@ -16,7 +16,7 @@ std::vector<std::string> shuffled_documents(std::vector<std::string> ids, std::u
 
 Json stopped_cells(const std::string& folder) {
   const std::string path = folder + "/stopped.json";
-  const Json stopped = read_json_file(path);
+  const Json stopped = read_json_of_run(path);
   if (stopped.is_null()) return Json::object();
   const bool readable = stopped.is_object() &&
                         std::all_of(stopped.begin(), stopped.end(), [](const Json& cell) { return cell.is_object(); });
