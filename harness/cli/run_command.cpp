@@ -11,6 +11,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/show_report.h"
 #include "harness/cli/starter.h"
+#include "harness/cli/sweep_rule.h"
 #include "harness/core/progress.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/preflight.h"
@@ -46,6 +47,7 @@ void check_inputs(const SweepConfig& config) {
 
 int dry_run(const SweepConfig& config, const Options& options) {
   const double within_s = options.within.empty() ? 0 : parse_duration(options.within);
+  if (sweep_rule(config)) fmt::print("stop_when: what follows counts every cell on every document; less is measured\n");
   for (const CellStatus& cell : sweep_status(config)) {
     fmt::print("{}  {}  {}\n", cell.id, cell.done > 0 ? fmt::format("{:>4} done", cell.done) : "     new ", cell.label);
   }
@@ -77,6 +79,7 @@ int run(const Options& options) {
   run_options.quiet = options.quiet;
   run_options.skip_proof = options.skip_proof;
   run_options.plan = !options.no_plan;
+  run_options.stop_rule = sweep_rule(config);
   if (!options.shard.empty())
     run_options.shard = parse_shard(options.shard, [](const char* name) { return std::getenv(name); });
   const RunSummary summary = run_sweep(config, run_options);
@@ -108,6 +111,7 @@ int validate(const Options& options) {
   std::error_code error;
   if (std::filesystem::is_directory(options.config, error)) return validate_folder(options.config);
   const SweepConfig config = load_sweep(options.config);
+  sweep_rule(config);
   fmt::print("{} is valid: sweep '{}', {}\n", options.config, config.name,
              plural(static_cast<int64_t>(expand(config).size()), "cell"));
   if (!options.config_only) check_inputs(config);

@@ -66,6 +66,10 @@ class Submission {
   Submission(const Options& options, std::vector<std::string> sbatch_options)
       : options_(options), sbatch_options_(std::move(sbatch_options)), config_(load_sweep(options.config)) {
     if (!options_.results.empty()) config_.results = options_.results;
+    if (config_.stop_when) {
+      throw Error(ErrorKind::kUsage, "a sweep with stop_when cannot be divided into shards", options.config,
+                  "delete stop_when, or run the sweep whole: kvc run");
+    }
     folder_ = config_.results + "/slurm";
   }
 

@@ -37,7 +37,7 @@ Column column_at(const Table& table, size_t target, const std::vector<double>& f
   Column column{{}, target};
   for (const Row& row : table.rows) {
     Curve curve;
-    if (row.role == Role::kMethod && row.cells[target]) {
+    if (row.role == Role::kMethod && row.cells[target] && row.cells[target]->stopped.is_null()) {
       curve = row.cells[target]->questions;
     } else if (row.role == Role::kMethod && row.untargeted && nearest_target(row, fractions) == target) {
       curve = row.untargeted->questions;
@@ -60,7 +60,10 @@ Curve area_of(const Row& row, const std::vector<double>& weights) {
     double area = 0;
     bool whole = true;
     for (size_t i = 0; i < weights.size() && whole; ++i) {
-      const ScoredQuestion* there = row.cells[i] ? find(row.cells[i]->questions, question) : nullptr;
+      // A cell that was left early was left for what it lost: no test of a number of documents fixed beforehand is
+      // valid.
+      const bool usable = row.cells[i] && row.cells[i]->stopped.is_null();
+      const ScoredQuestion* there = usable ? find(row.cells[i]->questions, question) : nullptr;
       whole = there != nullptr;
       if (whole) area += weights[i] * there->values[0];
     }

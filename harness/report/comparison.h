@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "harness/core/config_text.h"
 #include "harness/report/paired.h"
 #include "harness/report/power.h"
 
@@ -20,6 +21,7 @@ struct MetricInfo;
 struct ComparisonSettings {
   std::string compare_to;                // a method's name or label; empty: the one with the best area
   std::map<std::string, double> margin;  // of equivalence, by metric
+  std::map<std::string, Json> stopped;   // by cell id: what stopped.json says of cells that were left early
 };
 
 constexpr double kShareMargin = 0.05;  // unless the sweep file names another

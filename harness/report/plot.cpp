@@ -138,6 +138,10 @@ Axis y_axis(const PlotPanel& panel, const std::vector<PlotSeries>& series) {
   for (const PlotLine& line : panel.lines) {
     for (const PlotPoint& point : line.points) reach(point.y);
   }
+  if (panel.band) {
+    reach(0);
+    reach(1.5 * panel.band->y);
+  }
   if (panel.ceiling) reach(*panel.ceiling);
   if (panel.floor) reach(*panel.floor);
   const double most = panel.share ? 1 : 1.25 * high;  // a bar may stretch the axis so far and is cut off there
@@ -225,7 +229,7 @@ class PanelDrawing {
         y_axis_(y_axis(panel, plot.series)) {}
 
   std::string draw() const {
-    std::string svg = grid() + x_labels();
+    std::string svg = band() + grid() + x_labels();
     svg += fmt::format("<g clip-path=\"url(#{})\">\n", clip_id());
     for (const bool grey : {true, false}) {  // the coloured lie on top
       for (size_t i = 0; i < panel_.lines.size(); ++i) {
@@ -251,6 +255,13 @@ class PanelDrawing {
   }
 
  private:
+  std::string band() const {
+    if (!panel_.band || !panel_.band->kept) return "";
+    const double from = x_, to = std::clamp(at_x(*panel_.band->kept), x_, x_ + width_);
+    return fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"#DCEFE4\"/>\n", from,
+                       at_y(panel_.band->y), to - from, y_ + height_ - at_y(panel_.band->y));
+  }
+
   const PlotSeries& series(size_t line) const { return plot_.series[panel_.lines[line].series]; }
   std::string clip_id() const { return fmt::format("axes-{:.0f}-{:.0f}", x_, y_); }
   double at_x(double value) const {  // large budgets stand on the left
@@ -357,6 +368,7 @@ class PanelDrawing {
     };
     reference(panel_.ceiling, "full cache", "5 2.5");
     reference(panel_.floor, "no context", "1.2 2");
+    if (panel_.band) reference(panel_.band->y, "tolerated", "5 2.5");
     for (size_t i = 0; i < panel_.lines.size(); ++i) {
       const PlotPoint& last =
           *std::max_element(panel_.lines[i].points.begin(), panel_.lines[i].points.end(),

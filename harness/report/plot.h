@@ -36,6 +36,12 @@ struct PlotLine {
   std::vector<PlotPoint> points;
 };
 
+// Losses that are tolerated: a line at `y`, shaded below from the largest size down to `kept` where that is set.
+struct PlotBand {
+  double y = 0;
+  std::optional<double> kept;
+};
+
 struct PlotPanel {
   std::string title;
   std::string y_label;
@@ -45,6 +51,7 @@ struct PlotPanel {
   std::vector<PlotLine> lines;
   std::vector<double> ticks;  // of x, > 0; empty: 1, 2 and 5 times powers of ten
   std::optional<double> ceiling, floor;
+  std::optional<PlotBand> band;
 };
 
 constexpr double kLogSpan = 30;  // largest over smallest positive value

@@ -23,7 +23,7 @@ TEST(Published, ReportsAreThoseOfTheirRecords) {
     ++n_folders;
     const fs::path copy = scratch / folder.path().filename();
     fs::create_directories(copy);
-    for (const char* name : {"records.jsonl", "config.json", "self_proof.json"}) {
+    for (const char* name : {"records.jsonl", "config.json", "self_proof.json", "stopped.json"}) {
       if (fs::exists(folder.path() / name)) fs::copy_file(folder.path() / name, copy / name);
     }
     write_report(copy.string(), option_defaults());

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -31,6 +32,18 @@ std::string name_of(const fs::path& folder) {
   return (folder.has_filename() ? folder : folder.parent_path()).filename().string();
 }
 
+// Of objects; empty where there is no such file.
+Json json_object(const std::string& path, std::vector<std::string>& warnings) {
+  std::ifstream file(path);
+  if (!file) return Json::object();
+  const Json json = Json::parse(file, nullptr, false);
+  const bool valid =
+      json.is_object() && std::all_of(json.begin(), json.end(), [](const Json& value) { return value.is_object(); });
+  if (valid) return json;
+  warnings.push_back(fmt::format("{} is not an object of objects and was not read", path));
+  return Json::object();
+}
+
 // What the sweep file of this folder says about its report; nothing where there is none.
 ComparisonSettings settings_of(const std::string& folder, std::vector<std::string>& warnings) {
   ComparisonSettings settings;
@@ -43,6 +56,8 @@ ComparisonSettings settings_of(const std::string& folder, std::vector<std::strin
   }
   if (config.contains("compare_to") && config.at("compare_to").is_string())
     settings.compare_to = config.at("compare_to").get<std::string>();
+  for (const auto& [cell, what] : json_object(folder + "/stopped.json", warnings).items())
+    settings.stopped[cell] = what;
   const Json margins = config.value("equivalence", Json());
   if (!margins.is_object()) return settings;
   for (const auto& [metric, margin] : margins.items()) {

@@ -108,6 +108,7 @@ Json cell_json(const CellSummary& cell) {
                    {"seconds", Json{{"compaction_shared_s", or_null(cell.compaction_shared_s)},
                                     {"compaction_s", or_null(cell.compaction_s)}}}};
   if (!cell.heads.is_null()) json["heads"] = cell.heads;
+  if (!cell.stopped.is_null()) json["stopped"] = cell.stopped;
   return json;
 }
 

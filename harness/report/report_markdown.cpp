@@ -75,6 +75,7 @@ std::string conclusions_part(const Table& table) {
   }
   text += titled("ranks", rank_table(table), rank_note(table));
   if (!table.comparison.pairs.empty()) text += paragraph("Every pair is in report_pairs.csv.");
+  text += titled("left early", stopped_table(table), stopped_note(table));
   return text + titled("answers that could not be read, answers cut off by the length limit", answers_table(table), "");
 }
 
@@ -158,6 +159,7 @@ std::string counts_text(const Tabulated& t) {
   std::string text = fmt::format("{} records: {} done", t.n_records, t.n_done);
   if (t.n_failed > 0) text += fmt::format(", {} failed", t.n_failed);
   if (t.n_missing > 0) text += fmt::format(", {} missing", t.n_missing);
+  if (t.n_stopped > 0) text += fmt::format("; {} cells left early as decided", t.n_stopped);
   text += ".";
   if (t.n_references > 0)
     text += fmt::format(" {} reference answers, {} of them kept from before.", t.n_references, t.n_references_kept);

@@ -50,6 +50,7 @@ std::string cell_text(const std::optional<CellSummary>& cell, size_t metric, int
   };
   note(cell->n_failed, "failed");
   note(cell->n_missing, "missing");
+  if (!cell->stopped.is_null()) text += fmt::format(" ({})", stopped_text(cell->stopped));
   return text;
 }
 
@@ -122,6 +123,59 @@ std::string estimate_text(double mean, const Interval& interval, bool share) {
   if (!interval.exists()) return text;
   return fmt::format("{} [{:.{}f}, {:.{}f}]", text, rounded(interval.low, digits), digits,
                      rounded(interval.high, digits), digits);
+}
+
+std::string stopped_text(const Json& stopped) {
+  const auto n = stopped.value("documents", int64_t{0});
+  std::string state = stopped.value("state", "stopped");
+  std::replace(state.begin(), state.end(), '_', ' ');
+  return fmt::format("{} after {}", state, documents_text(n));
+}
+
+TextTable stopped_table(const Table& table) {
+  TextTable text{{"method", "queries", "target", "left as", "documents", "loss", "sequential interval"}, {}};
+  for (const Row& row : table.rows) {
+    for (const CellSummary* cell : cells_of(row)) {
+      const Json& stopped = cell->stopped;
+      if (!stopped.is_object() || !stopped.value("low", Json()).is_number() ||
+          !stopped.value("high", Json()).is_number())
+        continue;
+      const bool kl = stopped.value("metric", "") == "kl";
+      const auto number = [&](const Json& value) {
+        if (!value.is_number()) return std::string(kNone);
+        return kl ? fmt::format("{:.3g}", value.get<double>()) : fmt::format("{:.1f} %", 100 * value.get<double>());
+      };
+      std::string state = stopped.value("state", "");
+      std::replace(state.begin(), state.end(), '_', ' ');
+      text.rows.push_back({row.method_label, row.queries_label.empty() ? kNone : row.queries_label,
+                           target_text(cell->target), state, fmt::format("{}", stopped.value("documents", int64_t{0})),
+                           number(stopped.value("loss", Json())),
+                           fmt::format("{} to {}", number(stopped.at("low")), number(stopped.at("high")))});
+    }
+  }
+  return text;
+}
+
+std::string stopped_note(const Table& table) {
+  for (const Row& row : table.rows) {
+    for (const CellSummary* cell : cells_of(row)) {
+      const Json& stopped = cell->stopped;
+      if (!stopped.is_object() || !stopped.value("tolerance", Json()).is_number()) continue;
+      const std::string metric = stopped.value("metric", "");
+      const double tolerance = stopped.at("tolerance").get<double>();
+      return fmt::format(
+          "Measured on no further documents as soon as the rule of `stop_when` decided. Loss: {}; tolerated: {}. The "
+          "interval ({:g} %) holds at whatever document it was looked at; means of these cells elsewhere in this "
+          "report "
+          "have no interval and no test, since one for a number of documents fixed beforehand would not hold.",
+          metric == "kl"          ? "mean KL, each question's cut off at the bound, nats per token"
+          : metric == "agreement" ? "share of the full cache's tokens at which another is the likeliest"
+                                  : "of what the full cache answered right, the share that goes wrong",
+          metric == "kl" ? fmt::format("{:g} nats", tolerance) : fmt::format("{:g} %", 100 * tolerance),
+          100 * stopped.value("confidence", 0.95));
+    }
+  }
+  return "";
 }
 
 std::string p_text(double p) {

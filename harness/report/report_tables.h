@@ -31,6 +31,12 @@ std::string rank_note(const Table& table);             // how many of all pairs 
 TextTable versus_reference_table(const Table& table);  // every method against the reference at each target
 std::string versus_reference_note(const Table& table);
 
+// Cells that a rule left early: why, after how many documents, and the loss with its sequential interval; no rows where
+// there are none.
+TextTable stopped_table(const Table& table);
+std::string stopped_note(const Table& table);   // "" where stopped_table has no rows
+std::string stopped_text(const Json& stopped);  // "outside after 7 documents"
+
 // "0.25 [0.09, 0.53]": two digits for shares, else three significant ones.
 std::string estimate_text(double mean, const Interval& interval, bool share);
 std::string p_text(double p);  // "p=0.16", "p<0.001"

@@ -296,6 +296,12 @@ CellSummary summarize(const CellData& cell, const TableData& table, const Compar
     if (judged.failed && summary.first_error.empty()) summary.first_error = judged.error;
   }
   summary.n_missing = static_cast<int64_t>(table.documents.size()) - summary.n_done - summary.n_failed;
+  for (const std::string& id : summary.cell_ids) {
+    const auto found = settings.stopped.find(id);
+    if (found == settings.stopped.end()) continue;
+    summary.stopped = found->second;
+    summary.n_missing = 0;  // nobody asks for them
+  }
   const CellData* full = untargeted_of(table, "full_cache");
   const CellData* floor = untargeted_of(table, "no_context");
   const std::vector<MetricInfo>& metrics = metrics_of_task(name_of(table.task));
@@ -303,7 +309,11 @@ CellSummary summarize(const CellData& cell, const TableData& table, const Compar
     const std::vector<Observation> values = column(cell, i);
     const MetricScale scale = scale_of(metrics[i], values);
     MetricSummary metric{metrics[i], estimate(values, scale), std::nullopt, std::nullopt};
-    if (&cell != full) compare(cell, full, floor, i, scale, margin_of(settings, metrics[i]), metric);
+    if (!summary.stopped.is_null()) {
+      metric.estimate.interval = metric.estimate.questions = metric.estimate.bootstrap = {};
+    } else if (&cell != full) {
+      compare(cell, full, floor, i, scale, margin_of(settings, metrics[i]), metric);
+    }
     summary.metrics.push_back(std::move(metric));
   }
   std::map<Question, std::optional<double>> context_tokens;
@@ -425,7 +435,7 @@ std::vector<Json> distinct_provenance(const std::vector<Record>& records) {
   return list;
 }
 
-void count(const TableData& table, const Labels& labels, Tabulated& result) {
+void count(const TableData& table, const Labels& labels, const ComparisonSettings& settings, Tabulated& result) {
   for (const auto& [key, row] : table.rows) {
     for (const auto& [target, cell] : row.cells) {
       int64_t missing = static_cast<int64_t>(table.documents.size());
@@ -438,7 +448,10 @@ void count(const TableData& table, const Labels& labels, Tabulated& result) {
         if (!cell.target.is_null()) label += " at " + target_text(cell.target);
         result.failures.push_back({judged.record->cell_id, label, judged.record->document_id, judged.error});
       }
-      result.n_missing += missing;
+      const bool stopped = std::any_of(cell.cell_ids.begin(), cell.cell_ids.end(),
+                                       [&](const std::string& id) { return settings.stopped.contains(id); });
+      result.n_missing += stopped ? 0 : missing;
+      result.n_stopped += stopped ? 1 : 0;
     }
     if (row.cells.count("null") > 0) continue;
     for (const auto& [target, value] : table.targets) {
@@ -553,7 +566,7 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults, const Comp
     result.tables.push_back(finish(table, labels, settings));
     const std::vector<std::string>& warnings = result.tables.back().comparison.warnings;
     result.warnings.insert(result.warnings.end(), warnings.begin(), warnings.end());
-    count(table, labels, result);
+    count(table, labels, settings, result);
     count_references(table, result);
     warn_of_questions_left_out(table, result);
     tell_written_questions(table, result.tables.back(), result);

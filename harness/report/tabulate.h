@@ -51,6 +51,9 @@ struct CellSummary {
   int64_t n_failed = 0;   // failed, or not to be judged
   int64_t n_missing = 0;  // that other cells of the table have
   std::string first_error;
+  // What stopped.json says where a rule (stop_when) left the cell before the last document; null elsewhere. Its means
+  // have no intervals and no tests then; {low, high} of this is the interval that holds.
+  Json stopped;
   std::vector<MetricSummary> metrics;   // as metrics_of_task
   std::vector<ScoredQuestion> answers;  // by document, seed, question
   // By document, question: means over seeds; all statistics are of these. A document whose right answers depend on the
@@ -106,6 +109,7 @@ struct Tabulated {
   std::vector<std::string> warnings;
   std::vector<Json> provenance;  // distinct {kvc_version, model, hardware...} without times
   int64_t n_records = 0, n_done = 0, n_failed = 0, n_missing = 0;
+  int64_t n_stopped = 0;  // cells that a rule left early
   // Answers of full caches that others are compared with, and how many of them came from an earlier run or sweep.
   int64_t n_references = 0, n_references_kept = 0;
 };

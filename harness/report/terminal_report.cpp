@@ -68,7 +68,7 @@ std::string widest_text(const Row& row, size_t n_columns) {
 }
 
 TextTable short_table(const Table& table, const std::vector<const Row*>& rows, const ShortNames& names, bool intervals,
-                      std::vector<std::string>& gaps) {
+                      std::vector<std::string>& gaps, std::vector<std::string>& stopped) {
   TextTable text{{"method"}, {}};
   for (const Json& target : table.targets) text.header.push_back(target_text(target));
   if (table.targets.empty()) text.header.push_back("value");
@@ -82,6 +82,11 @@ TextTable short_table(const Table& table, const std::vector<const Row*>& rows, c
       cells.push_back(!there      ? kNoValue
                       : intervals ? estimate_text(cell->metrics.front())
                                   : mean_text(cell->metrics.front()));
+      if (cell && !cell->stopped.is_null() && !(row->untargeted && t > 0)) {
+        stopped.push_back(fmt::format("{}{} ({})", names.of(row->label()),
+                                      cell->target.is_null() ? "" : " at " + target_text(cell->target),
+                                      stopped_text(cell->stopped)));
+      }
       if (!cell || cell->n_failed + cell->n_missing == 0 || (row->untargeted && t > 0)) continue;
       std::string gap = names.of(row->label());
       if (!cell->target.is_null()) gap += " at " + target_text(cell->target);
@@ -112,12 +117,12 @@ std::string table_part(const Table& table, const std::vector<std::string>& ranke
   if (metrics.empty()) return "";
   size_t left_out = 0;
   const std::vector<const Row*> rows = shown_rows(table, ranked, left_out);
-  std::vector<std::string> labels, gaps, unused;
+  std::vector<std::string> labels, gaps, stopped, unused;
   for (const Row* row : rows) labels.push_back(row->label());
   const ShortNames names = short_names(labels, kNameWidth);
-  TextTable text = short_table(table, rows, names, true, unused);
+  TextTable text = short_table(table, rows, names, true, unused, unused);
   const bool whole = fits(text, width);
-  text = short_table(table, rows, names, whole, gaps);
+  text = short_table(table, rows, names, whole, gaps, stopped);
   const MetricInfo& metric = metrics.front();
   std::string part =
       wrapped_text(fmt::format("{}{}, {}: {}{}. {} document{}, {} questions{}.",
@@ -136,6 +141,12 @@ std::string table_part(const Table& table, const std::vector<std::string>& ranke
     for (size_t i = 0; i < std::min<size_t>(gaps.size(), 4); ++i) list += (i == 0 ? "" : ", ") + gaps[i];
     if (gaps.size() > 4) list += fmt::format(" and {} more cells", gaps.size() - 4);
     part += wrapped_text("Incomplete: " + list + ".", width) + "\n";
+  }
+  if (!stopped.empty()) {
+    std::string list;
+    for (size_t i = 0; i < std::min<size_t>(stopped.size(), 6); ++i) list += (i == 0 ? "" : ", ") + stopped[i];
+    if (stopped.size() > 6) list += fmt::format(" and {} more cells", stopped.size() - 6);
+    part += wrapped_text("Left early, no interval here, sequential ones in report.md: " + list + ".", width) + "\n";
   }
   return part + "\n";
 }

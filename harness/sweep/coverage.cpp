@@ -14,6 +14,7 @@
 #include "harness/sweep/record_set.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/shard.h"
+#include "harness/sweep/stop_rule.h"
 
 namespace kvc {
 namespace {
@@ -43,6 +44,7 @@ class Reader {
     if (sweep_.is_null()) return result_;
     count_shards();
     read_documents();
+    stopped_ = stopped_cells(folder_);
     std::vector<std::string> warnings;
     RecordSet records;
     for (const std::string& part : folders_) records.add_folder(part, warnings);
@@ -86,8 +88,9 @@ class Reader {
     const Json& block = place->second;
     for (const auto& [document, tasks] : block.at("documents").items()) {
       if (!tasks.contains(task) || tasks.at(task) == 0) continue;
-      ++result_.expected;
       const auto status = status_.find({id, document});
+      if (status == status_.end() && stopped_.contains(id)) continue;  // nobody asks for it
+      ++result_.expected;
       if (status != status_.end() && status->second == "done") continue;
       Gap gap{id, label, document, status != status_.end(), 0};
       if (result_.shards > 0) {
@@ -120,6 +123,7 @@ class Reader {
   std::vector<std::string> folders_;
   Json sweep_;
   std::map<std::string, Json> blocks_;
+  Json stopped_;
   std::map<std::pair<std::string, std::string>, std::string> status_;  // (cell, document)
   Coverage result_;
 };

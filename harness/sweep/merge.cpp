@@ -12,6 +12,7 @@
 #include "harness/sweep/record_set.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/shard.h"
+#include "harness/sweep/stop_rule.h"
 
 namespace kvc {
 namespace {
@@ -160,6 +161,10 @@ class Merge {
     for (const std::string& folder : folders_) {
       const Json more = read_json_of_run(folder + "/self_proof.json");
       if (more.is_object()) proofs.update(more);
+      Json stopped = stopped_cells(target_path_);
+      const size_t before = stopped.size();
+      stopped.update(stopped_cells(folder));
+      if (stopped.size() > before) target.write_json("stopped.json", stopped);
       const Json config = read_json_of_run(folder + "/config.json");
       if (config.is_object()) target.write_json("config.json", config);
     }

@@ -46,6 +46,7 @@ class SweepRun {
                        sweep_json(config_, options_.shard ? Json(options_.shard->text()) : Json(nullptr)));
     blocks_ = make_blocks(config_, [&](const std::string& cell) { return folder_.done(cell); });
     warn_foreign_records();
+    forget_stopped();
     for (const SweepModel& model : config_.models) run_model(model);
     if (options_.shard && summary_.already_done + summary_.measured + summary_.failed == 0) {
       progress_.note(
@@ -71,12 +72,72 @@ class SweepRun {
     }
   }
 
+  // What an earlier run said of these cells may be by another tolerance.
+  void forget_stopped() {
+    const Json before = stopped_cells(folder_.path());
+    Json now = before;
+    for (const Block& block : blocks_) {
+      for (const PlannedCell& cell : block.cells) now.erase(cell.id);
+    }
+    if (now != before) folder_.write_json("stopped.json", now);
+  }
+
+  // The rule of a block whose documents are told by `tasks`, document id -> task key -> questions; it knows what is on
+  // disk.
+  void start_rule(const Block& block, const Json& tasks) {
+    if (!options_.stop_rule) return;
+    RuledBlock ruled;
+    for (const PlannedCell& cell : block.cells) ruled.cells.push_back({cell.id, cell.label, cell.cell.to_json()});
+    std::vector<std::string> ids;
+    for (const auto& [id, counts] : tasks.items()) ids.push_back(id);
+    for (const std::string& id : shuffled_documents(ids, block.seed)) {
+      RuledDocument document{id, {}};
+      for (const PlannedCell& cell : block.cells)
+        document.n_questions[cell.id] = tasks.at(id).value(task_key(cell.cell.task), std::int64_t{0});
+      ruled.documents.push_back(std::move(document));
+    }
+    std::unique_ptr<StopRule> rule = options_.stop_rule(ruled);
+    for (const PlannedCell& cell : block.cells) {
+      for (const Json& line : read_json_lines(folder_.file(cell.id + ".jsonl")).values) {
+        Record record = Record::from_json(line, folder_.file(cell.id + ".jsonl"));
+        record.place = folder_.file(cell.id + ".jsonl");
+        if (record.status == "done") rule->add(record);  // what failed is tried again
+      }
+    }
+    rules_[block.key] = std::move(rule);
+    tell_stopped(*rules_.at(block.key));
+  }
+
+  bool wanted(const Block& block, const std::string& cell, const std::string& document) const {
+    const auto rule = rules_.find(block.key);
+    return rule == rules_.end() || rule->second->wants(cell, document);
+  }
+
+  std::vector<const PlannedCell*> missing_cells(const Block& block, const Document& document) const {
+    std::vector<const PlannedCell*> cells = block.missing_cells(document);
+    std::erase_if(cells, [&](const PlannedCell* cell) { return !wanted(block, cell->id, document.id); });
+    return cells;
+  }
+
+  void tell_stopped(StopRule& rule) {
+    const Json before = stopped_cells(folder_.path());
+    Json now = before;
+    now.update(rule.stopped());
+    if (now != before) folder_.write_json("stopped.json", now);
+  }
+
   void run_model(const SweepModel& model) {
     std::vector<Block*> blocks;
     for (Block& block : blocks_) {
       if (block.model == &model) blocks.push_back(&block);
     }
     documents_ = folder_.read_json("documents.json");
+    for (const Block* block : blocks) {
+      if (!documents_.is_object() || !documents_.contains(block->key)) continue;
+      const Json& known = documents_.at(block->key);
+      if (content_of(known.value("dataset_identity", Json())) == content_of(block->dataset->identity()))
+        start_rule(*block, known.at("documents"));
+    }
     if (std::all_of(blocks.begin(), blocks.end(), [&](const Block* block) { return known_complete(*block); })) {
       for (const Block* block : blocks) summary_.already_done += count_done(*block);
       return;
@@ -104,7 +165,8 @@ class SweepRun {
       for (const PlannedCell& cell : block.cells) {
         const std::string key = task_key(cell.cell.task);
         if (!tasks.contains(key)) return false;
-        if (tasks.at(key) > 0 && !block.done.at(cell.id).contains(document)) return false;
+        if (tasks.at(key) > 0 && !block.done.at(cell.id).contains(document) && wanted(block, cell.id, document))
+          return false;
       }
     }
     return true;
@@ -144,6 +206,18 @@ class SweepRun {
     // The self-proof is on the data set's first document, whichever shard has it.
     if (!block.documents.empty()) proof_documents_.insert_or_assign(block.key, block.documents.front());
     std::erase_if(block.documents, [&](const Document& document) { return !is_ours(block, document.id); });
+    start_rule(block, block.tasks);
+    if (options_.stop_rule) shuffle(block);
+  }
+
+  static void shuffle(Block& block) {
+    std::vector<std::string> ids;
+    for (const Document& document : block.documents) ids.push_back(document.id);
+    ids = shuffled_documents(ids, block.seed);
+    std::map<std::string, size_t> place;
+    for (size_t i = 0; i < ids.size(); ++i) place[ids[i]] = i;
+    std::sort(block.documents.begin(), block.documents.end(),
+              [&](const Document& a, const Document& b) { return place.at(a.id) < place.at(b.id); });
   }
 
   void check_same_origin(const Block& block, const Model& model) const {
@@ -196,7 +270,7 @@ class SweepRun {
     int64_t missing = 0;
     for (const Block* block : blocks) {
       for (const Document& document : block->documents)
-        missing += static_cast<int64_t>(block->missing_cells(document).size());
+        missing += static_cast<int64_t>(missing_cells(*block, document).size());
     }
     Plan plan;
     if (options_.plan && missing > 0) {
@@ -215,38 +289,53 @@ class SweepRun {
   }
 
   // Seconds that the plan gives the cells of a document, by cell id; nothing without a plan.
-  std::map<std::string, double> planned_cells(const Block& block, const Document& document,
-                                              const std::vector<const PlannedCell*>& cells) const {
+  std::map<std::string, double> planned_cells(const Block& block, const Document& document) const {
     std::map<std::string, double> seconds;
     const auto place = units_.find({block.key, document.id});
     if (place == units_.end()) return seconds;
+    const std::vector<const PlannedCell*> cells = block.missing_cells(document);  // as planned
     for (size_t i = 0; i < cells.size(); ++i) seconds[cells[i]->id] = place->second.at(i).total();
     return seconds;
   }
 
   void run_block(const Block& block, const Model& model) {
-    std::vector<std::pair<const Document*, std::vector<const PlannedCell*>>> work;
-    for (const Document& document : block.documents) {
-      if (auto cells = block.missing_cells(document); !cells.empty()) work.emplace_back(&document, std::move(cells));
-    }
-    if (work.empty()) return;
+    const bool any = std::any_of(block.documents.begin(), block.documents.end(),
+                                 [&](const Document& document) { return !missing_cells(block, document).empty(); });
+    if (!any) return;
     const Stopwatch clock;
     Json provenance = run_info();
     provenance["model"] = model.identity();
     provenance["dataset"] = block.dataset->identity();
     provenance["self_proof"] = options_.skip_proof ? "left out" : ensure_proof(block, model);
     progress_.begin();
-    const auto stage = [&](const std::string& what) { progress_.stage(what); };
-    const auto keep_texts = [&](const Json& line) { folder_.append_texts(line); };
-    for (auto& [document, cells] : work) {
-      const std::map<std::string, double> planned = planned_cells(block, *document, cells);
-      const auto sink = [&](const Record& record) {
-        const auto seconds = planned.find(record.cell_id);
-        keep(record, seconds == planned.end() ? 0 : seconds->second);
-      };
-      measure_document({model, *document, std::move(cells), provenance, sink, stage, keep_texts, &*references_});
+    for (const Document& document : block.documents) {
+      // Asked here and not before: what a rule wants depends on the documents so far.
+      std::vector<const PlannedCell*> cells = missing_cells(block, document);
+      if (cells.empty()) continue;
+      if (options_.within_s > 0 && clock_.seconds() + longest_document_s_ > options_.within_s) {
+        summary_.out_of_time = true;
+        break;
+      }
+      const Stopwatch own;
+      measure(block, model, document, std::move(cells), provenance);
+      longest_document_s_ = std::max(longest_document_s_, own.seconds());
     }
     summary_.took_s += clock.seconds();
+  }
+
+  void measure(const Block& block, const Model& model, const Document& document, std::vector<const PlannedCell*> cells,
+               const Json& provenance) {
+    const std::map<std::string, double> planned = planned_cells(block, document);
+    const auto rule = rules_.find(block.key);
+    const auto sink = [&](const Record& record) {
+      const auto seconds = planned.find(record.cell_id);
+      keep(record, seconds == planned.end() ? 0 : seconds->second);
+      if (rule != rules_.end()) rule->second->add(record);
+    };
+    const auto stage = [&](const std::string& what) { progress_.stage(what); };
+    const auto keep_texts = [&](const Json& line) { folder_.append_texts(line); };
+    measure_document({model, document, std::move(cells), provenance, sink, stage, keep_texts, &*references_});
+    if (rule != rules_.end()) tell_stopped(*rule->second);
   }
 
   void keep(const Record& record, double planned_s) {
@@ -327,10 +416,13 @@ class SweepRun {
   Progress progress_;
   RunSummary summary_;
   std::vector<Block> blocks_;
-  std::optional<ReferenceStore> references_;         // of the model that is loaded
-  Json documents_;                                   // documents.json
-  std::map<std::string, Document> proof_documents_;  // by block
-  std::set<std::string> told_;                       // data sets whose notes were told
+  std::optional<ReferenceStore> references_;                // of the model that is loaded
+  Json documents_;                                          // documents.json
+  std::map<std::string, Document> proof_documents_;         // by block
+  std::map<std::string, std::unique_ptr<StopRule>> rules_;  // by block
+  Stopwatch clock_;                                         // since the run began
+  double longest_document_s_ = 0;
+  std::set<std::string> told_;  // data sets whose notes were told
   // The plan of the model that is loaded: seconds of the missing cells of (block, document).
   std::map<std::pair<std::string, std::string>, std::vector<CellSeconds>> units_;
 };
@@ -342,6 +434,15 @@ std::string records_folder(const SweepConfig& config, const std::optional<Shard>
 }
 
 RunSummary run_sweep(const SweepConfig& config, const RunOptions& options) {
+  if (config.stop_when && options.shard) {
+    throw Error(ErrorKind::kUsage,
+                "a sweep with stop_when cannot be divided into shards: which documents are measured "
+                "depends on all documents before",
+                config.path, "delete stop_when, or run the sweep whole");
+  }
+  if (config.stop_when && !options.stop_rule) {
+    throw Error(ErrorKind::kInternal, "the sweep has stop_when, but the program gave no rule for it", config.path, "");
+  }
   const c10::InferenceMode inference;
   const InterruptGuard interrupt(
       fmt::format("interrupted; what was measured is in {}. Run the same command again to go on from there.",

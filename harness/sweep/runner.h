@@ -9,6 +9,7 @@
 
 #include "harness/sweep/record.h"
 #include "harness/sweep/shard.h"
+#include "harness/sweep/stop_rule.h"
 #include "harness/sweep/sweep_config.h"
 
 namespace kvc {
@@ -21,6 +22,11 @@ struct RunOptions {
   std::optional<Shard> shard = {};
   // Measures rates first where earlier records do not tell them, so that the progress line knows the time left.
   bool plan = false;
+  // Makes the rule of a sweep with stop_when, for each block; run_sweep throws where the sweep has one and this is not
+  // set. What the rule says of cells that it stops goes to stopped.json.
+  MakeStopRule stop_rule = {};
+  // No document is begun that would not end within so many seconds, going by the longest so far; 0: no limit.
+  double within_s = 0;
   std::function<Model(const ModelConfig&)> load_model = Model::load;
   std::function<void(const Record&)> after_record;  // called when a record is on disk
 };
@@ -32,6 +38,7 @@ struct RunSummary {
   double planned_s = 0;      // of self-proof and measuring; 0 without a plan
   double took_s = 0;         // the same, as it was
   bool planned_all = true;   // false: the plan knew nothing of some cells
+  bool out_of_time = false;  // within_s was over before the sweep was
 };
 
 // Where a run writes its records: config.results, or the shard's folder in it.

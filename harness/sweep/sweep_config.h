@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,18 @@ struct SweepMethod {
   std::vector<Json> budgets;                       // {name, options...} each; null is the uniform rule
 };
 
+// When a cell is measured on no further documents, as a sweep file's stop_when says. What of it holds for which task is
+// decided by whoever judges answers (report/certification.h).
+struct StopWhen {
+  std::string rule;  // "decided" or "certified"
+  // What is tolerated, by loss: accuracy and agreement in shares of what the full cache has, kl in nats per token.
+  std::map<std::string, double> tolerance = {{"accuracy", 0.05}, {"kl", 0.1}};
+  double confidence = 0.95;
+  double kl_bound = 2;  // nats; a KL above counts as this much
+
+  Json to_json() const;
+};
+
 // Every plug-in is {name, options...} with all defaults written out.
 struct SweepConfig {
   std::string name;
@@ -40,6 +53,7 @@ struct SweepConfig {
   std::vector<SweepMethod> methods;
   std::string compare_to;  // method that the report compares all others with: its name or label; empty: the best one
   Json equivalence;        // {METRIC: margin} within which the report calls two methods equivalent; null: its defaults
+  std::optional<StopWhen> stop_when;  // documents are then measured in an order shuffled by the seed
 
   Json to_json() const;  // the sweep as understood
 };
@@ -48,5 +62,8 @@ struct SweepConfig {
 // the file are reported in one Error(kUsage), each with line and cure. No model and no data are touched.
 SweepConfig load_sweep(const std::string& path);
 SweepConfig parse_sweep(const ConfigText& text);
+
+// "0.01" or "1 %"; nothing for another text.
+std::optional<double> parse_share(const std::string& text);
 
 }  // namespace kvc
