@@ -28,6 +28,7 @@ constexpr std::array kCommands = {
     Command{"Start here", declare_new},
     Command{"Start here", declare_doctor},
     Command{"Start here", declare_list},
+    Command{"Start here", declare_recommend},
     Command{"Sweeps", declare_run},
     Command{"Sweeps", declare_validate},
     Command{"Sweeps", declare_submit},
@@ -92,6 +93,7 @@ constexpr const char* kFirstSteps =
     "  kvc doctor                                         check model, data, disk and GPU\n"
     "  kvc new sweep.yaml --model MODEL --data DATA       write a sweep file to start from\n"
     "  kvc run sweep.yaml                                 measure it and print the table\n"
+    "  kvc recommend --model MODEL --data DATA            how much of the cache may go, with a guarantee\n"
     "  kvc list methods                                   see what can be compared\n"
     "  kvc --help                                         all commands\n";
 

@@ -13,6 +13,8 @@ Runner declare_new(CLI::App& app);
 Runner declare_doctor(CLI::App& app);
 Runner declare_list(CLI::App& app);
 
+Runner declare_recommend(CLI::App& app);
+
 Runner declare_run(CLI::App& app);
 Runner declare_validate(CLI::App& app);
 Runner declare_submit(CLI::App& app);

@@ -30,7 +30,7 @@ TEST_F(FrontDoor, AloneItSaysWhatToDoNext) {
   const Outcome alone = kvc({});
   EXPECT_EQ(alone.code, 2);
   EXPECT_THAT(alone.err, AllOf(HasSubstr("kvc doctor"), HasSubstr("kvc new sweep.yaml"), HasSubstr("kvc run")));
-  EXPECT_EQ(std::count(alone.err.begin(), alone.err.end(), '\n'), 6);
+  EXPECT_EQ(std::count(alone.err.begin(), alone.err.end(), '\n'), 7);
 }
 
 TEST_F(FrontDoor, AWrongOptionGetsASuggestion) {

@@ -40,6 +40,7 @@ MakeStopRule sweep_rule(const SweepConfig& config) {
   settings.tolerance = stop.tolerance;
   settings.kl_bound = stop.kl_bound;
   settings.confidence = stop.confidence;
+  settings.give_up = stop.give_up;
   return [settings](const RuledBlock& block) { return make_stop_rule(settings, block); };
 }
 

@@ -227,8 +227,8 @@ void Certification::give_up() {
       const double enough = std::log(1 / level_at_best(chain)) - 1e-12;
       for (const size_t i : chain.cells) {
         CertifiedCell& cell = cells_[i];
-        if (cell.state != CellState::kUndecided || cell.reached || cell.evidence.reachable(gains_[next_]) >= enough)
-          continue;
+        const bool open = settings_.give_up && cell.state == CellState::kUndecided && !cell.reached;
+        if (!open || cell.evidence.reachable(gains_[next_]) >= enough) continue;
         cell.state = CellState::kOutOfReach;
         changed = true;
       }
@@ -366,7 +366,7 @@ class BlockRule final : public StopRule {
       for (const std::string& metric : loss_metrics()) {
         const auto tolerance = settings.tolerance.find(metric);
         if (tolerance == settings.tolerance.end() || !has_loss(metric, task.value("name", ""))) continue;
-        const LossSettings loss{metric, tolerance->second, settings.kl_bound, settings.confidence};
+        const LossSettings loss{metric, tolerance->second, settings.kl_bound, settings.confidence, settings.give_up};
         parts_.emplace_back(loss, settings.kind, block, task);
         break;
       }

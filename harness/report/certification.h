@@ -132,6 +132,7 @@ struct StopSettings {
   std::map<std::string, double> tolerance;  // by loss metric; agreement goes before kl
   double kl_bound = 2;
   double confidence = 0.95;
+  bool give_up = true;
 };
 std::unique_ptr<StopRule> make_stop_rule(const StopSettings& settings, const RuledBlock& block);
 

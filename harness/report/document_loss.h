@@ -21,6 +21,7 @@ struct LossSettings {
   double tolerance = 0.01;  // a share in (0, 1); kl: nats in (0, kl_bound)
   double kl_bound = 2;      // nats; what lies above counts as this much, since nothing unbounded can be certified
   double confidence = 0.95;
+  bool give_up = true;  // leave what the documents left cannot certify
 
   double unit() const { return metric == "kl" ? kl_bound : 1; }  // of a loss of 1 in DocumentLoss
   double level() const { return 1 - confidence; }

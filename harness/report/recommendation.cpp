@@ -87,8 +87,9 @@ std::string lost_text(const Recommendation& r, const SizeOutcome& size) {
 
 std::string what_is_lost(const Recommendation& r, const std::string& tolerance) {
   if (r.settings.metric == "kl")
-    return fmt::format("the mean KL to the full cache is at most {} per token (each question's counted up to {:g} nats)",
-                       tolerance, r.settings.kl_bound);
+    return fmt::format(
+        "the mean KL to the full cache is at most {} per token (each question's counted up to {:g} nats)", tolerance,
+        r.settings.kl_bound);
   if (r.settings.metric == "agreement")
     return fmt::format("at most {} of the full cache's own tokens would have been others", tolerance);
   return fmt::format("of what the full cache answers right, at most {} goes wrong", tolerance);
@@ -220,7 +221,8 @@ std::string recommendation_sentence(const Recommendation& r) {
   }
   if (r.documents > 0 && r.right == 0)
     return fmt::format(
-        "The full cache answers nothing right on the {} documents measured: nothing can be lost, and nothing can be said "
+        "The full cache answers nothing right on the {} documents measured: nothing can be lost, and nothing can be "
+        "said "
         "about what a smaller cache loses.",
         r.documents);
   return fmt::format("No size is certified for a loss of at most {} with {}{}. {} {}", tolerance, confidence,
@@ -236,12 +238,13 @@ TextTable recommendation_table(const Recommendation& r) {
       table.rows.push_back({method.label, kNoValue, kNoValue, kNoValue, kNoValue, kNoValue, kNoValue, kNoValue});
       continue;
     }
-    const auto ratio = size->kept_fraction && *size->kept_fraction > 0 ? std::optional(1 / *size->kept_fraction)
-                                                                      : std::nullopt;
+    const auto ratio =
+        size->kept_fraction && *size->kept_fraction > 0 ? std::optional(1 / *size->kept_fraction) : std::nullopt;
     table.rows.push_back({method.label, size_text(size->target), ratio_text(ratio),
                           size->loss ? loss_text(r.settings, *size->loss) : kNoValue,
                           loss_text(r.settings, size->bound), fmt::format("{}", size->documents),
-                          seconds_text(size->compaction_s), size->bytes_after ? bytes_text(*size->bytes_after) : kNoValue});
+                          seconds_text(size->compaction_s),
+                          size->bytes_after ? bytes_text(*size->bytes_after) : kNoValue});
   }
   return table;
 }
@@ -254,8 +257,8 @@ std::vector<std::string> recommendation_notes(const Recommendation& r) {
       notes.push_back(fmt::format("{} at {}: {}.", method.label, size_text(open->target), state_text(r, *open)));
   }
   if (r.left_out > 0)
-    notes.push_back(fmt::format("{} documents are left out: the full cache itself could not be asked about them.",
-                                r.left_out));
+    notes.push_back(
+        fmt::format("{} documents are left out: the full cache itself could not be asked about them.", r.left_out));
   if (r.out_of_time) notes.push_back("The time was over before everything was decided; the same command goes on.");
   return notes;
 }
@@ -275,9 +278,9 @@ Plot recommendation_plot(const Recommendation& r) {
     PlotLine line{plot.series.size(), {}};
     for (const SizeOutcome& size : method.sizes) {
       if (!size.loss || !size.kept_fraction || *size.kept_fraction <= 0) continue;
-      line.points.push_back({*size.kept_fraction, *size.loss, size.low, size.high, size.state != CellState::kCertified});
-      if (size.state == CellState::kCertified)
-        band.kept = std::min(band.kept.value_or(1), *size.kept_fraction);
+      line.points.push_back(
+          {*size.kept_fraction, *size.loss, size.low, size.high, size.state != CellState::kCertified});
+      if (size.state == CellState::kCertified) band.kept = std::min(band.kept.value_or(1), *size.kept_fraction);
     }
     if (line.points.empty()) continue;
     const auto place = static_cast<int>(plot.series.size());

@@ -86,17 +86,7 @@ class SweepRun {
   // disk.
   void start_rule(const Block& block, const Json& tasks) {
     if (!options_.stop_rule) return;
-    RuledBlock ruled;
-    for (const PlannedCell& cell : block.cells) ruled.cells.push_back({cell.id, cell.label, cell.cell.to_json()});
-    std::vector<std::string> ids;
-    for (const auto& [id, counts] : tasks.items()) ids.push_back(id);
-    for (const std::string& id : shuffled_documents(ids, block.seed)) {
-      RuledDocument document{id, {}};
-      for (const PlannedCell& cell : block.cells)
-        document.n_questions[cell.id] = tasks.at(id).value(task_key(cell.cell.task), std::int64_t{0});
-      ruled.documents.push_back(std::move(document));
-    }
-    std::unique_ptr<StopRule> rule = options_.stop_rule(ruled);
+    std::unique_ptr<StopRule> rule = options_.stop_rule(ruled_block(block, tasks));
     for (const PlannedCell& cell : block.cells) {
       for (const Json& line : read_json_lines(folder_.file(cell.id + ".jsonl")).values) {
         Record record = Record::from_json(line, folder_.file(cell.id + ".jsonl"));

@@ -86,6 +86,20 @@ std::vector<Block> make_blocks(const SweepConfig& config,
   return blocks;
 }
 
+RuledBlock ruled_block(const Block& block, const Json& tasks) {
+  RuledBlock ruled;
+  for (const PlannedCell& cell : block.cells) ruled.cells.push_back({cell.id, cell.label, cell.cell.to_json()});
+  std::vector<std::string> ids;
+  for (const auto& [id, counts] : tasks.items()) ids.push_back(id);
+  for (const std::string& id : shuffled_documents(ids, block.seed)) {
+    RuledDocument document{id, {}};
+    for (const PlannedCell& cell : block.cells)
+      document.n_questions[cell.id] = tasks.at(id).value(task_key(cell.cell.task), std::int64_t{0});
+    ruled.documents.push_back(std::move(document));
+  }
+  return ruled;
+}
+
 void load_documents(Block& block, const Tokenizer& tokenizer) {
   const auto count_tokens = [&](std::string_view text) {
     return static_cast<int64_t>(tokenizer.encode_text(text).size());

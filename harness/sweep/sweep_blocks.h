@@ -11,6 +11,7 @@
 #include "harness/api/dataset.h"
 #include "harness/core/json_lines.h"
 #include "harness/sweep/document_run.h"
+#include "harness/sweep/stop_rule.h"
 #include "harness/sweep/sweep_config.h"
 
 namespace kvc {
@@ -67,6 +68,9 @@ struct Block {
 // Throws Error(kUsage) for a method and a task that do not go together.
 std::vector<Block> make_blocks(const SweepConfig& config,
                                const std::function<std::map<std::string, Json>(const std::string& cell_id)>& done);
+
+// The block as a rule sees it, documents shuffled by its seed; `tasks` as Block::tasks.
+RuledBlock ruled_block(const Block& block, const Json& tasks);
 
 // Reads the documents and counts the questions of each task. Throws Error(kData).
 void load_documents(Block& block, const Tokenizer& tokenizer);

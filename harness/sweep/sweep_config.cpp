@@ -359,7 +359,7 @@ class Parser {
     if (!has("stop_when")) return;
     const Json& value = root_.at("stop_when");
     const Json given = value.is_string() ? Json{{"rule", value}} : value;
-    const std::vector<std::string> known = {"rule", "tolerance", "confidence", "kl_bound"};
+    const std::vector<std::string> known = {"rule", "tolerance", "confidence", "kl_bound", "give_up"};
     StopWhen stop;
     if (!given.is_object()) {
       problems_.add(fmt::format("'stop_when' must be a rule or a mapping; got {}", value.dump()), "/stop_when",
@@ -391,6 +391,13 @@ class Parser {
         problems_.add(fmt::format("'kl_bound' must be nats above 0; got {}", bound.dump()), "/stop_when/kl_bound",
                       "write 'kl_bound: 2'");
       if (valid) stop.kl_bound = bound.get<double>();
+    }
+    if (given.contains("give_up")) {
+      const Json& give_up = given.at("give_up");
+      if (!give_up.is_boolean())
+        problems_.add(fmt::format("'give_up' must be true or false; got {}", give_up.dump()), "/stop_when/give_up",
+                      "write 'give_up: false'");
+      stop.give_up = give_up != Json(false);
     }
     if (given.contains("tolerance")) read_tolerance(given.at("tolerance"), stop);
     config_.stop_when = stop;
@@ -475,7 +482,11 @@ Json SweepConfig::to_json() const {
 }
 
 Json StopWhen::to_json() const {
-  return {{"rule", rule}, {"tolerance", tolerance}, {"confidence", confidence}, {"kl_bound", kl_bound}};
+  return {{"rule", rule},
+          {"tolerance", tolerance},
+          {"confidence", confidence},
+          {"kl_bound", kl_bound},
+          {"give_up", give_up}};
 }
 
 std::optional<double> parse_share(const std::string& text) {

@@ -35,6 +35,7 @@ struct StopWhen {
   std::map<std::string, double> tolerance = {{"accuracy", 0.05}, {"kl", 0.1}};
   double confidence = 0.95;
   double kl_bound = 2;  // nats; a KL above counts as this much
+  bool give_up = true;  // "certified": leave what the documents left cannot certify
 
   Json to_json() const;
 };

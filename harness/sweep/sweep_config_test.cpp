@@ -54,6 +54,36 @@ TEST(SweepConfig, SaysWhatTheReportComparesWith) {
   EXPECT_EQ(expand(parse(text)).front().id(), expand(parse(kSweep)).front().id());
 }
 
+TEST(SweepConfig, SaysWhenACellIsMeasuredOnNoFurtherDocuments) {
+  const std::string sweep = kSweep;
+  EXPECT_FALSE(parse(sweep).stop_when.has_value());
+  const StopWhen plain = *parse(sweep + "stop_when: decided\n").stop_when;
+  EXPECT_EQ(plain.rule, "decided");
+  EXPECT_EQ(plain.tolerance, (std::map<std::string, double>{{"accuracy", 0.05}, {"kl", 0.1}}));
+  EXPECT_EQ(plain.confidence, 0.95);
+  const SweepConfig full = parse(sweep +
+                                 "stop_when: {rule: certified, tolerance: {agreement: 1 %, kl: 0.5}, confidence: 90%, "
+                                 "kl_bound: 3, give_up: false}\n");
+  EXPECT_EQ(full.stop_when->tolerance, (std::map<std::string, double>{{"agreement", 0.01}, {"kl", 0.5}}));
+  EXPECT_EQ(full.stop_when->confidence, 0.9);
+  EXPECT_EQ(full.to_json().at("stop_when"), full.stop_when->to_json());
+  EXPECT_EQ(expand(full).front().id(), expand(parse(sweep)).front().id());  // the cells stay
+  for (const auto& [given, problem_text] : std::vector<std::pair<const char*, const char*>>{
+           {"stop_when: 3", "'stop_when' must be a rule or a mapping; got 3"},
+           {"stop_when: decidd",
+            "'rule' must be decided or certified; got \"decidd\"\n  where: s.yaml:14, "
+            "stop_when\n  mend:  did you mean 'decided'?"},
+           {"stop_when: {rule: decided, tolerance: 0.1}", "'tolerance' must say what is tolerated of which loss"},
+           {"stop_when: {rule: decided, tolerance: {acuracy: 0.1}}", "unknown loss 'acuracy'"},
+           {"stop_when: {rule: decided, tolerance: {accuracy: 1.5}}", "must be above 0 and below 1; got 1.5"},
+           {"stop_when: {rule: decided, tolerance: {kl: 2}}", "the tolerance of kl must be above 0 and below 2"},
+           {"stop_when: {rule: decided, confidence: 0.3}", "'confidence' must be above 0.5 and below 1; got 0.3"},
+           {"stop_when: {rule: decided, kl_bound: 0}", "'kl_bound' must be nats above 0; got 0"},
+           {"stop_when: {rule: decided, after: 3}", "unknown key 'after'"}}) {
+    EXPECT_THAT(problem(sweep + given + "\n"), HasSubstr(problem_text));
+  }
+}
+
 TEST(SweepConfig, MultipliesWhatBelongsTogether) {
   const SweepConfig config = parse(kSweep);
   EXPECT_EQ(config.results, "results/t");
@@ -289,7 +319,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("sweep", "sweep: t\nseeed: 3"),
        "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, "
        "references, proof_tokens, "
-       "model, dataset, task, queries, target, budget, method, compare_to, equivalence"},
+       "model, dataset, task, queries, target, budget, method, compare_to, equivalence, stop_when"},
       {with("sweep", "sweep: t\ncompare_to: test_fool"),
        "'compare_to' must be a method of this sweep; got \"test_fool\"\n  where: s.yaml:2, compare_to\n  mend:  one "
        "of: "
@@ -309,7 +339,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, references, "
        "proof_tokens, model, "
        "dataset, "
-       "task, queries, target, budget, method, compare_to, equivalence"},
+       "task, queries, target, budget, method, compare_to, equivalence, stop_when"},
   };
   for (const auto& c : cases) EXPECT_EQ(problem(c.text), c.expected) << c.text;
 }
