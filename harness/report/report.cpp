@@ -56,8 +56,8 @@ ComparisonSettings settings_of(const std::string& folder, std::vector<std::strin
   }
   if (config.contains("compare_to") && config.at("compare_to").is_string())
     settings.compare_to = config.at("compare_to").get<std::string>();
-  for (const auto& [cell, what] : json_object(folder + "/stopped.json", warnings).items())
-    settings.stopped[cell] = what;
+  const Json stopped = json_object(folder + "/stopped.json", warnings);
+  for (const auto& [cell, what] : stopped.items()) settings.stopped[cell] = what;
   const Json margins = config.value("equivalence", Json());
   if (!margins.is_object()) return settings;
   for (const auto& [metric, margin] : margins.items()) {
