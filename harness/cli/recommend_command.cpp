@@ -228,9 +228,15 @@ void check_documents(const Options& options, Certification& certification) {
 void check_folder(const SweepConfig& config) {
   const Json before = read_json_file(config.results + "/config.json");
   if (!before.is_object()) return;
-  const Json now = config.to_json();
+  Json now = config.to_json(), was = before;
+  for (Json* one : {&now, &was}) {  // weights elsewhere are the same where their content is, which the runner checks
+    for (Json& model : (*one)["model"]) {
+      if (model.is_object() && model.contains("path"))
+        model["path"] = std::filesystem::path(model.value("path", "")).filename().string();
+    }
+  }
   for (const char* key : {"model", "dataset", "task", "seed"}) {
-    if (before.value(key, Json()) == now.at(key)) continue;
+    if (was.value(key, Json()) == now.at(key)) continue;
     throw Error(ErrorKind::kUsage,
                 fmt::format("the folder holds results of another {}: {}; asked is {}", key,
                             before.value(key, Json()).dump(), now.at(key).dump()),
@@ -262,7 +268,7 @@ std::string compact_command(const Options& options, const MethodOutcome& method)
 
 std::string terminal_text(const Recommendation& recommendation, const std::string& folder, size_t width) {
   std::string text = wrapped_text(recommendation_sentence(recommendation), width) + "\n\n";
-  text += terminal_table(recommendation_table(recommendation), 1, width) + "\n";
+  if (recommendation.best() != nullptr) text += terminal_table(recommendation_table(recommendation), 1, width) + "\n";
   for (const std::string& note : recommendation_notes(recommendation)) text += wrapped_text("- " + note, width) + "\n";
   if (const MethodOutcome* best = recommendation.best()) text += "\n" + best->command + "\n";
   return text +
@@ -284,6 +290,7 @@ void check_own_files(const std::string& folder) {
 
 int recommend(const Options& options) {
   const LossSettings settings = loss_settings(options);
+  const double within_s = options.within.empty() ? 0 : parse_duration(options.within);
   inspect_model(options.model);
   const auto tokenizer = load_tokenizer(options.model);
   const Json dataset = dataset_entry(options, tokenizer.get());
@@ -316,7 +323,7 @@ int recommend(const Options& options) {
   run_options.quiet = options.quiet;
   run_options.skip_proof = options.skip_proof;
   run_options.stop_rule = sweep_rule(config);
-  run_options.within_s = options.within.empty() ? 0 : parse_duration(options.within);
+  run_options.within_s = within_s;
   const RunSummary summary = run_sweep(config, run_options);
 
   std::vector<std::string> warnings;

@@ -71,8 +71,8 @@ TEST(SweepConfig, SaysWhenACellIsMeasuredOnNoFurtherDocuments) {
   for (const auto& [given, problem_text] : std::vector<std::pair<const char*, const char*>>{
            {"stop_when: 3", "'stop_when' must be a rule or a mapping; got 3"},
            {"stop_when: decidd",
-            "'rule' must be decided or certified; got \"decidd\"\n  where: s.yaml:14, "
-            "stop_when\n  mend:  did you mean 'decided'?"},
+            "'rule' must be decided or certified; got \"decidd\"\n  where: s.yaml:13, "
+            "stop_when.rule\n  mend:  did you mean 'decided'?"},
            {"stop_when: {rule: decided, tolerance: 0.1}", "'tolerance' must say what is tolerated of which loss"},
            {"stop_when: {rule: decided, tolerance: {acuracy: 0.1}}", "unknown loss 'acuracy'"},
            {"stop_when: {rule: decided, tolerance: {accuracy: 1.5}}", "must be above 0 and below 1; got 1.5"},
