@@ -10,8 +10,11 @@
 #include <memory>
 #include <string>
 
+#include "harness/api/budget_rule.h"
+#include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
 #include "harness/api/plugin_entry.h"
+#include "harness/api/query_source.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/list.h"
 #include "harness/cli/model_options.h"
@@ -244,13 +247,16 @@ void check_folder(const SweepConfig& config) {
   }
 }
 
+// As it is named on a command line: the name alone where every option has its default.
+template <class Interface>
 std::string plugin_word(const char* kind, const Json& plugin) {
   const std::string name = plugin.value("name", "");
-  const Json defaults = option_defaults();
-  const Json own = defaults.contains(kind) ? defaults.at(kind).value(name, Json::object()) : Json::object();
   Json entry = {{kind, name}};
-  for (const auto& [option, value] : plugin.items()) {
-    if (option != "name" && (!own.contains(option) || own.at(option) != value)) entry[option] = value;
+  if (const auto* known = Registry<Interface>::instance().find(name)) {
+    for (const OptionInfo& option : known->options) {
+      if (plugin.contains(option.name) && plugin.at(option.name) != option.default_value)
+        entry[option.name] = plugin.at(option.name);
+    }
   }
   return entry.size() == 1 ? name : "'" + entry.dump() + "'";
 }
@@ -258,9 +264,9 @@ std::string plugin_word(const char* kind, const Json& plugin) {
 std::string compact_command(const Options& options, const MethodOutcome& method) {
   if (method.certified() == nullptr) return "";
   std::string command = fmt::format("kvc compact --model {} --document FILE.txt --method {}", options.model,
-                                    plugin_word("method", method.method));
-  if (!method.queries.is_null()) command += " --queries " + plugin_word("queries", method.queries);
-  if (!method.budget.is_null()) command += " --budget " + plugin_word("budget", method.budget);
+                                    plugin_word<CompactionMethod>("method", method.method));
+  if (!method.queries.is_null()) command += " --queries " + plugin_word<QuerySource>("queries", method.queries);
+  if (!method.budget.is_null()) command += " --budget " + plugin_word<BudgetRule>("budget", method.budget);
   const Json& target = method.certified()->target;
   return command + fmt::format(" --target {} --out cache.safetensors",
                                target.is_string() ? "'" + target.get<std::string>() + "'" : target.dump());
@@ -328,6 +334,10 @@ int recommend(const Options& options) {
 
   std::vector<std::string> warnings;
   const std::vector<Record> records = load_records(config.results, warnings);
+  if (records.empty()) {
+    throw Error(ErrorKind::kUsage, "the time was over before anything was measured", "--within " + options.within,
+                "allow more time; loading the model and the self-proof count");
+  }
   for (const Record& record : records) certification.add(record);
   Recommendation recommendation = recommendation_of(certification, records, option_defaults());
   recommendation.model = options.model;
