@@ -229,7 +229,7 @@ void check_documents(const Options& options, Certification& certification) {
 
 // A folder that holds results of something else is not added to.
 void check_folder(const SweepConfig& config) {
-  const Json before = read_json_file(config.results + "/config.json");
+  const Json before = read_json_of_run(config.results + "/config.json");
   if (!before.is_object()) return;
   Json now = config.to_json(), was = before;
   for (Json* one : {&now, &was}) {  // weights elsewhere are the same where their content is, which the runner checks
