@@ -187,7 +187,7 @@ TEST_F(GgufTest, RefusesOtherFiles) {
   EXPECT_THAT(error_of_call([] { GgufFile file("/no/such/model.gguf"); }),
               HasSubstr("cannot open the file: No such file"));
   EXPECT_THAT(error_of_call([] { GgufFile file(std::filesystem::temp_directory_path().string()); }),
-              HasSubstr("no regular file"));
+              HasSubstr("not a regular file"));
   EXPECT_THAT(error_of("version https://git-lfs.github.com/spec/v1\n"),
               AllOf(HasSubstr("Git LFS pointer"), HasSubstr("git lfs pull")));
   EXPECT_THAT(error_of("<!DOCTYPE html>"), HasSubstr("a web page"));

@@ -232,7 +232,7 @@ TEST_F(SafetensorsFolderTest, RefusesHostileIndexes) {
   for (const char* name : {"../a.safetensors", "/a.safetensors", "x/../../a.safetensors", "a.bin", "", "..",
                            "b\\\\a.safetensors", "\\u0000.safetensors"}) {
     write_index(fmt::format(R"({{"a":"{}"}})", name));
-    EXPECT_THAT(error(), HasSubstr("no name of a safetensors file in this folder")) << name;
+    EXPECT_THAT(error(), HasSubstr("not the name of a safetensors file in this folder")) << name;
   }
   write_index(R"({"a":7})");
   EXPECT_THAT(error(), HasSubstr("weight_map places 'a' in '7'"));

@@ -179,7 +179,7 @@ TEST_F(BudgetSearchTest, RefusesWhatCannotBeDoneBeforeItBegins) {
   wanted = search("c.json");
   std::ofstream(wanted.curves_file) << R"({"L0H0": 1})"
                                     << "\n";
-  EXPECT_THAT(error_of([&] { search_budget(wanted); }), HasSubstr("no file of head curves"));
+  EXPECT_THAT(error_of([&] { search_budget(wanted); }), HasSubstr("not a file of head curves"));
   EXPECT_EQ(makes(), 0);
 }
 

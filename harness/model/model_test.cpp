@@ -219,7 +219,7 @@ TEST_F(FolderModel, WithoutConfigOrTokenizerIsRefused) {
   std::ofstream(folder_ / "b.gguf") << "GGUF";
   EXPECT_THAT(load_error(config()), AllOf(HasSubstr("no config.json"), HasSubstr("name the GGUF file in it: b.gguf")));
   ASSERT_EQ(::mkfifo((folder_ / "config.json").c_str(), 0600), 0);  // nobody writes into it: reading would not end
-  EXPECT_THAT(load_error(config()), HasSubstr("no file, but a folder, a pipe or a device"));
+  EXPECT_THAT(load_error(config()), HasSubstr("not a file but a folder, a pipe or a device"));
 }
 
 TEST(Model, ListsFamilies) {

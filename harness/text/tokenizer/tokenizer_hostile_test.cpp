@@ -181,8 +181,8 @@ TEST(HostileTokenizerJson, TextThatIsNoTokenizer) {
       {"", "no JSON at byte"},
       {"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"},
       {"<!DOCTYPE html>", "a web page"},
-      {"[]", "no JSON object"},
-      {"7", "no JSON object"},
+      {"[]", "not a JSON object"},
+      {"7", "not a JSON object"},
       {"{", "no JSON at byte"},
       {nested, "nested more than 64 levels"},
       {R"({"a":)" + nested, "nested more than 64 levels"},
@@ -211,7 +211,7 @@ TEST(HostileFolder, NamesFileAndKey) {
     std::string name, text, message;
   };
   const std::vector<Wrong> cases = {
-      {"tokenizer_config.json", "[]", "no JSON object"},
+      {"tokenizer_config.json", "[]", "not a JSON object"},
       {"tokenizer_config.json", R"({"bos_token": 5})", "bos_token is not a token"},
       {"tokenizer_config.json", R"({"eos_token": {"x": 1}})", "eos_token is not a token"},
       {"tokenizer_config.json", R"({"eos_token": "<|nothing|>"})",
@@ -221,7 +221,7 @@ TEST(HostileFolder, NamesFileAndKey) {
       {"tokenizer_config.json", R"({"added_tokens_decoder": []})", "added_tokens_decoder is not an object"},
       {"tokenizer_config.json", R"({"added_tokens_decoder": {"-4": {"content": "a"}}})", "the key '-4'"},
       {"tokenizer_config.json", R"({"added_tokens_decoder": {"99999999999999999999": {"content": "a"}}})",
-       "no token id"},
+       "not a token id"},
       {"tokenizer_config.json", R"({"added_tokens_decoder": {"5": {}}})", "added_tokens_decoder.5 has no content"},
       {"tokenizer_config.json", R"({"added_tokens_decoder": {"5": {"content": "zz"}}})", "token 5 is"},
       {"tokenizer_config.json", R"({"added_tokens_decoder": {"4000000": {"content": ""}}})", "is empty"},
