@@ -109,7 +109,7 @@ Runner declare_explain(CLI::App& app) {
   command->add_option("--model", request.model_path,
                       "where the weights are; default: as the folder's config.json says");
   command->add_option("--device", request.device, "cpu, cuda or auto");
-  command->add_flag("--again", request.again, "explain anew what is explained already");
+  command->add_flag("--again", request.again, "explain again what was explained before");
   command->add_flag("--json", options->json, "one JSON object");
   command->add_flag("--quiet", request.quiet, "no progress on stderr");
   return [options] { return run(*options); };

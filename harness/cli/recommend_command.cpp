@@ -315,7 +315,7 @@ int recommend(const Options& options) {
   }
   if (!subject) {
     throw Error(ErrorKind::kData,
-                fmt::format("no question of the data tells a loss of {}: {} can ask none", options.metric,
+                fmt::format("no question of the data can measure {}: {} can ask none of them", options.metric,
                             fmt::join(tasks, ", ")),
                 options.data, "give questions with options or answers, or take --metric kl or agreement");
   }

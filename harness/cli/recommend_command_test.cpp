@@ -101,7 +101,7 @@ TEST_F(Recommend, NamesWhatIsWrongWithTheData) {
   EXPECT_EQ(recommend({}, lines(1, kFree)).code, 3);
   const Outcome none = recommend({"--task", "likelihood"}, lines(5, kFree));
   EXPECT_EQ(none.code, 3);
-  EXPECT_THAT(none.err, HasSubstr("no question of the data tells a loss of accuracy: likelihood can ask none"));
+  EXPECT_THAT(none.err, HasSubstr("no question of the data can measure accuracy: likelihood can ask none of them"));
   // A question that the model cannot answer: nothing can be lost.
   const Outcome wrong = recommend(
       {"--tolerance", "45%"}, lines(8, "{\"question\": \"What is the harbour master's name?\", \"answer\": \"Zx9q\"}"));
@@ -151,7 +151,7 @@ TEST_F(Recommend, ASweepStopsWhereItIsDecided) {
   EXPECT_THAT(kvc({"submit", file, "--shards", "2", "--dry-run"}).err, HasSubstr("cannot be divided into shards"));
   EXPECT_THAT(
       kvc({"validate", sweep("streaming_llm", "{rule: decided, tolerance: {accuracy: 0.1}}"), "--config-only"}).err,
-      HasSubstr("no task of the sweep tells the loss"));
+      HasSubstr("no task of the sweep measures what stop_when is about"));
 }
 
 }  // namespace

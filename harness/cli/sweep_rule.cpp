@@ -13,19 +13,19 @@ MakeStopRule sweep_rule(const SweepConfig& config) {
   if (!config.stop_when) return {};
   const StopWhen& stop = *config.stop_when;
   std::vector<std::string> tasks, losses;
-  bool told = false, beside_full = false;
+  bool measured = false, beside_full = false;
   for (const Json& task : config.tasks) {
     tasks.push_back(task.value("name", ""));
     for (const auto& [loss, tolerance] : stop.tolerance) {
       if (!has_loss(loss, tasks.back())) continue;
-      told = true;
+      measured = true;
       beside_full = beside_full || loss == "accuracy";
     }
   }
   for (const auto& [loss, tolerance] : stop.tolerance) losses.push_back(loss);
-  if (!told) {
+  if (!measured) {
     throw Error(ErrorKind::kUsage,
-                fmt::format("no task of the sweep tells the loss that stop_when tolerates: {} of {}",
+                fmt::format("no task of the sweep measures what stop_when is about ({}); the tasks are {}",
                             fmt::join(losses, ", "), fmt::join(tasks, ", ")),
                 config.path, "accuracy: tasks with a metric of this name; agreement and kl: task fidelity");
   }

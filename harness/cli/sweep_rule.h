@@ -6,8 +6,8 @@
 
 namespace kvc {
 
-// Empty where the sweep has none. Throws Error(kUsage): no task of the sweep tells a loss that the rule tolerates; the
-// loss is told beside full_cache, which is not among the methods.
+// Empty where the sweep has none. Throws Error(kUsage): no task of the sweep measures the loss that the rule is about;
+// the loss is relative to full_cache, which is not among the methods.
 MakeStopRule sweep_rule(const SweepConfig& config);
 
 }  // namespace kvc

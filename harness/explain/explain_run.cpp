@@ -162,7 +162,7 @@ class Explaining {
     close_dataset();
     const auto dataset = plugins_.dataset(cell.dataset);
     refuse_other("the data set", data_of(record.provenance), data_of(Json{{"dataset", dataset->identity()}}),
-                 record.place, "put the data back as they were measured, or measure them anew");
+                 record.place, "put the data back as they were measured, or measure again");
     documents_ = dataset->load({cell.seed, [&](std::string_view text) {
                                   return static_cast<int64_t>(model_->tokenizer().encode_text(text).size());
                                 }});
