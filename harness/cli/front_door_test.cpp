@@ -179,6 +179,7 @@ TEST_F(FrontDoor, ValidateOpensDataAndModels) {
     EXPECT_THAT(outcome.err, AllOf(HasSubstr("2 problems in"), HasSubstr("absent.gguf"), HasSubstr("broken.jsonl:")));
   }
   EXPECT_FALSE(std::filesystem::exists(path("results")));
+  EXPECT_EQ(kvc({"validate", bad}).out.find("is valid"), std::string::npos);  // not of a sweep that would not run
   EXPECT_EQ(kvc({"validate", bad, "--config-only"}).code, 0);
 
   const Outcome mute = kvc({"validate", sweep("mute.yaml", "quality", "exact_match")});

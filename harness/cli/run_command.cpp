@@ -112,9 +112,9 @@ int validate(const Options& options) {
   if (std::filesystem::is_directory(options.config, error)) return validate_folder(options.config);
   const SweepConfig config = load_sweep(options.config);
   sweep_rule(config);
+  if (!options.config_only) check_inputs(config);  // throws where an input would stop the sweep
   fmt::print("{} is valid: sweep '{}', {}\n", options.config, config.name,
              plural(static_cast<int64_t>(expand(config).size()), "cell"));
-  if (!options.config_only) check_inputs(config);
   return 0;
 }
 
