@@ -141,8 +141,8 @@ class AttentionMatching : public PerHeadMethod {
     settings.progressive = options_.schedule == "progressive";
     settings.upper = std::exp(options_.bias_bound);
     if (options_.drop_below < 0) settings.drop_below = options_.drop_below;
-    const auto pursuit = std::make_shared<MatchingPursuit>(problem.queries, problem.keys, problem.bias,
-                                                           attention.row_max, attention.row_sum, settings);
+    const std::shared_ptr<Pursuit> pursuit =
+        make_pursuit(problem.queries, problem.keys, problem.bias, attention.row_max, attention.row_sum, settings);
     // Everything is kept without a pursuit; where that is the largest target, the others need a shorter way.
     pursuit->run(std::min(most, problem.keys.size(0) - 1));
     return [problem, attention, pursuit, fit = fit_](int64_t target_len) {

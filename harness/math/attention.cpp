@@ -6,12 +6,20 @@
 #include <cmath>
 #include <limits>
 
+#include "harness/math/float_product.h"
+
 namespace kvc {
 
 at::Tensor attention_logits(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(queries.size(-1)));
+  if (queries.is_cuda() && queries.scalar_type() == at::kBFloat16 && keys.scalar_type() == at::kBFloat16) {
+    at::Tensor logits = float_product(queries, keys.t());
+    logits.mul_(scale);
+    return bias.defined() ? logits.add_(bias) : logits;
+  }
   // bfloat16 products are exact in float32; a bfloat16 result would round logits to 8 bits, so the product is taken in
   // float32.
-  const at::Tensor scaled = queries.to(at::kFloat).mul(1.0 / std::sqrt(static_cast<double>(queries.size(-1))));
+  const at::Tensor scaled = queries.to(at::kFloat).mul(scale);
   const at::Tensor keys_t = keys.to(at::kFloat).t();
   return bias.defined() ? at::addmm(bias, scaled, keys_t) : at::mm(scaled, keys_t);
 }

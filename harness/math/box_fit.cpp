@@ -37,11 +37,12 @@ double squared_spectral_norm(const at::Tensor& gram) {
 
 }  // namespace
 
-NormalEquations::NormalEquations(const at::Tensor& a, const at::Tensor& y) {
+NormalEquations::NormalEquations(const at::Tensor& a, const at::Tensor& y, std::optional<FitRoute> route)
+    : route_(route_of(a, route)) {
   check_system(a, y);
   a_ = a;
   y_ = y.reshape({-1, 1});
-  if (is_quick(a, a.size(1))) {
+  if (is_quick(a, a.size(1), route_)) {
     quick_gram_ = quick_gram(a);
   } else {
     form();
@@ -66,7 +67,7 @@ BoxedFit NormalEquations::fit_box(int64_t k, const BoxSettings& settings) const 
   const at::Tensor a = a_.narrow(1, 0, k);
   std::optional<LeastSquares> quick;
   Moments moments;
-  if (quick_gram_.defined() && is_quick(a, k)) {
+  if (quick_gram_.defined() && is_quick(a, k, route_)) {
     const at::Tensor gram = quick_gram_.narrow(0, 0, k).narrow(1, 0, k);
     const at::Tensor moment = at::mm(a.t(), y_);
     quick = solve_quickly(a, y_, gram, moment);

@@ -37,7 +37,9 @@ Moments::Moments(const at::Tensor& a, const at::Tensor& b) {
 // Upper panels on float32 input as it is, the rest by symmetry.
 at::Tensor quick_gram(const at::Tensor& a) {
   const int64_t n = a.size(0), t = a.size(1);
-  const int64_t width = std::max(kSmallestPanel, (t + kQuickPanels - 1) / kQuickPanels);
+  // Narrow panels leave most of a GPU idle.
+  const int64_t panels = a.is_cpu() ? kQuickPanels : kPanels;
+  const int64_t width = std::max(kSmallestPanel, (t + panels - 1) / panels);
   const bool one_sum = n <= kQuickRows;
   at::Tensor sum = at::empty({t, t}, a.options()), total;
   if (!one_sum) total = at::zeros({t, t}, a.options().dtype(at::kDouble));

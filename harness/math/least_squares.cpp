@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -17,6 +18,8 @@ using namespace systems;
 
 namespace {
 
+std::atomic<FitRoute> g_gpu_route = FitRoute::kRefined;
+
 // Columns whose length alone puts them below the cut-off carry nothing above it, and the solution of smallest norm has
 // next to nothing there: 0 here. Attention weights of entries that no query looks at are such columns; without them the
 // others need no eigenvectors. Nothing where no column is that short.
@@ -25,7 +28,7 @@ std::optional<LeastSquares> solve_without_short_columns(const at::Tensor& a, con
   const double largest = gram.abs().sum(1).max().item<double>();  // no eigenvalue is larger
   const at::Tensor kept = gram.diagonal().gt(kRankCutoff * kRankCutoff * largest).nonzero().flatten();
   const int64_t rank = kept.size(0);
-  if (rank == a.size(1) || !is_quick(a, rank)) return std::nullopt;
+  if (rank == a.size(1) || !is_quick(a, rank, FitRoute::kRefined)) return std::nullopt;
   std::optional<LeastSquares> some =
       solve_quickly(a.index_select(1, kept), b, gram.index_select(0, kept).index_select(1, kept).contiguous(),
                     moment.index_select(0, kept));
@@ -36,8 +39,25 @@ std::optional<LeastSquares> solve_without_short_columns(const at::Tensor& a, con
   return some;
 }
 
-LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b) {
-  if (is_quick(a, a.size(1))) {
+// The same in float64, whatever is left of the columns.
+LeastSquares solve_double(const at::Tensor& a, const at::Tensor& b) {
+  const Moments all(a, b);
+  const double largest = all.gram.abs().sum(1).max().item<double>();
+  const at::Tensor kept = all.gram.diagonal().gt(kRankCutoff * kRankCutoff * largest).nonzero().flatten();
+  const int64_t rank = kept.size(0);
+  if (rank == a.size(1) || rank == 0) return systems::solve_tall(a, b, all);
+  Moments some;
+  some.gram = all.gram.index_select(0, kept).index_select(1, kept).contiguous();
+  some.moment = all.moment.index_select(0, kept);
+  LeastSquares result = systems::solve_tall(a.index_select(1, kept), b, some);
+  at::Tensor solution = at::zeros({a.size(1), b.size(1)}, result.solution.options());
+  result.solution = solution.index_copy_(0, kept, result.solution);
+  return result;
+}
+
+LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b, FitRoute route) {
+  if (route == FitRoute::kDouble) return solve_double(a, b);
+  if (is_quick(a, a.size(1), route)) {
     const at::Tensor gram = quick_gram(a), moment = at::mm(a.t(), b);
     std::optional<LeastSquares> quick = solve_without_short_columns(a, b, gram, moment);
     if (!quick) quick = solve_quickly(a, b, gram, moment);
@@ -48,7 +68,15 @@ LeastSquares solve_tall(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
-LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b) {
+FitRoute gpu_fit_route() {
+  return g_gpu_route;
+}
+
+void set_gpu_fit_route(FitRoute route) {
+  g_gpu_route = route;
+}
+
+LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b, std::optional<FitRoute> route) {
   check_system(a, b);
   const int64_t t = a.size(1);
   const at::Tensor rhs = b.dim() == 1 ? b.unsqueeze(1) : b;
@@ -57,7 +85,7 @@ LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b) {
     result.solution = at::zeros({t, rhs.size(1)}, rhs.options());
     result.residual_norm = rhs.numel() == 0 ? 0.0 : rhs.to(at::kDouble).norm().item<double>();
   } else {
-    result = a.size(0) < t ? solve_wide(a, rhs) : solve_tall(a, rhs);
+    result = a.size(0) < t ? solve_wide(a, rhs) : solve_tall(a, rhs, route_of(a, route));
   }
   if (!std::isfinite(result.residual_norm)) throw broken("the data of a least-squares fit are not finite");
   result.solution = result.solution.to(at::kFloat);

@@ -21,6 +21,16 @@ namespace kvc {
 // matrix can still tell from rounding), and what float32 solvers use too (eps * max(n, t)).
 inline constexpr double kRankCutoff = 1e-6;
 
+// Where products are made first. kRefined: as said above. kDouble: everything in float64, for GPUs whose float64
+// products are about as fast as their float32 ones (A100, H100, H200): one product a Gram matrix, no refinement of a
+// float32 factor and none of its waits.
+enum class FitRoute : std::uint8_t { kRefined, kDouble };
+
+// The route of data on a GPU, where a caller names none; kRefined until a model is loaded to one of those. Data on the
+// CPU are always kRefined.
+FitRoute gpu_fit_route();
+void set_gpu_fit_route(FitRoute route);
+
 enum class LeastSquaresSolver : std::uint8_t {
   kCholesky,      // of the Gram matrix, with iterative refinement
   kEigenvectors,  // the fallback: rank-revealing, minimum-norm solution
@@ -40,7 +50,7 @@ struct LeastSquares {
 // eigenvectors about 10 min(n,t)^3. Where n >= t only a few hundred rows are in float64 at a time. Memory beyond A: 8
 // t^2 bytes in float32, 24 t^2 in float64. Throws Error(kInternal) on non-finite input or shapes that contradict each
 // other.
-LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b);
+LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b, std::optional<FitRoute> route = {});
 
 // What a ridge is measured by: the squared spectral norm of A, its squared Frobenius norm over t, or 1.
 enum class RidgeScale : std::uint8_t { kSpectral, kFrobenius, kFixed };
@@ -72,7 +82,7 @@ struct BoxedFit {
 class NormalEquations {
  public:
   // A (n,t), y (n); float32.
-  NormalEquations(const at::Tensor& a, const at::Tensor& y);
+  NormalEquations(const at::Tensor& a, const at::Tensor& y, std::optional<FitRoute> route = {});
 
   // Approximate box-constrained fit with the first k columns (spec B.3, Algorithm 3 of arXiv:2602.16284): unconstrained
   // least squares, clamped, then `iterations` steps w <- clamp(w - G w / L + A^T y / L), L the squared spectral norm of
@@ -88,6 +98,7 @@ class NormalEquations {
  private:
   void form() const;
 
+  FitRoute route_;
   at::Tensor a_;               // (n,t) float32
   at::Tensor y_;               // (n,1) float32
   at::Tensor quick_gram_;      // (t,t) float32, or undefined

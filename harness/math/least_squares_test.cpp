@@ -66,6 +66,38 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AgainstSvd,
                                          Case{600, 192, 3e4}, Case{600, 96, 3e4}, Case{500, 96, 10}, Case{900, 32, 300},
                                          Case{4000, 64, 20}));
 
+// A GPU's way, on the CPU: float64 throughout, so that no condition costs more than the data's own rounding.
+TEST_P(AgainstSvd, AllInFloat64) {
+  const auto [n, t, condition] = GetParam();
+  const at::Tensor a = matrix_of_condition(n, t, condition, 3);
+  const at::Tensor b = normal({n, 5}, 9).to(at::kFloat);
+  const LeastSquares found = least_squares(a, b, FitRoute::kDouble);
+  EXPECT_LT(relative_error(found.solution, svd_solution(a, b)), condition <= 1e4 ? 3e-7 : 3e-5);
+  EXPECT_EQ(found.rank, std::min(n, t));
+}
+
+TEST(LeastSquares, InFloat64ShortAndDependentColumnsToo) {
+  at::Tensor a = at::softmax(normal({900, 200}, 5), 1).to(at::kFloat);
+  for (const int64_t column : {3, 77, 199}) a.narrow(1, column, 1).mul_(1e-9);
+  const at::Tensor b = normal({900, 8}, 6).to(at::kFloat);
+  const LeastSquares found = least_squares(a, b, FitRoute::kDouble);
+  EXPECT_EQ(found.solver, LeastSquaresSolver::kCholesky);
+  EXPECT_EQ(found.rank, 197);
+  EXPECT_EQ(found.solution[77].abs().max().item<float>(), 0);
+  EXPECT_LT(relative_error(found.solution, svd_solution(a, b)), 1e-5);
+  a.narrow(1, 5, 1).copy_(a.narrow(1, 6, 1));
+  EXPECT_LT(relative_error(least_squares(a, b, FitRoute::kDouble).solution, svd_solution(a, b)), 1e-5);
+  EXPECT_EQ(least_squares(at::zeros({50, 40}), b.narrow(0, 0, 50), FitRoute::kDouble).rank, 0);
+}
+
+TEST(LeastSquares, TheCpuIsNotAskedForAGpusRoute) {
+  const at::Tensor a = matrix_of_condition(400, 60, 1e3, 3), b = normal({400, 5}, 9).to(at::kFloat);
+  const at::Tensor before = least_squares(a, b).solution;
+  set_gpu_fit_route(FitRoute::kDouble);
+  EXPECT_TRUE(at::equal(least_squares(a, b).solution, before));
+  set_gpu_fit_route(FitRoute::kRefined);
+}
+
 TEST(LeastSquares, DependentColumnsGiveTheMinimumNormSolution) {
   const at::Tensor part = normal({80, 10}, 1).to(at::kFloat);
   const at::Tensor a = at::cat({part, part, part.narrow(1, 0, 3)}, 1);
@@ -245,6 +277,21 @@ TEST(BoxFit, LeadingColumnsEqualASeparateFit) {
       EXPECT_LT((nested.solution - separate.solution).abs().max().item<float>(), 1e-5) << k;
     }
     EXPECT_NEAR(nested.residual_norm, separate.residual_norm, 1e-6);
+  }
+}
+
+TEST(BoxFit, InFloat64TheSameFit) {
+  const at::Tensor a = at::exp(normal({700, 90}, 21)).to(at::kFloat);
+  const at::Tensor y = at::exp(normal({700}, 22)).to(at::kFloat);
+  const BoxSettings box{.lower = 0.05, .upper = 20.0, .iterations = 2};
+  const NormalEquations refined(a, y, FitRoute::kRefined), doubled(a, y, FitRoute::kDouble);
+  for (const int64_t k : {5, 40, 90}) {
+    const BoxedFit one = refined.fit_box(k, box), other = doubled.fit_box(k, box);
+    EXPECT_LT((one.solution - other.solution).abs().max().item<float>(), 1e-4) << k;
+    EXPECT_NEAR(one.residual_norm, other.residual_norm, 1e-4 * one.residual_norm);
+    EXPECT_LT(
+        (refined.fit_active_set(k, box).solution - doubled.fit_active_set(k, box).solution).abs().max().item<float>(),
+        1e-4);
   }
 }
 

@@ -43,8 +43,12 @@ void check_system(const at::Tensor& a, const at::Tensor& b) {
   }
 }
 
-bool is_quick(const at::Tensor& a, int64_t t) {
-  return t >= kQuickColumns && a.size(0) >= t && a.scalar_type() == at::kFloat;
+FitRoute route_of(const at::Tensor& a, std::optional<FitRoute> asked) {
+  return asked ? *asked : a.is_cpu() ? FitRoute::kRefined : gpu_fit_route();
+}
+
+bool is_quick(const at::Tensor& a, int64_t t, FitRoute route) {
+  return route == FitRoute::kRefined && t >= kQuickColumns && a.size(0) >= t && a.scalar_type() == at::kFloat;
 }
 
 std::optional<LeastSquares> solve_quickly(const at::Tensor& a, const at::Tensor& b, const at::Tensor& gram,

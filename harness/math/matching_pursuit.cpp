@@ -25,22 +25,18 @@ constexpr int64_t kPartOfKeys = 6;
 constexpr double kGramRounding = 4e-6;
 constexpr int kMostRefinements = 3;
 
-struct Schedule {
-  int64_t k_choice, nnls_interval;
-};
-
-Schedule schedule(const PursuitSettings& settings, int64_t picked) {
-  if (!settings.progressive) return {settings.k_choice, settings.nnls_interval};
-  if (picked < 300) return {1, 1};
-  if (picked < 1500) return {2, 2};
-  return {4, 2};
-}
-
 int64_t rounded_up(int64_t x, int64_t unit) {
   return (x + unit - 1) / unit * unit;
 }
 
 }  // namespace
+
+PursuitSchedule pursuit_schedule(const PursuitSettings& settings, int64_t picked) {
+  if (!settings.progressive) return {settings.k_choice, settings.nnls_interval};
+  if (picked < 300) return {1, 1};
+  if (picked < 1500) return {2, 2};
+  return {4, 2};
+}
 
 // y - E[:,sel] w
 std::vector<double> MatchingPursuit::residual(const State& state) const {
@@ -100,7 +96,7 @@ std::vector<int64_t> MatchingPursuit::best(State& state, int64_t k, int64_t to_g
 
 // One iteration towards `target` picks; false when no key is left.
 bool MatchingPursuit::advance(State& state, int64_t target) const {
-  const Schedule now = schedule(settings_, state.size());
+  const PursuitSchedule now = pursuit_schedule(settings_, state.size());
   const std::vector<int64_t> keys = best(state, std::min(now.k_choice, target - state.size()), target - state.size());
   if (keys.empty()) return false;
   for (const int64_t key : keys) add(state, key);

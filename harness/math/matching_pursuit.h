@@ -12,8 +12,9 @@
 // picks are those of a float64 loop; where more than 64 do, the best 64 are, and the choice is counted (n_cut).
 //
 // Memory: 4 n (t + keys dropped) bytes for the picks' columns, 16 t^2 for their factor, 4 n T of at most 0.5 GB for E,
-// and for G 4 T^2 (8 T^2 on a GPU's host and device together) or 4 T a row that was needed; some (512, T) blocks.
-// T = 12k, n = 50k, t = 1,200: 0.24 + 0.6 GB.
+// and for G 4 T^2 or 4 T a row that was needed; some (512, T) blocks. T = 12k, n = 50k, t = 1,200: 0.24 + 0.6 GB.
+//
+// That is the way on the CPU. On a GPU the same picks are found by device_pursuit.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -47,19 +48,37 @@ struct PursuitPicks {
   int64_t n_dependent = 0;  // picks whose column others already span
 };
 
-class MatchingPursuit {
+class Pursuit {
  public:
-  // queries (n,d), keys (T,d) on one device, bias (T) float32 or undefined; row_max (n,1), row_sum (n,1) float32 over
-  // all T. Work on a GPU's tensors is done on the host after that.
+  virtual ~Pursuit() = default;
+  // Picks up to `most` keys; the way to fewer is a part of the way to more.
+  virtual void run(int64_t most) = 0;
+  // What a run for `target` <= most picks alone gives. With the drop rule the way up to `target` is shared and what
+  // follows is not. Safe to call from several threads.
+  virtual PursuitPicks picks(int64_t target) const = 0;
+};
+
+// The way that suits the device. queries (n,d), keys (T,d) on one device, bias (T) float32 or undefined; row_max (n,1),
+// row_sum (n,1) float32 over all T.
+std::unique_ptr<Pursuit> make_pursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
+                                      const at::Tensor& row_max, const at::Tensor& row_sum,
+                                      const PursuitSettings& settings);
+
+// How many keys the next iteration picks, and every how many iterations weights are solved for.
+struct PursuitSchedule {
+  int64_t k_choice, nnls_interval;
+};
+PursuitSchedule pursuit_schedule(const PursuitSettings& settings, int64_t picked);
+
+class MatchingPursuit final : public Pursuit {
+ public:
+  // Tensors on the CPU, as make_pursuit() takes them.
   MatchingPursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias, const at::Tensor& row_max,
                   const at::Tensor& row_sum, const PursuitSettings& settings);
 
-  // Picks up to `most` keys, forming G (n T^2 flops) or parts of it (2 n T a row); the way to fewer is a part of the
-  // way to more.
-  void run(int64_t most);
-  // What a run for `target` <= most picks alone gives. With the drop rule the way up to `target` is shared and what
-  // follows is not. Safe to call from several threads.
-  PursuitPicks picks(int64_t target) const;
+  // Forms G (n T^2 flops) or parts of it (2 n T a row).
+  void run(int64_t most) override;
+  PursuitPicks picks(int64_t target) const override;
 
  private:
   struct State;

@@ -26,7 +26,7 @@ std::vector<double> to_vector(const at::Tensor& values) {
 }
 
 void MatchingPursuit::Rows::take(const at::Tensor& block, const std::vector<int64_t>& keys) {
-  blocks.push_back(block.cpu().contiguous());
+  blocks.push_back(block.contiguous());
   const float* data = blocks.back().const_data_ptr<float>();
   const auto width = static_cast<int64_t>(row.size());
   for (size_t i = 0; i < keys.size(); ++i) row[static_cast<size_t>(keys[i])] = data + static_cast<int64_t>(i) * width;
@@ -49,12 +49,7 @@ void MatchingPursuit::Rows::need(const std::vector<int64_t>& keys, const std::ve
     const bool listed = std::find(missing.begin(), missing.end(), key) != missing.end();
     if (row[static_cast<size_t>(key)] == nullptr && !listed) missing.push_back(key);
   }
-  if (table) {
-    take(table->gram_rows(missing), missing);
-    return;
-  }
-  const at::Tensor columns = device_table.index_select(1, at::tensor(missing, at::kLong).to(device_table.device()));
-  take(at::mm(columns.t(), device_table), missing);
+  take(table->gram_rows(missing), missing);
 }
 
 MatchingPursuit::MatchingPursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
@@ -62,28 +57,26 @@ MatchingPursuit::MatchingPursuit(const at::Tensor& queries, const at::Tensor& ke
     : settings_(settings),
       n_(queries.size(0)),
       source_len_(keys.size(0)),
-      target_(to_vector(row_sum.cpu())),
+      target_(to_vector(row_sum)),
       rows_(std::make_shared<Rows>()) {
   queries_ = queries.to(at::kFloat);
   keys_ = keys.to(at::kFloat);
   if (bias.defined()) bias_ = bias.to(at::kFloat);
   row_max_ = row_max;
   rows_->row.assign(static_cast<size_t>(source_len_), nullptr);
-  host_ = {queries_.cpu().mul(1.0 / std::sqrt(static_cast<double>(keys.size(1)))).contiguous(),
-           keys_.cpu().contiguous(), bias_.defined() ? bias_.cpu() : bias_, row_max_.cpu().squeeze(1)};
+  host_ = {queries_.mul(1.0 / std::sqrt(static_cast<double>(keys.size(1)))).contiguous(), keys_.contiguous(), bias_,
+           row_max_.squeeze(1)};
   const bool fits = 4 * n_ * source_len_ <= kMostTableBytes;
-  if (fits && queries_.is_cpu()) {
+  if (fits) {
     rows_->table = std::make_unique<const ExponentialTable>(host_.scaled_queries, host_.keys, host_.bias, host_.row_max,
                                                             row_sum.squeeze(1));
     moment_ = rows_->table->moment();
   } else {
-    if (fits) rows_->device_table = at::empty({n_, source_len_}, queries_.options());
     at::Tensor moment = at::zeros({source_len_}, queries_.options().dtype(at::kDouble));
     for_each_block([&](const at::Tensor& block, int64_t first) {
-      if (fits) rows_->device_table.narrow(0, first, block.size(0)).copy_(block);
       moment.add_(at::mv(block.t(), row_sum.narrow(0, first, block.size(0)).squeeze(1)).to(at::kDouble));
     });
-    moment_ = to_vector(moment.cpu());
+    moment_ = to_vector(moment);
   }
   for (const double h : moment_) largest_moment_ = std::max(largest_moment_, h);
 }
@@ -119,8 +112,6 @@ void MatchingPursuit::form_gram() {
           .narrow(1, panel, t - panel)
           .copy_(rows_->table->gram_rows(keys, panel).narrow(1, panel, t - panel));
     }
-  } else if (rows_->device_table.defined()) {
-    add_block(rows_->device_table);
   } else {
     for_each_block([&](const at::Tensor& block, int64_t) { add_block(block); });
   }
@@ -131,7 +122,6 @@ void MatchingPursuit::form_gram() {
         .narrow(1, panel, here)
         .copy_(gram.narrow(0, panel, here).narrow(1, panel + here, behind).t());
   }
-  rows_->device_table = at::Tensor();
   rows_->blocks.clear();
   std::vector<int64_t> all(static_cast<size_t>(t));
   std::iota(all.begin(), all.end(), 0);

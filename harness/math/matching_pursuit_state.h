@@ -15,13 +15,12 @@ namespace kvc {
 
 // Rows of G: all at once, or those asked for, from the table E.
 struct MatchingPursuit::Rows {
-  std::unique_ptr<const ExponentialTable> table;  // E on the CPU, or
-  at::Tensor device_table;                        // on a GPU (n,T), or neither
-  std::vector<at::Tensor> blocks;                 // on the CPU, some rows each
+  std::unique_ptr<const ExponentialTable> table;  // E, or nothing where it is too large
+  std::vector<at::Tensor> blocks;                 // some rows each
   std::vector<const float*> row;                  // of each key, or nullptr
   std::mutex mutex;
 
-  bool on_demand() const { return table != nullptr || device_table.defined(); }
+  bool on_demand() const { return table != nullptr; }
   void take(const at::Tensor& block, const std::vector<int64_t>& keys);
   bool missing(const std::vector<int64_t>& keys);
   // Safe to call from several threads; what it has made is read without the lock afterwards.

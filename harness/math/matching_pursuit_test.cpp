@@ -1,4 +1,5 @@
-// The pursuit against a plain float64 loop of spec B.2, and laws whose answer can be seen (spec J-3, J-6).
+// Both ways of the pursuit (the CPU's, and the GPU's run on the CPU) against a plain float64 loop of spec B.2, and laws
+// whose answer can be seen (spec J-3, J-6).
 #include "harness/math/matching_pursuit.h"
 
 #include <ATen/ATen.h>
@@ -6,16 +7,28 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
+#include "harness/core/error.h"
 #include "harness/math/attention.h"
+#include "harness/math/device_pursuit.h"
 
 namespace kvc {
 namespace {
 
+enum class Way { kHost, kDevice };
+
+class BothPursuits : public ::testing::TestWithParam<Way> {};
+
+INSTANTIATE_TEST_SUITE_P(MatchingPursuit, BothPursuits, ::testing::Values(Way::kHost, Way::kDevice),
+                         [](const auto& test) { return test.param == Way::kHost ? "Host" : "Device"; });
+
 struct Head {
   at::Tensor queries, keys, bias, row_max, row_sum;
-  MatchingPursuit pursuit(const PursuitSettings& settings) const {
-    return MatchingPursuit(queries, keys, bias, row_max, row_sum, settings);
+  std::unique_ptr<Pursuit> pursuit(const PursuitSettings& settings) const {
+    if (BothPursuits::GetParam() == Way::kHost)
+      return std::make_unique<MatchingPursuit>(queries, keys, bias, row_max, row_sum, settings);
+    return std::make_unique<DevicePursuit>(queries, keys, bias, row_max, row_sum, settings);
   }
 };
 
@@ -126,10 +139,10 @@ class Judge {
 };
 
 void expect_like_judge(const Head& head, const PursuitSettings& settings, const std::vector<int64_t>& targets) {
-  MatchingPursuit pursuit = head.pursuit(settings);
-  pursuit.run(*std::max_element(targets.begin(), targets.end()));
+  const auto pursuit = head.pursuit(settings);
+  pursuit->run(*std::max_element(targets.begin(), targets.end()));
   for (const int64_t t : targets) {
-    const PursuitPicks picks = pursuit.picks(t);
+    const PursuitPicks picks = pursuit->picks(t);
     const Judged judged = Judge(head, settings).run(t);
     ASSERT_GT(judged.smallest_gap, 1e-13) << "the case itself is undecided";
     ASSERT_EQ(picks.order, judged.order) << "t " << t << ", smallest gap " << judged.smallest_gap;
@@ -139,7 +152,7 @@ void expect_like_judge(const Head& head, const PursuitSettings& settings, const 
   }
 }
 
-TEST(MatchingPursuit, PicksAreThoseOfAFloat64Loop) {
+TEST_P(BothPursuits, PicksAreThoseOfAFloat64Loop) {
   for (const bool with_bias : {false, true}) {
     expect_like_judge(clustered(300, 128, 16, 1, with_bias), {}, {1, 2, 17, 60});
     expect_like_judge(clustered(600, 256, 64, 2, with_bias), {}, {5, 80});
@@ -148,7 +161,7 @@ TEST(MatchingPursuit, PicksAreThoseOfAFloat64Loop) {
 }
 
 // Rows of G are made when they are needed, or all at once: both ways, several targets at a time.
-TEST(MatchingPursuit, RowsOnDemandAndAllAtOnce) {
+TEST_P(BothPursuits, RowsOnDemandAndAllAtOnce) {
   const Head head = clustered(500, 420, 32, 11, true);
   PursuitSettings settings;
   settings.drop_below = 0.0;
@@ -157,22 +170,22 @@ TEST(MatchingPursuit, RowsOnDemandAndAllAtOnce) {
 }
 
 // The best of 200 equal keys cannot be told in float32, and is the first of them.
-TEST(MatchingPursuit, AChoiceAmongTooManyIsCounted) {
+TEST_P(BothPursuits, AChoiceAmongTooManyIsCounted) {
   at::manual_seed(12);
   Head head;
   head.keys = at::cat({at::randn({1, 16}).expand({200, 16}), at::randn({100, 16})}).contiguous();
   head.queries = at::randn({150, 16}) + head.keys.narrow(0, 0, 1) * 2;
   head = complete(head);
-  MatchingPursuit pursuit = head.pursuit({});
-  pursuit.run(3);
-  EXPECT_GE(pursuit.picks(3).n_cut, 1);
+  const auto pursuit = head.pursuit({});
+  pursuit->run(3);
+  EXPECT_GE(pursuit->picks(3).n_cut, 1);
   const Head other = clustered(300, 128, 16, 1, false);
-  MatchingPursuit clear = other.pursuit({});
-  clear.run(3);
-  EXPECT_EQ(clear.picks(3).n_cut, 0);
+  const auto clear = other.pursuit({});
+  clear->run(3);
+  EXPECT_EQ(clear->picks(3).n_cut, 0);
 }
 
-TEST(MatchingPursuit, SeveralKeysAtATimeAndFewerSolves) {
+TEST_P(BothPursuits, SeveralKeysAtATimeAndFewerSolves) {
   PursuitSettings fast;
   fast.k_choice = 4;
   fast.nnls_interval = 2;
@@ -182,7 +195,7 @@ TEST(MatchingPursuit, SeveralKeysAtATimeAndFewerSolves) {
   expect_like_judge(clustered(600, 400, 32, 5, false), progressive, {308});
 }
 
-TEST(MatchingPursuit, DroppedKeysAreReplacedAsInTheLoop) {
+TEST_P(BothPursuits, DroppedKeysAreReplacedAsInTheLoop) {
   PursuitSettings settings;
   int64_t n_dropped = 0;
   for (const double drop_below : {-7.0, 0.0, 0.5}) {
@@ -190,31 +203,31 @@ TEST(MatchingPursuit, DroppedKeysAreReplacedAsInTheLoop) {
     for (const std::uint64_t seed : {6, 7}) {
       const Head head = clustered(400, 160, 16, seed, seed == 7);
       expect_like_judge(head, settings, {40});
-      MatchingPursuit pursuit = head.pursuit(settings);
-      pursuit.run(40);
-      n_dropped += pursuit.picks(40).n_dropped;
+      const auto pursuit = head.pursuit(settings);
+      pursuit->run(40);
+      n_dropped += pursuit->picks(40).n_dropped;
     }
   }
   EXPECT_GT(n_dropped, 0) << "no case dropped anything: the rule was not tested";
 }
 
-TEST(MatchingPursuit, ShorterRunsArePrefixes) {
+TEST_P(BothPursuits, ShorterRunsArePrefixes) {
   const Head head = clustered(300, 128, 16, 8, false);
   for (const int64_t k : {1, 4}) {
     PursuitSettings settings;
     settings.k_choice = k;
-    MatchingPursuit whole = head.pursuit(settings);
-    whole.run(60);
+    const auto whole = head.pursuit(settings);
+    whole->run(60);
     for (const int64_t t : {1, 5, 30, 60}) {
-      MatchingPursuit alone = head.pursuit(settings);
-      alone.run(t);
-      EXPECT_EQ(alone.picks(t).order, whole.picks(t).order);
-      EXPECT_EQ(alone.picks(t).weights, whole.picks(t).weights);
+      const auto alone = head.pursuit(settings);
+      alone->run(t);
+      EXPECT_EQ(alone->picks(t).order, whole->picks(t).order);
+      EXPECT_EQ(alone->picks(t).weights, whole->picks(t).weights);
     }
   }
 }
 
-TEST(MatchingPursuit, CopiesWeighAsMuchAsTheyAre) {
+TEST_P(BothPursuits, CopiesWeighAsMuchAsTheyAre) {
   // 5 distinct keys, 1 to 5 times each: one of each explains all, with its multiplicity for a weight (spec J-3).
   at::manual_seed(9);
   const at::Tensor distinct = at::randn({5, 16}) * 2;
@@ -224,23 +237,23 @@ TEST(MatchingPursuit, CopiesWeighAsMuchAsTheyAre) {
   head.keys = distinct.index_select(0, at::tensor(source, at::kLong));
   head.queries = at::randn({200, 16});
   head = complete(head);
-  MatchingPursuit pursuit = head.pursuit({});
-  pursuit.run(8);
-  const PursuitPicks five = pursuit.picks(5);
+  const auto pursuit = head.pursuit({});
+  pursuit->run(8);
+  const PursuitPicks five = pursuit->picks(5);
   for (size_t i = 0; i < 5; ++i) {
     EXPECT_NEAR(five.weights[i], static_cast<double>(source[static_cast<size_t>(five.order[i])] + 1), 1e-4);
   }
   // More picks than distinct keys: copies explain nothing more, and nothing breaks.
-  const PursuitPicks eight = pursuit.picks(8);
+  const PursuitPicks eight = pursuit->picks(8);
   EXPECT_EQ(eight.n_dependent, 3);
   for (const double w : eight.weights) EXPECT_TRUE(std::isfinite(w));
 }
 
-TEST(MatchingPursuit, EveryKeyAndFewerQueriesThanKeys) {
+TEST_P(BothPursuits, EveryKeyAndFewerQueriesThanKeys) {
   const Head head = clustered(20, 40, 16, 10, false);
-  MatchingPursuit pursuit = head.pursuit({});
-  pursuit.run(40);
-  PursuitPicks all = pursuit.picks(40);
+  const auto pursuit = head.pursuit({});
+  pursuit->run(40);
+  PursuitPicks all = pursuit->picks(40);
   std::sort(all.order.begin(), all.order.end());
   for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(all.order[static_cast<size_t>(i)], i);
   EXPECT_GE(all.n_dependent, 20);
@@ -249,15 +262,15 @@ TEST(MatchingPursuit, EveryKeyAndFewerQueriesThanKeys) {
 
 // Flat scores: columns differ little, clamped least squares of twice as many picks as queries explain less than
 // nothing. All keys at weight 1 explain the mass wholly, so half of them must come near.
-TEST(MatchingPursuit, MorePicksThanQueriesStillExplainTheMass) {
+TEST_P(BothPursuits, MorePicksThanQueriesStillExplainTheMass) {
   Head head;
   at::manual_seed(12);
   head.keys = at::randn({300, 16});
   head.queries = at::randn({40, 16}) * 0.3;
   head = complete(head);
-  MatchingPursuit pursuit = head.pursuit({});
-  pursuit.run(90);
-  const PursuitPicks picks = pursuit.picks(90);
+  const auto pursuit = head.pursuit({});
+  pursuit->run(90);
+  const PursuitPicks picks = pursuit->picks(90);
   EXPECT_GT(picks.n_dependent, 0);
   const at::Tensor logits = attention_logits(head.queries, head.keys, {});
   const at::Tensor e = (logits - logits.amax({1}, true)).exp().to(at::kDouble);
@@ -265,6 +278,36 @@ TEST(MatchingPursuit, MorePicksThanQueriesStillExplainTheMass) {
   const at::Tensor rest =
       mass - at::mv(e.index_select(1, at::tensor(picks.order, at::kLong)), at::tensor(picks.weights, at::kDouble));
   EXPECT_LT((rest.norm() / mass.norm()).item<double>(), 1e-2);
+}
+
+// bfloat16 keys, more of them than are compared in float64, a long run: the same picks by both ways.
+TEST(DevicePursuit, PicksAsTheHostDoes) {
+  Head head = clustered(700, 500, 32, 21, true);
+  head.keys = head.keys.to(at::kBFloat16);
+  head.queries = head.queries.to(at::kBFloat16);
+  head = complete(head);
+  PursuitSettings settings;
+  settings.drop_below = -7.0;
+  MatchingPursuit host(head.queries, head.keys, head.bias, head.row_max, head.row_sum, settings);
+  DevicePursuit device(head.queries, head.keys, head.bias, head.row_max, head.row_sum, settings);
+  host.run(150);
+  device.run(150);
+  for (const int64_t t : {1, 40, 150}) {
+    const PursuitPicks a = host.picks(t), b = device.picks(t);
+    EXPECT_EQ(a.order, b.order) << t;
+    EXPECT_EQ(a.n_dropped, b.n_dropped);
+    EXPECT_EQ(a.n_dependent, b.n_dependent);
+    for (size_t i = 0; i < a.weights.size(); ++i) EXPECT_NEAR(a.weights[i], b.weights[i], 1e-3 * (1 + a.weights[i]));
+  }
+}
+
+TEST(DevicePursuit, RefusesMorePicksThanKeys) {
+  const Head head = clustered(20, 10, 8, 3, false);
+  DevicePursuit pursuit(head.queries, head.keys, head.bias, head.row_max, head.row_sum, {});
+  EXPECT_THROW(pursuit.run(11), Error);
+  pursuit.run(10);
+  EXPECT_EQ(pursuit.picks(10).order.size(), 10U);
+  EXPECT_TRUE(pursuit.picks(0).order.empty());
 }
 
 }  // namespace

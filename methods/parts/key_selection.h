@@ -31,9 +31,11 @@ struct AttentionSummary {
 // queries (n,d), keys (T,d) model dtype; bias (T) float32 or undefined; values (T,d) model dtype or undefined. Without
 // a reach every query sees every entry and nothing else (as in arXiv:2602.16284); with one, A and the scores are shares
 // of all that a query sees (RowReach), row_max, row_sum and the output of the visible entries alone. Cost 2 n T d
-// flops, 4 n T d with values; works a few hundred queries at a time, so that the (n,T) matrix never exists.
+// flops, 4 n T d with values; works on some queries at a time, so that the (n,T) matrix never exists: on the CPU in
+// registers, on a GPU, and by_products on the CPU too, by matrix products.
 AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
-                                     KeyScore score, const at::Tensor& values = {}, const RowReach& reach = {});
+                                     KeyScore score, const at::Tensor& values = {}, const RowReach& reach = {},
+                                     bool by_products = false);
 
 // The k largest in descending order, the lower index first among equals. (k) int64.
 at::Tensor best_keys(const at::Tensor& scores, int64_t k);
