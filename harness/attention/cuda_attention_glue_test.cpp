@@ -90,7 +90,7 @@ TEST(CudaGlue, RunsOfShortSequencesAndLongOnesAlone) {
                          const Numbers& lengths, const Numbers& offsets) {
     served.emplace_back();
     for (size_t b = 0; b < lengths.size(); ++b) served.back().push_back(offsets[b + 1] - offsets[b]);
-    return context(queries, s.prefix, keys, values, lengths, offsets, nullptr);
+    return PartialAttention{context(queries, s.prefix, keys, values, lengths, offsets, nullptr), {}};
   };
   const auto aside = [&](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                          const Numbers& lengths, const Numbers& offsets) {
@@ -99,10 +99,12 @@ TEST(CudaGlue, RunsOfShortSequencesAndLongOnesAlone) {
     return serve(queries, keys, values, lengths, offsets);
   };
   const at::Tensor whole = context(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets, nullptr);
-  EXPECT_TRUE(at::equal(whole, attend_in_runs(s.queries, s.keys, s.values, s.lengths, s.offsets, 9, serve, aside)));
+  EXPECT_TRUE(
+      at::equal(whole, attend_in_runs(s.queries, s.keys, s.values, s.lengths, s.offsets, 9, serve, aside).output));
   EXPECT_EQ(served, (std::vector<Numbers>{{1, 2}, {3}, {9}, {0, 1}, {4}}));
   served.clear();
-  EXPECT_TRUE(at::equal(whole, attend_in_runs(s.queries, s.keys, s.values, s.lengths, s.offsets, 100, serve, aside)));
+  EXPECT_TRUE(
+      at::equal(whole, attend_in_runs(s.queries, s.keys, s.values, s.lengths, s.offsets, 100, serve, aside).output));
   EXPECT_EQ(served, (std::vector<Numbers>{{1, 2, 3, 9, 0, 1, 4}}));
 }
 
@@ -195,7 +197,7 @@ TEST(StepAttention, OnTheCpuTheSameAsTheContext) {
       EXPECT_TRUE(at::equal(values[row].select(1, s.lengths[b]), rows[row]));
       EXPECT_TRUE(at::equal(keys[row].narrow(1, 0, s.lengths[b]), s.keys[row].narrow(1, 0, s.lengths[b])));
     }
-    EXPECT_TRUE(at::equal(kvc::step_attention(s.queries, s.prefix, keys, values, tables),
+    EXPECT_TRUE(at::equal(kvc::step_attention(s.queries, s.prefix, {}, keys, values, tables),
                           context_attention(s.queries, s.prefix, keys, values, s.lengths, s.offsets)));
   }
 }
@@ -205,7 +207,7 @@ TEST(StepAttention, WhereItServes) {
   EXPECT_TRUE(serves_steps(options, 4, 64));
   EXPECT_FALSE(serves_steps(options.device(at::kMeta), 4, 64));
   const at::Tensor meta = at::empty({1, 3, 4, 16}, options.device(at::kMeta));
-  EXPECT_THROW(kvc::step_attention(meta.select(2, 0), {meta[0][0], meta[0][0], {}, {0, 4}}, meta, meta, {}), Error);
+  EXPECT_THROW(kvc::step_attention(meta.select(2, 0), {meta[0][0], meta[0][0], {}, {0, 4}}, {}, meta, meta, {}), Error);
 }
 
 TEST(CudaGlue, OtherTensorsAreNotTaken) {
@@ -232,7 +234,8 @@ TEST(DeviceNumbers, EqualTablesAreSentOnce) {
   EXPECT_TRUE(first.is_same(device_numbers(numbers, at::kMeta)));
   numbers[4] = 9;
   EXPECT_FALSE(first.is_same(device_numbers(numbers, at::kMeta)));
-  for (int64_t i = 0; i < 20; ++i) device_numbers({i}, at::kMeta);
+  EXPECT_FALSE(first.is_same(device_numbers({0, 1, 2, 3, 4}, at::kMeta, at::kInt)));
+  for (int64_t i = 0; i < 300; ++i) device_numbers({i}, at::kMeta);
   numbers[4] = 4;
   EXPECT_FALSE(first.is_same(device_numbers(numbers, at::kMeta)));  // long forgotten
 }

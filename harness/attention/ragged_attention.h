@@ -9,9 +9,9 @@
 // threads or on how the rows were split over calls. The environment variable KVC_CPU_KERNELS = portable, avx2, avx512
 // or avx512bf16 lowers the instruction set; Error(kUsage) when the processor does not have it.
 //
-// On a GPU, float32 and bfloat16 up to a head dimension of 256 run in CUDA kernels of this project's own where the
-// build has them (float32 sums; a row's result does not depend on its batch), everything else, and sequences that bring
-// kProductRows rows or more at once (a document's prefill), in LibTorch's operations.
+// On a GPU (device_attention.h chooses) bfloat16 without bias runs in LibTorch's FlashAttention kernels, prefixes with
+// a bias and float32 in CUDA kernels of this project's own where the build has them (float32 sums, head dimension up to
+// 256; a row's result does not depend on its batch), the rest in LibTorch's operations.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -38,10 +38,5 @@ PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& key
 at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                              const at::Tensor& values, const std::vector<int64_t>& lengths,
                              const std::vector<int64_t>& sequence_offsets);
-
-// On a GPU: rows (new tokens times g) of one sequence from which on matrix products, on tensor cores where the dtype
-// has them, are chosen over the kernels. Never measured. By a sequence's own rows alone, so that its result stays its
-// own.
-inline constexpr int64_t kProductRows = 1024;
 
 }  // namespace kvc

@@ -10,6 +10,7 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarpLanes;
 constexpr int kTile = kWarpLanes;             // entries at a time
+constexpr int kLeastBlocks = 2;               // of a multiprocessor: without it ptxas spills registers to save some
 constexpr int64_t kLeastEntries = 4 * kTile;  // a piece costs a write and a read of its output
 constexpr int64_t kMostPieces = 64;
 
@@ -137,7 +138,7 @@ __device__ __forceinline__ void dot_rows(const float* queries, const float* key,
 
 // `kDims` numbers of a row's output in each lane: dimensions lane, lane + 32, ...
 template <class T, int kRows, int kDims>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kLeastBlocks)
     attend_kernel(const AttentionShape shape, const ContextPart part, const T* queries, int n_pieces, bool aligned,
                   float* output, float* log_sum_exp) {
   KVC_SHARED_MEMORY(memory);
@@ -230,7 +231,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // A warp for each row.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kLeastBlocks)
     merge_kernel(int64_t n_rows, int head_dim, int n_pieces, const float* piece_output, const float* piece_log_sum_exp,
                  T* output, float* log_sum_exp) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpLanes;
@@ -255,7 +256,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // A block for each new token.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kLeastBlocks)
     write_kernel(const AttentionShape shape, const ContextPart part, const T* new_keys, int64_t key_stride,
                  const T* new_values, int64_t value_stride) {
   const int64_t token = blockIdx.x;

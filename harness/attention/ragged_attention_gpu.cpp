@@ -5,6 +5,12 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#ifdef KVC_CUDA_KERNELS
+#include <cuda_runtime_api.h>
+#endif
+
+#include <algorithm>
+
 #include "harness/attention/cuda_attention_glue.h"
 
 namespace kvc::gpu {
@@ -25,8 +31,15 @@ bool has_kernels() {
   return true;
 }
 
+bool has_fast_double(const c10::Device& device) {
+  int ratio = 0;
+  const cudaError_t refused =
+      cudaDeviceGetAttribute(&ratio, cudaDevAttrSingleToDoublePrecisionPerfRatio, std::max<int>(device.index(), 0));
+  return refused == cudaSuccess && ratio > 0 && ratio <= 2;
+}
+
 const char* attention_way() {
-  return "own CUDA kernels";
+  return "FlashAttention and own CUDA kernels";
 }
 
 bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads) {
@@ -69,6 +82,12 @@ at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, cons
   return cuda::step_context(queries, prefix, keys, values, tables, current_stream(queries));
 }
 
+PartialAttention step_tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                     const StepTables& tables) {
+  const c10::DeviceGuard device(queries.device());
+  return cuda::step_tails(queries, keys, values, tables, current_stream(queries));
+}
+
 void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
                 const at::Tensor& new_values, const StepTables& tables) {
   if (!cuda::rows_are_dense(new_keys) || !cuda::rows_are_dense(new_values)) {
@@ -92,8 +111,12 @@ bool has_kernels() {
   return false;
 }
 
+bool has_fast_double(const c10::Device&) {
+  return false;
+}
+
 const char* attention_way() {
-  return "LibTorch's operations (this build has no CUDA kernels)";
+  return "FlashAttention and LibTorch's operations (this build has no CUDA kernels)";
 }
 
 bool takes(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) {
@@ -120,6 +143,10 @@ bool write_tails(const at::Tensor&, const at::Tensor&, const at::Tensor&, const 
 }
 
 at::Tensor step_attention(const at::Tensor&, const LayerKv&, const at::Tensor&, const at::Tensor&, const StepTables&) {
+  refuse();
+}
+
+PartialAttention step_tail_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const StepTables&) {
   refuse();
 }
 

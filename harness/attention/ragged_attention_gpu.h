@@ -1,5 +1,5 @@
 // Attention by the project's own CUDA kernels: whether this build has them, and calls on the current stream of the
-// tensors' GPU. Without them a GPU computes attention through LibTorch's operations, which is slower and as right.
+// tensors' GPU. Without them a GPU computes these parts of attention through LibTorch's operations, which are slower.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,8 +15,13 @@ namespace kvc::gpu {
 
 // Decided when the program is built: nvcc and a LibTorch with CUDA were both there.
 bool has_kernels();
-// "own CUDA kernels" or "LibTorch's operations (this build has no CUDA kernels)", for records and `kvc inspect`.
+// "FlashAttention and own CUDA kernels" or "FlashAttention and LibTorch's operations (this build has no CUDA kernels)",
+// for records and `kvc inspect`.
 const char* attention_way();
+
+// Whether a GPU's float64 arithmetic is half as fast as its float32 one, as on A100, H100 and H200; false where this
+// build cannot ask.
+bool has_fast_double(const c10::Device& device);
 
 // True when kernels are there and take these tensors: on a GPU, float32 or bfloat16, contiguous, d <= 256, Hkv <= 128.
 bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads);
@@ -39,6 +44,8 @@ bool write_tails(const at::Tensor& keys, const at::Tensor& values, const at::Ten
 // above.
 at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                           const at::Tensor& values, const StepTables& tables);
+PartialAttention step_tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                     const StepTables& tables);
 void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
                 const at::Tensor& new_values, const StepTables& tables);
 

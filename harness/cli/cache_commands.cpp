@@ -75,7 +75,7 @@ SavedCache read_context(const Model& model, const std::string& text, const std::
   progress.begin();
   const int64_t last_layer = model.spec().n_layers - 1;
   KvCache cache =
-      model.decoder().prefill(context.tokens, 1024, [&](int64_t layer, int64_t first_token, const at::Tensor& queries) {
+      model.decoder().prefill(context.tokens, 0, [&](int64_t layer, int64_t first_token, const at::Tensor& queries) {
         if (layer == last_layer) progress.reached(first_token + queries.size(0), "tokens read");
       });
   Json about = {{"document", last_name(path)}, {"document_hash", stable_hash(text)}, {"steps", Json::array()}};

@@ -108,7 +108,7 @@ Runner declare_explain(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--model", request.model_path,
                       "where the weights are; default: as the folder's config.json says");
-  command->add_option("--device", request.device, "cpu, cuda or auto");
+  command->add_option("--device", request.device, "cpu, cuda, cuda:1 (the second GPU) or auto");
   command->add_flag("--again", request.again, "explain again what was explained before");
   command->add_flag("--json", options->json, "one JSON object");
   command->add_flag("--quiet", request.quiet, "no progress on stderr");

@@ -77,7 +77,7 @@ KvCache read_prompt(const Model& model, const std::vector<int64_t>& tokens, bool
   progress.expect(static_cast<int64_t>(first.size()));
   progress.begin();
   const int64_t last_layer = model.spec().n_layers - 1;
-  return model.decoder().prefill(first, 1024, [&](int64_t layer, int64_t first_token, const at::Tensor& queries) {
+  return model.decoder().prefill(first, 0, [&](int64_t layer, int64_t first_token, const at::Tensor& queries) {
     if (layer == last_layer) progress.reached(first_token + queries.size(0), "tokens read");
   });
 }

@@ -17,7 +17,7 @@ void add_model_options(CLI::App& command, ModelConfig& config) {
   command.add_option("--model", config.path, "GGUF file, or folder as downloaded from a model hub")->required();
   command.add_option("--dtype", config.dtype,
                      "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
-  command.add_option("--device", config.device, "cpu, cuda or auto");
+  command.add_option("--device", config.device, "cpu, cuda, cuda:1 (the second GPU) or auto");
   command.add_flag("--decode-graphs", config.decode_graphs,
                    "on a GPU, the steps of writing an answer run as CUDA graphs; untried on one so far");
   command.add_option_function<std::string>(

@@ -9,9 +9,10 @@
 
 namespace kvc {
 
-// `numbers` as int64 (n) on `device`. Elsewhere than on the CPU, equal tables that this thread sent lately on the same
-// stream are sent once: the tensor is shared and must not be written to. Sent from pinned memory: the host does not
-// wait for the device.
-at::Tensor device_numbers(const std::vector<int64_t>& numbers, const c10::Device& device);
+// `numbers` as int64, or another whole-number type, (n) on `device`. Elsewhere than on the CPU, equal tables that this
+// thread sent lately on the same stream are sent once: the tensor is shared and must not be written to. Sent from
+// pinned memory: the host does not wait for the device.
+at::Tensor device_numbers(const std::vector<int64_t>& numbers, const c10::Device& device,
+                          c10::ScalarType type = c10::ScalarType::Long);
 
 }  // namespace kvc

@@ -16,7 +16,6 @@ namespace {
 
 // Entries of tails that exist at one time when texts are scored.
 constexpr int64_t kTailEntries = 8192;
-constexpr int64_t kChunkTokens = 1024;  // of a text that is read alone
 
 [[noreturn]] void refuse(const std::string& fact, const std::string& where) {
   throw Error(ErrorKind::kInternal, fact, where, "");
@@ -133,12 +132,14 @@ class Scorer {
 template <class Sink>
 void for_log_probs(const Model& model, const at::Tensor& hidden, const std::vector<int64_t>& targets,
                    const Sink& sink) {
-  for_logits(model, hidden, [&](int64_t first, const at::Tensor& logits) {
-    const at::Tensor log_sum_exp = at::logsumexp(logits, {1});
-    for (int64_t row = 0; row < logits.size(0); ++row) {
-      const auto at_row = static_cast<size_t>(first + row);
-      const float logit = logits.const_data_ptr<float>()[row * logits.size(1) + targets[at_row]];
-      sink(at_row, static_cast<double>(logit) - static_cast<double>(log_sum_exp.const_data_ptr<float>()[row]));
+  for_device_logits(model, hidden, [&](int64_t first, const at::Tensor& logits) {
+    const auto begin = targets.begin() + first;
+    const at::Tensor wanted = device_numbers({begin, begin + logits.size(0)}, logits.device()).unsqueeze(1);
+    // Two numbers a row leave the device.
+    const at::Tensor pairs = at::cat({logits.gather(1, wanted), at::logsumexp(logits, {1}, /*keepdim=*/true)}, 1).cpu();
+    const auto* found = pairs.const_data_ptr<float>();
+    for (int64_t row = 0; row < logits.size(0); ++row, found += 2) {
+      sink(static_cast<size_t>(first + row), static_cast<double>(found[0]) - static_cast<double>(found[1]));
     }
   });
 }
@@ -194,8 +195,9 @@ std::vector<double> text_log_probs(const Model& model, const std::vector<int64_t
   const KvCache nothing =
       KvCache::empty(model.spec().n_layers, model.spec().n_kv_heads, model.spec().head_dim, decoder.options());
   Tails tails = Tails::behind(nothing, 1, n_read);
-  for (int64_t first = 0; first < n_read; first += kChunkTokens) {
-    const int64_t n = std::min(kChunkTokens, n_read - first);
+  const int64_t most = decoder.chunk_tokens();
+  for (int64_t first = 0; first < n_read; first += most) {
+    const int64_t n = std::min(most, n_read - first);
     const auto begin = tokens.begin() + first;
     const at::Tensor hidden = decoder.forward(PackedTokens::single({begin, begin + n}), nothing, tails);
     for_log_probs(model, hidden, {begin + 1, begin + 1 + n},

@@ -154,6 +154,13 @@ Decoder Decoder::for_text_of(int64_t n_positions) const {
   return other;
 }
 
+Decoder Decoder::single_layer(int64_t layer) const {
+  Decoder other = *this;
+  other.spec_.n_layers = 1;
+  other.weights_.layers = {weights_.layers.at(static_cast<size_t>(layer))};
+  return other;
+}
+
 at::TensorOptions Decoder::options() const {
   return weights_.embedding.options();
 }
@@ -239,24 +246,25 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) const {
   return project_float(hidden, weights_.head);
 }
 
-KvCache Decoder::prefill(const std::vector<int64_t>& tokens, int64_t chunk_tokens, const ChunkTap& tap) const {
+KvCache Decoder::prefill(const std::vector<int64_t>& tokens, int64_t chunk, const ChunkTap& tap) const {
   const c10::InferenceMode inference;
+  const int64_t most = chunk > 0 ? chunk : chunk_tokens();
   const auto total = static_cast<int64_t>(tokens.size());
   if (total > spec_.max_positions) check_positions({total - 1}, spec_.max_positions);  // before any work
   const KvCache prefix = KvCache::empty(spec_.n_layers, spec_.n_kv_heads, spec_.head_dim, options());
   Tails tails = Tails::behind(prefix, 1, total);
-  for (int64_t first = 0; first < total; first += chunk_tokens) {
-    const int64_t last = std::min(first + chunk_tokens, total);
+  for (int64_t first = 0; first < total; first += most) {
+    const int64_t last = std::min(first + most, total);
     QueryTap chunk_tap;
     if (tap) chunk_tap = [&](int64_t layer, const at::Tensor& queries) { tap(layer, first, queries); };
     // Head and final norm are left out: nobody asks for the last hidden states of a document.
-    const PackedTokens chunk = PackedTokens::single({tokens.begin() + first, tokens.begin() + last});
-    const std::vector<int64_t> places = positions(chunk, prefix, tails);
-    at::Tensor hidden = embed(chunk.tokens);
+    const PackedTokens part = PackedTokens::single({tokens.begin() + first, tokens.begin() + last});
+    const std::vector<int64_t> places = positions(part, prefix, tails);
+    at::Tensor hidden = embed(part.tokens);
     for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
-      hidden = run_layer(layer, hidden, places, chunk.sequence_offsets, prefix.layer(layer), tails, chunk_tap);
+      hidden = run_layer(layer, hidden, places, part.sequence_offsets, prefix.layer(layer), tails, chunk_tap);
     }
-    tails.advance(chunk.sequence_offsets);
+    tails.advance(part.sequence_offsets);
   }
   return std::move(tails).into_cache(0);
 }

@@ -61,6 +61,9 @@ class Decoder {
   // of that length. Caches of one must not be read by the other. Without kDynamic a plain copy.
   Decoder for_text_of(int64_t n_positions) const;
 
+  // Layer `layer` as a decoder of one layer, weights and rotary tables shared: its tails are one layer's.
+  Decoder single_layer(int64_t layer) const;
+
   const DecoderSpec& spec() const { return spec_; }
   const DecoderWeights& weights() const { return weights_; }  // never written to
   const RopeTables& rotary() const { return rotary_; }
@@ -84,11 +87,15 @@ class Decoder {
   // of them would be n x vocab x 4 bytes.
   at::Tensor logits(const at::Tensor& hidden) const;
 
-  // Reads one text in chunks of at most `chunk_tokens` and returns its cache (prefix.next_position() tokens continue in
-  // it only when `prefix` is empty: this is the document's own prefill). The tap sees each chunk; first_token is the
-  // chunk's offset.
+  // Tokens of a text that are read together where the caller does not say: on a GPU so many that products fill it.
+  int64_t chunk_tokens() const { return weights_.embedding.is_cpu() ? kCpuChunkTokens : kGpuChunkTokens; }
+  static constexpr int64_t kCpuChunkTokens = 1024, kGpuChunkTokens = 8192;
+
+  // Reads one text in chunks of at most `chunk` tokens (0: chunk_tokens()) and returns its cache
+  // (prefix.next_position() tokens continue in it only when `prefix` is empty: this is the document's own prefill). The
+  // tap sees each chunk; first_token is the chunk's offset.
   using ChunkTap = std::function<void(int64_t layer, int64_t first_token, const at::Tensor& queries)>;
-  KvCache prefill(const std::vector<int64_t>& tokens, int64_t chunk_tokens = 1024, const ChunkTap& tap = {}) const;
+  KvCache prefill(const std::vector<int64_t>& tokens, int64_t chunk = 0, const ChunkTap& tap = {}) const;
 
  private:
   at::Tensor attend(const LayerWeights& weights, int64_t layer, const at::Tensor& normed,

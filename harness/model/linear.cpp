@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "harness/math/float_product.h"
 #include "harness/model/vector_clones.h"
 
 namespace kvc {
@@ -219,6 +220,7 @@ at::Tensor project(const at::Tensor& rows, const at::Tensor& weight, const at::T
 }
 
 at::Tensor project_float(const at::Tensor& rows, const at::Tensor& weight) {
+  if (rows.is_cuda()) return float_product(rows, weight.t());
   if (suits_few_rows(rows, weight, {}) && rows.scalar_type() == at::kBFloat16) {
     at::Tensor out = at::empty({rows.size(0), weight.size(0)}, rows.options().dtype(at::kFloat));
     multiply_few<Bf16, float>(rows, weight, {}, out);

@@ -12,17 +12,22 @@
 
 namespace kvc {
 
-// visit(first row, logits (n, vocab) float32 contiguous on the CPU) for all rows of `hidden` (N, hidden). 256 rows of a
-// vocabulary of 150,000 are 150 MB.
-//
-// On a GPU this copies whole rows: for log-likelihoods. Tokens are chosen where the logits are (sampling_rows.h).
+// visit(first row, logits (n, vocab) float32 contiguous where the model is) for all rows of `hidden` (N, hidden). 256
+// rows of a vocabulary of 150,000 are 150 MB.
 template <class Visit>
-void for_logits(const Model& model, const at::Tensor& hidden, const Visit& visit) {
+void for_device_logits(const Model& model, const at::Tensor& hidden, const Visit& visit) {
   constexpr int64_t kLogitRows = 256;
   for (int64_t first = 0; first < hidden.size(0); first += kLogitRows) {
     const int64_t n = std::min(kLogitRows, hidden.size(0) - first);
-    visit(first, model.decoder().logits(hidden.narrow(0, first, n)).cpu().contiguous());
+    visit(first, model.decoder().logits(hidden.narrow(0, first, n)).contiguous());
   }
+}
+
+// The same with logits on the CPU. On a GPU this copies whole rows: for what looks at all of a distribution. Tokens are
+// chosen where the logits are (sampling_rows.h).
+template <class Visit>
+void for_logits(const Model& model, const at::Tensor& hidden, const Visit& visit) {
+  for_device_logits(model, hidden, [&](int64_t first, const at::Tensor& logits) { visit(first, logits.cpu()); });
 }
 
 // The last row of each packed sequence, (B, hidden).

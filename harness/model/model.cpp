@@ -5,11 +5,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
+#include "harness/math/float_product.h"
+#include "harness/math/least_squares.h"
 #include "harness/model/decode_step.h"
 #include "harness/model/families/checkpoint.h"
 #include "harness/text/tokenizer/load_tokenizer.h"
@@ -17,14 +20,16 @@
 namespace kvc {
 namespace {
 
-at::Device choose_device(const std::string& name) {
-  if (name == "cpu") return at::kCPU;
-  const bool has_gpu = at::hasCUDA();
-  if (has_gpu) return {at::kCUDA, 0};
-  if (name == "auto") return at::kCPU;
-  throw Error(
-      ErrorKind::kUsage, "device 'cuda' is asked for, but LibTorch finds no GPU", "model option 'device'",
-      "write 'device: cpu' or 'device: auto'; for a GPU, build with a CUDA LibTorch on a machine with a driver");
+// The number of a "cuda:N"; nothing for other text.
+std::optional<int64_t> gpu_number(const std::string& name) {
+  const std::string prefix = "cuda:";
+  if (!name.starts_with(prefix) || name.size() > prefix.size() + 3 || name.size() == prefix.size()) return std::nullopt;
+  int64_t number = 0;
+  for (const char digit : name.substr(prefix.size())) {
+    if (digit < '0' || digit > '9') return std::nullopt;
+    number = number * 10 + (digit - '0');
+  }
+  return number;
 }
 
 // Without instructions for it, a bfloat16 product is slower than a float32 one.
@@ -52,7 +57,10 @@ Json identify(const Checkpoint& checkpoint, const ModelConfig& config, at::Scala
   identity["architecture"] = checkpoint.family().name;
   identity["dtype"] = dtype == at::kFloat ? "float32" : "bfloat16";
   identity["device"] = device.is_cuda() ? "cuda" : "cpu";
-  if (device.is_cuda()) identity["attention"] = gpu::attention_way();
+  if (device.is_cuda()) {
+    identity["attention"] = gpu::attention_way();
+    identity["fits"] = gpu_fit_route() == FitRoute::kDouble ? "float64" : "float32, refined";
+  }
   if (!config.thinking.empty()) identity["thinking"] = config.thinking;
   if (!config.rope_scaling.empty()) identity["rope_scaling"] = config.rope_scaling;
   if (config.decode_graphs) identity["decode_graphs"] = true;
@@ -68,10 +76,26 @@ void check_choice(const OptionCheck& fail, const char* field, const std::string&
 
 }  // namespace
 
+c10::Device choose_device(const std::string& name, int64_t n_gpus) {
+  if (name == "cpu" || (name == "auto" && n_gpus == 0)) return at::kCPU;
+  if (n_gpus == 0) {
+    throw Error(
+        ErrorKind::kUsage, fmt::format("device '{}' is asked for, but LibTorch finds no GPU", name),
+        "model option 'device'",
+        "write 'device: cpu' or 'device: auto'; for a GPU, build with a CUDA LibTorch on a machine with a driver");
+  }
+  const int64_t number = gpu_number(name).value_or(0);
+  if (number >= n_gpus) {
+    throw Error(ErrorKind::kUsage, fmt::format("device '{}' is asked for, but LibTorch finds {} GPU(s)", name, n_gpus),
+                "model option 'device'", fmt::format("the last one is 'cuda:{}'", n_gpus - 1));
+  }
+  return {at::kCUDA, static_cast<c10::DeviceIndex>(number)};
+}
+
 void ModelConfig::check(const OptionCheck& fail) const {
   if (path.empty()) fail("path", "is missing", "name a GGUF file or a model folder");
   check_choice(fail, "dtype", dtype, {"auto", "bfloat16", "float32"});
-  check_choice(fail, "device", device, {"auto", "cpu", "cuda"});
+  if (!gpu_number(device)) check_choice(fail, "device", device, {"auto", "cpu", "cuda", "cuda:1"});
   if (!chat_template.empty()) check_choice(fail, "chat_template", chat_template, chat_template_names());
   if (!thinking.empty()) check_choice(fail, "thinking", thinking, {"off", "on"});
 }
@@ -80,7 +104,11 @@ Model Model::load(const ModelConfig& config) {
   config.check([](const std::string& field, const std::string& fact, const std::string& mend) {
     throw Error(ErrorKind::kUsage, fmt::format("'{}' {}", field, fact), "model", mend);
   });
-  const at::Device device = choose_device(config.device);
+  const at::Device device = choose_device(config.device, at::hasCUDA() ? at::getNumGPUs() : 0);
+  if (device.is_cuda()) {
+    keep_products_exact();
+    set_gpu_fit_route(gpu::has_fast_double(device) ? FitRoute::kDouble : FitRoute::kRefined);
+  }
   const at::ScalarType dtype = choose_dtype(config.dtype, device);
   const Checkpoint checkpoint(config.path, nlohmann::json::parse(config.rope_scaling.dump()));
   const DecoderSpec& spec = checkpoint.spec();

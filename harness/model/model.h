@@ -15,7 +15,7 @@ namespace kvc {
 struct ModelConfig {
   std::string path;             // GGUF file, or folder as downloaded from a model hub
   std::string dtype = "auto";   // float32, bfloat16; auto = bfloat16 where the processor or GPU has it, else float32
-  std::string device = "auto";  // cpu, cuda; auto = cuda where LibTorch finds a GPU, else cpu
+  std::string device = "auto";  // cpu, cuda, cuda:1; auto = cuda where LibTorch finds a GPU, else cpu
   std::string chat_template;    // a name of chat_template_names(); empty = the model's own
   std::string thinking;         // on, off: Qwen3's switch in every prompt; empty = as the chat template has it
   // transformers' rope_parameters in place of the model's own: {rope_type: yarn, factor: 2.0}; {} = the model's own.
@@ -24,7 +24,7 @@ struct ModelConfig {
   void fields(auto&& visit) {
     visit("path", path, "GGUF file, or folder with config.json, safetensors and tokenizer");
     visit("dtype", dtype, "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
-    visit("device", device, "cpu, cuda or auto");
+    visit("device", device, "cpu, cuda, cuda:1 (the second GPU) or auto");
     visit("chat_template", chat_template, "chatml, llama2, llama3 or mistral; empty: the model's own");
     visit("thinking", thinking, "on or off, for chat templates that have the switch; empty: as the template has it");
     visit("rope_scaling", rope_scaling,
@@ -33,6 +33,9 @@ struct ModelConfig {
   }
   void check(const OptionCheck& fail) const;
 };
+
+// The device of ModelConfig::device on a machine with so many GPUs. Throws Error(kUsage) for one that is not there.
+c10::Device choose_device(const std::string& name, int64_t n_gpus);
 
 class Model {
  public:

@@ -152,6 +152,24 @@ TEST(Model, RefusesWrongOptions) {
   }
 }
 
+TEST(Model, ChoosesAmongSeveralGpus) {
+  const auto chosen = [](const std::string& name, int64_t n_gpus) { return choose_device(name, n_gpus).str(); };
+  EXPECT_EQ(chosen("cpu", 2), "cpu");
+  EXPECT_EQ(chosen("auto", 0), "cpu");
+  EXPECT_EQ(chosen("auto", 2), "cuda:0");
+  EXPECT_EQ(chosen("cuda", 2), "cuda:0");
+  EXPECT_EQ(chosen("cuda:1", 2), "cuda:1");
+  EXPECT_EQ(chosen("cuda:10", 16), "cuda:10");
+  EXPECT_THAT([&] { (void)chosen("cuda:2", 2); },
+              ThrowsMessage<Error>(AllOf(HasSubstr("finds 2 GPU(s)"), HasSubstr("the last one is 'cuda:1'"))));
+  EXPECT_THAT([&] { (void)chosen("cuda:1", 0); }, ThrowsMessage<Error>(HasSubstr("finds no GPU")));
+  for (const char* name : {"cuda:", "cuda:x", "cuda:1x", "gpu", "cuda:-1"}) {
+    ModelConfig wrong = config("auto");
+    wrong.device = name;
+    EXPECT_THAT(load_error(wrong), HasSubstr("'device' is '" + std::string(name) + "'"));
+  }
+}
+
 // A folder of the golden tiny models, with what its makers say about sampling.
 class FolderModel : public testing::Test {
  protected:

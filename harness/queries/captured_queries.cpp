@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/kv/device_numbers.h"
 
 namespace kvc {
 namespace {
@@ -142,7 +143,7 @@ void QueryCapture::take(int64_t layer, int64_t first_token, const at::Tensor& qu
   if (first != last) {
     std::vector<int64_t> rows;
     for (auto token = first; token != last; ++token) rows.push_back(*token - first_token);
-    const at::Tensor index = at::tensor(rows, at::TensorOptions(at::kLong)).to(queries.device());
+    const at::Tensor index = device_numbers(rows, queries.device());  // sent once for all layers, not waited for
     queries_.select(0, layer).narrow(2, first - kept_.begin(), last - first).copy_(by_head.index_select(2, index));
   }
   const int64_t window_start = n_tokens_ - n_window_;

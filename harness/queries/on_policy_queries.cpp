@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/kv/device_numbers.h"
 #include "harness/model/elementwise.h"
 #include "harness/model/linear.h"
 #include "harness/queries/captured_queries.h"
@@ -16,20 +17,10 @@
 namespace kvc {
 namespace {
 
-constexpr int64_t kRows = 1024;  // projected together
-
 KvCache shared_copy(const KvCache& cache) {
   std::vector<LayerKv> layers;
   for (int64_t layer = 0; layer < cache.n_layers(); ++layer) layers.push_back(cache.layer(layer));
   return {std::move(layers), cache.next_position()};
-}
-
-// The decoder's layer as a decoder of one layer, weights shared: its tails are one layer's, not all layers'.
-Decoder single_layer(const Decoder& decoder, int64_t layer) {
-  DecoderSpec spec = decoder.spec();
-  spec.n_layers = 1;
-  const DecoderWeights& weights = decoder.weights();
-  return {spec, {weights.embedding, {weights.layers.at(static_cast<size_t>(layer))}, weights.final_norm, weights.head}};
 }
 
 }  // namespace
@@ -42,7 +33,6 @@ OnPolicyQueries::OnPolicyQueries(const QueryRequest& request, QueryText text, co
       source_(settings.source),
       tokens_(std::move(tokens)),
       passes_(std::move(passes)),
-      rotary_(decoder_.spec(), decoder_.options().device()),
       full_(shared_copy(request.cache)) {
   const int64_t group_size = decoder_.spec().group_size();
   const auto n_tokens = static_cast<int64_t>(positions.size());
@@ -81,7 +71,7 @@ void OnPolicyQueries::enter(int64_t layer, const KvCache* compacted_below) const
 }
 
 at::Tensor OnPolicyQueries::leave(int64_t layer, const KvCache& cache) const {
-  const Decoder single = single_layer(decoder_, layer);
+  const Decoder single = decoder_.single_layer(layer);
   const DecoderSpec& spec = decoder_.spec();
   const LayerKv& prefix = (text_.behind ? *text_.behind : cache).layer(layer);
   std::vector<at::Tensor> parts;
@@ -106,16 +96,17 @@ at::Tensor OnPolicyQueries::project_queries(int64_t layer, const std::vector<int
   const at::Tensor bias = weights.qkv_bias.defined() ? weights.qkv_bias.narrow(0, 0, width) : at::Tensor();
   const auto n_tokens = static_cast<int64_t>(tokens.size());
   std::vector<at::Tensor> parts;
-  for (int64_t first = 0; first < n_tokens; first += kRows) {
-    const std::vector<int64_t> rows(tokens.begin() + first, tokens.begin() + std::min(first + kRows, n_tokens));
+  const int64_t most = decoder_.chunk_tokens();
+  for (int64_t first = 0; first < n_tokens; first += most) {
+    const std::vector<int64_t> rows(tokens.begin() + first, tokens.begin() + std::min(first + most, n_tokens));
     std::vector<int64_t> places;
     for (const int64_t row : rows) places.push_back(places_[static_cast<size_t>(row)]);
-    const at::Tensor index = at::tensor(rows, at::TensorOptions(at::kLong)).to(hidden_.device());
+    const at::Tensor index = device_numbers(rows, hidden_.device());
     const at::Tensor normed = rms_norm(hidden_.index_select(0, index), weights.attention_norm, spec.rms_norm_eps);
     const int64_t n_positions = *std::max_element(places.begin(), places.end()) + 1;
     parts.push_back(rotate_heads(project(normed, weights.qkv.narrow(0, 0, width), bias), spec.n_query_heads, 0,
-                                 weights.q_norm, weights.k_norm, spec.rms_norm_eps, rotary_.covering(n_positions),
-                                 places)
+                                 weights.q_norm, weights.k_norm, spec.rms_norm_eps,
+                                 decoder_.rotary().covering(n_positions), places)
                         .queries);
   }
   return at::cat(parts);

@@ -12,7 +12,6 @@
 #include <string>
 #include <vector>
 
-#include "harness/model/rope.h"
 #include "harness/queries/read_queries.h"
 
 namespace kvc {
@@ -65,8 +64,7 @@ class OnPolicyQueries final : public LayerQueries {
   std::vector<int64_t> last_;    // token numbers of the window
   std::vector<int64_t> places_;  // (N) position of every token
   at::Tensor positions_;         // (g s)
-  RopeTables rotary_;
-  KvCache full_;  // shares the request's tensors
+  KvCache full_;                 // shares the request's tensors
 
   mutable std::optional<int64_t> at_layer_;  // asked for last
   mutable bool off_policy_ = false;          // so far, over the full cache

@@ -63,7 +63,7 @@ std::unique_ptr<LayerQueries> read_queries(const QueryRequest& request, QueryTex
   const c10::InferenceMode inference;
   const Decoder& decoder = request.model.decoder();
   const KvCache& prefix = text.behind ? *text.behind : request.cache;
-  const std::vector<ReadPass> passes = plan_passes(text.sequences, prefix.next_position());
+  const std::vector<ReadPass> passes = plan_passes(text.sequences, prefix.next_position(), decoder.chunk_tokens());
   const std::vector<int64_t> tokens = joined(text.sequences);
   const std::vector<int64_t> positions = positions_of(passes, text.n_skipped);
   if (settings.on_policy) {

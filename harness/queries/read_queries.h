@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/api/query_source.h"
+#include "harness/model/decoder.h"
 
 namespace kvc {
 
@@ -43,7 +44,7 @@ struct ReadPass {
   int64_t batch() const { return static_cast<int64_t>(sequence_offsets.size()) - 1; }
 };
 std::vector<ReadPass> plan_passes(const std::vector<std::vector<int64_t>>& sequences, int64_t first_position,
-                                  int64_t most_tokens = 1024);
+                                  int64_t most_tokens = Decoder::kCpuChunkTokens);
 
 // Throws Error(kData) when `source` needs more positions than the model has. `ways_out` ends the advice, e.g. "take
 // context_prefill, ".

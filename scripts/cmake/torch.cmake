@@ -28,8 +28,8 @@ elseif(EXISTS ${torch_root}/version.py)
   string(REGEX MATCH "[0-9][0-9.]+" torch_version "${line}")
 endif()
 
-if(torch_version MATCHES "^[0-9]" AND torch_version VERSION_LESS 2.6)
-  message(FATAL_ERROR "LibTorch ${torch_version} in ${torch_root} is too old: 2.6 or newer is needed. Name a newer "
+if(torch_version MATCHES "^[0-9]" AND torch_version VERSION_LESS 2.11)
+  message(FATAL_ERROR "LibTorch ${torch_version} in ${torch_root} is too old: 2.11 or newer is needed. Name a newer "
                       "one with -DCMAKE_PREFIX_PATH=/path/to/libtorch, or run scripts/setup")
 endif()
 

@@ -1,0 +1,48 @@
+// Which of a GPU's ways serves which part of a context. The ways are arguments, so that tests make the same choices on
+// the CPU.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "harness/attention/flash_attention.h"
+#include "harness/kv/kv_cache.h"
+#include "harness/math/attention.h"
+
+namespace kvc {
+
+struct DeviceAttention {
+  FlashAttention* flash;
+  // Kernels that take any prefix and tails, with few rows a sequence; as the functions of ragged_attention.h.
+  std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                           const at::Tensor& values, const std::vector<int64_t>& lengths,
+                           const std::vector<int64_t>& sequence_offsets)>
+      context;
+  std::function<PartialAttention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                 const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets)>
+      tail;
+};
+
+// LibTorch's FlashAttention and this project's CUDA kernels; matrix products for what those do not take, or where the
+// build has none.
+const DeviceAttention& gpu_attention();
+
+// Rows (new tokens times g) of one sequence from which on its tail is worth a launch of its own. By a sequence's own
+// rows alone.
+inline constexpr int64_t kLongRows = 1024;
+
+// As context_attention():
+//   prefix without bias, bfloat16: flash, for all rows of the batch at once, merged with the tails
+//   prefix with a bias, or float32: one kernel over prefix and tails; for long sequences matrix products
+//   tails: flash for each long sequence in bfloat16, matrix products for it in float32, kernels for the others
+at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, const LayerKv& prefix,
+                      const at::Tensor& keys, const at::Tensor& values, const std::vector<int64_t>& lengths,
+                      const std::vector<int64_t>& sequence_offsets);
+
+// Whether the flash kernels serve this prefix.
+bool flash_serves(const at::Tensor& queries, const LayerKv& prefix);
+
+}  // namespace kvc

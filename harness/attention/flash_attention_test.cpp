@@ -1,0 +1,220 @@
+// What is packed for the flash kernels, with float64 loops in their place (harness/testing/flash_stand_in.h), against
+// the float64 judge; and which way a GPU would take, with the CPU's kernels in place of its own.
+#include "harness/attention/flash_attention.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+#include "harness/attention/device_attention.h"
+#include "harness/attention/ragged_attention.h"
+#include "harness/core/error.h"
+#include "harness/testing/flash_stand_in.h"
+#include "harness/testing/naive_attention.h"
+
+namespace kvc {
+namespace {
+
+using Numbers = std::vector<int64_t>;
+
+struct Scene {
+  at::Tensor queries, keys, values;
+  LayerKv prefix;
+  Numbers lengths, offsets = {0};
+
+  Scene(at::ScalarType dtype, int64_t group, int64_t d, const Numbers& heads, Numbers tail_lengths, const Numbers& news,
+        bool bias = false)
+      : lengths(std::move(tail_lengths)) {
+    at::manual_seed(9);
+    int64_t capacity = 1;
+    for (size_t b = 0; b < news.size(); ++b) {
+      offsets.push_back(offsets.back() + news[b]);
+      capacity = std::max(capacity, lengths[b] + news[b] + 3);
+    }
+    prefix.head_offsets = {0};
+    for (const int64_t n : heads) prefix.head_offsets.push_back(prefix.head_offsets.back() + n);
+    const auto n_heads = static_cast<int64_t>(heads.size()), batch = static_cast<int64_t>(news.size());
+    queries = at::randn({offsets.back(), n_heads * group, d}).to(dtype);
+    prefix.keys = at::randn({prefix.n_entries(), d}).to(dtype);
+    prefix.values = at::randn({prefix.n_entries(), d}).to(dtype);
+    if (bias) prefix.bias = at::randn({prefix.n_entries()});
+    // Room behind the tails holds NaN: reading it shows.
+    keys = at::full({batch, n_heads, capacity, d}, std::nan("")).to(dtype);
+    values = at::full({batch, n_heads, capacity, d}, std::nan("")).to(dtype);
+    for (int64_t b = 0; b < batch; ++b) {
+      const int64_t seen = lengths[static_cast<size_t>(b)] + news[static_cast<size_t>(b)];
+      keys[b].narrow(1, 0, seen).copy_(at::randn({n_heads, seen, d}));
+      values[b].narrow(1, 0, seen).copy_(at::randn({n_heads, seen, d}));
+    }
+  }
+};
+
+void expect_near(const PartialAttention& got, const PartialAttention& want, double most) {
+  ASSERT_EQ(got.output.sizes(), want.output.sizes());
+  ASSERT_EQ(got.log_sum_exp.sizes(), want.log_sum_exp.sizes());
+  const at::Tensor sums = got.log_sum_exp.to(at::kDouble), exact = want.log_sum_exp.to(at::kDouble);
+  ASSERT_TRUE(at::equal(sums.eq(-INFINITY), exact.eq(-INFINITY)));
+  EXPECT_LT((sums - exact).nan_to_num(0, 0, 0).abs().max().item<double>(), 1e-4);
+  EXPECT_LT((got.output.to(at::kDouble) - want.output.to(at::kDouble)).abs().max().item<double>(), most);
+}
+
+TEST(FlashPrefix, EveryGroupSizeAndRaggedHeads) {
+  for (int64_t group = 1; group <= 16; ++group) {
+    const Scene s(at::kFloat, group, 16, {5, 0, 40, 1}, {0, 0}, {2, 1});
+    const FlashPlan plan = plan_flash(s.prefix, 3, group);
+    expect_near(flash_prefix(s.queries, s.prefix, plan, &naive_flash_attention),
+                naive_prefix_attention(s.queries, s.prefix), 1e-5);
+  }
+}
+
+// Heads of several pieces, of one, and of none; bfloat16 outputs of pieces are rounded before they are put together.
+TEST(FlashPrefix, PiecesMakeTheWhole) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const Scene s(dtype, 2, 8, {2 * kPieceEntries + 5, 0, 7, kPieceEntries + 1}, {0}, {3});
+    const FlashPlan plan = plan_flash(s.prefix, 3, 2);
+    EXPECT_EQ(plan.pieces, 3);
+    EXPECT_TRUE(plan.has_empty);
+    expect_near(flash_prefix(s.queries, s.prefix, plan, &naive_flash_attention),
+                naive_prefix_attention(s.queries, s.prefix), dtype == at::kFloat ? 1e-5 : 1e-2);
+  }
+}
+
+TEST(FlashPrefix, NobodySeesAnything) {
+  const Scene s(at::kFloat, 2, 8, {0, 3}, {0}, {1});
+  const PartialAttention found = flash_prefix(s.queries, s.prefix, plan_flash(s.prefix, 1, 2), &naive_flash_attention);
+  EXPECT_TRUE(at::equal(found.output.narrow(1, 0, 2), at::zeros({1, 2, 8})));
+  EXPECT_TRUE(found.log_sum_exp.narrow(1, 0, 2).eq(-INFINITY).all().item<bool>());
+}
+
+// A head is divided by its own length, whatever the others'; where many rows read it, not at all.
+TEST(FlashPrefix, PlansOffsetsOfEveryPiece) {
+  LayerKv prefix;
+  prefix.head_offsets = {0, 4097, 4097, 4107};
+  prefix.keys = prefix.values = at::zeros({4107, 8});
+  const FlashPlan divided = plan_flash(prefix, 5, 2), whole = plan_flash(prefix, kMostDividedRows, 1),
+                  many = plan_flash(prefix, kMostDividedRows + 1, 1);
+  const auto numbers = [](const at::Tensor& offsets) {
+    const at::Tensor wide = offsets.to(at::kLong);
+    return Numbers(wide.const_data_ptr<int64_t>(), wide.const_data_ptr<int64_t>() + wide.numel());
+  };
+  EXPECT_EQ(numbers(divided.key_offsets), (Numbers{0, 1365, 2731, 4097, 4097, 4097, 4097, 4107, 4107, 4107}));
+  EXPECT_EQ(numbers(divided.query_offsets), (Numbers{0, 10, 20, 30, 40, 50, 60, 70, 80, 90}));
+  EXPECT_EQ(divided.most_entries, 1366);
+  EXPECT_EQ(whole.pieces, 3);
+  EXPECT_EQ(many.pieces, 1);
+  EXPECT_EQ(numbers(many.key_offsets), (Numbers{0, 4097, 4097, 4107}));
+  EXPECT_EQ(many.most_entries, 4097);
+}
+
+// 128 KV heads of 128k entries: by index arithmetic alone, nothing is allocated.
+TEST(FlashPrefix, CountsOfTheLargestCachesFitInt32AndLargerOnesAreRefused) {
+  LayerKv prefix;
+  prefix.keys = at::empty({0, 8});
+  prefix.head_offsets = {0};
+  for (int64_t h = 0; h < 128; ++h) prefix.head_offsets.push_back(prefix.head_offsets.back() + (int64_t{1} << 17));
+  const FlashPlan plan = plan_flash(prefix, 20, 16);
+  EXPECT_EQ(plan.pieces, kMostFlashPieces);
+  EXPECT_EQ(plan.key_offsets[-1].item<int>(), 1 << 24);
+  EXPECT_EQ(plan.most_entries, (int64_t{1} << 17) / kMostFlashPieces);
+  EXPECT_THROW(plan_flash(prefix, int64_t{1} << 21, 16), Error);
+}
+
+TEST(FlashTail, CausalBehindOlderEntriesAndFromNothing) {
+  for (const int64_t group : {1, 3, 16}) {
+    for (const int64_t length : {0, 1, 37}) {
+      const Scene s(at::kFloat, group, 16, {0, 0}, {length}, {9});
+      expect_near(flash_tail(s.queries, s.keys, s.values, length, &naive_flash_attention),
+                  naive_tail_attention(s.queries, s.keys, s.values, s.lengths, s.offsets), 1e-5);
+    }
+  }
+}
+
+TEST(FlashStandIn, RefusesWhatTheKernelsWouldMisread) {
+  const Scene s(at::kFloat, 2, 8, {4}, {0}, {3});
+  const auto offsets = [](std::initializer_list<int64_t> list, at::ScalarType type = at::kInt) {
+    return at::tensor(Numbers(list), type);
+  };
+  const PackedSequences good{
+      s.queries, s.prefix.keys.unsqueeze(1), s.prefix.values.unsqueeze(1), offsets({0, 3}), offsets({0, 4}), 3, 4,
+      false};
+  EXPECT_NO_THROW(naive_flash_attention(good));
+  const auto refused = [&](auto change) {
+    PackedSequences bad = good;
+    change(bad);
+    EXPECT_THROW(naive_flash_attention(bad), Error);
+  };
+  refused([&](PackedSequences& p) { p.query_offsets = offsets({0, 3}, at::kLong); });
+  refused([&](PackedSequences& p) { p.query_offsets = offsets({0, 2}); });
+  refused([&](PackedSequences& p) { p.key_offsets = offsets({0, 2, 4}); });
+  refused([&](PackedSequences& p) { p.most_rows = 2; });
+  refused([&](PackedSequences& p) { p.most_entries = 3; });
+  refused([&](PackedSequences& p) { p.keys = p.keys.transpose(1, 2); });
+}
+
+// --- the choice ---
+
+// The CPU's kernels for a GPU's own, counted.
+struct Counted {
+  int contexts = 0, tails = 0;
+  static int flashes;
+  DeviceAttention ways{[](const PackedSequences& sequences) {
+                         ++flashes;
+                         return naive_flash_attention(sequences);
+                       },
+                       [this](const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                              const at::Tensor& values, const Numbers& lengths, const Numbers& offsets) {
+                         ++contexts;
+                         return context_attention(queries, prefix, keys, values, lengths, offsets);
+                       },
+                       [this](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                              const Numbers& lengths, const Numbers& offsets) {
+                         ++tails;
+                         return tail_attention(queries, keys, values, lengths, offsets);
+                       }};
+};
+int Counted::flashes = 0;
+
+struct Expected {
+  int flashes, contexts, tails;
+};
+
+void expect_ways(const Scene& s, const Expected& expected) {
+  Counted counted;
+  Counted::flashes = 0;
+  const at::Tensor got = context_by(counted.ways, s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets);
+  EXPECT_EQ(Counted::flashes, expected.flashes);
+  EXPECT_EQ(counted.contexts, expected.contexts);
+  EXPECT_EQ(counted.tails, expected.tails);
+  EXPECT_EQ(got.scalar_type(), s.queries.scalar_type());
+  PartialAttention want = naive_tail_attention(s.queries, s.keys, s.values, s.lengths, s.offsets);
+  if (s.prefix.n_entries() > 0) want = merge(naive_prefix_attention(s.queries, s.prefix), want);
+  const double most = s.queries.scalar_type() == at::kFloat ? 1e-5 : 2e-2;
+  EXPECT_LT((got.to(at::kDouble) - want.output.to(at::kDouble)).abs().max().item<double>(), most);
+}
+
+TEST(DeviceAttention, ChoosesByBiasTypeAndLength) {
+  const at::ScalarType half = at::kBFloat16;
+  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5, 2}, {1, 1, 1}), {1, 0, 1});         // a step: prefix by flash
+  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5}, {1, 1}, true), {0, 1, 0});         // with a bias
+  expect_ways(Scene(at::kFloat, 4, 16, {30, 9}, {0, 5}, {1, 1}), {0, 1, 0});         // float32
+  expect_ways(Scene(half, 4, 16, {0, 0}, {3}, {256}), {1, 0, 0});                    // a document's chunk
+  expect_ways(Scene(half, 4, 16, {5, 0}, {0}, {300}), {2, 0, 0});                    // read over a cache
+  expect_ways(Scene(half, 4, 16, {5, 7}, {0, 2, 1}, {2, 260, 3}, true), {1, 2, 0});  // one long among short ones
+  expect_ways(Scene(half, 4, 16, {5, 7}, {0, 2, 1}, {2, 260, 3}), {2, 0, 2});
+  expect_ways(Scene(at::kFloat, 4, 16, {5, 7}, {2}, {260}), {0, 0, 0});  // products
+  expect_ways(Scene(half, 1, 20, {5, 7}, {0, 2}, {1, 2}), {0, 1, 0});    // 20 is no multiple of 8
+  expect_ways(Scene(half, 4, 16, {0, 0}, {0, 0}, {1, 2}), {0, 1, 0});    // nothing before
+}
+
+TEST(DeviceAttention, NoTokensNoWork) {
+  const Scene s(at::kBFloat16, 2, 16, {5, 7}, {}, {});
+  Counted counted;
+  EXPECT_EQ(context_by(counted.ways, s.queries, s.prefix, s.keys, s.values, {}, {0}).sizes(),
+            (at::IntArrayRef{0, 4, 16}));
+}
+
+}  // namespace
+}  // namespace kvc
