@@ -137,6 +137,43 @@ TEST(DecodeStep, WritesTheAnswersOfTheForwardPass) {
   }
 }
 
+// Rows that end one after the other: a batch of 64 changes seven times, not 64 times, and never holds a row in vain
+// once half of it is.
+TEST(DecodeStep, EndedRowsAreDroppedAtHalvings) {
+  std::vector<bool> going(64, true);
+  size_t changes = 0;
+  for (size_t ended = 0; ended < 64; ++ended) {
+    going[std::find(going.begin(), going.end(), true) - going.begin()] = false;
+    const std::vector<int64_t> kept = rows_to_keep(going, true);
+    EXPECT_LT(kept.size(), 2 * static_cast<size_t>(std::count(going.begin(), going.end(), true)) + 1);
+    if (kept.size() == going.size()) continue;
+    ++changes;
+    std::vector<bool> left;
+    for (const int64_t row : kept) left.push_back(going[static_cast<size_t>(row)]);
+    going = left;
+  }
+  EXPECT_TRUE(going.empty());
+  EXPECT_EQ(changes, 7U);
+  EXPECT_EQ(rows_to_keep({true, false, true}, false), (std::vector<int64_t>{0, 2}));
+  EXPECT_EQ(rows_to_keep({true, false, true}, true), (std::vector<int64_t>{0, 1, 2}));
+  EXPECT_EQ(rows_to_keep({false, false, true}, true), (std::vector<int64_t>{2}));
+}
+
+// Answers end where the model's positions do, at different times, while others go on beside them.
+TEST(DecodeStep, EndedRowsNeedNoPositions) {
+  const Model model = tiny_model(3, at::kFloat, 64);
+  std::vector<int64_t> document;
+  for (int64_t i = 0; i < 40; ++i) document.push_back((i * i * 5 + i * 9 + 9) % 256);
+  const KvCache prefix = model.decoder().prefill(document);
+  const std::vector<std::vector<int64_t>> prompts = {
+      std::vector<int64_t>(20, 7), std::vector<int64_t>(23, 8), {9, 10}, std::vector<int64_t>(24, 11), {12}};
+  const DecodeSettings settings{.max_new_tokens = 100};
+  const auto want = generate(model, prefix, prompts, settings, {});
+  const auto got = generate_by(DecodeStep::Way::kEachTime, model, prefix, prompts, settings, {});
+  for (size_t b = 0; b < prompts.size(); ++b) EXPECT_EQ(got[b].tokens, want[b].tokens) << b;
+  EXPECT_LT(want[3].tokens.size(), want[4].tokens.size()) << "no row ends before others: the test tests nothing";
+}
+
 TEST(DecodeStep, GraphsAreRefusedOnTheCpuBeforeWeightsAreRead) {
   ModelConfig config;
   config.path = KVC_SOURCE_DIR "/models/smollm2-135m-instruct.gguf";

@@ -62,6 +62,7 @@ struct Stream {
   std::mt19937_64 random;
   bool thinking = false;
   std::deque<int64_t> forced;  // tokens that come next whatever the model says
+  bool ended = false;          // its row stays in the batch until it is dropped with others
 };
 
 class Generator {
@@ -93,7 +94,8 @@ class Generator {
                          std::min(settings_.max_new_tokens, room + 1),
                          std::mt19937_64(sampled() ? seeds[b] : 0),
                          thinking_.begins_in(prompts[b]),
-                         {}});
+                         {},
+                         false});
       if (streams.back().thinking && settings_.thinking_budget == 0) force_end_of_thinking(streams.back(), results[b]);
     }
     Tails tails = Tails::behind(prefix_, static_cast<int64_t>(prompts.size()),
@@ -220,22 +222,31 @@ class Generator {
     return false;
   }
 
-  // Hands each stream its token; those that end leave the batch with their tails.
+  // Hands each stream its token. Those that end leave the batch with their tails: at once where a step is made for the
+  // batch it gets, at halvings where it was recorded for one. Until then they write over their last entry, so that they
+  // need no position that the model does not have.
   PackedTokens next_input(const std::vector<int64_t>& chosen, std::vector<Stream>& streams,
                           std::vector<Generation>& results, Tails& tails) const {
-    std::vector<int64_t> kept;
-    std::vector<Stream> going;
+    std::vector<bool> going;
+    for (size_t i = 0; i < streams.size(); ++i) {
+      Stream& stream = streams[i];
+      if (!stream.ended) stream.ended = !take(chosen[i], stream, results[stream.index]);
+      going.push_back(!stream.ended);
+    }
+    const std::vector<int64_t> kept = rows_to_keep(going, way_.has_value());
+    if (kept.size() < streams.size()) {
+      std::vector<Stream> left;
+      for (const int64_t row : kept) left.push_back(std::move(streams[static_cast<size_t>(row)]));
+      streams = std::move(left);
+      tails = tails.select(kept);
+    }
     PackedTokens input;
     input.sequence_offsets.push_back(0);
     for (size_t i = 0; i < streams.size(); ++i) {
-      if (!take(chosen[i], streams[i], results[streams[i].index])) continue;
-      kept.push_back(static_cast<int64_t>(i));
-      going.push_back(std::move(streams[i]));
-      input.tokens.push_back(chosen[i]);
+      if (streams[i].ended) tails.truncate(static_cast<int64_t>(i), tails.lengths()[i] - 1);
+      input.tokens.push_back(chosen[static_cast<size_t>(kept[i])]);
       input.sequence_offsets.push_back(static_cast<int64_t>(input.tokens.size()));
     }
-    if (going.size() < streams.size()) tails = tails.select(kept);
-    streams = std::move(going);
     return input;
   }
 
@@ -267,6 +278,16 @@ Json DecodeSettings::to_json() const {
           {"min_p", min_p},
           {"stop", stop},
           {"thinking_budget", thinking_budget}};
+}
+
+std::vector<int64_t> rows_to_keep(const std::vector<bool>& going, bool at_halvings) {
+  const auto n_going = static_cast<size_t>(std::count(going.begin(), going.end(), true));
+  const bool drop = n_going < going.size() && (!at_halvings || 2 * n_going <= going.size());
+  std::vector<int64_t> rows;
+  for (size_t i = 0; i < going.size(); ++i) {
+    if (!drop || going[i]) rows.push_back(static_cast<int64_t>(i));
+  }
+  return rows;
 }
 
 std::vector<Generation> generate(const Model& model, const KvCache& prefix,

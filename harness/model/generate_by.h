@@ -16,4 +16,9 @@ std::vector<Generation> generate_by(std::optional<DecodeStep::Way> way, const Mo
                                     const std::vector<std::vector<int64_t>>& prompts, const DecodeSettings& settings,
                                     const std::vector<std::uint64_t>& seeds, const TokenSink& sink = {});
 
+// Which rows of a batch go into its next step: those that are still written, and, where rows are dropped at halvings
+// only, the ended ones too until no more than half of the rows are written. So a batch of B changes at most log2(B) + 1
+// times, where a step recorded for it must be recorded anew.
+std::vector<int64_t> rows_to_keep(const std::vector<bool>& going, bool at_halvings);
+
 }  // namespace kvc
