@@ -40,6 +40,7 @@ struct Shared {
   double prefill_s = 0;
   double queries_s = 0;
   int64_t n_queries = 0;
+  int64_t read_peak = 0, queries_peak = 0, method_peak = 0;  // bytes on the device
 };
 
 // A task on this document: its questions, and the full cache's answers where it compares with them.
@@ -86,9 +87,17 @@ class DocumentRun {
   }
 
  private:
+  std::optional<std::string> failure_in(const std::function<void()>& work) const {
+    return failure_of(work, job_.device);
+  }
+
+  // The most that the device held since the last call; 0 where there is none.
+  int64_t device_peak() const { return job_.device.take_peak ? job_.device.take_peak() : 0; }
+
   void run_before(const Cells& cells) {
     job_.stage(fmt::format("{}: prefill", job_.document.id));
-    const auto failure = failure_of([&] {
+    (void)device_peak();
+    const auto failure = failure_in([&] {
       Context context = make_context(job_.model, job_.document.text);
       const Stopwatch clock;
       KvCache cache = job_.model.decoder().prefill(context.tokens);
@@ -96,6 +105,7 @@ class DocumentRun {
       shared_.prefill_s = clock.seconds();
       read_.emplace(std::move(context), std::move(cache));
     });
+    shared_.read_peak = device_peak();
     if (failure) return fail(cells, *failure);
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.queries; })) run_queries(group);
   }
@@ -111,7 +121,7 @@ class DocumentRun {
     shared_.n_queries = 0;
     if (const QuerySource* source = cells.front()->queries.get(); source != nullptr) {
       job_.stage(fmt::format("{}: queries {}", job_.document.id, cells.front()->cell.queries.value("name", "")));
-      const auto failure = failure_of([&] {
+      const auto failure = failure_in([&] {
         const Stopwatch clock;
         queries = read_->queries(job_.model, source, purpose_seed("queries"));
         shared_.queries_s = clock.seconds();
@@ -125,6 +135,7 @@ class DocumentRun {
                          {"notes", notes}});
       }
     }
+    shared_.queries_peak = device_peak();
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.method; }))
       run_method(group, queries.get());
   }
@@ -136,7 +147,7 @@ class DocumentRun {
     for (Cells& group : group_by(cells, [](const auto& c) { return Json{c.cell.budget, c.cell.target}; })) {
       if (const auto& target = group.front()->target) {
         HeadBudget budget;
-        const auto failure = failure_of([&] {
+        const auto failure = failure_in([&] {
           budget = group.front()->budget->spread({*target, read_->source_lengths()});
         });
         if (failure) {
@@ -150,8 +161,9 @@ class DocumentRun {
     if (targets.empty()) return;
     job_.stage(fmt::format("{}: {}", job_.document.id, cells.front()->cell.method.value("name", "")));
     std::vector<Compaction> made;
-    const auto failure = failure_of(
+    const auto failure = failure_in(
         [&] { made = read_->compact(job_.model, *cells.front()->method, queries, budgets, purpose_seed("method")); });
+    shared_.method_peak = device_peak();
     if (failure && targets.size() > 1) return run_targets_alone(targets, queries);
     if (failure) return fail(targets.front(), *failure);
     for (size_t i = 0; i < targets.size(); ++i) ask_all(targets[i], made[i]);
@@ -166,7 +178,7 @@ class DocumentRun {
     for (const PlannedCell* cell : cells) {
       job_.stage(fmt::format("{}: {}", job_.document.id, cell->label));
       Record record = start_record(*cell);
-      const auto failure = failure_of([&] { ask(*cell, compaction, record); });
+      const auto failure = failure_in([&] { ask(*cell, compaction, record); });
       if (failure) {
         fail({cell}, *failure);
       } else {
@@ -184,6 +196,7 @@ class DocumentRun {
         cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get(),
                         cell.task->compacts_online() ? &online : nullptr, &record.task_notes});
     const double ask_s = clock.seconds();
+    const int64_t ask_peak = device_peak();
     record.task_notes.update(asked.notes);
     const size_t n_questions = job_.document.questions.size() - asked.n_unwritten;
     if (asked.questions.size() < n_questions) {
@@ -202,6 +215,10 @@ class DocumentRun {
       set_online_cost(record);
     } else {
       record.sizes = sizes(compaction.cache, asked);
+    }
+    if (job_.device.take_peak) {
+      record.sizes["peak_device_bytes"] =
+          std::max({shared_.read_peak, shared_.queries_peak, shared_.method_peak, ask_peak});
     }
   }
 
@@ -223,7 +240,7 @@ class DocumentRun {
     Asked& asked = place->second;
     if (!is_new) return asked;
     asked.questions = accepted_questions(*cell.task, job_.document);
-    asked.failure = failure_of([&] {
+    asked.failure = failure_in([&] {
       write_questions_of(asked);
       for (const Question& question : asked.questions) {
         asked.question_tokens += static_cast<int64_t>(job_.model.tokenizer().encode_text(question.text).size());
@@ -315,19 +332,29 @@ class DocumentRun {
   std::map<const Task*, Asked> asked_;
 };
 
-}  // namespace
-
-std::optional<std::string> failure_of(const std::function<void()>& work) {
+std::optional<std::string> message_of(const std::function<void()>& work) {
   try {
     work();
     return std::nullopt;
+  } catch (const DeviceLost&) {
+    throw;
   } catch (const Error& e) {
     return e.what();
+  } catch (const c10::OutOfMemoryError& e) {
+    return out_of_device_memory(e.what_without_backtrace());
   } catch (const c10::Error& e) {
     return fmt::format("LibTorch: {}", e.what_without_backtrace());
   } catch (const std::bad_alloc&) {
     return "out of memory\n  mend:  free memory, or take a shorter document, fewer queries or a smaller batch";
   }
+}
+
+}  // namespace
+
+std::optional<std::string> failure_of(const std::function<void()>& work, const DeviceCare& device) {
+  std::optional<std::string> message = message_of(work);
+  if (message) device.after_failure(*message);
+  return message;
 }
 
 std::vector<Question> accepted_questions(const Task& task, const Document& document) {

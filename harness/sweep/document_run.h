@@ -15,6 +15,7 @@
 #include "harness/api/query_source.h"
 #include "harness/api/read_document.h"
 #include "harness/api/task.h"
+#include "harness/model/device_care.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/record.h"
 #include "harness/sweep/reference_store.h"
@@ -44,13 +45,16 @@ struct DocumentJob {
   // Called with {document_id, queries, seed, notes} of every query source that has notes, e.g. texts it had written.
   std::function<void(const Json&)> keep_texts = {};
   ReferenceStore* references = nullptr;  // answers of full caches from earlier runs; nullptr: none are kept
+  DeviceCare device = DeviceCare::of(model.decoder().options().device());
 };
 
-// Every cell gives exactly one record, done or failed. What a plug-in or LibTorch throws becomes a failed record.
+// Every cell gives exactly one record, done or failed. What a plug-in or LibTorch throws becomes a failed record; too
+// little memory on a GPU too, and the next cell has what the failed one gave back. Throws DeviceLost.
 void measure_document(const DocumentJob& job);
 
-// Runs `work`; the message of what it threw (kvc::Error, c10::Error, out of memory), or nothing.
-std::optional<std::string> failure_of(const std::function<void()>& work);
+// Runs `work`; the message of what it threw (kvc::Error, c10::Error, out of memory), or nothing. Throws DeviceLost
+// where `device` is lost after that.
+std::optional<std::string> failure_of(const std::function<void()>& work, const DeviceCare& device = {});
 
 // The questions of a document that a task can ask.
 std::vector<Question> accepted_questions(const Task& task, const Document& document);

@@ -324,7 +324,9 @@ class SweepRun {
     };
     const auto stage = [&](const std::string& what) { progress_.stage(what); };
     const auto keep_texts = [&](const Json& line) { folder_.append_texts(line); };
-    measure_document({model, document, std::move(cells), provenance, sink, stage, keep_texts, &*references_});
+    DocumentJob job{model, document, std::move(cells), provenance, sink, stage, keep_texts, &*references_};
+    if (options_.device) job.device = *options_.device;
+    measure_document(job);
     if (rule != rules_.end()) tell_stopped(*rule->second);
   }
 

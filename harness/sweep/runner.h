@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "harness/model/device_care.h"
 #include "harness/sweep/record.h"
 #include "harness/sweep/shard.h"
 #include "harness/sweep/stop_rule.h"
@@ -29,6 +30,7 @@ struct RunOptions {
   double within_s = 0;
   std::function<Model(const ModelConfig&)> load_model = Model::load;
   std::function<void(const Record&)> after_record;  // called when a record is on disk
+  std::optional<DeviceCare> device = {};            // in place of that of the model's device, for tests
 };
 
 struct RunSummary {

@@ -329,6 +329,41 @@ TEST_F(Sweep, AFailureStaysWithItsOwnCell) {
   }
 }
 
+// A pretended GPU: its memory runs out in one method, what the others took is in their records.
+TEST_F(Sweep, AFullGpuFailsItsOwnCells) {
+  int released = 0;
+  int64_t peak = 1000;
+  options_.device = DeviceCare{[] {}, [&] { ++released; }, [&] { return peak += 10; }};
+  const RunSummary summary = run(sweep_text("{method: test_broken, how: gpu_memory}, test_keep_first"));
+  EXPECT_EQ(summary.measured, 6);
+  EXPECT_EQ(summary.failed, 6);
+  EXPECT_GE(released, 6);
+  for (const Record& record : records()) {
+    if (record.status == "done") {
+      EXPECT_GT(record.sizes.at("peak_device_bytes"), 1000);
+      EXPECT_LE(record.sizes.at("peak_device_bytes"), peak);
+    } else {
+      EXPECT_THAT(record.error,
+                  HasSubstr("the GPU's memory is too small: CUDA out of memory. Tried to allocate 9 GiB."));
+    }
+  }
+}
+
+// Nothing is recorded as failed that a lost GPU could not do, and the next run goes on from there.
+TEST_F(Sweep, ALostGpuEndsTheRun) {
+  const std::string text = sweep_text("test_keep_first, {method: test_broken, how: torch}, {method: test_flaky}");
+  options_.device =
+      DeviceCare{[] { TORCH_CHECK(false, "CUDA error: an illegal memory access was encountered"); }, {}, {}};
+  EXPECT_THAT(error_of([&] { run(text); }), HasSubstr("the GPU no longer works for this process"));
+  const auto kept = records();
+  EXPECT_EQ(kept.size(), 3U);  // of the first document, before the failure
+  for (const Record& record : kept) EXPECT_EQ(record.status, "done");
+  options_.device = DeviceCare{[] {}, {}, {}};
+  const RunSummary summary = run(text);
+  EXPECT_EQ(summary.measured, 3 + 2 * 3);
+  EXPECT_EQ(summary.failed, 6);
+}
+
 TEST_F(Sweep, ATaskThatThrowsFailsItsDocumentOnly) {
   std::string text = sweep_text("test_full");
   text.replace(text.find("task: [test_probe"), 17, "task: [{task: test_probe, refuse: note-1}");

@@ -35,7 +35,7 @@ class Prover {
   explicit Prover(const ProofJob& job) : job_(job), seed_(derive_seed(job.cells.front()->cell.seed, "proof")) {}
 
   Json run() {
-    if (const auto failure = failure_of([&] { prepare(); })) return skipped(*failure);
+    if (const auto failure = failure_of([&] { prepare(); }, device_)) return skipped(*failure);
     Json methods = Json::array();
     std::vector<Json> seen;
     for (const PlannedCell* cell : job_.cells) {
@@ -103,14 +103,16 @@ class Prover {
   // What cannot serve this text is skipped; a plug-in that breaks its contract ends the sweep.
   std::optional<std::string> failure(const PlannedCell& cell, const std::function<void()>& work) const {
     std::optional<std::string> broken;
-    const auto message = failure_of([&] {
-      try {
-        work();
-      } catch (const Error& error) {
-        if (error.kind() == ErrorKind::kInternal) broken = error.fact();
-        throw;
-      }
-    });
+    const auto message = failure_of(
+        [&] {
+          try {
+            work();
+          } catch (const Error& error) {
+            if (error.kind() == ErrorKind::kInternal) broken = error.fact();
+            throw;
+          }
+        },
+        device_);
     if (broken) fail(cell, *broken);
     return message;
   }
@@ -240,6 +242,7 @@ class Prover {
   }
 
   const ProofJob& job_;
+  const DeviceCare device_ = DeviceCare::of(job_.model.decoder().options().device());
   std::uint64_t seed_;
   std::optional<ReadDocument> read_;
   std::vector<std::vector<int64_t>> prompts_;

@@ -186,7 +186,7 @@ class TestBroken final : public CompactionMethod {
   struct Options {
     std::string how = "dead_switch";
     void fields(auto&& visit) {
-      visit("how", how, "dead_switch, random, lossy, greedy, beside, torch, memory or small");
+      visit("how", how, "dead_switch, random, lossy, greedy, beside, torch, memory, gpu_memory or small");
     }
   };
   explicit TestBroken(Options o) : how_(std::move(o.how)) {}
@@ -196,6 +196,7 @@ class TestBroken final : public CompactionMethod {
     ++calls().compacts;
     if (how_ == "torch") at::ones({2, 3}).matmul(at::ones({2, 3}));
     if (how_ == "memory") throw std::bad_alloc();
+    if (how_ == "gpu_memory") TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA out of memory. Tried to allocate 9 GiB.");
     std::vector<Compaction> list;
     for (size_t i = 0; i < request.budgets.size(); ++i) list.push_back(result(one(request, i)));
     return list;

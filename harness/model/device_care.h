@@ -1,0 +1,41 @@
+// What a run needs to know of its GPU besides tensors: whether it still works after a failure, and how much of its
+// memory a piece of work took.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "harness/core/error.h"
+
+namespace kvc {
+
+// A GPU on which nothing works any more: after an illegal access or a failed kernel its context is lost to the process,
+// and every further operation fails. Nobody records it as the failure of a cell; it ends the run.
+class DeviceLost : public Error {
+ public:
+  // `first` failed, then the probe of the device with `then`.
+  DeviceLost(const std::string& first, const std::string& then);
+};
+
+// Empty functions: there is no GPU to care for.
+struct DeviceCare {
+  std::function<void()> probe;    // starts an operation on the device and waits for it; throws where that fails
+  std::function<void()> release;  // gives memory that is kept for reuse back to the device
+  // The most bytes that tensors held at one time since the last call.
+  std::function<int64_t()> take_peak;
+
+  // Of a GPU; empty for the CPU.
+  static DeviceCare of(const c10::Device& device);
+
+  // After a failure whose text is `message`: gives memory back, and throws DeviceLost where the device is lost. A probe
+  // that finds no memory proves a device that works.
+  void after_failure(const std::string& message) const;
+};
+
+// LibTorch's message of too little memory on a GPU, without its advice on its own settings, and the ways out.
+std::string out_of_device_memory(const std::string& message);
+
+}  // namespace kvc
