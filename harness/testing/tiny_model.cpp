@@ -115,15 +115,39 @@ DecoderWeights random_weights(const DecoderSpec& spec, std::uint64_t seed, at::S
   return weights;
 }
 
-Model tiny_model(std::uint64_t seed, at::ScalarType dtype, int64_t max_positions) {
+DecoderWeights weights_on(const c10::Device& device, DecoderWeights weights) {
+  const auto move = [&](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.to(device);
+  };
+  const bool tied = weights.head.is_same(weights.embedding);
+  move(weights.embedding);
+  for (LayerWeights& layer : weights.layers) {
+    for (at::Tensor* tensor : {&layer.attention_norm, &layer.qkv, &layer.qkv_bias, &layer.q_norm, &layer.k_norm,
+                               &layer.attention_output, &layer.attention_output_bias, &layer.feed_forward_norm,
+                               &layer.gate_up, &layer.gate_up_bias, &layer.down, &layer.down_bias}) {
+      move(*tensor);
+    }
+  }
+  move(weights.final_norm);
+  move(weights.head);
+  if (tied) weights.head = weights.embedding;
+  return weights;
+}
+
+Model tiny_model(std::uint64_t seed, at::ScalarType dtype, int64_t max_positions, const c10::Device& device,
+                 bool decode_graphs) {
   const DecoderSpec spec = tiny_spec(max_positions);
   Json identity = {{"file", "tiny model"},
                    {"content_hash", fmt::format("tiny-{}-{}", seed, toString(dtype))},
                    {"architecture", "llama"},
                    {"dtype", dtype == at::kFloat ? "float32" : "bfloat16"},
-                   {"device", "cpu"}};
-  return {Decoder(spec, random_weights(spec, seed, dtype)), std::make_unique<ByteTokenizer>(),
-          make_chat_template("chatml"), std::move(identity)};
+                   {"device", device.is_cuda() ? "cuda" : "cpu"}};
+  return {Decoder(spec, weights_on(device, random_weights(spec, seed, dtype))),
+          std::make_unique<ByteTokenizer>(),
+          make_chat_template("chatml"),
+          std::move(identity),
+          {},
+          decode_graphs};
 }
 
 }  // namespace kvc

@@ -12,10 +12,13 @@ namespace kvc {
 // Its tokenizer maps bytes to ids 0..255; 256 = "<|im_start|>", 257 = "<|im_end|>" (an end), 258 = "<|endoftext|>" (BOS
 // and an end), 259 = "<think>", 260 = "</think>". Chat format chatml. Equal seeds give equal weights; hidden size 48,
 // feed-forward 96, vocabulary 300 (261.. are unused ids with empty bytes).
-Model tiny_model(std::uint64_t seed, at::ScalarType dtype = at::kFloat, int64_t max_positions = 512);
+Model tiny_model(std::uint64_t seed, at::ScalarType dtype = at::kFloat, int64_t max_positions = 512,
+                 const c10::Device& device = c10::Device(c10::kCPU), bool decode_graphs = false);
 
 // The same decoder's parts, for tests that change the architecture: `spec` decides which weights exist.
 DecoderSpec tiny_spec(int64_t max_positions = 512);
 DecoderWeights random_weights(const DecoderSpec& spec, std::uint64_t seed, at::ScalarType dtype = at::kFloat);
+// The same numbers on another device.
+DecoderWeights weights_on(const c10::Device& device, DecoderWeights weights);
 
 }  // namespace kvc

@@ -1,7 +1,7 @@
 # This project's CUDA kernels (harness/attention/*.cu: raw pointers and a stream, no torch header) and the tests that need a GPU.
 #
 # Where LibTorch has CUDA and nvcc is found, nvcc compiles them into kvc_attention and the program calls them; else a GPU runs LibTorch's
-# operations. gpu::attention_way() says which. Without CUDA in LibTorch, nvcc only shows, in ctest, that they compile.
+# operations. gpu::attention_way() says which.
 # On the host they run in attention_test (harness/testing/cuda_emulation.h), in every build.
 find_program(KVC_NVCC nvcc HINTS ENV CUDA_HOME PATH_SUFFIXES bin PATHS /usr/local/cuda)
 # Machine code for these, and code that the driver translates for newer GPUs.
@@ -82,20 +82,32 @@ else()
   message(STATUS "CUDA kernels: not compiled (no nvcc), tested by emulation; a GPU would run LibTorch's operations")
 endif()
 
-if(KVC_NVCC AND NOT cuda_kernels)
-  foreach(source ${cuda_sources})
-    get_filename_component(name ${source} NAME_WE)
-    add_test(NAME ${name}_compiles COMMAND ${KVC_NVCC} -std=c++20 -O2 -arch=sm_80 -Werror all-warnings
-             -I${CMAKE_SOURCE_DIR} -c ${source} -o ${CMAKE_BINARY_DIR}/${name}.o)
-    set_tests_properties(${name}_compiles PROPERTIES TIMEOUT 900)
+# In every build that finds nvcc: the kernels compile for both kinds of GPU, and what they compile to is what their headers say.
+if(KVC_NVCC)
+  foreach(number 80 90)
+    add_test(NAME kernels_sm_${number}
+             COMMAND ${PYTHON3} ${CMAKE_SOURCE_DIR}/scripts/check_kernels --nvcc ${KVC_NVCC} --arch sm_${number} ${cuda_sources})
+    set_tests_properties(kernels_sm_${number} PROPERTIES TIMEOUT 900 LABELS kernels)
   endforeach()
 endif()
 
 # One program, label gpu: `ctest -L gpu`. It compiles in every build, and says that it is skipped where there is no GPU.
 add_executable(gpu_test ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_test.cpp ${plugins})
-target_compile_definitions(gpu_test PRIVATE ${source_dir})
 target_link_libraries(gpu_test PRIVATE kvc_cli kvc_testing GTest::gmock_main)
 target_precompile_headers(gpu_test REUSE_FROM kvc_pch)
 add_test(NAME gpu COMMAND gpu_test)
-set_tests_properties(gpu PROPERTIES LABELS gpu TIMEOUT 900 ENVIRONMENT OMP_WAIT_POLICY=passive
+set_tests_properties(gpu PROPERTIES LABELS gpu TIMEOUT 900 ENVIRONMENT "OMP_WAIT_POLICY=passive;KVC_TEST_ROOT=${CMAKE_SOURCE_DIR}"
                      SKIP_REGULAR_EXPRESSION "no GPU: LibTorch finds no CUDA device")
+
+# Stages at published shapes beside their rooflines; scripts/gpu_check runs it. Tests run it whole, small and on the CPU.
+add_executable(gpu_bench ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_bench.cpp ${plugins})
+target_link_libraries(gpu_bench PRIVATE kvc_cli CLI11::CLI11)
+target_precompile_headers(gpu_bench REUSE_FROM kvc_pch)
+foreach(step limits prefill read decode score fit pursuit)
+  add_test(NAME gpu_bench_${step} COMMAND gpu_bench --step ${step} --shape tiny --device cpu --seconds 0.1)
+  set_tests_properties(gpu_bench_${step} PROPERTIES TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive
+                       PASS_REGULAR_EXPRESSION "\"seconds\"" FAIL_REGULAR_EXPRESSION "\"error\"")
+endforeach()
+add_test(NAME gpu_check COMMAND ${CMAKE_SOURCE_DIR}/scripts/gpu_check --cpu)
+set_tests_properties(gpu_check PROPERTIES TIMEOUT 900
+                     ENVIRONMENT "OUT=${CMAKE_BINARY_DIR}/gpu_check;KVC_GPU_CHECK_PROGRAMS=${CMAKE_BINARY_DIR}")

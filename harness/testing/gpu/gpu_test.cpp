@@ -1,5 +1,7 @@
 // The same computations on a GPU and on the CPU. Skipped, with the reason, where LibTorch finds no GPU. With
-// KVC_GPU_TEST_DEVICE=cpu both sides are the CPU: that shows no more than that the tests themselves are whole.
+// KVC_GPU_TEST_DEVICE=cpu both sides are the CPU: that shows no more than that the tests themselves are whole. Models
+// are random ones made here; the golden ones are read below KVC_TEST_ROOT, the root of the sources (default: where it
+// runs).
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -9,18 +11,28 @@
 #include <vector>
 
 #include "harness/api/compaction_method.h"
+#include "harness/attention/flash_attention.h"
 #include "harness/attention/ragged_attention.h"
 #include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/registry.h"
+#include "harness/math/device_pursuit.h"
+#include "harness/math/float_product.h"
+#include "harness/math/least_squares.h"
 #include "harness/model/decode_step.h"
 #include "harness/model/generate.h"
 #include "harness/model/sampling.h"
 #include "harness/model/sampling_rows.h"
+#include "harness/testing/flash_stand_in.h"
+#include "harness/testing/tiny_model.h"
+#include "methods/parts/key_selection.h"
 
 namespace kvc {
 namespace {
 
-const std::string kRoot = KVC_SOURCE_DIR;
+std::string root() {
+  const char* given = std::getenv("KVC_TEST_ROOT");
+  return given == nullptr ? "." : given;
+}
 
 std::string device_name() {
   const char* given = std::getenv("KVC_GPU_TEST_DEVICE");
@@ -56,18 +68,20 @@ class Gpu : public testing::Test {
   static at::Device device() { return at::Device(device_name() == "cuda" ? "cuda:0" : "cpu"); }
   static at::Tensor there(const at::Tensor& tensor) { return tensor.defined() ? tensor.to(device()) : tensor; }
 
-  static Model load(const std::string& path, const std::string& dtype, const std::string& where,
-                    bool decode_graphs = false) {
+  // A random model of 2 layers whose text is bytes.
+  static Model make(at::ScalarType dtype, const at::Device& where, bool decode_graphs = false) {
+    if (where.is_cuda()) keep_products_exact();
+    return tiny_model(3, dtype, 2048, where, decode_graphs);
+  }
+
+  static Model load(const std::string& path, const std::string& dtype, const std::string& where) {
     ModelConfig config;
-    config.decode_graphs = decode_graphs;
-    config.path = kRoot + path;
+    config.path = root() + path;
     config.dtype = dtype;
     config.device = where;
     return Model::load(config);
   }
 };
-
-constexpr const char* kSmol = "/models/smollm2-135m-instruct.gguf";
 
 // --- attention ---
 
@@ -130,6 +144,53 @@ TEST_F(Gpu, AttentionEqualsTheCpus) {
       EXPECT_EQ(both.device().type(), device().type());
       expect_near(both, context_attention(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets), most, "both");
     }
+  }
+}
+
+// The library's own kernels against what tests take for them.
+TEST_F(Gpu, FlashAttentionKeepsItsPromises) {
+  if (device_name() != "cuda") GTEST_SKIP() << "the library's kernels run on a GPU only";
+  for (const int64_t group : {1, 2, 3, 4, 7, 8, 16}) {
+    for (const int64_t d : {64, 80, 128, 256}) {
+      const AttentionScene s = attention_scene(at::kBFloat16, group, d, {300, 0, 33, 2100}, {9}, {40});
+      LayerKv here = s.prefix;
+      here.bias = at::Tensor();
+      LayerKv prefix{there(here.keys), there(here.values), {}, here.head_offsets};
+      const PartialAttention got =
+          flash_prefix(there(s.queries), prefix, plan_flash(prefix, 40, group), &library_flash_attention);
+      const PartialAttention want = flash_prefix(s.queries, here, plan_flash(here, 40, group), &naive_flash_attention);
+      expect_near(got.output, want.output, 1e-2, "prefix");
+      expect_near(got.log_sum_exp, want.log_sum_exp, 1e-4, "prefix's log-sum-exp");
+      const PartialAttention tail =
+          flash_tail(there(s.queries), there(s.keys), there(s.values), 9, &library_flash_attention);
+      const PartialAttention want_tail = flash_tail(s.queries, s.keys, s.values, 9, &naive_flash_attention);
+      expect_near(tail.output, want_tail.output, 1e-2, "tail");
+      expect_near(tail.log_sum_exp, want_tail.log_sum_exp, 1e-4, "tail's log-sum-exp");
+    }
+  }
+}
+
+// --- fits ---
+
+TEST_F(Gpu, ScoresFitsAndPicksAreTheCpus) {
+  at::manual_seed(5);
+  const at::Tensor keys = at::randn({400, 64}), values = at::randn({400, 64});
+  const at::Tensor queries = at::randn({700, 64}) + keys.narrow(0, 0, 7).repeat({100, 1}) * 0.3;
+  const AttentionSummary want = summarize_attention(queries, keys, {}, KeyScore::kRms, values);
+  const AttentionSummary got =
+      summarize_attention(there(queries), there(keys), {}, KeyScore::kRms, there(values), {}, /*by_products=*/true);
+  expect_near(got.scores, want.scores, 1e-4, "scores");
+  expect_near(got.row_sum, want.row_sum, 1e-4, "row sums");
+  expect_near(got.output, want.output, 1e-4, "output");
+  MatchingPursuit host(queries, keys, {}, want.row_max, want.row_sum, {});
+  host.run(80);
+  DevicePursuit pursuit(there(queries), there(keys), {}, there(want.row_max), there(want.row_sum), {});
+  pursuit.run(80);
+  EXPECT_EQ(pursuit.picks(80).order, host.picks(80).order);
+  const at::Tensor a = at::softmax(queries.narrow(1, 0, 40), 1), b = values.repeat({2, 1}).narrow(0, 0, 700);
+  for (const FitRoute route : {FitRoute::kRefined, FitRoute::kDouble}) {
+    expect_near(least_squares(there(a), there(b), route).solution, least_squares(a, b, FitRoute::kDouble).solution,
+                1e-4, "least squares");
   }
 }
 
@@ -200,7 +261,7 @@ std::vector<std::string> greedy(const Model& model, const KvCache& cache,
 }
 
 TEST_F(Gpu, GreedyAnswersAreTheCpusAloneAndInABatch) {
-  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
+  const Model here = make(at::kFloat, at::kCPU), model = make(at::kFloat, device());
   const std::vector<int64_t> tokens = make_context(here, kText).tokens;
   const KvCache cache_here = here.decoder().prefill(tokens), cache = model.decoder().prefill(tokens);
   const auto prompts = questions(here, 16);
@@ -214,8 +275,8 @@ TEST_F(Gpu, GreedyAnswersAreTheCpusAloneAndInABatch) {
 TEST_F(Gpu, StepsOfAGraphHaveTheBitsOfTheSameStepsWithout) {
   const bool real = device_name() == "cuda";  // a graph needs one
   if (real && !gpu::has_kernels()) GTEST_SKIP() << "this build has no CUDA kernels, so no graphs";
-  for (const char* dtype : {"float32", "bfloat16"}) {
-    const Model model = load(kSmol, dtype, device_name());
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const Model model = make(dtype, device());
     const KvCache cache = model.decoder().prefill(make_context(model, kText).tokens);
     DecodeStep graph(model.decoder(), cache, real ? DecodeStep::Way::kGraph : DecodeStep::Way::kEachTime);
     DecodeStep plain(model.decoder(), cache, DecodeStep::Way::kEachTime);
@@ -234,7 +295,7 @@ TEST_F(Gpu, StepsOfAGraphHaveTheBitsOfTheSameStepsWithout) {
         same = same.select({3, 1});
         tokens.resize(2);
       }
-      for (int64_t& token : tokens) token = (token * 31 + i) % 40'000;
+      for (int64_t& token : tokens) token = (token * 31 + i) % 256;
       const at::Tensor got = graph.logits(tokens, tails).to(at::kCPU);
       EXPECT_TRUE(at::equal(got, plain.logits(tokens, same).to(at::kCPU))) << dtype << ", step " << i;
     }
@@ -245,14 +306,23 @@ TEST_F(Gpu, StepsOfAGraphHaveTheBitsOfTheSameStepsWithout) {
 TEST_F(Gpu, AnswersWrittenByGraphsAreTheSame) {
   const bool real = device_name() == "cuda";
   if (real && !gpu::has_kernels()) GTEST_SKIP() << "this build has no CUDA kernels, so no graphs";
-  const Model plain = load(kSmol, "float32", device_name()), model = load(kSmol, "float32", device_name(), real);
+  const Model plain = make(at::kFloat, device()), model = make(at::kFloat, device(), real);
   const KvCache cache = plain.decoder().prefill(make_context(plain, kText).tokens);
   const auto prompts = questions(plain, 16);
   EXPECT_EQ(greedy(model, cache, prompts), greedy(plain, cache, prompts));
 }
 
-TEST_F(Gpu, Bfloat16LogitsOfARealModelAreNear) {
-  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "bfloat16", device_name());
+// Logits leave the head's product in float32: most of them are no bfloat16 numbers.
+TEST_F(Gpu, LogitsAreNotRoundedToTheModelsType) {
+  if (device_name() != "cuda") GTEST_SKIP() << "the CPU rounds them where it multiplies bfloat16 itself";
+  const Model model = make(at::kBFloat16, device());
+  const at::Tensor logits =
+      model.decoder().logits(at::randn({5, model.spec().hidden_size}).to(model.decoder().options()));
+  EXPECT_GT(logits.ne(logits.to(at::kBFloat16).to(at::kFloat)).to(at::kFloat).mean().item<double>(), 0.9);
+}
+
+TEST_F(Gpu, Bfloat16LogitsAreNear) {
+  const Model here = make(at::kFloat, at::kCPU), model = make(at::kBFloat16, device());
   const std::vector<int64_t> tokens = make_context(here, kText).tokens;
   const auto last_logits = [&](const Model& each) {
     const KvCache cache = each.decoder().prefill(tokens);
@@ -320,7 +390,7 @@ void expect_same_compaction(const std::string& name, const Json& options, const 
 }
 
 TEST_F(Gpu, MethodsFitAsOnTheCpu) {
-  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
+  const Model here = make(at::kFloat, at::kCPU), model = make(at::kFloat, device());
   // Selections could differ where two entries' scores agree to the last bits: not in this text.
   for (const char* name : {"full_cache", "attention_matching", "am_omp", "h2o", "snapkv", "tova", "keydiff", "key_norm",
                            "d2o", "cam", "kvzip", "expected_attention", "streaming_llm", "truncate", "random_keys"}) {
@@ -328,9 +398,40 @@ TEST_F(Gpu, MethodsFitAsOnTheCpu) {
   }
 }
 
+// The same request twice: the same bytes.
+TEST_F(Gpu, CompactionsRepeatBitByBit) {
+  const Model model = make(at::kBFloat16, device());
+  for (const char* name : {"attention_matching", "am_omp", "h2o", "snapkv", "d2o", "cam", "kvzip"}) {
+    const auto method = Registry<CompactionMethod>::instance().create(name, Json::object());
+    const std::vector<Compaction> first = compact_with(*method, model), second = compact_with(*method, model);
+    for (int64_t layer = 0; layer < model.spec().n_layers; ++layer) {
+      const LayerKv &a = first[0].cache.layer(layer), &b = second[0].cache.layer(layer);
+      EXPECT_TRUE(at::equal(a.keys, b.keys)) << name;
+      EXPECT_TRUE(at::equal(a.values, b.values)) << name;
+      if (a.bias.defined()) {
+        EXPECT_TRUE(at::equal(a.bias, b.bias)) << name;
+      }
+    }
+  }
+}
+
+// What reports are made of: KL(full || compacted) of the next token, 1e-3 of its size.
+TEST_F(Gpu, DivergenceIsTheCpus) {
+  const auto divergence = [](const Model& model) {
+    const auto method = Registry<CompactionMethod>::instance().create("snapkv", Json::object());
+    const KvCache full = model.decoder().prefill(make_context(model, kText).tokens);
+    const at::Tensor p = at::log_softmax(logits_behind(model, full), 1);
+    const at::Tensor q = at::log_softmax(logits_behind(model, compact_with(*method, model)[0].cache), 1);
+    return (p.exp() * (p - q)).sum(1).mean().item<double>();
+  };
+  const double want = divergence(make(at::kFloat, at::kCPU)), got = divergence(make(at::kFloat, device()));
+  EXPECT_GT(want, 1e-4);
+  EXPECT_NEAR(got, want, 1e-3 * want);
+}
+
 // The text that is read anew is the same, greedily written words included.
 TEST_F(Gpu, MethodsOnTheTextKeepTheSameText) {
-  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
+  const Model here = make(at::kFloat, at::kCPU), model = make(at::kFloat, device());
   for (const char* name : {"truncate_text", "summarize"}) {
     expect_same_compaction(name, Json::object(), here, model, 1e-3);
   }
@@ -338,7 +439,7 @@ TEST_F(Gpu, MethodsOnTheTextKeepTheSameText) {
 
 // Adam divides each gradient by its own size, so that the smallest ones are as uncertain as their signs.
 TEST_F(Gpu, TrainedCachesAreNear) {
-  const Model here = load(kSmol, "float32", "cpu"), model = load(kSmol, "float32", device_name());
+  const Model here = make(at::kFloat, at::kCPU), model = make(at::kFloat, device());
   const Json options = {{"text", "repeat"}, {"steps", 3}, {"batch_tokens", 64}, {"text_tokens", 64}};
   expect_same_compaction("cartridge", options, here, model, 5e-2);
 }
