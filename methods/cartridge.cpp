@@ -110,6 +110,10 @@ class Cartridge final : public CompactionMethod, public PublishedQueries {
 
   void train(const CompactionRequest& request, const std::vector<TrainingText>& texts, Compaction& result) const {
     const KvCache start = std::move(result.cache);
+    if (request.model.decoder().is_spread()) {
+      throw Error(ErrorKind::kUsage, "a cache cannot be trained through a model that is spread over several GPUs",
+                  "method cartridge", "write devices: 1, or leave the method out");
+    }
     CacheTraining training(request.model.decoder(), start, request.compactable,
                            request.model.decoder().options().dtype().toScalarType());
     Adam adam(training.parameters());

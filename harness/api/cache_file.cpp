@@ -20,7 +20,8 @@ constexpr const char* kHashKey = "content_hash";
 
 // What two models must share for the one to read the other's cache; a cache moves between devices.
 Json reader_identity(Json identity) {
-  for (const char* own : {"file", "name", "device", "attention", "decode_graphs", "bytes", "thinking"})
+  for (const char* own :
+       {"file", "name", "device", "devices", "attention", "fits", "decode_graphs", "bytes", "thinking"})
     identity.erase(own);
   return identity;
 }
@@ -146,10 +147,11 @@ class Reader {
         refuse(fmt::format("head {} of layer {} has {} entries", h, index, offsets[h + 1] - offsets[h]));
       }
     }
-    layer.keys = rows(at + "keys", offsets.back());
-    layer.values = rows(at + "values", offsets.back());
+    const at::TensorOptions options = model_.decoder().options(index);
+    layer.keys = rows(at + "keys", offsets.back(), options);
+    layer.values = rows(at + "values", offsets.back(), options);
     if (file_.tensors.contains(at + "bias")) {
-      layer.bias = take(at + "bias").to(model_.decoder().options().device());
+      layer.bias = take(at + "bias").to(options.device());
       if (layer.bias.scalar_type() != at::kFloat || layer.bias.dim() != 1 || layer.bias.size(0) != offsets.back()) {
         refuse(fmt::format("'{}bias' must be a list of {} float32 numbers", at, offsets.back()));
       }
@@ -158,9 +160,8 @@ class Reader {
     return layer;
   }
 
-  at::Tensor rows(const std::string& name, int64_t n_rows) {
+  at::Tensor rows(const std::string& name, int64_t n_rows, const at::TensorOptions& options) {
     const at::Tensor tensor = take(name);
-    const at::TensorOptions options = model_.decoder().options();
     if (tensor.dim() != 2 || tensor.size(0) != n_rows || tensor.size(1) != model_.spec().head_dim ||
         tensor.scalar_type() != options.dtype().toScalarType()) {
       refuse(fmt::format("'{}' is not ({}, {}) in the model's dtype", name, n_rows, model_.spec().head_dim));

@@ -36,9 +36,11 @@ HeadProblem make_problem(const CompactionRequest& request, const std::vector<at:
   problem.values = entries.values;
   problem.bias = entries.bias;
   if (!queries.empty()) {
-    problem.queries = queries[static_cast<size_t>(layer)].select(0, kv_head);
-    problem.window_queries = [all = request.queries, layer, kv_head](int64_t n_tokens) {
-      return all->window(layer, n_tokens).select(0, kv_head);
+    // Query sources keep all layers on one device; a layer's entries may lie on another.
+    const at::Device device = problem.keys.device();
+    problem.queries = queries[static_cast<size_t>(layer)].select(0, kv_head).to(device);
+    problem.window_queries = [all = request.queries, layer, kv_head, device](int64_t n_tokens) {
+      return all->window(layer, n_tokens).select(0, kv_head).to(device);
     };
   }
   problem.layer = layer;

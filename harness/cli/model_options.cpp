@@ -18,6 +18,8 @@ void add_model_options(CLI::App& command, ModelConfig& config) {
   command.add_option("--dtype", config.dtype,
                      "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
   command.add_option("--device", config.device, "cpu, cuda, cuda:1 (the second GPU) or auto");
+  command.add_option("--devices", config.devices,
+                     "GPUs over which the layers are spread, from --device on: a number or auto (all)");
   command.add_flag("--decode-graphs", config.decode_graphs,
                    "on a GPU, the steps of writing an answer run as CUDA graphs; untried on one so far");
   command.add_option_function<std::string>(

@@ -128,8 +128,7 @@ class Explaining {
       const PlannedCell cell = plugins_.planned(Cell::from_json(flip.compact->cell, flip.compact->place));
       open_model(cell.cell, *flip.compact);
       open_dataset(cell.cell, *flip.compact);
-      if (const auto failure =
-              failure_of([&] { explain(flip, cell); }, DeviceCare::of(model_->decoder().options().device()))) {
+      if (const auto failure = failure_of([&] { explain(flip, cell); }, DeviceCare::of(model_->decoder().devices()))) {
         result_.failures.push_back(fmt::format("{}\n  cell:  {} ({}), document '{}', question '{}'", *failure,
                                                cell.label, cell.id, flip.document(), flip.question()));
         progress_.note("failed: " + result_.failures.back());

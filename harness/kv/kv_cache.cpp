@@ -44,7 +44,7 @@ void check_layer(const LayerKv& layer, const LayerKv& first, const std::string& 
            where);
   }
   if (layer.n_kv_heads() != first.n_kv_heads() || layer.keys.size(1) != first.keys.size(1) ||
-      layer.keys.scalar_type() != first.keys.scalar_type() || layer.keys.device() != first.keys.device()) {
+      layer.keys.scalar_type() != first.keys.scalar_type()) {
     refuse(fmt::format("{} KV heads and keys {} of {} differ from layer 0: {} KV heads, {} of {}", layer.n_kv_heads(),
                        shape_text(layer.keys), toString(layer.keys.scalar_type()), first.n_kv_heads(),
                        shape_text(first.keys), toString(first.keys.scalar_type())),
@@ -75,13 +75,18 @@ KvCache::KvCache(std::vector<LayerKv> layers, int64_t next_position)
 }
 
 KvCache KvCache::empty(int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, const at::TensorOptions& options) {
-  std::vector<LayerKv> layers(static_cast<size_t>(n_layers));
-  for (LayerKv& layer : layers) {
-    layer.keys = at::empty({0, head_dim}, options);
-    layer.values = at::empty({0, head_dim}, options);
-    layer.head_offsets.assign(static_cast<size_t>(n_kv_heads) + 1, 0);
+  return empty(std::vector<at::TensorOptions>(static_cast<size_t>(n_layers), options), n_kv_heads, head_dim);
+}
+
+KvCache KvCache::empty(const std::vector<at::TensorOptions>& layers, int64_t n_kv_heads, int64_t head_dim) {
+  std::vector<LayerKv> list;
+  for (const at::TensorOptions& options : layers) {
+    list.push_back({at::empty({0, head_dim}, options),
+                    at::empty({0, head_dim}, options),
+                    {},
+                    std::vector<int64_t>(static_cast<size_t>(n_kv_heads) + 1, 0)});
   }
-  return {std::move(layers), 0};
+  return {std::move(list), 0};
 }
 
 KvCache KvCache::clone() const {
@@ -153,15 +158,22 @@ LayerKv pack_heads(const std::vector<at::Tensor>& keys, const std::vector<at::Te
 
 Tails::Tails(int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, int64_t batch, int64_t capacity,
              const at::TensorOptions& options)
+    : Tails(std::vector<at::TensorOptions>(static_cast<size_t>(n_layers), options), n_kv_heads, head_dim, batch,
+            capacity) {}
+
+Tails::Tails(const std::vector<at::TensorOptions>& layers, int64_t n_kv_heads, int64_t head_dim, int64_t batch,
+             int64_t capacity)
     : capacity_(capacity), lengths_(static_cast<size_t>(batch), 0) {
-  for (int64_t l = 0; l < n_layers; ++l) {
+  for (const at::TensorOptions& options : layers) {
     keys_.push_back(at::empty({batch, n_kv_heads, capacity, head_dim}, options));
     values_.push_back(at::empty({batch, n_kv_heads, capacity, head_dim}, options));
   }
 }
 
 Tails Tails::behind(const KvCache& prefix, int64_t batch, int64_t capacity) {
-  return {prefix.n_layers(), prefix.n_kv_heads(), prefix.head_dim(), batch, capacity, prefix.layer(0).keys.options()};
+  std::vector<at::TensorOptions> layers;
+  for (int64_t l = 0; l < prefix.n_layers(); ++l) layers.push_back(prefix.layer(l).keys.options());
+  return {layers, prefix.n_kv_heads(), prefix.head_dim(), batch, capacity};
 }
 
 namespace {

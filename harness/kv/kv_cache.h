@@ -1,4 +1,5 @@
-// The ragged KV cache of one context: every KV head of every layer has its own length, nothing is padded.
+// The ragged KV cache of one context: every KV head of every layer has its own length, nothing is padded. A layer lies
+// on one device, layers may lie on several.
 //
 // Letters: L layers, Hkv KV heads, d head dimension, len_h entries of head h in one layer.
 #pragma once
@@ -37,6 +38,8 @@ class KvCache {
   KvCache(std::vector<LayerKv> layers, int64_t next_position);
   // No entries, position 0: what a first prefill starts from.
   static KvCache empty(int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, const at::TensorOptions& options);
+  // Layers on different devices: the options of each, of one dtype.
+  static KvCache empty(const std::vector<at::TensorOptions>& layers, int64_t n_kv_heads, int64_t head_dim);
 
   KvCache(KvCache&&) noexcept = default;
   KvCache& operator=(KvCache&&) noexcept = default;
@@ -74,6 +77,8 @@ class Tails {
   // options: model dtype and device. capacity: entries per sequence.
   Tails(int64_t n_layers, int64_t n_kv_heads, int64_t head_dim, int64_t batch, int64_t capacity,
         const at::TensorOptions& options);
+  Tails(const std::vector<at::TensorOptions>& layers, int64_t n_kv_heads, int64_t head_dim, int64_t batch,
+        int64_t capacity);
   static Tails behind(const KvCache& prefix, int64_t batch, int64_t capacity);
 
   int64_t n_layers() const { return static_cast<int64_t>(keys_.size()); }

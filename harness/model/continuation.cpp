@@ -192,8 +192,7 @@ std::vector<double> text_log_probs(const Model& model, const std::vector<int64_t
         "score it in windows, or take a shorter one; kvc inspect tells the model's positions and what limits them");
   }
   const Decoder decoder = model.decoder().for_text_of(static_cast<int64_t>(tokens.size()));
-  const KvCache nothing =
-      KvCache::empty(model.spec().n_layers, model.spec().n_kv_heads, model.spec().head_dim, decoder.options());
+  const KvCache nothing = decoder.empty_cache();
   Tails tails = Tails::behind(nothing, 1, n_read);
   const int64_t most = decoder.chunk_tokens();
   for (int64_t first = 0; first < n_read; first += most) {

@@ -24,8 +24,12 @@ std::string decode_graph_obstacle(const DecoderSpec& spec, const at::TensorOptio
 
 DecodeStep::DecodeStep(const Decoder& decoder, const KvCache& prefix, Way way)
     : decoder_(decoder), prefix_(prefix), way_(way) {
+  if (decoder.is_spread() && way == Way::kEachTime) {
+    throw Error(ErrorKind::kInternal, "steps of a model on several devices", "DecodeStep", "");
+  }
   if (way == Way::kEachTime) return;
-  const std::string obstacle = decode_graph_obstacle(decoder.spec(), decoder.options());
+  std::string obstacle = decode_graph_obstacle(decoder.spec(), decoder.options());
+  if (obstacle.empty() && decoder.is_spread()) obstacle = "the model is spread over several devices";
   if (!obstacle.empty()) {
     throw Error(ErrorKind::kUsage, "decoding in CUDA graphs is asked for, but " + obstacle,
                 "model option 'decode_graphs'", "leave the option out");

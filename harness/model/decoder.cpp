@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -53,8 +54,9 @@ class ShapeCheck {
                                  fmt::join(weight.sizes(), ", "), fmt::join(shape, ", ")));
     }
     if (weight.scalar_type() != reference_.scalar_type() || weight.device() != reference_.device()) {
-      refuse_weights(fmt::format("weight '{}{}' is {} on {}; the embedding is {} on {}", prefix_, name,
+      refuse_weights(fmt::format("weight '{}{}' is {} on {}; {} is {} on {}", prefix_, name,
                                  toString(weight.scalar_type()), weight.device().str(),
+                                 prefix_.empty() ? "the embedding" : "the layer's qkv",
                                  toString(reference_.scalar_type()), reference_.device().str()));
     }
   }
@@ -84,7 +86,13 @@ void check_weights(const DecoderSpec& spec, const DecoderWeights& weights) {
   }
   for (size_t l = 0; l < weights.layers.size(); ++l) {
     const LayerWeights& layer = weights.layers[l];
-    const ShapeCheck check(weights.embedding, fmt::format("layer {}, ", l));
+    if (!layer.qkv.defined()) refuse_weights(fmt::format("weight 'layer {}, qkv' is missing", l));
+    // A layer may lie on another device than the embedding, but not in pieces.
+    const ShapeCheck check(layer.qkv, fmt::format("layer {}, ", l));
+    if (layer.qkv.scalar_type() != weights.embedding.scalar_type()) {
+      refuse_weights(fmt::format("weight 'layer {}, qkv' is {}; the embedding is {}", l,
+                                 toString(layer.qkv.scalar_type()), toString(weights.embedding.scalar_type())));
+    }
     check.has("attention_norm", layer.attention_norm, {spec.hidden_size});
     check.has("qkv", layer.qkv, {qkv_width, spec.hidden_size});
     check.has_if(spec.attention_bias, "qkv_bias", layer.qkv_bias, {qkv_width});
@@ -143,14 +151,25 @@ PackedTokens PackedTokens::single(const std::vector<int64_t>& tokens) {
 Decoder::Decoder(DecoderSpec spec, DecoderWeights weights) : spec_(std::move(spec)), weights_(std::move(weights)) {
   check_sizes(spec_);
   check_weights(spec_, weights_);
-  rotary_ = RopeTables(spec_, weights_.embedding.device());
+  make_rotary();
+}
+
+void Decoder::make_rotary() {
+  std::map<std::string, RopeTables> of_device;
+  rotary_.clear();
+  for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
+    const c10::Device device = options(layer).device();
+    const auto [place, is_new] = of_device.try_emplace(device.str());
+    if (is_new) place->second = RopeTables(spec_, device);
+    rotary_.push_back(place->second);
+  }
 }
 
 Decoder Decoder::for_text_of(int64_t n_positions) const {
   Decoder other = *this;
   if (spec_.rope_scaling != RopeScaling::kDynamic) return other;
   other.spec_.rope_dynamic_positions = n_positions;
-  other.rotary_ = RopeTables(other.spec_, weights_.embedding.device());
+  other.make_rotary();
   return other;
 }
 
@@ -158,11 +177,36 @@ Decoder Decoder::single_layer(int64_t layer) const {
   Decoder other = *this;
   other.spec_.n_layers = 1;
   other.weights_.layers = {weights_.layers.at(static_cast<size_t>(layer))};
+  other.rotary_ = {rotary(layer)};
   return other;
 }
 
 at::TensorOptions Decoder::options() const {
   return weights_.embedding.options();
+}
+
+at::TensorOptions Decoder::options(int64_t layer) const {
+  return weights_.layers.at(static_cast<size_t>(layer)).qkv.options();
+}
+
+bool Decoder::is_spread() const {
+  return std::any_of(weights_.layers.begin(), weights_.layers.end(),
+                     [&](const LayerWeights& layer) { return layer.qkv.device() != weights_.embedding.device(); });
+}
+
+std::vector<c10::Device> Decoder::devices() const {
+  std::vector<c10::Device> list = {weights_.embedding.device()};
+  for (const LayerWeights& layer : weights_.layers) {
+    const c10::Device device = layer.qkv.device();
+    if (std::find(list.begin(), list.end(), device) == list.end()) list.push_back(device);
+  }
+  return list;
+}
+
+KvCache Decoder::empty_cache() const {
+  std::vector<at::TensorOptions> layers;
+  for (int64_t layer = 0; layer < spec_.n_layers; ++layer) layers.push_back(options(layer));
+  return KvCache::empty(layers, spec_.n_kv_heads, spec_.head_dim);
 }
 
 std::vector<int64_t> Decoder::positions(const PackedTokens& input, const KvCache& prefix, const Tails& tails) const {
@@ -186,8 +230,9 @@ at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at:
                            const std::vector<int64_t>& positions, const std::vector<int64_t>& sequence_offsets,
                            const LayerKv& prefix, Tails& tails, const QueryTap& tap) const {
   const at::Tensor qkv = project(normed, weights.qkv, weights.qkv_bias);
-  const RotatedHeads heads = rotate_heads(qkv, spec_.n_query_heads, spec_.n_kv_heads, weights.q_norm, weights.k_norm,
-                                          spec_.rms_norm_eps, rotary_.covering(positions_end(positions)), positions);
+  const RotatedHeads heads =
+      rotate_heads(qkv, spec_.n_query_heads, spec_.n_kv_heads, weights.q_norm, weights.k_norm, spec_.rms_norm_eps,
+                   rotary(layer).covering(positions_end(positions)), positions);
   if (tap) tap(layer, heads.queries);
   tails.write(layer, heads.keys, values_of(qkv, spec_), sequence_offsets, &gpu::write_tails);
   return context_attention(heads.queries, prefix, tails.keys(layer), tails.values(layer), tails.lengths(),
@@ -210,12 +255,12 @@ at::Tensor Decoder::run_layer(int64_t layer, const at::Tensor& hidden, const std
   const auto attention = [&](const at::Tensor& normed) {
     return attend(weights, layer, normed, positions, sequence_offsets, prefix, tails, tap);
   };
-  return layer_around(attention, weights, spec_.rms_norm_eps, hidden);
+  return layer_around(attention, weights, spec_.rms_norm_eps, hidden.to(weights.qkv.device()));
 }
 
 at::Tensor Decoder::final_norm(const at::Tensor& hidden) const {
   const c10::InferenceMode inference;
-  return rms_norm(hidden, weights_.final_norm, spec_.rms_norm_eps);
+  return rms_norm(hidden.to(weights_.final_norm.device()), weights_.final_norm, spec_.rms_norm_eps);
 }
 
 at::Tensor Decoder::forward(const PackedTokens& input, const KvCache& prefix, Tails& tails, const QueryTap& tap) const {
@@ -251,7 +296,7 @@ KvCache Decoder::prefill(const std::vector<int64_t>& tokens, int64_t chunk, cons
   const int64_t most = chunk > 0 ? chunk : chunk_tokens();
   const auto total = static_cast<int64_t>(tokens.size());
   if (total > spec_.max_positions) check_positions({total - 1}, spec_.max_positions);  // before any work
-  const KvCache prefix = KvCache::empty(spec_.n_layers, spec_.n_kv_heads, spec_.head_dim, options());
+  const KvCache prefix = empty_cache();
   Tails tails = Tails::behind(prefix, 1, total);
   for (int64_t first = 0; first < total; first += most) {
     const int64_t last = std::min(first + most, total);

@@ -66,8 +66,15 @@ class Decoder {
 
   const DecoderSpec& spec() const { return spec_; }
   const DecoderWeights& weights() const { return weights_; }  // never written to
-  const RopeTables& rotary() const { return rotary_; }
-  at::TensorOptions options() const;  // dtype and device of weights and caches
+  const RopeTables& rotary(int64_t layer = 0) const { return rotary_.at(static_cast<size_t>(layer)); }
+  // Dtype of weights and caches, and where the embedding is: tokens go in and hidden states come out there.
+  at::TensorOptions options() const;
+  // The same of a layer, its part of every cache included. Layers may lie on other devices (device_plan.h).
+  at::TensorOptions options(int64_t layer) const;
+  bool is_spread() const;
+  std::vector<c10::Device> devices() const;  // each once; the embedding's first
+  // A cache without entries whose layers are where the decoder's are.
+  KvCache empty_cache() const;
 
   // Reads the tokens behind prefix and tails; token i of sequence b stands at position prefix.next_position() +
   // tails.lengths()[b] + i. Appends to `tails`. Returns the hidden states after the final norm, (N, hidden) model
@@ -104,7 +111,9 @@ class Decoder {
 
   DecoderSpec spec_;
   DecoderWeights weights_;
-  RopeTables rotary_;
+  void make_rotary();
+
+  std::vector<RopeTables> rotary_;  // of each layer; shared by those on one device
 };
 
 }  // namespace kvc

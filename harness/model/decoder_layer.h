@@ -24,6 +24,8 @@ at::Tensor layer_around(const Attend& attend, const LayerWeights& weights, doubl
   const at::Tensor mixed = project(attention, weights.attention_output, weights.attention_output_bias);
   const auto [middle, middle_normed] = add_rms_norm(hidden, mixed, weights.feed_forward_norm, eps);
   const at::Tensor inner = silu_mul(project(middle_normed, weights.gate_up, weights.gate_up_bias));
+  // On a GPU the product adds: one launch less, one rounding instead of two.
+  if (inner.is_cuda() && !weights.down_bias.defined()) return at::addmm(middle, inner, weights.down.t());
   at::Tensor update = project(inner, weights.down, weights.down_bias);
   return update.add_(middle);
 }

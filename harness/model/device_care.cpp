@@ -22,16 +22,22 @@ DeviceLost::DeviceLost(const std::string& first, const std::string& then)
             "run the same command again: what was measured before is kept. If it fails at the same place, run it with "
             "CUDA_LAUNCH_BLOCKING=1 and report the message") {}
 
-DeviceCare DeviceCare::of(const c10::Device& device) {
-  if (!device.is_cuda()) return {};
-  const auto index = std::max<c10::DeviceIndex>(device.index(), 0);
-  const auto memory = [type = device.type()] { return c10::getDeviceAllocator(type); };
+DeviceCare DeviceCare::of(const std::vector<c10::Device>& devices) {
+  if (devices.empty() || !devices.front().is_cuda()) return {};
+  const auto memory = [] { return c10::getDeviceAllocator(c10::kCUDA); };
   constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-  return {[device] { (void)at::zeros({1}, at::TensorOptions().device(device)).item<float>(); },
+  return {[devices] {
+            for (const c10::Device& device : devices)
+              (void)at::zeros({1}, at::TensorOptions().device(device)).item<float>();
+          },
           [memory] { memory()->emptyCache(); },
-          [memory, index] {
-            const int64_t peak = memory()->getDeviceStats(index).allocated_bytes[kAll].peak;
-            memory()->resetPeakStats(index);
+          [memory, devices] {
+            int64_t peak = 0;
+            for (const c10::Device& device : devices) {
+              const auto index = std::max<c10::DeviceIndex>(device.index(), 0);
+              peak += memory()->getDeviceStats(index).allocated_bytes[kAll].peak;
+              memory()->resetPeakStats(index);
+            }
             return peak;
           }};
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "harness/core/error.h"
 
@@ -27,8 +28,8 @@ struct DeviceCare {
   // The most bytes that tensors held at one time since the last call.
   std::function<int64_t()> take_peak;
 
-  // Of a GPU; empty for the CPU.
-  static DeviceCare of(const c10::Device& device);
+  // Of one or several GPUs, whose peaks are added up; empty for the CPU.
+  static DeviceCare of(const std::vector<c10::Device>& devices);
 
   // After a failure whose text is `message`: gives memory back, and throws DeviceLost where the device is lost. A probe
   // that finds no memory proves a device that works.

@@ -13,7 +13,7 @@ using ::testing::Not;
 using ::testing::ThrowsMessage;
 
 TEST(DeviceCare, TheCpuNeedsNone) {
-  const DeviceCare care = DeviceCare::of(c10::Device(c10::kCPU));
+  const DeviceCare care = DeviceCare::of({c10::Device(c10::kCPU)});
   EXPECT_FALSE(care.probe || care.release || care.take_peak);
   EXPECT_NO_THROW(care.after_failure("anything"));
 }

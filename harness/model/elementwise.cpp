@@ -7,6 +7,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "harness/attention/layer_kernels.h"
 #include "harness/kv/device_numbers.h"
 #include "harness/model/vector_clones.h"
 
@@ -192,6 +193,7 @@ at::Tensor rms_norm(const at::Tensor& rows, const at::Tensor& weight, double eps
 
 std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& weight,
                                                double eps) {
+  if (auto made = gpu::add_rms_norm(a, b, weight, eps)) return *std::move(made);
   if (!has_loop(a) || !has_loop(b) || !weight.is_contiguous()) {
     at::Tensor sum = a + b;
     at::Tensor norm = plain_rms_norm(sum, weight, eps);
@@ -210,6 +212,7 @@ std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& a, const at::Te
 
 at::Tensor silu_mul(const at::Tensor& gate_up) {
   const int64_t size = gate_up.size(1) / 2;
+  if (auto made = gpu::silu_mul(gate_up)) return *std::move(made);
   if (!has_loop(gate_up)) {
     const at::Tensor gate = gate_up.narrow(1, 0, size).to(at::kFloat);
     return (at::silu(gate) * gate_up.narrow(1, size, size)).to(gate_up.scalar_type());
@@ -227,6 +230,10 @@ namespace {
 RotatedHeads plain_rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads,
                                 const at::Tensor& q_norm, const at::Tensor& k_norm, double eps,
                                 const RotaryTables& tables, const at::Tensor& positions) {
+  if (auto made =
+          gpu::rotate_heads(qkv, n_query_heads, n_kv_heads, q_norm, k_norm, eps, tables.cos, tables.sin, positions)) {
+    return {std::move(made->first), std::move(made->second)};
+  }
   const at::Tensor cos = tables.cos.index_select(0, positions).unsqueeze(1);
   const at::Tensor sin = tables.sin.index_select(0, positions).unsqueeze(1);
   const at::Tensor heads = qkv.view({qkv.size(0), -1, 2 * tables.cos.size(1)});

@@ -1,6 +1,6 @@
 // The work between the matrix products of a decoder layer, each in one pass over memory: on the CPU by own loops,
-// elsewhere by chains of ATen operations. Computed in float32, rounded once to the dtype of the inputs (float32 or
-// bfloat16).
+// on a GPU by own kernels, elsewhere by chains of ATen operations. Computed in float32, rounded once to the dtype of
+// the inputs (float32 or bfloat16).
 //
 // Letters: N rows (tokens), D hidden size, F feed-forward size, Hq query heads, Hkv KV heads, d head dimension.
 #pragma once

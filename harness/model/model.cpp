@@ -14,6 +14,7 @@
 #include "harness/math/float_product.h"
 #include "harness/math/least_squares.h"
 #include "harness/model/decode_step.h"
+#include "harness/model/device_plan.h"
 #include "harness/model/families/checkpoint.h"
 #include "harness/text/tokenizer/load_tokenizer.h"
 
@@ -96,6 +97,10 @@ void ModelConfig::check(const OptionCheck& fail) const {
   if (path.empty()) fail("path", "is missing", "name a GGUF file or a model folder");
   check_choice(fail, "dtype", dtype, {"auto", "bfloat16", "float32"});
   if (!gpu_number(device)) check_choice(fail, "device", device, {"auto", "cpu", "cuda", "cuda:1"});
+  const bool is_number = devices.size() <= 3 && devices.find_first_not_of("0123456789") == std::string::npos;
+  if (devices != "auto" && (!is_number || devices.empty() || devices[0] == '0')) {
+    fail("devices", fmt::format("is '{}'", devices), "a number of GPUs, e.g. 2, or auto");
+  }
   if (!chat_template.empty()) check_choice(fail, "chat_template", chat_template, chat_template_names());
   if (!thinking.empty()) check_choice(fail, "thinking", thinking, {"off", "on"});
 }
@@ -104,7 +109,9 @@ Model Model::load(const ModelConfig& config) {
   config.check([](const std::string& field, const std::string& fact, const std::string& mend) {
     throw Error(ErrorKind::kUsage, fmt::format("'{}' {}", field, fact), "model", mend);
   });
-  const at::Device device = choose_device(config.device, at::hasCUDA() ? at::getNumGPUs() : 0);
+  const int64_t n_gpus = at::hasCUDA() ? static_cast<int64_t>(at::getNumGPUs()) : 0;
+  const at::Device device = choose_device(config.device, n_gpus);
+  const std::vector<c10::Device> devices = choose_devices(config.devices, device, n_gpus);
   if (device.is_cuda()) {
     keep_products_exact();
     set_gpu_fit_route(gpu::has_fast_double(device) ? FitRoute::kDouble : FitRoute::kRefined);
@@ -113,7 +120,8 @@ Model Model::load(const ModelConfig& config) {
   const Checkpoint checkpoint(config.path, nlohmann::json::parse(config.rope_scaling.dump()));
   const DecoderSpec& spec = checkpoint.spec();
   if (config.decode_graphs) {
-    const std::string obstacle = decode_graph_obstacle(spec, at::TensorOptions().dtype(dtype).device(device));
+    std::string obstacle = decode_graph_obstacle(spec, at::TensorOptions().dtype(dtype).device(device));
+    if (obstacle.empty() && devices.size() > 1) obstacle = "the model is spread over several devices";
     if (!obstacle.empty()) {
       throw Error(ErrorKind::kUsage, "decode_graphs is on, but " + obstacle, "model option 'decode_graphs'",
                   "leave it out");
@@ -134,7 +142,8 @@ Model Model::load(const ModelConfig& config) {
   SamplingDefaults sampling;
   if (checkpoint.is_folder()) sampling = read_generation_config(config.path);
   Json identity = identify(checkpoint, config, dtype, device);
-  return {Decoder(spec, checkpoint.weights(dtype, device)),
+  if (devices.size() > 1) identity["devices"] = devices.size();
+  return {Decoder(spec, checkpoint.weights(dtype, spread_layers(spec, devices))),
           std::move(tokenizer),
           std::move(chat_template),
           std::move(identity),

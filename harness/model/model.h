@@ -16,6 +16,7 @@ struct ModelConfig {
   std::string path;             // GGUF file, or folder as downloaded from a model hub
   std::string dtype = "auto";   // float32, bfloat16; auto = bfloat16 where the processor or GPU has it, else float32
   std::string device = "auto";  // cpu, cuda, cuda:1; auto = cuda where LibTorch finds a GPU, else cpu
+  std::string devices = "1";    // over how many GPUs the layers are spread, from `device` on; auto = all
   std::string chat_template;    // a name of chat_template_names(); empty = the model's own
   std::string thinking;         // on, off: Qwen3's switch in every prompt; empty = as the chat template has it
   // transformers' rope_parameters in place of the model's own: {rope_type: yarn, factor: 2.0}; {} = the model's own.
@@ -25,6 +26,7 @@ struct ModelConfig {
     visit("path", path, "GGUF file, or folder with config.json, safetensors and tokenizer");
     visit("dtype", dtype, "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
     visit("device", device, "cpu, cuda, cuda:1 (the second GPU) or auto");
+    visit("devices", devices, "GPUs over which the layers are spread, from `device` on: a number or auto (all)");
     visit("chat_template", chat_template, "chatml, llama2, llama3 or mistral; empty: the model's own");
     visit("thinking", thinking, "on or off, for chat templates that have the switch; empty: as the template has it");
     visit("rope_scaling", rope_scaling,

@@ -170,6 +170,18 @@ TEST(Model, ChoosesAmongSeveralGpus) {
   }
 }
 
+TEST(Model, RefusesWrongNumbersOfDevices) {
+  for (const char* devices : {"0", "two", "", "02", "1000", "-1"}) {
+    ModelConfig wrong = config("auto");
+    wrong.devices = devices;
+    EXPECT_THAT(load_error(wrong), HasSubstr("'devices' is '" + std::string(devices) + "'"));
+  }
+  ModelConfig wrong = config("auto");
+  wrong.device = "cpu";
+  wrong.devices = "2";
+  EXPECT_THAT(load_error(wrong), HasSubstr("the model is on the CPU"));
+}
+
 // A folder of the golden tiny models, with what its makers say about sampling.
 class FolderModel : public testing::Test {
  protected:

@@ -37,9 +37,7 @@ class ContextPrefill final : public QuerySource {
       text.behind = std::make_shared<const KvCache>(template_before(request));
       text.sequences = {context.article_tokens()};
     } else {
-      const KvCache& cache = request.cache;
-      text.behind = std::make_shared<const KvCache>(
-          KvCache::empty(cache.n_layers(), cache.n_kv_heads(), cache.head_dim(), request.model.decoder().options()));
+      text.behind = std::make_shared<const KvCache>(request.model.decoder().empty_cache());
       text.sequences = {context.tokens};
       text.n_skipped = context.prefix_len;
     }

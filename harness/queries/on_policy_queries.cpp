@@ -78,7 +78,7 @@ at::Tensor OnPolicyQueries::leave(int64_t layer, const KvCache& cache) const {
   std::optional<Tails> tails;
   for (const ReadPass& pass : passes_) {
     if (pass.capacity > 0) {
-      tails.emplace(1, spec.n_kv_heads, spec.head_dim, pass.batch(), pass.capacity, decoder_.options());
+      tails.emplace(1, spec.n_kv_heads, spec.head_dim, pass.batch(), pass.capacity, decoder_.options(layer));
     }
     parts.push_back(single.run_layer(0, hidden_.narrow(0, pass.first_token, pass.n_tokens()), pass.positions,
                                      pass.sequence_offsets, prefix, *tails));
@@ -102,11 +102,12 @@ at::Tensor OnPolicyQueries::project_queries(int64_t layer, const std::vector<int
     std::vector<int64_t> places;
     for (const int64_t row : rows) places.push_back(places_[static_cast<size_t>(row)]);
     const at::Tensor index = device_numbers(rows, hidden_.device());
-    const at::Tensor normed = rms_norm(hidden_.index_select(0, index), weights.attention_norm, spec.rms_norm_eps);
+    const at::Tensor normed =
+        rms_norm(hidden_.index_select(0, index).to(weights.qkv.device()), weights.attention_norm, spec.rms_norm_eps);
     const int64_t n_positions = *std::max_element(places.begin(), places.end()) + 1;
     parts.push_back(rotate_heads(project(normed, weights.qkv.narrow(0, 0, width), bias), spec.n_query_heads, 0,
                                  weights.q_norm, weights.k_norm, spec.rms_norm_eps,
-                                 decoder_.rotary().covering(n_positions), places)
+                                 decoder_.rotary(layer).covering(n_positions), places)
                         .queries);
   }
   return at::cat(parts);

@@ -21,7 +21,7 @@ class RandomVectors final : public LayerQueries {
     const DecoderSpec& spec = decoder_.spec();
     const at::Generator generator = at::detail::createCPUGenerator(derive_seed(seed_, fmt::format("layer {}", layer)));
     const at::Tensor drawn =
-        at::randn({spec.n_kv_heads, n_queries_, spec.head_dim}, generator, at::kFloat).to(decoder_.options());
+        at::randn({spec.n_kv_heads, n_queries_, spec.head_dim}, generator, at::kFloat).to(decoder_.options(layer));
     if (!q_norm_) return drawn;
     const at::Tensor& weight = decoder_.weights().layers.at(static_cast<size_t>(layer)).q_norm;
     return rms_norm(drawn.flatten(0, 1), weight, spec.rms_norm_eps).view(drawn.sizes());

@@ -16,8 +16,8 @@ constexpr int64_t kBlockQueries = 256;  // at a time, where the logits are made 
 
 // ln of the mass of queries (n,d) on the first n_visible (n) of the keys (T,d): (n) float32.
 at::Tensor visible_log_mass(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& n_visible) {
-  const at::Tensor keys32 = keys.to(at::kFloat);
   if (keys.is_cpu()) {
+    const at::Tensor keys32 = keys.to(at::kFloat);
     const at::Tensor scaled = queries.to(at::kFloat).mul(1.0 / std::sqrt(static_cast<double>(queries.size(1))));
     const AttentionStatistics made = attention_statistics(scaled, keys32, {}, {}, KeySum::kPlain, {n_visible, {}});
     return made.row_max.add(made.row_sum.log()).squeeze(1);
@@ -27,7 +27,7 @@ at::Tensor visible_log_mass(const at::Tensor& queries, const at::Tensor& keys, c
   for (int64_t first = 0; first < queries.size(0); first += kBlockQueries) {
     const int64_t n_here = std::min(kBlockQueries, queries.size(0) - first);
     const at::Tensor visible = n_visible.narrow(0, first, n_here).to(keys.device()).unsqueeze(1);
-    const at::Tensor logits = attention_logits(queries.narrow(0, first, n_here), keys32, {});
+    const at::Tensor logits = attention_logits(queries.narrow(0, first, n_here), keys, {});
     pieces.push_back(logits.masked_fill(entry >= visible, -std::numeric_limits<float>::infinity()).logsumexp(1));
   }
   return at::cat(pieces);
@@ -63,7 +63,8 @@ at::Tensor TextKeys::log_mass(int64_t layer, int64_t kv_head, const at::Tensor& 
                                 .select(0, kv_head)
                                 .narrow(0, 0, visible.back());
     const at::Tensor n_visible = at::tensor(visible, at::TensorOptions(at::kLong)).repeat({group_size});
-    const at::Tensor mass = visible_log_mass(queries.narrow(1, first, n).flatten(0, 1), keys, n_visible);
+    const at::Tensor mass =
+        visible_log_mass(queries.narrow(1, first, n).flatten(0, 1).to(keys.device()), keys, n_visible);
     result.narrow(1, first, n).copy_(mass.view({group_size, n}));
   }
   return result.flatten();

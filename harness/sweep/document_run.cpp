@@ -110,10 +110,7 @@ class DocumentRun {
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.queries; })) run_queries(group);
   }
 
-  KvCache nothing_read() const {
-    const DecoderSpec& spec = job_.model.spec();
-    return KvCache::empty(spec.n_layers, spec.n_kv_heads, spec.head_dim, job_.model.decoder().options());
-  }
+  KvCache nothing_read() const { return job_.model.decoder().empty_cache(); }
 
   void run_queries(const Cells& cells) {
     std::unique_ptr<LayerQueries> queries;

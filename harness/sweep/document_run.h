@@ -45,7 +45,7 @@ struct DocumentJob {
   // Called with {document_id, queries, seed, notes} of every query source that has notes, e.g. texts it had written.
   std::function<void(const Json&)> keep_texts = {};
   ReferenceStore* references = nullptr;  // answers of full caches from earlier runs; nullptr: none are kept
-  DeviceCare device = DeviceCare::of(model.decoder().options().device());
+  DeviceCare device = DeviceCare::of(model.decoder().devices());
 };
 
 // Every cell gives exactly one record, done or failed. What a plug-in or LibTorch throws becomes a failed record; too

@@ -242,7 +242,7 @@ class Prover {
   }
 
   const ProofJob& job_;
-  const DeviceCare device_ = DeviceCare::of(job_.model.decoder().options().device());
+  const DeviceCare device_ = DeviceCare::of(job_.model.decoder().devices());
   std::uint64_t seed_;
   std::optional<ReadDocument> read_;
   std::vector<std::vector<int64_t>> prompts_;

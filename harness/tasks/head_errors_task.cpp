@@ -19,6 +19,7 @@
 #include <cmath>
 
 #include "harness/api/head_errors.h"
+#include "harness/kv/device_numbers.h"
 #include "harness/tasks/judging/judge.h"
 #include "harness/tasks/written_answers.h"
 
@@ -158,11 +159,10 @@ class HeadErrorsTask final : public Task {
       for (int64_t row = std::max(first, end - options_.max_tokens); row < end; ++row) rows.push_back(row);
       reference.offsets.push_back(static_cast<int64_t>(rows.size()));
     }
-    const at::Tensor index = at::tensor(rows, at::kLong).to(model.decoder().options().device());
     reference.queries.resize(static_cast<size_t>(model.spec().n_layers));
     Tails tails = Tails::behind(cache, static_cast<int64_t>(reference.prompts.size()), longest);
     model.decoder().forward(input, cache, tails, [&](int64_t layer, const at::Tensor& queries) {
-      const at::Tensor some = queries.index_select(0, index);  // (n, Hq, d)
+      const at::Tensor some = queries.index_select(0, device_numbers(rows, queries.device()));  // (n, Hq, d)
       reference.queries[static_cast<size_t>(layer)] =
           some.unflatten(1, {some.size(1) / reference.group, reference.group}).permute({1, 2, 0, 3}).flatten(1, 2);
     });

@@ -46,8 +46,7 @@ class OnlineWriter {
         random_(settings.decode.temperature > 0 ? seed : 0),
         n_heads_(model.spec().n_layers * model.spec().n_kv_heads),
         forced_end_(forced_tokens()),
-        prefix_(KvCache::empty(model.spec().n_layers, model.spec().n_kv_heads, model.spec().head_dim,
-                               model.decoder().options())),
+        prefix_(model.decoder().empty_cache()),
         tails_(Tails::behind(prefix_, 1, 1)) {}
 
   OnlineText write(const std::vector<int64_t>& prompt) {

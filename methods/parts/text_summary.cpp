@@ -163,8 +163,7 @@ class Summarizer {
     if (settings.thinking_budget == 0) settings.max_new_tokens += 8;  // <think> and what closes it
     const std::vector<int64_t> tokens = prompt.tokens(prompt.words_of(limit));
     const bool begins = tokens.size() > shared.size() && std::equal(shared.begin(), shared.end(), tokens.begin());
-    const KvCache nothing =
-        KvCache::empty(read.n_layers(), read.n_kv_heads(), read.head_dim(), model_.decoder().options());
+    const KvCache nothing = model_.decoder().empty_cache();
     const std::vector<int64_t> rest(tokens.begin() + (begins ? static_cast<int64_t>(shared.size()) : 0), tokens.end());
     const std::vector<std::uint64_t> seeds = {derive_seed(seed_, fmt::format("summary/{}", begin))};
     const Generation written = generate(model_, begins ? read : nothing, {rest}, settings, seeds).front();

@@ -38,8 +38,8 @@ class Checkpoint {
   // Throws Error(kData) naming missing, misshapen and left-over tensors.
   void check_weights() const { kvc::check_weights(*tensors_, layout_, spec_); }
   // Peak memory: the result, and one tensor beside it.
-  DecoderWeights weights(at::ScalarType dtype, at::Device device) const {
-    return read_weights(*tensors_, layout_, spec_, dtype, device);
+  DecoderWeights weights(at::ScalarType dtype, const DevicePlan& devices) const {
+    return read_weights(*tensors_, layout_, spec_, dtype, devices);
   }
 
  private:

@@ -59,7 +59,11 @@ DecoderWeights read_all(const TensorSource& source, const WeightLayout& layout, 
   DecoderWeights weights;
   const std::string embedding = layout.embedding + ".weight", head = layout.head + ".weight";
   weights.embedding = reader.matrix(embedding, spec.vocab_size, spec.hidden_size);
-  for (int64_t i = 0; i < spec.n_layers; ++i) weights.layers.push_back(read_layer(reader, layout, spec, i));
+  for (int64_t i = 0; i < spec.n_layers; ++i) {
+    reader.send_to(devices.of(i));
+    weights.layers.push_back(read_layer(reader, layout, spec, i));
+  }
+  reader.send_to(devices.home);
   weights.final_norm = reader.vector(layout.final_norm + ".weight", spec.hidden_size);
   if (!spec.tied_embeddings) {
     weights.head = reader.matrix(head, spec.vocab_size, spec.hidden_size);
@@ -129,13 +133,13 @@ void check_weights(const TensorSource& source, const WeightLayout& layout, const
         fmt::format("the model has {} layers, and {} tensors are stored", spec.n_layers, source.tensors().size()),
         source.path(), "the model is damaged or of another architecture than it says: fetch or convert it anew");
   }
-  read_all(source, layout, spec, WeightReader(source, WeightReader::Mode::kCheck, at::kFloat, at::kCPU));
+  read_all(source, layout, spec, WeightReader(source, WeightReader::Mode::kCheck, at::kFloat, at::kCPU), at::kCPU);
 }
 
 DecoderWeights read_weights(const TensorSource& source, const WeightLayout& layout, const DecoderSpec& spec,
-                            at::ScalarType dtype, at::Device device) {
+                            at::ScalarType dtype, const DevicePlan& devices) {
   check_weights(source, layout, spec);
-  return read_all(source, layout, spec, WeightReader(source, WeightReader::Mode::kRead, dtype, device));
+  return read_all(source, layout, spec, WeightReader(source, WeightReader::Mode::kRead, dtype, devices.home), devices);
 }
 
 }  // namespace kvc

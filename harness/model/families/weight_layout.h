@@ -7,6 +7,7 @@
 
 #include "harness/files/stored_tensor.h"
 #include "harness/model/decoder.h"
+#include "harness/model/device_plan.h"
 
 namespace kvc {
 
@@ -34,6 +35,6 @@ void check_weights(const TensorSource& source, const WeightLayout& layout, const
 // All weights as decoder.h wants them. Throws like check_weights; also for a number that is not finite, and a stored
 // copy of a tied head that differs from the embedding.
 DecoderWeights read_weights(const TensorSource& source, const WeightLayout& layout, const DecoderSpec& spec,
-                            at::ScalarType dtype, at::Device device);
+                            at::ScalarType dtype, const DevicePlan& devices);
 
 }  // namespace kvc

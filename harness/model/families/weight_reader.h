@@ -25,6 +25,9 @@ class WeightReader {
   WeightReader(const TensorSource& source, Mode mode, at::ScalarType dtype, at::Device device)
       : source_(source), mode_(mode), dtype_(dtype), device_(device) {}
 
+  // Where the tensors taken from now on go.
+  void send_to(at::Device device) { device_ = device; }
+
   struct Part {
     std::string name;
     std::int64_t rows;

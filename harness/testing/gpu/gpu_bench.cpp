@@ -110,7 +110,7 @@ struct Limits {
 class Bench {
  public:
   Bench(Shape shape, const at::Device& device, double seconds, Limits limits)
-      : shape_(std::move(shape)), device_(device), care_(DeviceCare::of(device)), seconds_(seconds), limits_(limits) {
+      : shape_(std::move(shape)), device_(device), care_(DeviceCare::of({device})), seconds_(seconds), limits_(limits) {
     at::manual_seed(18);
   }
 
