@@ -52,7 +52,7 @@ TEST(LayerKernels, RotateEveryHeadOnce) {
         const at::Tensor positions = at::randint(40, {n}, at::kLong);
         const auto found = rotate(qkv, n_query, n_kv, q_norm, k_norm, 1e-6, cos, sin, positions, nullptr);
         ASSERT_TRUE(found);
-        const at::Tensor heads = qkv.to(at::kDouble).view({n, -1, d});
+        const at::Tensor heads = qkv.to(at::kDouble).view({n, n_query + 2 * n_kv, d});
         const at::Tensor c = cos.index_select(0, positions).to(at::kDouble).unsqueeze(1),
                          s = sin.index_select(0, positions).to(at::kDouble).unsqueeze(1);
         expect_near(found->first, rotated(normed(heads.narrow(1, 0, n_query), q_norm, 1e-6), c, s));

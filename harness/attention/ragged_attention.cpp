@@ -83,13 +83,13 @@ void tail_on_cpu(const at::Tensor& queries, const at::Tensor& keys, const at::Te
 }  // namespace
 
 PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix) {
+  if (gpu::takes(queries, prefix.keys, prefix.values, prefix.n_kv_heads())) {
+    return gpu::prefix_attention(queries, prefix);
+  }
   const PartialAttention out = nothing_seen(queries);
   if (has_own_kernel(queries, prefix.keys, prefix.values)) {
     prefix_on_cpu(queries, prefix, out);
     return out;
-  }
-  if (gpu::takes(queries, prefix.keys, prefix.values, prefix.n_kv_heads())) {
-    return gpu::prefix_attention(queries, prefix);
   }
   prefix_by_products(queries, prefix, out);
   return out;
@@ -97,13 +97,13 @@ PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& pref
 
 PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
                                 const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets) {
+  if (gpu::takes(queries, keys, values, keys.size(1))) {
+    return gpu::tail_attention(queries, keys, values, lengths, sequence_offsets);
+  }
   const PartialAttention out = nothing_seen(queries);
   if (has_own_kernel(queries, keys, values)) {
     tail_on_cpu(queries, keys, values, lengths, sequence_offsets, out);
     return out;
-  }
-  if (gpu::takes(queries, keys, values, keys.size(1))) {
-    return gpu::tail_attention(queries, keys, values, lengths, sequence_offsets);
   }
   tail_by_products(queries, keys, values, lengths, sequence_offsets, out);
   return out;

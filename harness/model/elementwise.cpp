@@ -234,8 +234,8 @@ RotatedHeads plain_rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, in
           gpu::rotate_heads(qkv, n_query_heads, n_kv_heads, q_norm, k_norm, eps, tables.cos, tables.sin, positions)) {
     return {std::move(made->first), std::move(made->second)};
   }
-  const at::Tensor cos = tables.cos.index_select(0, positions).unsqueeze(1);
-  const at::Tensor sin = tables.sin.index_select(0, positions).unsqueeze(1);
+  const at::Tensor cos = tables.cos.index({positions}).unsqueeze(1);
+  const at::Tensor sin = tables.sin.index({positions}).unsqueeze(1);
   const at::Tensor heads = qkv.view({qkv.size(0), -1, 2 * tables.cos.size(1)});
   return {plain_rotate(heads.narrow(1, 0, n_query_heads), q_norm, eps, cos, sin),
           plain_rotate(heads.narrow(1, n_query_heads, n_kv_heads), k_norm, eps, cos, sin)};

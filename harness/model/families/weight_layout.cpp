@@ -55,7 +55,7 @@ LayerWeights read_layer(WeightReader& reader, const WeightLayout& layout, const 
 }
 
 DecoderWeights read_all(const TensorSource& source, const WeightLayout& layout, const DecoderSpec& spec,
-                        WeightReader reader) {
+                        WeightReader reader, const DevicePlan& devices) {
   DecoderWeights weights;
   const std::string embedding = layout.embedding + ".weight", head = layout.head + ".weight";
   weights.embedding = reader.matrix(embedding, spec.vocab_size, spec.hidden_size);

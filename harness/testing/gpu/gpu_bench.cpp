@@ -114,7 +114,14 @@ class Bench {
     at::manual_seed(18);
   }
 
-  void run(const std::string& step) {
+  // Whether everything of the step was measured.
+  bool run(const std::string& step) {
+    measure(step);
+    return !failed_;
+  }
+
+ private:
+  void measure(const std::string& step) {
     if (step == "limits") return measure_limits();
     if (step == "prefill") return prefill();
     if (step == "read") return read();
@@ -126,7 +133,6 @@ class Bench {
                 suggest_name(step, {"limits", "prefill", "read", "decode", "score", "fit", "pursuit"}));
   }
 
- private:
   const DecoderSpec& spec() const { return shape_.spec; }
   at::TensorOptions halves() const { return at::TensorOptions().dtype(at::kBFloat16).device(device_); }
   at::TensorOptions floats() const { return at::TensorOptions().dtype(at::kFloat).device(device_); }
@@ -153,8 +159,8 @@ class Bench {
   }
 
   // Prints a line. flops are of the products named by `at`; the roofline is the larger of memory and arithmetic.
-  double tell(const std::string& step, Json facts, const std::function<void()>& work, double bytes, double flops,
-              double flops_per_s) const {
+  double tell(const std::string& step, const Json& facts, const std::function<void()>& work, double bytes, double flops,
+              double flops_per_s) {
     if (care_.take_peak) (void)care_.take_peak();
     Json line = {{"step", step}};
     line.update(facts);
@@ -173,6 +179,7 @@ class Bench {
       if (bytes > 0) line["GB_per_s"] = bytes / median / kGiga;
       if (flops > 0) line["TFLOP_per_s"] = flops / median / kTera;
     } catch (const c10::Error& error) {
+      failed_ = true;
       line["error"] = std::string(error.what_without_backtrace()).substr(0, 400);
       care_.after_failure(line["error"]);
     }
@@ -451,6 +458,7 @@ class Bench {
   double seconds_;
   Limits limits_;
   std::optional<Decoder> decoder_;
+  bool failed_ = false;
 };
 
 int run(int argc, char** argv) {
@@ -474,8 +482,7 @@ int run(int argc, char** argv) {
   }
   const c10::InferenceMode inference;
   if (where.is_cuda()) keep_products_exact();
-  Bench(shape_of(shape), where, seconds, limits).run(step);
-  return 0;
+  return Bench(shape_of(shape), where, seconds, limits).run(step) ? 0 : 1;
 }
 
 }  // namespace
