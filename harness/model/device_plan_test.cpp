@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <set>
+#include <vector>
 
 #include "harness/core/error.h"
 #include "harness/model/decoder.h"
@@ -70,34 +70,36 @@ TEST(DevicePlan, ChoosesTheDevicesAskedFor) {
   EXPECT_THAT([&] { (void)choose_devices("2", cpu, 0); }, ThrowsMessage<Error>(HasSubstr("the model is on the CPU")));
 }
 
-// The meta device holds no numbers, but shapes: a second device that is pretended. Layer 1 and its part of the cache
-// are there, layer 0 and its part stay here.
-TEST(DevicePlan, ATextGoesThroughLayersOnTwoDevices) {
+// The meta device holds no numbers, but shapes: a second device that is pretended. It has no attention, so the text is
+// followed as far as that.
+TEST(DevicePlan, ATextGoesFromOneDeviceToTheNext) {
   const DecoderSpec spec = tiny_spec();
   DecoderWeights weights = random_weights(spec, 5);
-  DecoderWeights moved = weights_on(c10::Device(c10::kMeta), weights);
-  weights.layers[1] = moved.layers[1];
+  weights.layers[1] = weights_on(c10::Device(c10::kMeta), weights).layers[1];
   const Decoder spread(spec, weights), whole(spec, random_weights(spec, 5));
   EXPECT_TRUE(spread.is_spread());
   EXPECT_FALSE(whole.is_spread());
-  EXPECT_TRUE(spread.options(1).device().is_meta());
-  const std::vector<int64_t> tokens = {5, 9, 250, 17, 3};
-  const KvCache cache = spread.prefill(tokens, 3), want = whole.prefill(tokens, 3);
-  EXPECT_TRUE(at::equal(cache.layer(0).keys, want.layer(0).keys));
-  EXPECT_TRUE(cache.layer(1).keys.is_meta());
-  EXPECT_EQ(cache.layer(1).keys.sizes(), want.layer(1).keys.sizes());
-  EXPECT_EQ(cache.bytes(), want.bytes());
+  EXPECT_EQ(spread.devices().size(), 2U);
+  EXPECT_TRUE(spread.options(1).device().is_meta() && spread.options().device().is_cpu());
   const KvCache nothing = spread.empty_cache();
   EXPECT_TRUE(nothing.layer(0).keys.is_cpu() && nothing.layer(1).values.is_meta());
-  Tails tails = Tails::behind(cache, 2, 4);
+  Tails tails = Tails::behind(nothing, 2, 4), same = Tails::behind(whole.empty_cache(), 2, 4);
   EXPECT_TRUE(tails.keys(0).is_cpu() && tails.keys(1).is_meta());
-  std::set<int64_t> tapped;
-  (void)spread.run_layer(1, spread.embed({7, 8}), {5, 5}, {0, 1, 2}, cache.layer(1), tails,
-                         [&](int64_t layer, const at::Tensor& queries) {
-                           EXPECT_TRUE(queries.is_meta());
-                           tapped.insert(layer);
-                         });
-  EXPECT_EQ(tapped, (std::set<int64_t>{1}));
+  const PackedTokens text = PackedTokens::pack({{7, 8}, {9}});
+  struct Stop {};
+  std::vector<at::Tensor> tapped;
+  const auto tap = [&](int64_t layer, const at::Tensor& queries) {
+    tapped.push_back(queries.is_meta() ? queries : queries.clone());
+    if (layer == 1) throw Stop{};
+  };
+  EXPECT_THROW((void)spread.forward(text, nothing, tails, tap), Stop);
+  ASSERT_EQ(tapped.size(), 2U);
+  EXPECT_TRUE(tapped[1].is_meta());
+  EXPECT_EQ(tapped[1].sizes(), (at::IntArrayRef{3, spec.n_query_heads, spec.head_dim}));
+  (void)whole.forward(text, whole.empty_cache(), same, [&](int64_t layer, const at::Tensor& queries) {
+    EXPECT_TRUE(layer == 1 || at::equal(queries, tapped[0]));
+  });
+  EXPECT_TRUE(at::equal(tails.keys(0).narrow(2, 0, 1), same.keys(0).narrow(2, 0, 1)));
 }
 
 TEST(DevicePlan, ALayersPartsMustLieTogether) {
