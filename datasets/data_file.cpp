@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 
 namespace kvc {

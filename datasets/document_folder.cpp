@@ -12,8 +12,8 @@
 #include "datasets/data_file.h"
 #include "datasets/folder_files.h"
 #include "datasets/own_question.h"
-#include "harness/core/json_lines.h"
 #include "harness/core/printable.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 
 namespace kvc {

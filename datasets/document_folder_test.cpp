@@ -9,7 +9,7 @@
 #include <fstream>
 
 #include "datasets/csv_table.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 
 namespace kvc {
 namespace {

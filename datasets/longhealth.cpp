@@ -14,7 +14,7 @@
 #include <set>
 
 #include "datasets/data_file.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

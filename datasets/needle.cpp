@@ -14,7 +14,7 @@
 #include "datasets/needle_text.h"
 #include "datasets/quality_file.h"
 #include "datasets/random_draws.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

@@ -12,7 +12,7 @@
 #include "datasets/qa_file.h"
 #include "datasets/quality_file.h"
 #include "datasets/ruler_text.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

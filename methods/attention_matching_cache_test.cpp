@@ -154,7 +154,7 @@ TEST(AttentionMatchingCache, AHeadThatKeepsEverythingIsUntouched) {
   EXPECT_GT(middle(mixed.cache, 1).bias.count_nonzero().item<int64_t>(), 0);
 }
 
-// Spec J-8: nothing is lost when a compact cache is asked to keep everything it has.
+// Nothing is lost when a compact cache is asked to keep everything it has.
 TEST(AttentionMatchingCache, RecompactingToTheSameSizeKeepsEveryBit) {
   const KvCache cache =
       cache_of({normal({60, kDim}, 1), normal({60, kDim}, 2)}, {normal({60, kDim}, 3), normal({60, kDim}, 4)});
@@ -184,7 +184,7 @@ TEST(AttentionMatchingCache, RecompactingCarriesTheMassOfTheFirstOne) {
   EXPECT_GT(difference(middle(cache, 0), middle(lost, 0), queries[0]).second, mass_twice);
 }
 
-// Spec J-3, where selection sees groups of equal keys: k of a group's c entries are kept, each carries c / k of its
+// Where selection sees groups of equal keys: k of a group's c entries are kept, each carries c / k of its
 // mass and the group's mean value, and no query can tell.
 TEST(AttentionMatchingCache, DuplicatesAreServedExactly) {
   const std::vector<int64_t> multiplicity = {2, 3, 4, 5, 6};
@@ -215,7 +215,7 @@ TEST(AttentionMatchingCache, DuplicatesAreServedExactly) {
   EXPECT_LT(mass, 1e-4);
 }
 
-// Spec J-11: the heads of a group asking the same things weigh as much as one head asking them; what counts is the
+// The heads of a group asking the same things weigh as much as one head asking them; what counts is the
 // head's own queries, not its neighbour's.
 TEST(AttentionMatchingCache, AGroupOfEqualQueryHeadsFitsLikeOne) {
   const KvCache cache =

@@ -121,7 +121,7 @@ TEST(MatchingVariants, KeepWhatTheyPromise) {
   }
 }
 
-// Spec J-1, J-8.
+// Everything kept is kept as it is.
 TEST(MatchingVariants, KeepingEverythingChangesNothing) {
   const HeadProblem head = clustered_head(40, 100, 16, 2, true);
   for (const Json& options : variants()) {
@@ -139,7 +139,7 @@ TEST(MatchingVariants, KeepingEverythingChangesNothing) {
   }
 }
 
-// Spec J-3 through selection: the pursuit finds one key of each group, its weight is the group's size.
+// The pursuit finds one key of each group, its weight is the group's size.
 TEST(MatchingVariants, PursuitFindsDuplicates) {
   const at::Tensor distinct = normal({5, 16}, 3);
   std::vector<int64_t> group;
@@ -161,7 +161,7 @@ TEST(MatchingVariants, PursuitFindsDuplicates) {
   }
 }
 
-// Spec J-5: the converged solver never does worse than the paper's, and more steps never harm.
+// The converged solver never does worse than the paper's, and more steps never harm.
 TEST(MatchingVariants, BiasObjectivesAreOrdered) {
   for (const std::uint64_t seed : {6, 7, 8}) {
     const HeadProblem head = clustered_head(100, 240, 16, seed, seed == 7);
@@ -181,7 +181,7 @@ TEST(MatchingVariants, BiasObjectivesAreOrdered) {
   }
 }
 
-// Spec J-7: least squares leaves nothing that the weights could explain; a ridge leaves more and is shorter.
+// Least squares leaves nothing that the weights could explain; a ridge leaves more and is shorter.
 TEST(MatchingVariants, ValueFitsMeetTheirConditions) {
   const HeadProblem head = clustered_head(100, 240, 16, 9, true);
   const HeadFit plain = fit(head, {20}, {})[0];
@@ -204,7 +204,7 @@ TEST(MatchingVariants, ValueFitsMeetTheirConditions) {
   EXPECT_LT(System(few, exact.keys, exact.bias).residual(exact.values).abs().max().item<double>(), 1e-3);
 }
 
-// Spec J-13: values fitted to the bias as it is stored make up for its rounding.
+// Values fitted to the bias as it is stored make up for its rounding.
 TEST(MatchingVariants, ABiasRoundedBeforeTheValueFitCostsNoMore) {
   const HeadProblem head = clustered_head(100, 300, 16, 11, false);
   const AttentionSummary attention =

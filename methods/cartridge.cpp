@@ -23,7 +23,7 @@
 #include "harness/api/compaction_method.h"
 #include "harness/api/published_queries.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/model/generate.h"
 #include "methods/parts/cache_training.h"

@@ -19,7 +19,7 @@
 #include <algorithm>
 
 #include "harness/api/nested_method.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "methods/parts/text_chunks.h"
 

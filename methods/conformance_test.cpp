@@ -352,7 +352,7 @@ TEST_P(EveryMethod, CompactsACompactedCache) {
   }
 }
 
-// --- grouped queries (spec J-11)
+// --- grouped queries
 
 // Two query heads that ask the same are one: the number of query heads plays no part.
 TEST_P(EveryMethod, EqualQueryHeadsAreOne) {
@@ -390,7 +390,7 @@ TEST_P(EveryMethod, KeepingEverythingChangesNoLogits) {
   }
 }
 
-// Entries have no order (spec J-10): those of every head, template included, are shuffled.
+// Entries have no order: those of every head, template included, are shuffled.
 TEST_P(EveryMethod, OrderOfEntriesChangesNoLogits) {
   const Scene& scene = Scene::of(at::kFloat);
   const at::Generator generator = at::detail::createCPUGenerator(9);

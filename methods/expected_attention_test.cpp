@@ -150,7 +150,7 @@ TEST(ExpectedAttention, IsTheMeanOfManyQueries) {
   EXPECT_GT((bare->scores(head).exp() / expected - 1).abs().max().item<double>(), error.max().item<double>());
 }
 
-// Two query heads that ask the same are one (spec J-11).
+// Two query heads that ask the same are one.
 TEST(ExpectedAttention, TakesEqualQueryHeadsForOne) {
   const Scene& scene = Scene::of(at::kFloat);
   const at::Tensor one = normal_numbers({30, 16}, 60);

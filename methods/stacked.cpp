@@ -18,7 +18,7 @@
 #include <utility>
 
 #include "harness/api/nested_method.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "methods/parts/text_method.h"
 

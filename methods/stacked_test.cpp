@@ -11,7 +11,7 @@
 
 #include "harness/api/budget_rule.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/testing/method_scene.h"
 #include "methods/parts/text_method.h"
 

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "harness/core/config_text.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
 #include "harness/testing/method_scene.h"
 #include "methods/parts/text_method.h"
 #include "methods/parts/text_summary.h"

@@ -8,7 +8,7 @@
 #include <cstddef>
 
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/model/formats/content_hash.h"
 #include "harness/model/formats/tensor_file.h"
 

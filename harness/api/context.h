@@ -22,7 +22,7 @@ struct Context {
 };
 
 // The document as the chat template puts it behind the system prompt "You are a helpful assistant. Answer a question
-// based on the provided context." (spec E.1), without a generation prompt.
+// based on the provided context." (the prompt of arXiv:2602.16284), without a generation prompt.
 //
 // Document and question are two user turns where the template renders them so that the text up to the question does not
 // depend on it (ChatML, Llama 3, Qwen, SmolLM2): the context is then the whole rendering of system prompt and document,

@@ -68,12 +68,27 @@ class LayerQueries {
   static constexpr int64_t kMaxWindow = 128;
 };
 
+// Takes queries while the context itself is read, so that it need not be read a second time.
+class QueryListener {
+ public:
+  virtual ~QueryListener() = default;
+  // As Decoder::ChunkTap: rotated queries (c, Hq, d) of the context's tokens [first_token, first_token + c).
+  virtual void take(int64_t layer, int64_t first_token, const at::Tensor& queries) = 0;
+  // Once, when the context is read: what QuerySource::make() would return, bit for bit.
+  virtual std::unique_ptr<LayerQueries> finish() = 0;
+};
+
 class QuerySource {
  public:
   virtual ~QuerySource() = default;
   // Throws Error(kData) when the source cannot serve this context, e.g. too few positions left, with numbers and ways
   // out.
   virtual std::unique_ptr<LayerQueries> make(const QueryRequest& request) const = 0;
+  // For sources whose text is the context, about to be read from its first token; nullptr: the source needs make().
+  virtual std::unique_ptr<QueryListener> listen(const Model& /*model*/, const Context& /*context*/,
+                                                std::uint64_t /*seed*/) const {
+    return nullptr;
+  }
 };
 
 #define KVC_REGISTER_QUERIES(Class, name, source) KVC_REGISTER(::kvc::QuerySource, Class, name, source)

@@ -8,7 +8,7 @@
 #include <map>
 
 #include "harness/api/budget_rule.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 
 namespace kvc {

@@ -17,7 +17,7 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct BudgetArguments {
   BudgetSearch search;
   bool force = false;
   std::string dataset, method = "am_highest_attention", queries = "", report;
@@ -36,7 +36,7 @@ void check_fractions(std::vector<double>& list, const std::string& option) {
 
 // The parts are a plain mapping, as the rule 'proportions' reads them; that kvc wrote them is told by the curves
 // beside.
-void check_budget_outputs(const Options& options) {
+void check_budget_outputs(const BudgetArguments& options) {
   const BudgetSearch& search = options.search;
   std::vector<std::string> inputs = {search.model.path};
   for (const Json& plugin : {search.dataset.value, search.method.value}) {
@@ -49,7 +49,7 @@ void check_budget_outputs(const Options& options) {
   if (!std::filesystem::exists(search.curves_file)) check_outputs({{"--out", search.curves_file, {}}}, inputs, false);
 }
 
-int run(Options& options) {
+int run_budget(BudgetArguments& options) {
   BudgetSearch& search = options.search;
   check_fractions(search.targets, "--targets");
   check_fractions(search.curves.baselines, "--baselines");
@@ -76,7 +76,7 @@ int run(Options& options) {
 }  // namespace
 
 Runner declare_budget(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BudgetArguments>();
   BudgetSearch& search = options->search;
   search.model.dtype = "float32";  // in bfloat16 rounding moves the answers as much as one head of many does
   CLI::App* command = app.add_subcommand(
@@ -117,7 +117,7 @@ Runner declare_budget(CLI::App& app) {
   command->add_option("--report", options->report, "JSON file for curves, weights and the check");
   add_force(*command, options->force);
   command->add_flag("--quiet", search.quiet, "no progress on stderr");
-  return [options] { return run(*options); };
+  return [options] { return run_budget(*options); };
 }
 
 }  // namespace kvc

@@ -20,9 +20,9 @@
 #include "harness/cli/model_options.h"
 #include "harness/cli/writing.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
 #include "harness/core/output_file.h"
 #include "harness/core/progress.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/core/text_file.h"
 #include "harness/model/continuation.h"
@@ -31,7 +31,7 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct CacheArguments {
   ModelConfig model;
   std::string document, encoding = "utf-8", cache, out;
   std::string layers;
@@ -46,7 +46,7 @@ struct Options {
   bool quiet = false;
 };
 
-void check_out(const Options& options, const std::string& format, const std::vector<Json>& plugins) {
+void check_out(const CacheArguments& options, const std::string& format, const std::vector<Json>& plugins) {
   std::vector<std::string> inputs = {options.model.path, options.document, options.cache};
   for (const Json& plugin : plugins) {
     for (std::string& file : files_named_in(plugin)) inputs.push_back(std::move(file));
@@ -82,7 +82,7 @@ SavedCache read_context(const Model& model, const std::string& text, const std::
   return {std::move(cache), std::move(context), true, std::move(about)};
 }
 
-SavedCache open_source(const Model& model, const Options& options) {
+SavedCache open_source(const Model& model, const CacheArguments& options) {
   if (options.document.empty() == options.cache.empty()) {
     throw Error(ErrorKind::kUsage, "one of --document and --cache is needed", "kvc",
                 "name a text with --document, or a cache of kvc compact with --cache");
@@ -133,7 +133,7 @@ std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers) {
   return list;
 }
 
-int capture(const Options& options) {
+int capture(const CacheArguments& options) {
   const auto source = plugin_from_text<QuerySource>("queries", options.queries, "--queries");
   check_out(options, "kvcompact.heads", {source.value});
   const Model model = Model::load(options.model);
@@ -169,7 +169,7 @@ int capture(const Options& options) {
 
 class CompactCommand {
  public:
-  explicit CompactCommand(const Options& options)
+  explicit CompactCommand(const CacheArguments& options)
       : options_(options),
         method_(plugin_from_text<CompactionMethod>("method", options.method, "--method")),
         budget_(plugin_from_text<BudgetRule>("budget", options.budget, "--budget")) {
@@ -260,7 +260,7 @@ class CompactCommand {
     return std::move(made.front());
   }
 
-  const Options& options_;
+  const CacheArguments& options_;
   Resolved<CompactionMethod> method_;
   Resolved<BudgetRule> budget_;
   std::optional<Resolved<QuerySource>> source_;
@@ -270,7 +270,7 @@ class CompactCommand {
 // What other programs that read the same cache can be compared with: of question i, "questions.i.prompt" and ".answer",
 // tokens (int64), and ".logits" (tokens of the answer, vocabulary), float32: row j is what token j was chosen from. An
 // answer that ended at once is the end token.
-void write_logits(const Options& options, const Model& model, const SavedCache& saved,
+void write_logits(const CacheArguments& options, const Model& model, const SavedCache& saved,
                   const std::vector<std::vector<int64_t>>& prompts, const std::vector<Generation>& answers) {
   const c10::InferenceMode inference;
   std::vector<Continuation> continuations;
@@ -294,7 +294,7 @@ void write_logits(const Options& options, const Model& model, const SavedCache& 
   write_tensor_file(options.logits, file);
 }
 
-int ask(const Options& options) {
+int ask(const CacheArguments& options) {
   check_outputs({{"--logits", options.logits, has_format("kvcompact.logits")}},
                 {options.model.path, options.document, options.cache}, options.force);
   const Model model = Model::load(options.model);
@@ -338,7 +338,7 @@ int ask(const Options& options) {
   return 0;
 }
 
-void add_source(CLI::App& command, Options& options) {
+void add_source(CLI::App& command, CacheArguments& options) {
   add_model_options(command, options.model);
   command.add_option("--chat-template", options.model.chat_template,
                      "name of a built-in one; default: the model's own");
@@ -353,7 +353,7 @@ void add_source(CLI::App& command, Options& options) {
 }  // namespace
 
 Runner declare_capture(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CacheArguments>();
   CLI::App* command =
       app.add_subcommand("capture", "write keys, values and reference queries of a document's heads, for kvc fit");
   options->queries = "repeat_prefill";
@@ -368,7 +368,7 @@ Runner declare_capture(CLI::App& app) {
 }
 
 Runner declare_compact(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CacheArguments>();
   CLI::App* command =
       app.add_subcommand("compact", "compact a document's cache, or a compact one once more, and keep it for kvc ask");
   add_source(*command, *options);
@@ -389,7 +389,7 @@ Runner declare_compact(CLI::App& app) {
 }
 
 Runner declare_ask(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CacheArguments>();
   options->decode.max_new_tokens = 256;
   CLI::App* command = app.add_subcommand("ask", "ask questions of a cache that kvc compact wrote, or of a document");
   add_source(*command, *options);

@@ -9,6 +9,8 @@ namespace kvc {
 
 using Runner = std::function<int()>;
 
+constexpr int kSomeFailed = 1;  // exit code: the rest is done, some cells failed
+
 Runner declare_new(CLI::App& app);
 Runner declare_doctor(CLI::App& app);
 Runner declare_list(CLI::App& app);

@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kWorse = 1;
 
-struct Options {
+struct CompareArguments {
   std::string first, second, tolerance = "0%";
 };
 
@@ -35,7 +35,7 @@ double tolerance_of(const std::string& text) {
   return value;
 }
 
-int compare(const Options& options) {
+int compare(const CompareArguments& options) {
   const double tolerance = tolerance_of(options.tolerance);
   const LoadedReport first = load_report(options.first, option_defaults(), false);
   const LoadedReport second = load_report(options.second, option_defaults(), false);
@@ -56,7 +56,7 @@ int compare(const Options& options) {
 }  // namespace
 
 Runner declare_compare(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CompareArguments>();
   CLI::App* command = app.add_subcommand(
       "compare", "two runs on the same questions: what got better, worse, and which settings differ");
   command->add_option("first", options->first, "results folder, as it was")->required();

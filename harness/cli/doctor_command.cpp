@@ -32,7 +32,7 @@ namespace fs = std::filesystem;
 
 constexpr double kGiB = 1024.0 * 1024 * 1024;
 
-struct Options {
+struct DoctorArguments {
   std::string model, data, results = "results";
   bool json = false;
 };
@@ -44,7 +44,7 @@ struct Finding {
 
 class Doctor {
  public:
-  explicit Doctor(const Options& options) : options_(options) {}
+  explicit Doctor(const DoctorArguments& options) : options_(options) {}
 
   std::vector<Finding> run() {
     program();
@@ -185,13 +185,13 @@ class Doctor {
     }
   }
 
-  const Options& options_;
+  const DoctorArguments& options_;
   std::unique_ptr<Tokenizer> tokenizer_;
   double memory_ = 0;
   std::vector<Finding> findings_;
 };
 
-int run(const Options& options) {
+int run_doctor(const DoctorArguments& options) {
   const std::vector<Finding> findings = Doctor(options).run();
   int problems = 0;
   Json list = Json::array();
@@ -209,14 +209,14 @@ int run(const Options& options) {
 }  // namespace
 
 Runner declare_doctor(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<DoctorArguments>();
   CLI::App* command =
       app.add_subcommand("doctor", "check program, machine, model and data; each line OK, warning or problem");
   command->add_option("--model", options->model, "GGUF file or model folder; default: the first in models/");
   command->add_option("--data", options->data, "data file, folder of texts, or name of a data set");
   command->add_option("--results", options->results, "folder in which results would be written")->capture_default_str();
   command->add_flag("--json", options->json, "as JSON");
-  return [options] { return run(*options); };
+  return [options] { return run_doctor(*options); };
 }
 
 }  // namespace kvc

@@ -17,9 +17,7 @@
 namespace kvc {
 namespace {
 
-constexpr int kSomeFailed = 1;
-
-struct Options {
+struct ExplainArguments {
   ExplainRequest request;
   bool json = false;
 };
@@ -64,7 +62,7 @@ std::string result_text(const ExplainResult& result, const Tabulated& tabulated)
   return text + counts_text(result);
 }
 
-int run(const Options& options) {
+int run_explain(const ExplainArguments& options) {
   const ExplainResult result = explain_results(options.request);
   if (options.json) {
     print_out(result_json(result).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
@@ -83,7 +81,7 @@ int run(const Options& options) {
 }  // namespace
 
 Runner declare_explain(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ExplainArguments>();
   ExplainRequest& request = options->request;
   CLI::App* command = app.add_subcommand(
       "explain", "find out why compact caches lost answers that the full cache has: which text, or which fit");
@@ -112,7 +110,7 @@ Runner declare_explain(CLI::App& app) {
   command->add_flag("--again", request.again, "explain again what was explained before");
   command->add_flag("--json", options->json, "one JSON object");
   command->add_flag("--quiet", request.quiet, "no progress on stderr");
-  return [options] { return run(*options); };
+  return [options] { return run_explain(*options); };
 }
 
 }  // namespace kvc

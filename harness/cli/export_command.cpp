@@ -13,11 +13,11 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct ExportArguments {
   std::string folder, format = "csv", output;
 };
 
-int export_questions(const Options& options) {
+int export_questions(const ExportArguments& options) {
   if (options.format == "parquet") {
     throw Error(ErrorKind::kUsage, "kvc writes no Parquet: that would need Arrow, which Debian does not have",
                 "--format parquet", "export csv; duckdb and pandas turn it into Parquet");
@@ -33,7 +33,7 @@ int export_questions(const Options& options) {
 }  // namespace
 
 Runner declare_export(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ExportArguments>();
   CLI::App* command = app.add_subcommand("export", "one row a question, with prompt and answer, for other programs");
   command->add_option("folder", options->folder, "results folder")->required();
   command->add_option("--format", options->format, "csv or jsonl")->capture_default_str();

@@ -22,13 +22,14 @@
 #include "harness/core/json_lines.h"
 #include "harness/core/output_file.h"
 #include "harness/core/progress.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/model/formats/tensor_file.h"
 
 namespace kvc {
 namespace {
 
-struct Options {
+struct FitArguments {
   std::string in, out, method, target, report;
   std::optional<int64_t> group_size;  // nullopt: as the file says, or 1
   double held_out = 0;
@@ -163,7 +164,7 @@ std::pair<at::Tensor, at::Tensor> split(const at::Tensor& queries, int64_t group
 
 class FitCommand {
  public:
-  explicit FitCommand(const Options& options)
+  explicit FitCommand(const FitArguments& options)
       : options_(options), chosen_(plugin_from_text<CompactionMethod>("method", options.method, "--method")) {
     method_ = dynamic_cast<const PerHeadMethod*>(chosen_.plugin.get());
     if (method_ == nullptr) {
@@ -285,7 +286,7 @@ class FitCommand {
     print_out(text);
   }
 
-  const Options& options_;
+  const FitArguments& options_;
   Resolved<CompactionMethod> chosen_;
   const PerHeadMethod* method_ = nullptr;
   int64_t group_size_ = 1;
@@ -294,7 +295,7 @@ class FitCommand {
 }  // namespace
 
 Runner declare_fit(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<FitArguments>();
   CLI::App* command = app.add_subcommand("fit", "compact the keys and values of your own dump with a method; no model");
   command
       ->add_option("--in", options->in,

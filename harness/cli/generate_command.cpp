@@ -13,8 +13,8 @@
 #include "harness/cli/model_options.h"
 #include "harness/cli/writing.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
 #include "harness/core/progress.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/core/text_file.h"
 #include "harness/model/generate.h"
@@ -23,7 +23,7 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct GenerateArguments {
   ModelConfig model;
   DecodeSettings decode;
   std::optional<std::string> prompt;
@@ -39,7 +39,7 @@ struct Options {
   bool quiet = false;
 };
 
-std::vector<Segment> prompt_segments(const Model& model, const Options& options) {
+std::vector<Segment> prompt_segments(const Model& model, const GenerateArguments& options) {
   const std::string text = options.prompt ? *options.prompt : read_document(options.prompt_file, options.encoding);
   if (!options.chat) return {{text, options.special}};
   std::vector<ChatTurn> turns;
@@ -50,7 +50,8 @@ std::vector<Segment> prompt_segments(const Model& model, const Options& options)
   return model.chat_template().render(turns, render);
 }
 
-std::vector<int64_t> prompt_tokens(const Model& model, const Options& options, const std::vector<Segment>& segments) {
+std::vector<int64_t> prompt_tokens(const Model& model, const GenerateArguments& options,
+                                   const std::vector<Segment>& segments) {
   std::vector<int64_t> tokens = model.tokenizer().encode(segments);
   const std::optional<int64_t> bos = model.tokenizer().bos();
   // A chat template writes its own.
@@ -82,7 +83,7 @@ KvCache read_prompt(const Model& model, const std::vector<int64_t>& tokens, bool
   });
 }
 
-Json as_json(const Model& model, const Options& options, const std::vector<Segment>& segments,
+Json as_json(const Model& model, const GenerateArguments& options, const std::vector<Segment>& segments,
              const std::vector<int64_t>& prompt, const Generation& generation) {
   std::string text;
   for (const Segment& segment : segments) text += segment.text;
@@ -102,7 +103,7 @@ Json as_json(const Model& model, const Options& options, const std::vector<Segme
 }
 
 // With --sample: what the model's makers propose, where the command line says nothing else.
-DecodeSettings decode_settings(const Model& model, const Options& options) {
+DecodeSettings decode_settings(const Model& model, const GenerateArguments& options) {
   DecodeSettings decode = options.decode;
   if (!options.sample) return decode;
   const SamplingDefaults& proposed = model.sampling_defaults();
@@ -126,7 +127,7 @@ void tell_what_is_left_out(const Model& model) {
              penalty);
 }
 
-int run(Options options) {
+int run_generate(GenerateArguments options) {
   const Model model = Model::load(options.model);
   if (!options.quiet) tell_what_is_left_out(model);
   options.decode = decode_settings(model, options);
@@ -159,7 +160,7 @@ int run(Options options) {
 }  // namespace
 
 Runner declare_generate(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateArguments>();
   options->decode.max_new_tokens = 256;
   CLI::App* command =
       app.add_subcommand("generate", "continue a text, or answer as a chat, with the words shown as they are written");
@@ -194,7 +195,7 @@ Runner declare_generate(CLI::App& app) {
       throw CLI::RequiredError(command->get_name() + ": --prompt or --prompt-file");
     }
   });
-  return [options] { return run(*options); };
+  return [options] { return run_generate(*options); };
 }
 
 }  // namespace kvc

@@ -18,7 +18,7 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct InspectArguments {
   std::string path;
   bool tensors = false;
   bool chat_template = false;
@@ -162,7 +162,7 @@ std::string tokenizer_lines(const Tokenizer& tokenizer) {
                      tokenizer.bos() ? token(*tokenizer.bos()) : "none", ends);
 }
 
-std::string as_text(const Facts& facts, const Options& options) {
+std::string as_text(const Facts& facts, const InspectArguments& options) {
   std::string text = options.path + ": " + spec_lines(facts.model);
   text += fmt::format("tensors    {}", facts.model.tensors.size());
   for (const auto& [type, total] : by_type(facts.model.tensors)) {
@@ -187,7 +187,7 @@ std::string as_text(const Facts& facts, const Options& options) {
   return text;
 }
 
-int run(const Options& options) {
+int run_inspect(const InspectArguments& options) {
   const Facts facts = look_at(options.path);
   print_out(options.json ? as_json(facts).dump(2, ' ', false, Json::error_handler_t::replace) + "\n"
                          : as_text(facts, options));
@@ -200,14 +200,14 @@ int run(const Options& options) {
 }  // namespace
 
 Runner declare_inspect(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<InspectArguments>();
   CLI::App* command = app.add_subcommand(
       "inspect", "show what is in a model's files and what is unusual; fails if they would not load");
   command->add_option("path", options->path, "GGUF file, or folder as downloaded from a model hub")->required();
   command->add_flag("--tensors", options->tensors, "list every tensor");
   command->add_flag("--template", options->chat_template, "print the chat template");
   command->add_flag("--json", options->json, "everything, as JSON");
-  return [options] { return run(*options); };
+  return [options] { return run_inspect(*options); };
 }
 
 }  // namespace kvc

@@ -12,12 +12,12 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct ListArguments {
   std::string kind, name;
   bool json = false;
 };
 
-std::vector<ListedPlugin> named(const Options& options) {
+std::vector<ListedPlugin> named(const ListArguments& options) {
   std::vector<ListedPlugin> plugins = list_plugins(options.kind);
   if (options.name.empty()) return plugins;
   std::vector<std::string> names;
@@ -29,7 +29,7 @@ std::vector<ListedPlugin> named(const Options& options) {
               suggest_name(options.name, names));
 }
 
-int list(const Options& options) {
+int list(const ListArguments& options) {
   if (options.kind.empty()) {
     Json all = Json::object();
     std::string text;
@@ -37,7 +37,7 @@ int list(const Options& options) {
       all[kind] = list_as_json(list_plugins(kind));
       text += kind + "\n" + list_as_text(list_plugins(kind)) + "\n";
     }
-    print_out(options.json ? all.dump(2) + "\n" : text + "Options of one: kvc list KIND NAME\n");
+    print_out(options.json ? all.dump(2) + "\n" : text + "ListArguments of one: kvc list KIND NAME\n");
     return 0;
   }
   const auto plugins = named(options);
@@ -54,7 +54,7 @@ int list(const Options& options) {
 }  // namespace
 
 Runner declare_list(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ListArguments>();
   CLI::App* command = app.add_subcommand("list", "show what a sweep file can name: methods, data sets, tasks and more");
   command->add_option("kind", options->kind, "methods, queries, budgets, datasets, tasks or families; default: all");
   command->add_option("name", options->name, "one of them, to see its options");

@@ -16,13 +16,13 @@ namespace {
 
 constexpr int kSomethingMissing = 1;
 
-struct Options {
+struct MergeArguments {
   std::vector<std::string> sources;
   std::string target;
   MergeOptions merge;
 };
 
-int run(const Options& options) {
+int run_merge(const MergeArguments& options) {
   const MergeSummary merged = merge_results(options.sources, options.target, options.merge);
   for (const std::string& warning : merged.warnings) fmt::print(stderr, "warning: {}\n", warning);
   if (merged.records > 0) show_report(options.target);
@@ -35,7 +35,7 @@ int run(const Options& options) {
 }  // namespace
 
 Runner declare_merge(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<MergeArguments>();
   CLI::App* command = app.add_subcommand(
       "merge", "bring the shards of a sweep together, list what is missing, then write and print the report");
   command->add_option("folders", options->sources, "folders of shards, or results folders with shards in them")
@@ -43,7 +43,7 @@ Runner declare_merge(CLI::App& app) {
   command->add_option("--into", options->target, "results folder to write to, e.g. results/NAME")->required();
   command->add_flag("--mixed-programs", options->merge.mixed_programs,
                     "take records of several states of the program; the report says so");
-  return [options] { return run(*options); };
+  return [options] { return run_merge(*options); };
 }
 
 }  // namespace kvc

@@ -20,7 +20,7 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct NewArguments {
   std::string out, model, data = "quality";
 };
 
@@ -36,7 +36,7 @@ std::string sweep_name(const std::string& path) {
   return name.empty() ? "sweep" : name;
 }
 
-int run(const Options& options) {
+int run_new(const NewArguments& options) {
   check_outputs({{"kvc new", options.out, {}}}, {options.model, options.data}, /*replace=*/false);
   inspect_model(options.model);
   const auto tokenizer = load_tokenizer(options.model);
@@ -57,7 +57,7 @@ int run(const Options& options) {
 }  // namespace
 
 Runner declare_new(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<NewArguments>();
   CLI::App* command = app.add_subcommand("new", "write a commented sweep file for a model and data, to start from");
   command->add_option("file", options->out, "sweep file to write, e.g. sweep.yaml; never replaced")->required();
   command->add_option("--model", options->model, "GGUF file, or folder as downloaded from a model hub")->required();
@@ -65,7 +65,7 @@ Runner declare_new(CLI::App& app) {
       ->add_option("--data", options->data,
                    "your data file (JSON lines and the like), folder of texts, or name of a data set")
       ->capture_default_str();
-  return [options] { return run(*options); };
+  return [options] { return run_new(*options); };
 }
 
 }  // namespace kvc

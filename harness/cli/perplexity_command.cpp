@@ -20,7 +20,7 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct PerplexityArguments {
   ModelConfig model;
   std::string file, encoding = "utf-8";
   int64_t window = 0;
@@ -31,7 +31,8 @@ struct Options {
 };
 
 // Every token but the first is scored once, by the first window that holds it; windows start `stride` tokens apart.
-std::vector<double> windowed_log_probs(const Model& model, const std::vector<int64_t>& ids, const Options& options) {
+std::vector<double> windowed_log_probs(const Model& model, const std::vector<int64_t>& ids,
+                                       const PerplexityArguments& options) {
   const auto n = static_cast<int64_t>(ids.size());
   const int64_t window = options.window > 0 ? options.window : std::max<int64_t>(n, 2);
   const int64_t stride = options.stride > 0 ? options.stride : std::max<int64_t>(window / 2, 1);
@@ -53,7 +54,7 @@ std::vector<double> windowed_log_probs(const Model& model, const std::vector<int
   return log_probs;
 }
 
-int run(const Options& options) {
+int run_perplexity(const PerplexityArguments& options) {
   const std::string text = read_document(options.file, options.encoding);
   const Model model = Model::load(options.model);
   std::vector<int64_t> ids = model.tokenizer().encode_text(text);
@@ -87,7 +88,7 @@ int run(const Options& options) {
 }  // namespace
 
 Runner declare_perplexity(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PerplexityArguments>();
   CLI::App* command = app.add_subcommand("perplexity", "perplexity of a text, and the log-probability of each token");
   add_model_options(*command, options->model);
   command->add_option("--file", options->file, "text to read; - for standard input")->required();
@@ -100,7 +101,7 @@ Runner declare_perplexity(CLI::App& app) {
   command->add_flag("--json", options->json,
                     R"({"ids", "log_probs", "perplexity"}; log_probs[i] is that of ids[i+1] after ids[0..i])");
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
-  return [options] { return run(*options); };
+  return [options] { return run_perplexity(*options); };
 }
 
 }  // namespace kvc

@@ -16,12 +16,12 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct PlotArguments {
   std::string folder, out, x = "kept", model;
   PlotChoice choice;
 };
 
-int plot(const Options& options) {
+int plot(const PlotArguments& options) {
   PlotChoice choice = options.choice;
   const std::vector<std::string> axes = {"kept", "ratio", "bytes", "seconds"};
   for (size_t i = 0; i < axes.size(); ++i) {
@@ -48,7 +48,7 @@ int plot(const Options& options) {
 }  // namespace
 
 Runner declare_plot(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PlotArguments>();
   CLI::App* command = app.add_subcommand("plot", "a picture of a results folder for a paper: SVG, PDF or PNG");
   command->add_option("folder", options->folder, "results folder")->required();
   command->add_option("--metric", options->choice.metric, "default: the primary metric of each task");

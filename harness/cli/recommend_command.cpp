@@ -36,10 +36,9 @@
 namespace kvc {
 namespace {
 
-constexpr int kSomeFailed = 1;
 constexpr const char* kFormat = "kvcompact.recommendation";
 
-struct Options {
+struct RecommendArguments {
   std::string model, data, metric = "accuracy", task, tolerance, confidence = "95%", results, within, dtype = "auto";
   std::string methods = "am_highest_attention, kvzip, snapkv", targets = "0.7, 0.5, 0.3, 0.2, 0.1, 0.05";
   double kl_bound = 2;
@@ -56,7 +55,7 @@ double share_option(const std::string& text, const std::string& option, double m
   return *value;
 }
 
-LossSettings loss_settings(const Options& options) {
+LossSettings loss_settings(const RecommendArguments& options) {
   const auto& known = loss_metrics();
   if (std::find(known.begin(), known.end(), options.metric) == known.end()) {
     throw Error(ErrorKind::kUsage, fmt::format("unknown loss '{}'", options.metric), "--metric",
@@ -83,7 +82,7 @@ LossSettings loss_settings(const Options& options) {
 }
 
 // The entry of a sweep file that reads the data, and its name for messages.
-Json dataset_entry(const Options& options, const Tokenizer* tokenizer) {
+Json dataset_entry(const RecommendArguments& options, const Tokenizer* tokenizer) {
   const size_t first = options.data.find_first_not_of(" \n");
   if (first != std::string::npos && options.data[first] == '{') {
     plugin_from_text<Dataset>("dataset", options.data, "--data");
@@ -96,7 +95,7 @@ Json dataset_entry(const Options& options, const Tokenizer* tokenizer) {
 }
 
 // Tasks whose answers tell the loss, in the order of usefulness.
-std::vector<std::string> candidate_tasks(const Options& options) {
+std::vector<std::string> candidate_tasks(const RecommendArguments& options) {
   if (!options.task.empty()) {
     if (!has_loss(options.metric, options.task)) {
       throw Error(ErrorKind::kUsage, fmt::format("task '{}' tells no loss of {}", options.task, options.metric),
@@ -116,7 +115,7 @@ Json list_option(const std::string& text, const std::string& option) {
   return list;
 }
 
-std::string results_name(const Options& options) {
+std::string results_name(const RecommendArguments& options) {
   std::string name = std::filesystem::path(options.data).stem().string();
   for (char& c : name) {
     const auto byte = static_cast<unsigned char>(c);
@@ -127,7 +126,7 @@ std::string results_name(const Options& options) {
 }
 
 // The sweep file that measures the same: `kvc run` of it into the same folder finds everything measured.
-std::string sweep_text(const Options& options, const LossSettings& settings, const Json& dataset,
+std::string sweep_text(const RecommendArguments& options, const LossSettings& settings, const Json& dataset,
                        const std::string& task, const std::string& results) {
   std::string methods = "  - full_cache\n";
   for (const Json& method : list_option(options.methods, "--methods")) methods += "  - " + method.dump() + "\n";
@@ -188,7 +187,7 @@ void check_sweep_shape(const SweepConfig& config) {
 }
 
 // Refuses what cannot end in a certificate, before anything is measured.
-void check_documents(const Options& options, Certification& certification) {
+void check_documents(const RecommendArguments& options, Certification& certification) {
   const LossSettings& settings = certification.settings();
   const auto n = certification.n_all_documents();
   if (n == 1) {
@@ -261,7 +260,7 @@ std::string plugin_word(const char* kind, const Json& plugin) {
   return entry.size() == 1 ? name : "'" + entry.dump() + "'";
 }
 
-std::string compact_command(const Options& options, const MethodOutcome& method) {
+std::string compact_command(const RecommendArguments& options, const MethodOutcome& method) {
   if (method.certified() == nullptr) return "";
   std::string command = fmt::format("kvc compact --model {} --document FILE.txt --method {}", options.model,
                                     plugin_word<CompactionMethod>("method", method.method));
@@ -294,7 +293,7 @@ void check_own_files(const std::string& folder) {
   }
 }
 
-int recommend(const Options& options) {
+int recommend(const RecommendArguments& options) {
   const LossSettings settings = loss_settings(options);
   const double within_s = options.within.empty() ? 0 : parse_duration(options.within);
   inspect_model(options.model);
@@ -364,7 +363,7 @@ int recommend(const Options& options) {
 }  // namespace
 
 Runner declare_recommend(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RecommendArguments>();
   CLI::App* command = app.add_subcommand(
       "recommend", "the smallest cache of each method that loses at most so much on your documents, with a guarantee");
   command->add_option("--model", options->model, "GGUF file, or folder as downloaded from a model hub")->required();

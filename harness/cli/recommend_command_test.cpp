@@ -81,6 +81,34 @@ TEST_F(Recommend, EndsInACertifiedSizeAndGoesOnWhereItWasLeft) {
   EXPECT_THAT(other.err, AllOf(HasSubstr("results of another dataset"), HasSubstr("--results")));
 }
 
+// A folder as it lies there, with questions.csv and without: then the model writes the questions.
+TEST_F(Recommend, TakesAFolderOfTexts) {
+  std::filesystem::create_directories(path("texts"));
+  std::string questions = "document,question,answer\n";
+  for (int i = 0; i < 12; ++i) {
+    write("texts/quay" + std::to_string(i) + ".txt",
+          "The harbour was dug in 19" + std::to_string(10 + i) + ". Its light is " + std::to_string(3 * i + 2) +
+              " metres high and is lit at dusk by the harbour master, who lives beside it.");
+    questions += "quay" + std::to_string(i) + ",When was the harbour dug?,19" + std::to_string(10 + i) + "\n";
+  }
+  write("texts/questions.csv", questions);
+  const std::vector<std::string> asked = {"--metric", "agreement", "--tolerance", "45%"};
+  const Outcome outcome = recommend(asked, path("texts"));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("Keep 90 % of the cache with streaming_llm"), HasSubstr("kvc compact")));
+
+  std::filesystem::remove(path("texts/questions.csv"));
+  for (int i = 3; i < 12; ++i) std::filesystem::remove(path("texts/quay" + std::to_string(i) + ".txt"));
+  std::vector<std::string> unasked = asked;
+  unasked.insert(unasked.end(), {"--results", path("written"), "--anyway"});
+  const Outcome written = recommend(unasked, path("texts"));
+  ASSERT_EQ(written.code, 0) << written.err;
+  EXPECT_THAT(read_text_file(path("written/report.md")), HasSubstr("written by the model itself"));
+  const Outcome accuracy = recommend({"--results", path("judged")}, path("texts"));
+  EXPECT_EQ(accuracy.code, 3);
+  EXPECT_THAT(accuracy.err, HasSubstr("--metric"));
+}
+
 TEST_F(Recommend, SaysBeforehandWhatTheDocumentsCannotCertify) {
   const Outcome refused = recommend({"--tolerance", "1%"}, lines(30, kFree));
   EXPECT_EQ(refused.code, 2);

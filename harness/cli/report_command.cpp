@@ -13,7 +13,7 @@
 #include "harness/cli/model_options.h"
 #include "harness/cli/show_report.h"
 #include "harness/cli/text_output.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 #include "harness/core/output_file.h"
 #include "harness/report/flips.h"
 #include "harness/report/report.h"
@@ -22,9 +22,7 @@
 namespace kvc {
 namespace {
 
-constexpr int kSomeFailed = 1;
-
-struct Options {
+struct ReportArguments {
   std::string folder, output;
   bool force = false;
   bool no_html = false;
@@ -50,7 +48,7 @@ bool holds_flips(const std::string& path) {
   return line.is_object() ? line.contains("full_reply") : text.find(" answers changed between") != std::string::npos;
 }
 
-int score_flips(const Options& options) {
+int score_flips(const ReportArguments& options) {
   if (!options.output.empty()) check_text_output(options.output, options.folder);
   check_outputs({{"--output", options.output, holds_flips}}, {}, options.force);
   const LoadedReport loaded = load_report(options.folder, option_defaults());
@@ -62,7 +60,7 @@ int score_flips(const Options& options) {
   return 0;
 }
 
-int score(const Options& options) {
+int score(const ReportArguments& options) {
   if (options.flips) return score_flips(options);
   if (!options.output.empty()) check_text_output(options.output, options.folder);
   check_outputs({{"--output", options.output, holds_scores}}, {}, options.force);
@@ -77,7 +75,7 @@ int score(const Options& options) {
 }  // namespace
 
 Runner declare_report(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReportArguments>();
   CLI::App* command = app.add_subcommand("report", "write and print the report of a results folder");
   command->add_option("folder", options->folder, "results folder")->required();
   command->add_flag("--no-html", options->no_html, "leave out report.html, the largest file where answers are many");
@@ -91,7 +89,7 @@ Runner declare_report(CLI::App& app) {
 }
 
 Runner declare_score(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReportArguments>();
   CLI::App* command =
       app.add_subcommand("score",
                          "score the stored answers of a results folder again: one JSON line per question; --flips: the "

@@ -9,10 +9,12 @@
 #include <string>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/list.h"
 #include "harness/cli/show_report.h"
 #include "harness/cli/starter.h"
 #include "harness/cli/sweep_rule.h"
 #include "harness/core/progress.h"
+#include "harness/report/value_table.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/preflight.h"
 #include "harness/sweep/runner.h"
@@ -22,9 +24,7 @@
 namespace kvc {
 namespace {
 
-constexpr int kSomeFailed = 1;
-
-struct Options {
+struct RunArguments {
   std::string config, results, shard, within;
   bool dry_run = false;
   bool quiet = false;
@@ -45,7 +45,7 @@ void check_inputs(const SweepConfig& config) {
   throw_if_any(ErrorKind::kData, found.problems, config.path);
 }
 
-int dry_run(const SweepConfig& config, const Options& options) {
+int dry_run(const SweepConfig& config, const RunArguments& options) {
   const double within_s = options.within.empty() ? 0 : parse_duration(options.within);
   if (sweep_rule(config)) fmt::print("stop_when: what follows counts every cell on every document; less is measured\n");
   for (const CellStatus& cell : sweep_status(config)) {
@@ -66,7 +66,19 @@ std::string plan_outcome(const RunSummary& summary) {
                      summary.planned_all ? "" : " for what could be planned", duration_text(summary.took_s));
 }
 
-int run(const Options& options) {
+// What every method did on the first document, by the sweep's first task; without intervals, as one document has none.
+std::string first_look(const SweepConfig& config, const std::string& folder) {
+  ValueTableOptions table;
+  table.task = config.tasks.front().value("name", "");
+  table.intervals = false;
+  try {
+    return value_table({load_report(folder, option_defaults(), false)}, table);
+  } catch (const Error&) {
+    return "";  // every cell failed on it; the report at the end says why
+  }
+}
+
+int run_run(const RunArguments& options) {
   SweepConfig config = load_sweep(options.config);
   if (!options.results.empty()) config.results = options.results;
   if (options.dry_run) return dry_run(config, options);
@@ -80,8 +92,11 @@ int run(const Options& options) {
   run_options.skip_proof = options.skip_proof;
   run_options.plan = !options.no_plan;
   run_options.stop_rule = sweep_rule(config);
-  if (!options.shard.empty())
+  if (options.shard.empty()) {
+    run_options.first_look = [&] { return first_look(config, config.results); };
+  } else {
     run_options.shard = parse_shard(options.shard, [](const char* name) { return std::getenv(name); });
+  }
   const RunSummary summary = run_sweep(config, run_options);
   // Shards run beside one another; what they found together is told by `kvc report` or `kvc merge`.
   if (!run_options.shard) show_report(config.results);
@@ -107,7 +122,7 @@ int validate_folder(const std::string& folder) {
   return 0;
 }
 
-int validate(const Options& options) {
+int validate(const RunArguments& options) {
   std::error_code error;
   if (std::filesystem::is_directory(options.config, error)) return validate_folder(options.config);
   const SweepConfig config = load_sweep(options.config);
@@ -121,7 +136,7 @@ int validate(const Options& options) {
 }  // namespace
 
 Runner declare_run(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RunArguments>();
   CLI::App* command = app.add_subcommand("run", "measure what is missing of a sweep, then write and print its report");
   command->add_option("config", options->config, "sweep file, YAML or JSON")->required();
   command->add_option("--results", options->results, "folder of the records; default: the one the file names");
@@ -138,11 +153,11 @@ Runner declare_run(CLI::App& app) {
   command->add_flag("--no-plan", options->no_plan, "measure no rates before; the time left is then a guess by records");
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
   command->add_flag("--skip-proof", options->skip_proof, "skip the self-proof; every record says so");
-  return [options] { return run(*options); };
+  return [options] { return run_run(*options); };
 }
 
 Runner declare_validate(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RunArguments>();
   CLI::App* command = app.add_subcommand(
       "validate", "check a sweep file, its data and its models' headers, or a folder of texts, without running it");
   command

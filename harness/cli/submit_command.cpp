@@ -29,7 +29,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct SubmitArguments {
   std::string config, results;
   std::int64_t shards = 0;
   bool dry_run = false;
@@ -63,7 +63,7 @@ std::string ranges_text(const std::vector<std::int64_t>& list) {
 
 class Submission {
  public:
-  Submission(const Options& options, std::vector<std::string> sbatch_options)
+  Submission(const SubmitArguments& options, std::vector<std::string> sbatch_options)
       : options_(options), sbatch_options_(std::move(sbatch_options)), config_(load_sweep(options.config)) {
     if (!options_.results.empty()) config_.results = options_.results;
     if (config_.stop_when) {
@@ -244,7 +244,7 @@ class Submission {
     return id;
   }
 
-  const Options& options_;
+  const SubmitArguments& options_;
   std::vector<std::string> sbatch_options_;
   SweepConfig config_;
   std::string folder_;
@@ -253,7 +253,7 @@ class Submission {
 }  // namespace
 
 Runner declare_submit(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SubmitArguments>();
   CLI::App* command =
       app.add_subcommand("submit", "submit a sweep to Slurm: an array of shards, and a job that merges them");
   command->add_option("config", options->config, "sweep file, YAML or JSON")->required();

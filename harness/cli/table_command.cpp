@@ -12,14 +12,14 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct TableArguments {
   std::vector<std::string> folders;
   std::string output;
   bool no_intervals = false;
   ValueTableOptions table;
 };
 
-int table(const Options& options) {
+int table(const TableArguments& options) {
   ValueTableOptions wanted = options.table;
   wanted.intervals = !options.no_intervals;
   std::vector<LoadedReport> folders;
@@ -34,7 +34,7 @@ int table(const Options& options) {
 }  // namespace
 
 Runner declare_table(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TableArguments>();
   ValueTableOptions& table_options = options->table;
   CLI::App* command = app.add_subcommand("table", "one metric as a table: Markdown, CSV, TSV, LaTeX or JSON");
   command->add_option("folders", options->folders, "results folders")->required();

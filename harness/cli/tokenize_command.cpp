@@ -13,7 +13,7 @@
 namespace kvc {
 namespace {
 
-struct Options {
+struct TokenizeArguments {
   std::string model;
   std::string file, encoding = "utf-8";
   bool json = false;
@@ -33,7 +33,7 @@ std::string as_lines(const Tokenizer& tokenizer, const std::vector<int64_t>& ids
   return text;
 }
 
-int run(const Options& options) {
+int run_tokenize(const TokenizeArguments& options) {
   const std::string text = read_document(options.file, options.encoding);
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(options.model);
   const std::vector<int64_t> ids = tokenizer->encode_text(text);
@@ -44,13 +44,13 @@ int run(const Options& options) {
 }  // namespace
 
 Runner declare_tokenize(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TokenizeArguments>();
   CLI::App* command = app.add_subcommand("tokenize", "print the token ids of a text");
   command->add_option("--model", options->model, "GGUF file, or folder with the tokenizer's files")->required();
   command->add_option("--file", options->file, "text to read; - for standard input")->required();
   add_encoding(*command, options->encoding);
   command->add_flag("--json", options->json, R"({"ids": [...]} instead of a line for each token)");
-  return [options] { return run(*options); };
+  return [options] { return run_tokenize(*options); };
 }
 
 }  // namespace kvc

@@ -14,6 +14,7 @@
 #include "harness/core/options.h"
 #include "harness/core/printable.h"
 #include "harness/core/registry.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 
 namespace kvc {

@@ -13,10 +13,6 @@
 namespace kvc {
 namespace {
 
-nlohmann::json sorted(const Json& value) {
-  return nlohmann::json::parse(value.dump());
-}
-
 [[noreturn]] void fail_io(const std::string& action, const std::string& path) {
   const std::string reason = std::strerror(errno);
   throw Error(ErrorKind::kData, fmt::format("cannot {}: {}", action, reason), path,
@@ -77,24 +73,6 @@ bool ends_in_torn_line(const std::string& path) {
 }
 
 }  // namespace
-
-std::string canonical_json(const Json& value) {
-  return sorted(value).dump();
-}
-
-std::string stable_hash(std::string_view text) {
-  std::uint64_t hash = 0xcbf29ce484222325ull;
-  for (const char c : text) {
-    hash ^= static_cast<unsigned char>(c);
-    hash *= 0x100000001b3ull;
-  }
-  return fmt::format("{:016x}", hash);
-}
-
-std::uint64_t derive_seed(std::uint64_t seed, std::string_view purpose) {
-  const std::string digits = stable_hash(fmt::format("{}/{}", seed, purpose));
-  return std::stoull(digits, nullptr, 16);
-}
 
 void append_json_line(const std::string& path, const Json& value) {
   make_parent(path);

@@ -1,4 +1,4 @@
-// JSON lines on disk, and the hash that names a cell. A line is appended with one write and synced, so that a kill
+// JSON lines and whole files on disk. A line is appended with one write and synced, so that a kill
 // leaves at most one torn last line; readers tolerate exactly that, and the next append starts on a line of its own.
 #pragma once
 
@@ -10,15 +10,6 @@
 #include "harness/core/config_text.h"
 
 namespace kvc {
-
-// Keys sorted at every level, no spaces, numbers in shortest round-trip form: equal values give equal text.
-std::string canonical_json(const Json& value);
-
-// 16 hexadecimal digits of FNV-1a (64 bit) over `text`. A name, no protection against forgery.
-std::string stable_hash(std::string_view text);
-
-// A 64-bit seed for one purpose, e.g. derive_seed(7, "needle/doc-2"). Equal on every machine.
-std::uint64_t derive_seed(std::uint64_t seed, std::string_view purpose);
 
 // Appends `value` as one line and syncs it to disk. Creates file and folders. If the file ends in a torn line, a
 // newline is written first. Throws Error(kData) naming the path and the system's reason (full disk, no permission); a

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/explain/asker.h"
 #include "harness/explain/head_readings.h"

@@ -13,7 +13,7 @@
 #include <random>
 
 #include "harness/api/dataset.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/explain/asker.h"
 #include "harness/explain/explain_flip.h"
 #include "harness/explain/smallest_spans.h"

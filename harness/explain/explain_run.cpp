@@ -13,6 +13,7 @@
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/progress.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 #include "harness/sweep/coverage.h"
 #include "harness/sweep/record_origin.h"

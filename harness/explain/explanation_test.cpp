@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/explain/lost_answers.h"
 #include "harness/sweep/sweep_plugins_test.h"
 

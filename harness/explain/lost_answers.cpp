@@ -7,7 +7,7 @@
 #include <optional>
 #include <set>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/tasks/judging/judge.h"
 
 namespace kvc {

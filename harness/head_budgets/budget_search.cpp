@@ -11,6 +11,7 @@
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/progress.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/head_budgets/curves_file.h"
 

@@ -13,7 +13,7 @@
 #include <fstream>
 #include <numeric>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 #include "harness/core/text_file.h"
 #include "harness/sweep/sweep_plugins_test.h"
 #include "harness/testing/tiny_model.h"

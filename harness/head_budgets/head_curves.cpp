@@ -9,7 +9,7 @@
 
 #include "harness/api/head_errors.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/model/generate.h"
 
 namespace kvc {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "harness/math/panel_products.h"
 #include "harness/math/row_blocks.h"
 
 namespace kvc {
@@ -34,8 +35,32 @@ Moments::Moments(const at::Tensor& a, const at::Tensor& b) {
   moment = sums.narrow(1, t, m).contiguous();
 }
 
+namespace {
+
+// By the products that the processor's registers want: twice the speed of a general product.
+at::Tensor panel_gram(const at::Tensor& a) {
+  const int64_t n = a.size(0), t = a.size(1);
+  const at::Tensor sum =
+      at::zeros({panels::parts(t, panels::kRows) * panels::kRows, panels::parts(t, panels::kPanel) * panels::kPanel},
+                a.options());
+  at::Tensor total;
+  for (int64_t first = 0; first < n; first += kQuickRows) {
+    const int64_t here = std::min(kQuickRows, n - first);
+    panels::add_gram(a.const_data_ptr<float>() + first * a.stride(0), a.stride(0), here, t,
+                     sum.mutable_data_ptr<float>());
+    if (n <= kQuickRows) break;
+    total = total.defined() ? total.add_(sum) : sum.to(at::kDouble);
+    sum.zero_();
+  }
+  const at::Tensor upper = (total.defined() ? total.to(at::kFloat) : sum).narrow(0, 0, t).narrow(1, 0, t).triu();
+  return upper + upper.triu(1).t();
+}
+
+}  // namespace
+
 // Upper panels on float32 input as it is, the rest by symmetry.
 at::Tensor quick_gram(const at::Tensor& a) {
+  if (a.is_cpu() && a.stride(1) == 1) return panel_gram(a);
   const int64_t n = a.size(0), t = a.size(1);
   // Narrow panels leave most of a GPU idle.
   const int64_t panels = a.is_cpu() ? kQuickPanels : kPanels;

@@ -15,8 +15,8 @@ struct Moments {
   Moments(const at::Tensor& a, const at::Tensor& b);
 };
 
-// A^T A (t,t) in float32, of float32; some thousand products are summed in float32, then the sums of such. 1.1 n t^2
-// flops of many columns.
+// A^T A (t,t) in float32, of float32; some thousand products are summed in float32, then the sums of such. n t^2 flops
+// on a CPU, 1.1 to 1.6 n t^2 elsewhere.
 at::Tensor quick_gram(const at::Tensor& a);
 
 }  // namespace kvc

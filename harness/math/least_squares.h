@@ -55,7 +55,7 @@ LeastSquares least_squares(const at::Tensor& a, const at::Tensor& b, std::option
 // What a ridge is measured by: the squared spectral norm of A, its squared Frobenius norm over t, or 1.
 enum class RidgeScale : std::uint8_t { kSpectral, kFrobenius, kFixed };
 
-// argmin_X ||A X - B||_F^2 + lambda scale ||X||_F^2 (spec B.4). lambda > 0. Cost as least_squares(); shapes too.
+// argmin_X ||A X - B||_F^2 + lambda scale ||X||_F^2. lambda > 0. Cost as least_squares(); shapes too.
 LeastSquares ridge(const at::Tensor& a, const at::Tensor& b, double lambda, RidgeScale scale);
 
 // The box of a constrained fit, and the effort.
@@ -84,7 +84,7 @@ class NormalEquations {
   // A (n,t), y (n); float32.
   NormalEquations(const at::Tensor& a, const at::Tensor& y, std::optional<FitRoute> route = {});
 
-  // Approximate box-constrained fit with the first k columns (spec B.3, Algorithm 3 of arXiv:2602.16284): unconstrained
+  // Approximate box-constrained fit with the first k columns (Algorithm 3 of arXiv:2602.16284): unconstrained
   // least squares, clamped, then `iterations` steps w <- clamp(w - G w / L + A^T y / L), L the squared spectral norm of
   // A by three power iterations. Not a converged NNLS. Cost O(k^2) a step. 0 <= k <= t.
   BoxedFit fit_box(int64_t k, const BoxSettings& settings) const;

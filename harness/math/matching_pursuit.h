@@ -1,5 +1,5 @@
-// Orthogonal matching pursuit of the attention mass (spec B.2; AM-OMP of arXiv:2602.16284): picks the columns of E, one
-// or a few at a time, that best explain the row sums y = E 1, and refits their weights as it goes.
+// Orthogonal matching pursuit of the attention mass (AM-OMP, Algorithm 1 of arXiv:2602.16284): picks the columns of E,
+// one or a few at a time, that best explain the row sums y = E 1, and refits their weights as it goes.
 //
 // Letters: E (n,T) = exp(S - m) with S the logits and m their row maximum, y (n) row sums of E, t picks, w (t) weights.
 //

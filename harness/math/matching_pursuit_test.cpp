@@ -1,5 +1,5 @@
-// Both ways of the pursuit (the CPU's, and the GPU's run on the CPU) against a plain float64 loop of spec B.2, and laws
-// whose answer can be seen (spec J-3, J-6).
+// Both ways of the pursuit (the CPU's, and the GPU's run on the CPU) against a plain float64 loop of Algorithm 1 of
+// arXiv:2602.16284, and laws whose answer can be seen.
 #include "harness/math/matching_pursuit.h"
 
 #include <ATen/ATen.h>
@@ -56,7 +56,7 @@ struct Judged {
   double smallest_gap = 1e300;  // between the last key taken and the first left, of all choices; part of the largest h
 };
 
-// Spec B.2 word by word, float64, least squares from scratch at every solve.
+// Algorithm 1 of arXiv:2602.16284 word by word, float64, least squares from scratch at every solve.
 class Judge {
  public:
   Judge(const Head& head, const PursuitSettings& settings) : settings_(settings) {
@@ -228,7 +228,7 @@ TEST_P(BothPursuits, ShorterRunsArePrefixes) {
 }
 
 TEST_P(BothPursuits, CopiesWeighAsMuchAsTheyAre) {
-  // 5 distinct keys, 1 to 5 times each: one of each explains all, with its multiplicity for a weight (spec J-3).
+  // 5 distinct keys, 1 to 5 times each: one of each explains all, with its multiplicity for a weight.
   at::manual_seed(9);
   const at::Tensor distinct = at::randn({5, 16}) * 2;
   std::vector<int64_t> source;

@@ -37,6 +37,11 @@ KVC_INLINE void exponential(Floats& x) {
 // a (length, 6) and b (length, 16), both contiguous: six rows of out, `stride` apart, become a^T b, or that is added.
 void multiply(const float* a, const float* b, int64_t length, float* out, int64_t stride, bool add);
 
+// Adds A^T A to `gram`, rows from `rows` A (n,t) that lie `stride` apart; only what is on or above the diagonal is
+// whole. gram (padded(t, 6), padded(t, 16)) contiguous, its padding zero before and after. n t^2 flops. The sums of 480
+// rows are added to one another.
+void add_gram(const float* rows, int64_t stride, int64_t n, int64_t t, float* gram);
+
 // x / unit, rounded up.
 int64_t parts(int64_t x, int64_t unit);
 

@@ -11,8 +11,8 @@
 #include <limits>
 #include <map>
 
+#include "harness/core/config_text.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
 
 namespace kvc {
 namespace {

@@ -20,7 +20,7 @@ namespace kvc {
 // `n_drawn` of the numbers 0 .. n - 1, ascending, drawn from `seed` without replacement; all where n <= n_drawn.
 std::vector<int64_t> draw_sorted(int64_t n, int64_t n_drawn, std::uint64_t seed);
 
-// Tokens whose queries make at most `max_queries` (rounded up to a multiple of g) per KV head (spec C.1).
+// Tokens whose queries make at most `max_queries` (rounded up to a multiple of g) per KV head.
 inline int64_t tokens_for(int64_t max_queries, int64_t group_size) {
   return (max_queries + group_size - 1) / group_size;
 }
@@ -36,7 +36,7 @@ void check_window(int64_t n_tokens, int64_t available, const std::string& source
 class QueryCapture {
  public:
   // The tokens to come stand at `positions` (N). At most ceil(max_queries / g) of them are kept for every query head: a
-  // random subset without replacement drawn from `seed`, sorted, the same for all layers and heads (spec C.1). So n <=
+  // random subset without replacement drawn from `seed`, sorted, the same for all layers and heads. So n <=
   // max_queries rounded up to a multiple of g. `source` names the query source in errors.
   QueryCapture(const Decoder& decoder, const std::vector<int64_t>& positions, int64_t max_queries, std::uint64_t seed,
                std::string source);

@@ -1,6 +1,7 @@
 // Queries of the context itself: those of every token from the article's first to the end of the context, template
-// suffix included, as the model reads the context once more from its start. Cheap (one prefill), a little behind the
-// other sources in the literature (arXiv:2602.16284).
+// suffix included. A sweep takes them while it reads the context, at no cost; where the cache is there already, the
+// model reads the context once more from its start (one prefill). A little behind the other sources in the literature
+// (arXiv:2602.16284).
 //
 // Fits (attention_matching) use them without a causal mask: a query also serves entries behind its own position. Scores
 // by attention weights mask those entries, as the model does (the methods' `softmax_over: text`).
@@ -10,12 +11,44 @@
 // (Context::first_position), its tokens are read behind the template alone, at the positions that their keys have.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <numeric>
+#include <utility>
+#include <vector>
+
 #include "harness/api/query_source.h"
+#include "harness/queries/captured_queries.h"
 #include "harness/queries/read_queries.h"
 #include "harness/queries/text_options.h"
 
 namespace kvc {
 namespace {
+
+// RoPE positions of the context's tokens behind the template's first ones.
+std::vector<int64_t> positions_behind_template(const Context& context) {
+  std::vector<int64_t> positions(context.tokens.size() - static_cast<size_t>(context.prefix_len));
+  std::iota(positions.begin(), positions.end(), context.prefix_len);
+  return positions;
+}
+
+class ContextListener final : public QueryListener {
+ public:
+  ContextListener(const Decoder& decoder, const Context& context, int64_t max_queries, std::uint64_t seed)
+      : n_skipped_(context.prefix_len),
+        capture_(decoder, positions_behind_template(context), max_queries, seed, "context_prefill") {}
+
+  void take(int64_t layer, int64_t first_token, const at::Tensor& queries) override {
+    const int64_t n_before = std::clamp<int64_t>(n_skipped_ - first_token, 0, queries.size(0));
+    const int64_t n_new = queries.size(0) - n_before;
+    if (n_new > 0) capture_.take(layer, first_token + n_before - n_skipped_, queries.narrow(0, n_before, n_new));
+  }
+
+  std::unique_ptr<LayerQueries> finish() override { return std::move(capture_).finish({}, n_skipped_); }
+
+ private:
+  int64_t n_skipped_;
+  QueryCapture capture_;
+};
 
 class ContextPrefill final : public QuerySource {
  public:
@@ -42,6 +75,11 @@ class ContextPrefill final : public QuerySource {
       text.n_skipped = context.prefix_len;
     }
     return read_queries(request, std::move(text), {options_.max_queries, options_.on_policy, "context_prefill"});
+  }
+
+  std::unique_ptr<QueryListener> listen(const Model& model, const Context& context, std::uint64_t seed) const override {
+    if (options_.on_policy || context.first_position > 0) return nullptr;
+    return std::make_unique<ContextListener>(model.decoder(), context, options_.max_queries, seed);
   }
 
  private:

@@ -11,7 +11,7 @@
 
 #include "harness/api/query_source.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/queries/captured_queries.h"
 
 namespace kvc {

@@ -111,6 +111,41 @@ TEST_P(TextSource, CapturesWhatOnePlainForwardComputes) {
   }
 }
 
+// Three chunks; all queries, and a drawn subset of them.
+TEST(ContextPrefill, TakesTheSameQueriesWhileTheContextIsRead) {
+  const Scene scene(2300);
+  for (const int64_t most : {100000, 101}) {
+    const auto source = Registry<QuerySource>::instance().create("context_prefill", {{"max_queries", most}});
+    const std::unique_ptr<QueryListener> listener = source->listen(scene.model, scene.context, 1);
+    ASSERT_NE(listener, nullptr);
+    scene.model.decoder().prefill(
+        scene.context.tokens, /*chunk=*/0,
+        [&](int64_t layer, int64_t first, const at::Tensor& queries) { listener->take(layer, first, queries); });
+    const std::unique_ptr<LayerQueries> heard = listener->finish();
+    const std::unique_ptr<LayerQueries> read = source->make({scene.model, scene.context, scene.full, 1});
+    EXPECT_EQ(heard->n_queries(), read->n_queries());
+    EXPECT_TRUE(heard->positions().equal(read->positions()));
+    EXPECT_EQ(heard->notes(), read->notes());
+    for (int64_t l = 0; l < kLayers; ++l) {
+      EXPECT_TRUE(heard->layer(l, nullptr).equal(read->layer(l, nullptr))) << l;
+      EXPECT_TRUE(heard->window(l, 32).equal(read->window(l, 32))) << l;
+      const QueryReach a = heard->reach(l, 1), b = read->reach(l, 1);
+      EXPECT_TRUE(a.positions.equal(b.positions) && a.text_log_mass.equal(b.text_log_mass)) << l;
+    }
+  }
+}
+
+// Neither takes its queries from the context's own reading.
+TEST(ContextPrefill, DoesNotListenWhereItsTextIsAnother) {
+  const Scene scene(300);
+  const auto& sources = Registry<QuerySource>::instance();
+  EXPECT_EQ(sources.create("repeat_prefill", Json::object())->listen(scene.model, scene.context, 1), nullptr);
+  EXPECT_EQ(sources.create("context_prefill", {{"on_policy", true}})->listen(scene.model, scene.context, 1), nullptr);
+  Context slice = scene.context;
+  slice.first_position = 10;
+  EXPECT_EQ(sources.create("context_prefill", Json::object())->listen(scene.model, slice, 1), nullptr);
+}
+
 TEST_P(TextSource, KeepsTheModelsType) {
   const Scene scene(300, 8192, at::kBFloat16);
   const std::unique_ptr<LayerQueries> queries = scene.make(GetParam(), Json::object());

@@ -5,7 +5,7 @@
 
 #include "harness/api/query_source.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/model/elementwise.h"
 
 namespace kvc {

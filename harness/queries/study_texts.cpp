@@ -7,7 +7,7 @@
 #include <sstream>
 
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 #include "harness/queries/read_queries.h"
 

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/model/generate.h"
 #include "harness/queries/read_queries.h"
 #include "harness/queries/study_conversations.h"

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <utility>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {
@@ -15,13 +15,9 @@ std::string method_name(const Json& cell) {
   return cell.contains("method") ? cell.at("method").value("name", "") : "";
 }
 
-Json part(const Json& cell, const char* name) {
-  return cell.contains(name) ? cell.at(name) : Json(nullptr);
-}
-
 // Large sizes first: fractions, then numbers of entries.
 std::pair<int, double> size_key(const Json& cell) {
-  const Json target = part(cell, "target");
+  const Json target = cell_part(cell, "target");
   if (target.is_number()) return {0, -target.get<double>()};
   return {1, target.is_string() ? -std::strtod(target.get<std::string>().c_str(), nullptr) : 0};
 }
@@ -31,6 +27,10 @@ bool may_go_on(CellState state) {
 }
 
 }  // namespace
+
+Json cell_part(const Json& cell, const char* name) {
+  return cell.contains(name) ? cell.at(name) : Json(nullptr);
+}
 
 std::string_view state_name(CellState state) {
   switch (state) {
@@ -55,7 +55,7 @@ Certification::Certification(LossSettings settings, RuleKind kind, const RuledBl
     : settings_(std::move(settings)), kind_(kind) {
   std::vector<RuledCell> own;
   for (const RuledCell& cell : block.cells) {
-    if (part(cell.cell, "task") == task) own.push_back(cell);
+    if (cell_part(cell.cell, "task") == task) own.push_back(cell);
   }
   for (const RuledDocument& document : block.documents) {
     int64_t questions = 0;
@@ -82,12 +82,12 @@ Certification::Certification(LossSettings settings, RuleKind kind, const RuledBl
     const size_t index = cells_.size();
     place_[cell.id] = index;
     cells_.push_back({cell, CellState::kUndecided, {}, none, false, ""});
-    if (part(cell.cell, "target").is_null()) {
+    if (cell_part(cell.cell, "target").is_null()) {
       if (method_name(cell.cell) == "full_cache") full_ = index;
       continue;
     }
-    const std::string name =
-        canonical_json(Json{part(cell.cell, "method"), part(cell.cell, "queries"), part(cell.cell, "budget")});
+    const std::string name = canonical_json(
+        Json{cell_part(cell.cell, "method"), cell_part(cell.cell, "queries"), cell_part(cell.cell, "budget")});
     if (!chains.contains(name)) names.push_back(name);
     chains[name].cells.push_back(index);
   }
@@ -172,7 +172,7 @@ void Certification::take(const Place& place) {
   for (const size_t i : *place.wanted) {
     CertifiedCell& cell = cells_[i];
     const Entry& entry = place.entries.at(i);
-    if (part(cell.ruled.cell, "target").is_null()) continue;
+    if (cell_part(cell.ruled.cell, "target").is_null()) continue;
     if (entry.failed) {
       cell.state = CellState::kFailed;
       cell.error = entry.error;
@@ -193,7 +193,7 @@ std::set<size_t> Certification::wanted_now() const {
   }
   if (wanted.empty() && kind_ == RuleKind::kCertify) return wanted;
   for (size_t i = 0; i < cells_.size(); ++i) {
-    if (part(cells_[i].ruled.cell, "target").is_null()) wanted.insert(i);
+    if (cell_part(cells_[i].ruled.cell, "target").is_null()) wanted.insert(i);
   }
   return wanted;
 }
@@ -301,7 +301,8 @@ Json Certification::stopped() {
   advance();
   Json list = Json::object();
   for (const CertifiedCell& cell : cells_) {
-    if (part(cell.ruled.cell, "target").is_null() || (cell.state == CellState::kUndecided && !cell.reached)) continue;
+    if (cell_part(cell.ruled.cell, "target").is_null() || (cell.state == CellState::kUndecided && !cell.reached))
+      continue;
     if (cell.state == CellState::kFailed) continue;  // the next run tries again
     const auto [low, high] = interval(cell);
     const std::optional<double> loss = measured_loss(cell.losses);
@@ -318,7 +319,7 @@ Json Certification::stopped() {
   // Once nothing is asked any more, full_cache and no_context are complete too.
   if (kind_ == RuleKind::kCertify && next_ < order_.size() && wanted_now().empty()) {
     for (const CertifiedCell& cell : cells_) {
-      if (!part(cell.ruled.cell, "target").is_null()) continue;
+      if (!cell_part(cell.ruled.cell, "target").is_null()) continue;
       list[cell.ruled.id] = {{"state", "not_needed"}, {"documents", n_documents_}};
     }
   }
@@ -360,7 +361,7 @@ class BlockRule final : public StopRule {
   BlockRule(const StopSettings& settings, const RuledBlock& block) {
     std::vector<Json> tasks;
     for (const RuledCell& cell : block.cells) {
-      const Json task = part(cell.cell, "task");
+      const Json task = cell_part(cell.cell, "task");
       if (std::find(tasks.begin(), tasks.end(), task) != tasks.end()) continue;
       tasks.push_back(task);
       for (const std::string& metric : loss_metrics()) {

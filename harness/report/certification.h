@@ -26,6 +26,9 @@
 
 namespace kvc {
 
+// A cell's {name, options...} of one kind ("method", "target", ...); null where the cell has none.
+Json cell_part(const Json& cell, const char* name);
+
 enum class CellState : std::uint8_t {
   kUndecided,
   kCertified,   // the loss is at most the tolerance, and that of all larger sizes

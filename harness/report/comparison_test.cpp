@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "harness/core/stable_hash.h"
 #include "harness/report/report.h"
 #include "harness/report/report_tables.h"
 #include "harness/report/test_records.h"

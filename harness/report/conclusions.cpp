@@ -15,7 +15,7 @@ std::string plural(int64_t n, const std::string& noun) {
   return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
 }
 
-const CellSummary* cell_at(const Row& row, size_t target) {
+const CellSummary* measured_at(const Row& row, size_t target) {
   if (row.cells[target]) return &*row.cells[target];
   return nullptr;
 }
@@ -29,7 +29,7 @@ struct Standing {
 std::vector<Standing> standings(const Table& table, size_t target, const MetricInfo& metric) {
   std::vector<Standing> list;
   for (size_t r = 0; r < table.rows.size(); ++r) {
-    const CellSummary* const cell = cell_at(table.rows[r], target);
+    const CellSummary* const cell = measured_at(table.rows[r], target);
     if (table.rows[r].role != Role::kMethod || cell == nullptr || cell->metrics.empty()) continue;
     if (cell->metrics.front().estimate.n_questions > 0) list.push_back({r, cell->metrics.front().estimate.mean});
   }
@@ -93,7 +93,7 @@ std::string table_text(const Table& table, const MetricInfo& metric, bool with_m
   const Row& best = table.rows[order[0].row];
   std::string text = fmt::format("{}{}, {} at {}: ", with_model ? table.model_label + ": " : "", table.dataset_label,
                                  table.task_label, target_text(table.targets[target]));
-  const std::string value = estimate_text(cell_at(best, target)->metrics.front());
+  const std::string value = estimate_text(measured_at(best, target)->metrics.front());
   if (n_pairs == 0) return text + fmt::format("{} has {} {}.", best.label(), metric.name, value);
   if (beaten > 0) {
     text += fmt::format("{} ({} {}) is decidedly better than {} of {} other methods.", best.label(), metric.name, value,
@@ -105,7 +105,8 @@ std::string table_text(const Table& table, const MetricInfo& metric, bool with_m
     text +=
         fmt::format("no pair of methods is decided; the best mean is {}'s ({} {}).", best.label(), metric.name, value);
   }
-  if (const int64_t n = cell_at(best, target)->metrics.front().estimate.n_documents; decided > 0 && n < kFewDocuments)
+  if (const int64_t n = measured_at(best, target)->metrics.front().estimate.n_documents;
+      decided > 0 && n < kFewDocuments)
     text += fmt::format(" That speaks of {} only.", n == 1 ? "this document" : fmt::format("these {} documents", n));
   return text + needed_text(table, order, target);
 }

@@ -15,7 +15,7 @@ namespace kvc {
 namespace {
 
 constexpr size_t kShownBytes = 1200;  // of one text in a terminal
-constexpr double kRight = 0.5;        // a question asked several times is right by majority
+constexpr double kMajority = 0.5;     // a question asked several times is right by majority
 
 std::string method_name(const Row& row) {
   return row.method.is_object() ? row.method.value("name", "") : "";
@@ -142,7 +142,7 @@ class Finder {
       const auto full = known.find(key);
       if (full == known.end()) continue;
       ++flips_.n_compared;
-      if ((value.second > kRight) == (full->second.second > kRight)) continue;
+      if ((value.second > kMajority) == (full->second.second > kMajority)) continue;
       Flip flip;
       flip.model = table.model_label;
       flip.dataset = table.dataset_label;

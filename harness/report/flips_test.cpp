@@ -5,7 +5,7 @@
 
 #include <sstream>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/report/text_table.h"
 
 namespace kvc {

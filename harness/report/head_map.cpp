@@ -9,7 +9,7 @@
 namespace kvc {
 namespace {
 
-constexpr double kSide = 14, kGap = 16, kTop = 62, kRowGap = 30, kBar = 70;
+constexpr double kMapSide = 14, kMapGap = 16, kMapTop = 62, kMapRowGap = 30, kMapBar = 70;
 constexpr double kMapWidth = 64;   // at least; a map of many heads is wider
 constexpr double kMapHeight = 96;  // at least
 
@@ -33,11 +33,6 @@ const Json* map_of(const std::optional<CellSummary>& cell) {
   return shape_of(map).layers > 0 ? &map : nullptr;
 }
 
-std::string box(double x, double y, double width, double height, const std::string& fill) {
-  return fmt::format("<rect x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" height=\"{:.2f}\" fill=\"{}\"/>\n", x, y, width,
-                     height, fill);
-}
-
 // An error of 1 is that of a head that says nothing; what is beyond has the last colour.
 std::string drawn(const Json& map, double x, double y, double width, double height) {
   const Shape shape = shape_of(map);
@@ -49,19 +44,16 @@ std::string drawn(const Json& map, double x, double y, double width, double heig
     for (size_t head = 0; head < shape.heads; ++head) {
       const double error = map[layer][head].get<double>();
       sum += error;
-      svg += box(x + cell_width * static_cast<double>(head), y + cell_height * static_cast<double>(layer), cell_width,
-                 cell_height, heat_colour(error));
+      svg += svg_box(x + cell_width * static_cast<double>(head), y + cell_height * static_cast<double>(layer),
+                     cell_width, cell_height, heat_colour(error));
     }
   }
   const double mean = sum / static_cast<double>(shape.layers * shape.heads);
   return svg + svg_text(x + width / 2, y + height + 13, fmt::format("{:.3f}", mean), {10.5, "middle"});
 }
 
-std::string colour_bar(double x, double y, double height) {
-  constexpr int kSteps = 50;
-  std::string svg;
-  for (int i = 0; i < kSteps; ++i)
-    svg += box(x, y + height * (kSteps - 1 - i) / kSteps, 12, height / kSteps + 0.6, heat_colour((i + 0.5) / kSteps));
+std::string error_bar(double x, double y, double height) {
+  std::string svg = svg_colour_bar(x, y, 12, height, heat_colour);
   for (const char* label : {"0", "1 +"}) svg += svg_text(x + 17, y + (label[0] == '0' ? height : 8), label, {10.5});
   return svg;
 }
@@ -90,30 +82,30 @@ std::string head_map(const Table& table) {
   const double height = std::max(kMapHeight, 3.5 * static_cast<double>(most.layers));
   const std::string title = fmt::format("{}, {}: error of every head's output", table.model_label, table.dataset_label);
   std::string body =
-      svg_text(kSide, 24, title, {14, "start", kInk, "bold"}) +
-      svg_text(kSide, 42,
+      svg_text(kMapSide, 24, title, {14, "start", kInk, "bold"}) +
+      svg_text(kMapSide, 42,
                fmt::format("{} layers from top to bottom, {} KV heads from left to right; below: the mean", most.layers,
                            most.heads),
                {11.5, "start", kPale});
-  double x = kSide + label;
+  double x = kMapSide + label;
   for (const Json& target : table.targets) {
-    body += svg_text(x + width / 2, kTop, target_text(target), {11, "middle"});
-    x += width + kGap;
+    body += svg_text(x + width / 2, kMapTop, target_text(target), {11, "middle"});
+    x += width + kMapGap;
   }
-  double y = kTop + 10;
-  body += colour_bar(x, y, std::min(height, 120.0));
+  double y = kMapTop + 10;
+  body += error_bar(x, y, std::min(height, 120.0));
   for (const Row* row : rows) {
-    body += svg_text(kSide, y + 12, row->method_label, {11.5, "start", kInk, "bold"}) +
-            svg_text(kSide, y + 27, row->queries_label, {10.5, "start", kPale});
+    body += svg_text(kMapSide, y + 12, row->method_label, {11.5, "start", kInk, "bold"}) +
+            svg_text(kMapSide, y + 27, row->queries_label, {10.5, "start", kPale});
     for (size_t i = 0; i < row->cells.size(); ++i) {
       const Json* map = map_of(row->cells[i]);
       if (map != nullptr)
-        body += drawn(*map, kSide + label + (width + kGap) * static_cast<double>(i), y, width, height);
+        body += drawn(*map, kMapSide + label + (width + kMapGap) * static_cast<double>(i), y, width, height);
     }
-    y += height + kRowGap;
+    y += height + kMapRowGap;
   }
-  const double least = 2 * kSide + svg_text_width(title, 14) * 1.05;
-  return svg_document(std::max(x + kBar, least), y, "", body);
+  const double least = 2 * kMapSide + svg_text_width(title, 14) * 1.05;
+  return svg_document(std::max(x + kMapBar, least), y, "", body);
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ constexpr std::array<Rgb, 9> kViridis = {{{68, 1, 84},
                                           {94, 201, 98},
                                           {173, 220, 48},
                                           {253, 231, 37}}};
-constexpr double kCellWidth = 31, kApart = 5, kPanelGap = 18, kSide = 14, kAxis = 52, kBarWidth = 12, kBar = 62;
+constexpr double kCellWidth = 31, kApart = 5, kPanelGap = 18, kHeatSide = 14, kAxis = 52, kBarWidth = 12, kBar = 62;
 constexpr double kBandTitle = 28, kLine = 13.5, kBelow = 42;
 constexpr double kPageWidth = 990;  // what a page can show; a wider band is broken
 
@@ -43,12 +43,6 @@ std::string hex(const Rgb& colour) {
 
 bool is_light(const Rgb& colour) {
   return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 125;
-}
-
-std::string box(double x, double y, double width, double height, const std::string& fill,
-                const std::string& more = "") {
-  return fmt::format("<rect x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" height=\"{:.2f}\" fill=\"{}\"{}/>\n", x, y,
-                     width, height, fill, more);
 }
 
 std::string turned(double x, double y, const std::string& text, double size) {
@@ -79,14 +73,14 @@ struct Scale {
 
 std::string cell_at(const HeatCell& cell, double x, double y, const Scale& scale) {
   if (cell.n == 0) {
-    return box(x, y, kCellWidth, scale.cell_height, "#F1F1F1", " stroke=\"#FFFFFF\" stroke-width=\"1\"") +
+    return svg_box(x, y, kCellWidth, scale.cell_height, "#F1F1F1", " stroke=\"#FFFFFF\" stroke-width=\"1\"") +
            svg_text(x + kCellWidth / 2, y + scale.cell_height / 2 + 3.5, kNoValue, {10, "middle", "#999999"});
   }
   const double share = cell.right / static_cast<double>(cell.n);
   const Rgb colour = colour_at(share);
   const std::string text =
       scale.counts ? fmt::format("{:.3g}/{}", cell.right, cell.n) : fmt::format("{:.0f}", 100 * share);
-  return box(x, y, kCellWidth, scale.cell_height, hex(colour), " stroke=\"#FFFFFF\" stroke-width=\"1\"") +
+  return svg_box(x, y, kCellWidth, scale.cell_height, hex(colour), " stroke=\"#FFFFFF\" stroke-width=\"1\"") +
          svg_text(x + kCellWidth / 2, y + scale.cell_height / 2 + 3.6, text,
                   {10, "middle", is_light(colour) ? "#111111" : "#FFFFFF"});
 }
@@ -120,13 +114,8 @@ std::string depth_axis(double x, double y, double height) {
   return svg + turned(x - 36, y + height / 2, "depth (%)", 11);
 }
 
-std::string colour_bar(double x, double y, double height) {
-  constexpr int kSteps = 50;
-  std::string svg;
-  for (int i = 0; i < kSteps; ++i) {
-    const double top = y + height * (kSteps - 1 - i) / kSteps;
-    svg += box(x, top, kBarWidth, height / kSteps + 0.6, hex(colour_at((i + 0.5) / kSteps)));
-  }
+std::string accuracy_bar(double x, double y, double height) {
+  std::string svg = svg_colour_bar(x, y, kBarWidth, height, [](double part) { return hex(colour_at(part)); });
   for (const int percent : {0, 50, 100}) {
     svg += svg_text(x + kBarWidth + 5, y + height * (100 - percent) / 100 + 4, fmt::format("{}", percent), {10.5});
   }
@@ -139,7 +128,7 @@ std::vector<std::vector<const HeatPanel*>> lines_of(const HeatBand& band) {
   double used = 0;
   for (const HeatPanel& panel : band.panels) {
     const double width = width_of(panel) + kPanelGap;
-    if (lines.empty() || used + width > kPageWidth - kSide - kAxis - kBar) {
+    if (lines.empty() || used + width > kPageWidth - kHeatSide - kAxis - kBar) {
       lines.emplace_back();
       used = 0;
     }
@@ -150,7 +139,7 @@ std::vector<std::vector<const HeatPanel*>> lines_of(const HeatBand& band) {
 }
 
 double line_width(const std::vector<const HeatPanel*>& line) {
-  double width = kSide + kAxis + kBar;
+  double width = kHeatSide + kAxis + kBar;
   for (const HeatPanel* panel : line) width += width_of(*panel) + kPanelGap;
   return width;
 }
@@ -172,14 +161,14 @@ std::string draw_line(const std::vector<const HeatPanel*>& line, const Scale& sc
   for (const HeatPanel* panel : line) titles = std::max(titles, title_lines(*panel).size());
   y += kLine * static_cast<double>(titles) + 6;
   const double height = scale.cell_height * static_cast<double>(line.front()->columns.front().cells.size());
-  double x = kSide + kAxis;
+  double x = kHeatSide + kAxis;
   std::string svg = depth_axis(x, y, height);
   for (const HeatPanel* panel : line) {
     svg += panel_at(*panel, x, y, scale);
     x += width_of(*panel) + kPanelGap;
   }
-  svg += colour_bar(x, y, height);
-  svg += svg_text(kSide + kAxis, y + height + 30, "compaction ratio", {11, "start"});
+  svg += accuracy_bar(x, y, height);
+  svg += svg_text(kHeatSide + kAxis, y + height + 30, "compaction ratio", {11, "start"});
   y += height + kBelow;
   return svg;
 }
@@ -191,14 +180,14 @@ std::string heat_colour(double share) {
 }
 
 std::string render_heat_map(const HeatMap& map) {
-  double width = 2 * kSide + svg_text_width(map.title, 14) * 1.05;
-  for (const std::string& note : map.notes) width = std::max(width, 2 * kSide + svg_text_width(note, 11) * 0.92);
+  double width = 2 * kHeatSide + svg_text_width(map.title, 14) * 1.05;
+  for (const std::string& note : map.notes) width = std::max(width, 2 * kHeatSide + svg_text_width(note, 11) * 0.92);
   double y = 26;
-  std::string body = svg_text(kSide, y, map.title, {14, "start", kInk, "bold"});
+  std::string body = svg_text(kHeatSide, y, map.title, {14, "start", kInk, "bold"});
   y += 8;
   for (const HeatBand& band : map.bands) {
-    body += svg_text(kSide, y + 16, band.title, {12.5, "start", kPale});
-    width = std::max(width, 2 * kSide + svg_text_width(band.title, 12.5));
+    body += svg_text(kHeatSide, y + 16, band.title, {12.5, "start", kPale});
+    width = std::max(width, 2 * kHeatSide + svg_text_width(band.title, 12.5));
     y += kBandTitle;
     const Scale scale = scale_of(band);
     for (const auto& line : lines_of(band)) {
@@ -208,7 +197,7 @@ std::string render_heat_map(const HeatMap& map) {
   }
   y += 14;
   for (const std::string& note : map.notes) {
-    body += svg_text(kSide, y, note, {11, "start", kPale});
+    body += svg_text(kHeatSide, y, note, {11, "start", kPale});
     y += 15;
   }
   return svg_document(width, y, "", body);

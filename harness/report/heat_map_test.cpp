@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "harness/core/stable_hash.h"
 #include "harness/report/report.h"
 #include "harness/report/test_records.h"
 

@@ -9,7 +9,7 @@
 #include <set>
 #include <unordered_map>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 #include "harness/report/cause_table.h"
 #include "harness/report/compact_json.h"
 #include "harness/report/html_assets.h"
@@ -23,15 +23,6 @@ namespace {
 constexpr size_t kShortPrompt = 160;  // bytes of a question in the list; its whole text is among the packed answers
 
 // Cells of a row in the order of report.json: the one without target first.
-std::vector<const CellSummary*> cells_of(const Row& row) {
-  std::vector<const CellSummary*> cells;
-  if (row.untargeted) cells.push_back(&*row.untargeted);
-  for (const auto& cell : row.cells) {
-    if (cell) cells.push_back(&*cell);
-  }
-  return cells;
-}
-
 std::string shortened(const std::string& text) {
   if (text.size() <= kShortPrompt) return text;
   size_t end = kShortPrompt;
@@ -45,7 +36,7 @@ class Questions {
   Questions(const Table& table, const AnswerTexts& texts, size_t index) : table_(table), texts_(texts), index_(index) {
     std::set<std::string> seeds;
     for (const Row& row : table.rows) {
-      for (const CellSummary* cell : cells_of(row)) {
+      for (const CellSummary* cell : row.measured()) {
         for (const ScoredQuestion& question : cell->answers) {
           if (places_.emplace(key(question), 0).second) list_.push_back(&question);
           seeds.insert(question.seed);
@@ -65,7 +56,7 @@ class Questions {
     }
     first_.push_back(list_.size());
     for (const Row& row : table.rows) {
-      for (const CellSummary* cell : cells_of(row)) place_answers(*cell);
+      for (const CellSummary* cell : row.measured()) place_answers(*cell);
     }
   }
 
@@ -106,7 +97,7 @@ class Questions {
     text += ",\"values\":[";
     for (size_t r = 0; r < table_.rows.size(); ++r) {
       text += r == 0 ? "[" : ",[";
-      const auto cells = cells_of(table_.rows[r]);
+      const auto cells = table_.rows[r].measured();
       for (size_t c = 0; c < cells.size(); ++c) {
         if (c > 0) text += ',';
         append_values(*cells[c], text);
@@ -120,7 +111,7 @@ class Questions {
   Json explained(const std::vector<Explanation>& explanations) const {
     Json all = Json::object();
     for (size_t r = 0; r < table_.rows.size(); ++r) {
-      const auto cells = cells_of(table_.rows[r]);
+      const auto cells = table_.rows[r].measured();
       for (size_t c = 0; c < cells.size(); ++c) {
         for (const Explanation* one : explanations_of(*cells[c], explanations)) {
           ScoredQuestion question{one->document_id, texts_.seed_of(one->cell_id), one->question_id, {}, {}, {}};
@@ -215,7 +206,7 @@ class Questions {
     }
     size_t ordinal = 0;
     for (size_t r = 0; r < table_.rows.size(); ++r) {
-      const size_t n_cells = cells_of(table_.rows[r]).size();
+      const size_t n_cells = table_.rows[r].measured().size();
       for (size_t c = 0; c < n_cells; ++c, ++ordinal) {
         answers += fmt::format("{}\"{}.{}\":[", answers.empty() ? "" : ",", r, c);
         for (size_t i = first_[document]; i < first_[document + 1]; ++i) {

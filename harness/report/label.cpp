@@ -5,15 +5,10 @@
 
 #include <filesystem>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {
-
-std::string name_of(const Json& plugin) {
-  if (!plugin.is_object() || !plugin.contains("name") || !plugin.at("name").is_string()) return "?";
-  return plugin.at("name").get<std::string>();
-}
 
 // The file a budget is read from; "" where it is none.
 std::string budget_file(const Json& value) {
@@ -27,6 +22,15 @@ std::string stem_of(const std::string& path) {
 
 }  // namespace
 
+std::string plugin_name(const Json& plugin) {
+  if (!plugin.is_object() || !plugin.contains("name") || !plugin.at("name").is_string()) return "?";
+  return plugin.at("name").get<std::string>();
+}
+
+bool is_chosen(const std::string& wanted, const std::string& label, const Json& plugin) {
+  return wanted.empty() || wanted == label || (plugin.is_object() && plugin.value("name", "") == wanted);
+}
+
 Labels::Labels(const std::vector<Record>& records, const Json& defaults) : defaults_(defaults) {
   std::map<std::pair<std::string, std::string>, std::map<std::string, Json>>
       seen;  // plug-ins of one name by canonical text
@@ -36,7 +40,7 @@ Labels::Labels(const std::vector<Record>& records, const Json& defaults) : defau
     for (const char* kind : {"model", "dataset", "task", "queries", "method"}) {
       if (!record.cell.contains(kind) || !record.cell.at(kind).is_object()) continue;
       const Json& plugin = record.cell.at(kind);
-      seen[{kind, name_of(plugin)}].emplace(canonical_json(plugin), plugin);
+      seen[{kind, plugin_name(plugin)}].emplace(canonical_json(plugin), plugin);
     }
   }
   for (const auto& [key, plugins] : seen) {
@@ -51,7 +55,7 @@ Labels::Labels(const std::vector<Record>& records, const Json& defaults) : defau
 }
 
 bool Labels::shown(const std::string& kind, const Json& plugin, const std::string& option) const {
-  const std::string name = name_of(plugin);
+  const std::string name = plugin_name(plugin);
   const auto found = varying_.find({kind, name});
   if (found != varying_.end() && found->second.count(option) > 0) return true;
   if (!defaults_.is_object() || !defaults_.contains(kind) || !defaults_.at(kind).contains(name)) return false;
@@ -64,7 +68,7 @@ bool Labels::shown(const std::string& kind, const Json& plugin, const std::strin
 std::string Labels::value_text(const Json& value) const {
   if (value.is_string()) return value.get<std::string>();
   if (!value.is_object() || !value.contains("name")) return value.dump();
-  const std::string name = name_of(value);
+  const std::string name = plugin_name(value);
   std::vector<std::string> options;
   for (const auto& [option, inner] : value.items()) {
     if (option == "name" || option == "content_hash") continue;
@@ -106,7 +110,7 @@ std::string Labels::of(const std::string& kind, const Json& plugin) const {
                           bracket == std::string::npos ? "" : " " + more.substr(bracket));
     }
   }
-  const std::string name = name_of(plugin);
+  const std::string name = plugin_name(plugin);
   return (options.empty() ? name : fmt::format("{} ({})", name, fmt::join(options, ", "))) + found;
 }
 

@@ -28,4 +28,8 @@ class Labels {
   Json defaults_;
 };
 
+std::string plugin_name(const Json& plugin);  // "?" where it has none
+// Whether a user's `wanted`, a label or a plug-in's name, means this plug-in; "" means every one.
+bool is_chosen(const std::string& wanted, const std::string& label, const Json& plugin);
+
 }  // namespace kvc

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "harness/report/label.h"
 #include "harness/report/plot.h"
 #include "harness/report/short_names.h"
 
@@ -151,10 +152,6 @@ std::optional<size_t> metric_of(const Table& table, const std::string& wanted) {
   return std::nullopt;
 }
 
-bool matches(const std::string& wanted, const std::string& label, const Json& plugin) {
-  return wanted.empty() || wanted == label || (plugin.is_object() && plugin.value("name", "") == wanted);
-}
-
 PlotPanel panel_of(const Table& table, size_t metric, const PlotChoice& choice, SeriesList& series, Seen& seen) {
   const MetricInfo& info = metrics_of_task(table.task.value("name", ""))[metric];
   PlotPanel panel;
@@ -223,8 +220,8 @@ std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated, c
     plot.title = model;
     for (const Table& table : tabulated.tables) {
       const auto metric = metric_of(table, choice.metric);
-      if (table.model_label != model || !metric || !matches(choice.dataset, table.dataset_label, table.dataset) ||
-          !matches(choice.task, table.task_label, table.task))
+      if (table.model_label != model || !metric || !is_chosen(choice.dataset, table.dataset_label, table.dataset) ||
+          !is_chosen(choice.task, table.task_label, table.task))
         continue;
       PlotPanel panel = panel_of(table, *metric, choice, series, seen);
       if (!panel.lines.empty()) plot.panels.push_back(std::move(panel));

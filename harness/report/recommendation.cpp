@@ -11,10 +11,6 @@
 namespace kvc {
 namespace {
 
-Json part(const Json& cell, const char* name) {
-  return cell.contains(name) ? cell.at(name) : Json(nullptr);
-}
-
 // Means over the records of one cell; what no record has is not there.
 struct Means {
   std::map<std::string, std::pair<double, double>> sums;  // and numbers of records
@@ -44,7 +40,7 @@ SizeOutcome outcome_of(const Certification& certification, const CertifiedCell& 
                        const Means& means) {
   const LossSettings& settings = certification.settings();
   SizeOutcome size;
-  size.target = part(cell.ruled.cell, "target");
+  size.target = cell_part(cell.ruled.cell, "target");
   size.state = cell.state;
   size.documents = static_cast<int64_t>(cell.losses.size());
   for (const DocumentLoss& document : cell.losses) {
@@ -190,9 +186,9 @@ Recommendation recommendation_of(Certification& certification, const std::vector
   for (const Chain& chain : certification.chains()) {
     MethodOutcome method;
     const Json& cell = certification.cells()[chain.cells.front()].ruled.cell;
-    method.method = part(cell, "method");
-    method.queries = part(cell, "queries");
-    method.budget = part(cell, "budget");
+    method.method = cell_part(cell, "method");
+    method.queries = cell_part(cell, "queries");
+    method.budget = cell_part(cell, "budget");
     method.label = labels.of("method", method.method);
     if (!method.budget.is_null()) method.label += fmt::format(", {} budget", method.budget.value("name", ""));
     method.n_certified = chain.n_certified;

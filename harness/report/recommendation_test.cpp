@@ -8,8 +8,11 @@
 #include <filesystem>
 #include <map>
 #include <random>
+#include <set>
+#include <tuple>
 
 #include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {
@@ -159,6 +162,99 @@ TEST(Recommendation, HalfOfThePublishedDocumentsRarelyCertifyWhatAllOfThemRefute
     }
   }
   EXPECT_GE(n_cells, 20);
+}
+
+// Replay of whole recommendations. The twelve documents of a published data set stand for the source; half of them,
+// drawn at random, are what a user has. Every size of a method that they certify must be within the tolerance on all
+// documents.
+struct Replayed {
+  RuledBlock block;  // of one task: full cache and one method, all documents
+  std::map<std::string, std::map<std::string, DocumentScore>> scores;  // by cell, document
+  std::map<std::string, double> loss;                                  // of each cell on all documents
+};
+
+std::vector<Replayed> replayed_methods(const fs::path& file, const std::string& task, const LossSettings& settings) {
+  std::map<std::string, std::vector<Record>> by_method, full_caches;  // the latter by data set
+  for (const Json& line : read_json_lines(file.string()).values) {
+    Record record = Record::from_json(line, file.string());
+    if (record.status != "done" || record.cell.at("task").value("name", "") != task) continue;
+    const bool full = record.cell.at("method").value("name", "") == "full_cache";
+    if (!full && cell_part(record.cell, "target").is_null()) continue;
+    const std::string dataset = record.cell.at("dataset").dump();
+    const std::string key =
+        Json{record.cell.at("method"), cell_part(record.cell, "queries"), cell_part(record.cell, "budget")}.dump();
+    (full ? full_caches[dataset] : by_method[dataset + key]).push_back(std::move(record));
+  }
+  std::vector<Replayed> list;
+  for (const auto& [key, records] : by_method) {
+    const std::vector<Record>& full = full_caches.at(records.front().cell.at("dataset").dump());
+    Replayed one;
+    std::map<std::string, std::vector<DocumentLoss>> losses;
+    std::set<std::string> documents, cells;
+    const auto take = [&](const Record& record) {
+      one.scores[record.cell_id][record.document_id] = document_score(settings, record);
+      documents.insert(record.document_id);
+      if (cells.insert(record.cell_id).second) one.block.cells.push_back({record.cell_id, "", record.cell});
+    };
+    for (const Record& record : full) take(record);
+    const std::string& full_id = full.front().cell_id;
+    for (const Record& record : records) {
+      take(record);
+      losses[record.cell_id].push_back(document_loss(settings, one.scores[record.cell_id][record.document_id],
+                                                     one.scores[full_id][record.document_id]));
+    }
+    for (const auto& [cell, of_documents] : losses) one.loss[cell] = measured_loss(of_documents).value_or(0);
+    for (const std::string& document : documents) {
+      RuledDocument ruled{document, {}};
+      for (const RuledCell& cell : one.block.cells)
+        ruled.n_questions[cell.id] = static_cast<int64_t>(full.front().answers.size());
+      one.block.documents.push_back(ruled);
+    }
+    list.push_back(std::move(one));
+  }
+  return list;
+}
+
+TEST(Recommendation, HalfOfThePublishedDocumentsRarelyCertifyAChainTooFar) {
+  constexpr int kDraws = 100;
+  int n_chains = 0, n_certified = 0;
+  for (const auto& [task, metric, tolerances] : std::vector<std::tuple<std::string, std::string, std::vector<double>>>{
+           {"exact_match", "accuracy", {0.5, 0.6}}, {"fidelity", "kl", {0.9, 1.2}}}) {
+    for (const double tolerance : tolerances) {
+      LossSettings settings;
+      settings.metric = metric;
+      settings.tolerance = tolerance;
+      for (const Replayed& one :
+           replayed_methods(fs::path(KVC_SOURCE_DIR) / "results/published/evidence/records.jsonl", task, settings)) {
+        ++n_chains;
+        std::mt19937_64 random(7);
+        int wrong = 0;
+        for (int draw = 0; draw < kDraws; ++draw) {
+          RuledBlock half = one.block;
+          std::shuffle(half.documents.begin(), half.documents.end(), random);
+          half.documents.resize(half.documents.size() / 2);
+          Certification certification(settings, RuleKind::kCertify, half, half.cells.front().cell.at("task"));
+          for (const RuledDocument& document : half.documents) {
+            for (const RuledCell& cell : half.cells) {
+              if (certification.wants(cell.id, document.id))
+                certification.add(cell.id, document.id, one.scores.at(cell.id).at(document.id));
+            }
+          }
+          const Chain chain = certification.chains().front();
+          bool too_far = false;
+          for (size_t i = 0; i < chain.n_certified; ++i) {
+            ++n_certified;
+            const std::string id = certification.cells()[chain.cells[i]].ruled.id;
+            too_far = too_far || one.loss.at(id) * settings.unit() > tolerance;
+          }
+          wrong += too_far ? 1 : 0;
+        }
+        EXPECT_LE(wrong, 0.05 * kDraws) << task << " at " << tolerance << ", " << one.block.cells.back().cell.dump();
+      }
+    }
+  }
+  EXPECT_GE(n_chains, 20);
+  EXPECT_GE(n_certified, 100);  // else the test could not fail
 }
 
 }  // namespace

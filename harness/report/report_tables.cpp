@@ -6,7 +6,7 @@
 #include <cmath>
 #include <set>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {
@@ -64,15 +64,6 @@ std::string retained_text(const CellSummary& cell, size_t metric) {
                      100 * retained.interval.high);
 }
 
-std::vector<const CellSummary*> cells_of(const Row& row) {
-  std::vector<const CellSummary*> list;
-  if (row.untargeted) list.push_back(&*row.untargeted);
-  for (const auto& cell : row.cells) {
-    if (cell) list.push_back(&*cell);
-  }
-  return list;
-}
-
 // A row for everything of these roles that has a text for any target.
 TextTable table_of(const Table& table, Role first, Role last, const auto& text_of) {
   TextTable text{{"method", "queries"}, {}};
@@ -98,7 +89,7 @@ TextTable table_of(const Table& table, Role first, Role last, const auto& text_o
 int64_t fewest_documents(const Table& table, size_t metric) {
   int64_t fewest = 0;
   for (const Row& row : table.rows) {
-    for (const CellSummary* cell : cells_of(row)) {
+    for (const CellSummary* cell : row.measured()) {
       const Estimate& estimate = cell->metrics[metric].estimate;
       if (estimate.n_questions == 0) continue;
       fewest = fewest == 0 ? estimate.n_documents : std::min(fewest, estimate.n_documents);
@@ -135,7 +126,7 @@ std::string stopped_text(const Json& stopped) {
 TextTable stopped_table(const Table& table) {
   TextTable text{{"method", "queries", "target", "left as", "documents", "loss", "sequential interval"}, {}};
   for (const Row& row : table.rows) {
-    for (const CellSummary* cell : cells_of(row)) {
+    for (const CellSummary* cell : row.measured()) {
       const Json& stopped = cell->stopped;
       if (!stopped.is_object() || !stopped.value("low", Json()).is_number() ||
           !stopped.value("high", Json()).is_number())
@@ -158,7 +149,7 @@ TextTable stopped_table(const Table& table) {
 
 std::string stopped_note(const Table& table) {
   for (const Row& row : table.rows) {
-    for (const CellSummary* cell : cells_of(row)) {
+    for (const CellSummary* cell : row.measured()) {
       const Json& stopped = cell->stopped;
       if (!stopped.is_object() || !stopped.value("tolerance", Json()).is_number()) continue;
       const std::string metric = stopped.value("metric", "");
@@ -185,7 +176,7 @@ std::string p_text(double p) {
 int64_t most_questions(const Table& table) {
   int64_t most = 0;
   for (const Row& row : table.rows) {
-    for (const CellSummary* cell : cells_of(row)) {
+    for (const CellSummary* cell : row.measured()) {
       if (!cell->metrics.empty()) most = std::max(most, cell->metrics.front().estimate.n_questions);
     }
   }
@@ -296,7 +287,7 @@ TextTable size_table(const std::vector<const Table*>& tables) {
   std::set<std::string> seen;  // the tasks of a data set share their caches: the first that has the cell is shown
   for (const Table* table : tables) {
     for (const Row& row : table->rows) {
-      for (const CellSummary* cell : cells_of(row)) {
+      for (const CellSummary* cell : row.measured()) {
         if (cell->n_done == 0 || !seen.insert(canonical_json(Json{row.method, row.queries, cell->target})).second)
           continue;
         const SizeSummary& s = cell->sizes;
@@ -344,7 +335,7 @@ std::string interval_note(const Table& table, size_t metric) {
   if (fewest == 0) return "";
   bool intervals = false, equivalent = false;
   for (const Row& row : table.rows) {
-    for (const CellSummary* cell : cells_of(row)) {
+    for (const CellSummary* cell : row.measured()) {
       intervals = intervals || cell->metrics[metric].estimate.interval.exists();
       equivalent = equivalent || is_equivalent(cell->metrics[metric]);
     }

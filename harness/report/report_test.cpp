@@ -12,6 +12,8 @@
 #include <set>
 #include <sstream>
 
+#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/report/plot.h"
 #include "harness/report/report_tables.h"
 #include "harness/report/series_style.h"

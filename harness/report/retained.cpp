@@ -9,26 +9,26 @@
 namespace kvc {
 namespace {
 
-struct Cluster {
+struct RetainedCluster {
   double gain = 0, range = 0, count = 0;
 };
 
-std::vector<Cluster> clusters_of(const std::vector<RetainedObservation>& observations) {
-  std::map<std::string, Cluster> by_document;
+std::vector<RetainedCluster> retained_clusters(const std::vector<RetainedObservation>& observations) {
+  std::map<std::string, RetainedCluster> by_document;
   for (const RetainedObservation& o : observations) {
-    Cluster& cluster = by_document[o.document];
+    RetainedCluster& cluster = by_document[o.document];
     cluster.gain += o.gain;
     cluster.range += o.range;
     cluster.count += 1;
   }
-  std::vector<Cluster> list;
+  std::vector<RetainedCluster> list;
   for (const auto& [document, cluster] : by_document) list.push_back(cluster);
   return list;
 }
 
-Cluster total_of(const std::vector<Cluster>& clusters) {
-  Cluster total;
-  for (const Cluster& cluster : clusters) {
+RetainedCluster total_of(const std::vector<RetainedCluster>& clusters) {
+  RetainedCluster total;
+  for (const RetainedCluster& cluster : clusters) {
     total.gain += cluster.gain;
     total.range += cluster.range;
     total.count += cluster.count;
@@ -36,15 +36,15 @@ Cluster total_of(const std::vector<Cluster>& clusters) {
   return total;
 }
 
-RatioInterval fieller(const std::vector<Cluster>& clusters) {
+RatioInterval fieller(const std::vector<RetainedCluster>& clusters) {
   RatioInterval result;
   if (clusters.size() < 2) return result;
   result.degrees = static_cast<int64_t>(clusters.size()) - 1;
-  const Cluster total = total_of(clusters);
+  const RetainedCluster total = total_of(clusters);
   const double a = total.gain / total.count;
   const double b = total.range / total.count;
   double aa = 0, ab = 0, bb = 0;
-  for (const Cluster& cluster : clusters) {
+  for (const RetainedCluster& cluster : clusters) {
     const double gain = cluster.gain - a * cluster.count;
     const double range = cluster.range - b * cluster.count;
     aa += gain * gain;
@@ -85,14 +85,14 @@ RatioInterval without_spread(const std::vector<RetainedObservation>& observation
   return result;
 }
 
-void bootstrap(const std::vector<Cluster>& clusters, Retained& retained) {
+void bootstrap(const std::vector<RetainedCluster>& clusters, Retained& retained) {
   if (clusters.size() < 2) return;
   Draws draws(kBootstrapSeed);
   std::vector<double> ratios;
   for (int64_t draw = 0; draw < kBootstrapDraws; ++draw) {
-    Cluster total;
+    RetainedCluster total;
     for (size_t i = 0; i < clusters.size(); ++i) {
-      const Cluster& cluster = clusters[draws.below(clusters.size())];
+      const RetainedCluster& cluster = clusters[draws.below(clusters.size())];
       total.gain += cluster.gain;
       total.range += cluster.range;
     }
@@ -108,16 +108,16 @@ void bootstrap(const std::vector<Cluster>& clusters, Retained& retained) {
 }  // namespace
 
 RatioInterval fieller_interval(const std::vector<RetainedObservation>& observations) {
-  return fieller(clusters_of(observations));
+  return fieller(retained_clusters(observations));
 }
 
 std::optional<Retained> retained_of(const std::vector<RetainedObservation>& observations) {
-  const std::vector<Cluster> clusters = clusters_of(observations);
-  const Cluster total = total_of(clusters);
+  const std::vector<RetainedCluster> clusters = retained_clusters(observations);
+  const RetainedCluster total = total_of(clusters);
   if (!(total.range > 0)) return std::nullopt;
   Retained retained;
   retained.value = total.gain / total.range;
-  std::vector<Cluster> questions;
+  std::vector<RetainedCluster> questions;
   for (const RetainedObservation& o : observations) questions.push_back({o.gain, o.range, 1});
   retained.questions = fieller(questions);
   const bool few = static_cast<int64_t>(clusters.size()) < kFewDocuments;

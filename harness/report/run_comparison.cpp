@@ -8,7 +8,7 @@
 #include <set>
 #include <tuple>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/report/short_names.h"
 #include "harness/report/text_table.h"
 
@@ -46,10 +46,10 @@ std::map<std::string, Place> places_of(const Tabulated& tabulated) {
   return places;
 }
 
-using Question = std::tuple<std::string, std::string, std::string>;
+using ComparedQuestion = std::tuple<std::string, std::string, std::string>;
 
-std::map<Question, double> values_of(const CellSummary& cell) {
-  std::map<Question, double> values;
+std::map<ComparedQuestion, double> values_of(const CellSummary& cell) {
+  std::map<ComparedQuestion, double> values;
   for (const ScoredQuestion& question : cell.questions) {
     if (!question.values.empty() && !std::isnan(question.values.front()))
       values[{question.document, question.seed, question.question}] = question.values.front();
@@ -58,7 +58,7 @@ std::map<Question, double> values_of(const CellSummary& cell) {
 }
 
 std::optional<CellChange> change_of(const Place& first, const Place& second) {
-  const std::map<Question, double> before = values_of(*first.cell), after = values_of(*second.cell);
+  const std::map<ComparedQuestion, double> before = values_of(*first.cell), after = values_of(*second.cell);
   CellChange change;
   change.dataset = first.table->dataset_label;
   change.task = first.table->task_label;

@@ -6,7 +6,7 @@
 #include <set>
 #include <tuple>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

@@ -52,6 +52,21 @@ std::string svg_line(double x1, double y1, double x2, double y2, const std::stri
       x2, y2, colour, width, more);
 }
 
+std::string svg_box(double x, double y, double width, double height, const std::string& fill, const std::string& more) {
+  return fmt::format("<rect x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" height=\"{:.2f}\" fill=\"{}\"{}/>\n", x, y,
+                     width, height, fill, more);
+}
+
+std::string svg_colour_bar(double x, double y, double width, double height,
+                           const std::function<std::string(double)>& colour) {
+  constexpr int kSteps = 50;
+  std::string svg;
+  for (int i = 0; i < kSteps; ++i) {
+    svg += svg_box(x, y + height * (kSteps - 1 - i) / kSteps, width, height / kSteps + 0.6, colour((i + 0.5) / kSteps));
+  }
+  return svg;
+}
+
 std::string svg_document(double width, double height, const std::string& definitions, const std::string& body) {
   return fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" height=\"{1:.0f}\" "

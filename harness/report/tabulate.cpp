@@ -8,7 +8,7 @@
 #include <set>
 #include <tuple>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/report/label.h"
 #include "harness/report/stage_cost.h"
 
@@ -54,12 +54,6 @@ Json part(const Record& record, const char* name) {
 
 std::string seed_of(const Record& record) {
   return part(record, "seed").dump();
-}
-
-std::string name_of(const Json& plugin) {
-  return plugin.is_object() && plugin.contains("name") && plugin.at("name").is_string()
-             ? plugin.at("name").get<std::string>()
-             : "?";
 }
 
 std::optional<double> number(const Json& object, const char* name) {
@@ -242,7 +236,7 @@ void compare(const CellData& cell, const CellData* full, const CellData* floor, 
 
 const CellData* untargeted_of(const TableData& table, const std::string& method) {
   for (const auto& [key, row] : table.rows) {
-    if (name_of(row.method) == method && row.cells.count("null") > 0) return &row.cells.at("null");
+    if (plugin_name(row.method) == method && row.cells.count("null") > 0) return &row.cells.at("null");
   }
   return nullptr;
 }
@@ -304,7 +298,7 @@ CellSummary summarize(const CellData& cell, const TableData& table, const Compar
   }
   const CellData* full = untargeted_of(table, "full_cache");
   const CellData* floor = untargeted_of(table, "no_context");
-  const std::vector<MetricInfo>& metrics = metrics_of_task(name_of(table.task));
+  const std::vector<MetricInfo>& metrics = metrics_of_task(plugin_name(table.task));
   for (size_t i = 0; i < metrics.size(); ++i) {
     const std::vector<Observation> values = column(cell, i);
     const MetricScale scale = scale_of(metrics[i], values);
@@ -353,7 +347,7 @@ Row finish_row(const RowData& data, const TableData& table, const std::vector<Js
   row.queries = data.queries;
   row.method_label = labels.of("method", data.method);
   row.queries_label = labels.of("queries", data.queries);
-  const std::string name = name_of(data.method);
+  const std::string name = plugin_name(data.method);
   row.role = name == "full_cache" ? Role::kCeiling : name == "no_context" ? Role::kFloor : Role::kMethod;
   if (const auto found = data.cells.find("null"); found != data.cells.end()) {
     row.untargeted = summarize(found->second, table, settings);
@@ -375,7 +369,7 @@ Row finish_row(const RowData& data, const TableData& table, const std::vector<Js
 
 // Holm over the methods of a target, for difference and equivalence each. A cell without a target is one of its own.
 void correct_versus_full(Table& table) {
-  const auto& metrics = metrics_of_task(name_of(table.task));
+  const auto& metrics = metrics_of_task(plugin_name(table.task));
   for (size_t metric = 0; metric < metrics.size(); ++metric) {
     for (size_t target = 0; target <= table.targets.size(); ++target) {
       std::vector<VersusFull*> tested, bounded;
@@ -443,8 +437,8 @@ void count(const TableData& table, const Labels& labels, const ComparisonSetting
         --missing;
         ++(judged.failed ? result.n_failed : result.n_done);
         if (!judged.failed) continue;
-        std::string label =
-            fmt::format("{}, {} on {}", labels.of("method", row.method), name_of(table.task), name_of(table.dataset));
+        std::string label = fmt::format("{}, {} on {}", labels.of("method", row.method), plugin_name(table.task),
+                                        plugin_name(table.dataset));
         if (!cell.target.is_null()) label += " at " + target_text(cell.target);
         result.failures.push_back({judged.record->cell_id, label, judged.record->document_id, judged.error});
       }
@@ -499,8 +493,8 @@ void warn_of_questions_left_out(const TableData& table, Tabulated& result) {
   }
   if (all == asked) return;
   result.warnings.push_back(
-      fmt::format("{} on {}: {} of {} questions in {} were left out: the task cannot ask them", name_of(table.task),
-                  name_of(table.dataset), all - asked, all,
+      fmt::format("{} on {}: {} of {} questions in {} were left out: the task cannot ask them", plugin_name(table.task),
+                  plugin_name(table.dataset), all - asked, all,
                   counts.size() == 1 ? "one document" : fmt::format("{} documents", counts.size())));
 }
 
@@ -531,6 +525,15 @@ void tell_written_questions(const TableData& table, const Table& shown, Tabulate
 
 }  // namespace
 
+std::vector<const CellSummary*> Row::measured() const {
+  std::vector<const CellSummary*> list;
+  if (untargeted) list.push_back(&*untargeted);
+  for (const auto& cell : cells) {
+    if (cell) list.push_back(&*cell);
+  }
+  return list;
+}
+
 std::string target_text(const Json& target) {
   if (target.is_null()) return "";
   return target.is_string() ? target.get<std::string>() : target.dump();
@@ -559,9 +562,9 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults, const Comp
   }
   for (auto& [key, table] : tables) {
     average_over_seeds(table);
-    if (metrics_of_task(name_of(table.task)).empty()) {
+    if (metrics_of_task(plugin_name(table.task)).empty()) {
       result.warnings.push_back(
-          fmt::format("task '{}' has no metric in this program: sizes and seconds only", name_of(table.task)));
+          fmt::format("task '{}' has no metric in this program: sizes and seconds only", plugin_name(table.task)));
     }
     result.tables.push_back(finish(table, labels, settings));
     const std::vector<std::string>& warnings = result.tables.back().comparison.warnings;

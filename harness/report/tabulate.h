@@ -75,6 +75,8 @@ struct Row {
   std::vector<std::optional<CellSummary>> cells;  // one per target of the table
   std::optional<CellSummary> untargeted;          // of a method that takes no target
 
+  // The cell without target first, then those there are by target.
+  std::vector<const CellSummary*> measured() const;
   std::string label() const { return queries_label.empty() ? method_label : method_label + ", " + queries_label; }
 };
 

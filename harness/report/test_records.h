@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/sweep/record.h"
 
 namespace kvc::test_records {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "harness/report/csv_line.h"
+#include "harness/report/label.h"
 #include "harness/report/short_names.h"
 #include "harness/report/terminal_report.h"
 #include "harness/report/text_table.h"
@@ -32,10 +33,6 @@ void check(const std::string& option, const std::string& value, const std::vecto
   throw Error(ErrorKind::kUsage, fmt::format("unknown value '{}'", value), "--" + option, suggest_name(value, known));
 }
 
-bool matches(const std::string& wanted, const std::string& label, const Json& plugin) {
-  return wanted.empty() || wanted == label || (plugin.is_object() && plugin.value("name", "") == wanted);
-}
-
 std::vector<Value> values_of(const std::vector<LoadedReport>& folders, const ValueTableOptions& options) {
   std::vector<Value> values;
   std::set<std::string> metrics;
@@ -43,8 +40,8 @@ std::vector<Value> values_of(const std::vector<LoadedReport>& folders, const Val
     for (const Table& table : folder.tabulated.tables) {
       const auto& infos = metrics_of_task(table.task.is_object() ? table.task.value("name", "") : "");
       for (const MetricInfo& info : infos) metrics.insert(info.name);
-      if (!matches(options.dataset, table.dataset_label, table.dataset) ||
-          !matches(options.task, table.task_label, table.task))
+      if (!is_chosen(options.dataset, table.dataset_label, table.dataset) ||
+          !is_chosen(options.task, table.task_label, table.task))
         continue;
       const auto info =
           options.metric.empty()

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/sweep/self_proof.h"
 

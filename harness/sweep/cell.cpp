@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

@@ -10,7 +10,7 @@
 #include <set>
 
 #include "harness/core/build_info.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/sweep/record_set.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/shard.h"

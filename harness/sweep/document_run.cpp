@@ -1,13 +1,16 @@
 #include "harness/sweep/document_run.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <new>
+#include <set>
+#include <utility>
 
 #include "harness/api/read_document.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/sweep/online_sizes.h"
 #include "harness/sweep/run_info.h"
@@ -52,6 +55,13 @@ struct Asked {
   double reference_s = 0;
   int64_t question_tokens = 0;
   size_t n_unwritten = 0;  // questions that the model was to write and did not
+};
+
+// A source's queries as they were taken during the prefill.
+struct Heard {
+  const QuerySource* source;
+  std::unique_ptr<QueryListener> listener;
+  double seconds = 0;
 };
 
 Json ratio(double numerator, double denominator) {
@@ -99,15 +109,55 @@ class DocumentRun {
     (void)device_peak();
     const auto failure = failure_in([&] {
       Context context = make_context(job_.model, job_.document.text);
+      listen(cells, context);
+      double listening_s = 0;
       const Stopwatch clock;
-      KvCache cache = job_.model.decoder().prefill(context.tokens);
+      KvCache cache = job_.model.decoder().prefill(context.tokens, /*chunk=*/0,
+                                                   [&](int64_t layer, int64_t first_token, const at::Tensor& queries) {
+                                                     if (heard_.empty()) return;
+                                                     const Stopwatch listening;
+                                                     for (Heard& heard : heard_)
+                                                       heard.listener->take(layer, first_token, queries);
+                                                     listening_s += listening.seconds();
+                                                   });
       wait_for(cache);
-      shared_.prefill_s = clock.seconds();
+      shared_.prefill_s = clock.seconds() - listening_s;
+      for (Heard& heard : heard_) heard.seconds = listening_s / static_cast<double>(heard_.size());
       read_.emplace(std::move(context), std::move(cache));
     });
     shared_.read_peak = device_peak();
     if (failure) return fail(cells, *failure);
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.queries; })) run_queries(group);
+  }
+
+  // Sources that take their queries from this very reading of the context.
+  void listen(const Cells& cells, const Context& context) {
+    std::set<const QuerySource*> seen;
+    for (const PlannedCell* cell : cells) {
+      const QuerySource* source = cell->queries.get();
+      if (source == nullptr || !seen.insert(source).second) continue;
+      if (auto listener = source->listen(job_.model, context, purpose_seed("queries")))
+        heard_.push_back({source, std::move(listener)});
+    }
+  }
+
+  std::unique_ptr<LayerQueries> make_queries(const QuerySource& source) {
+    const Stopwatch clock;
+    const auto heard =
+        std::find_if(heard_.begin(), heard_.end(), [&](const Heard& one) { return one.source == &source; });
+    double before_s = 0;
+    std::unique_ptr<LayerQueries> queries;
+    if (heard == heard_.end()) {
+      queries = read_->queries(job_.model, &source, purpose_seed("queries"));
+    } else {
+      const c10::InferenceMode inference;
+      before_s = heard->seconds;
+      queries = heard->listener->finish();
+      heard_.erase(heard);
+    }
+    shared_.queries_s = before_s + clock.seconds();
+    shared_.n_queries = queries->n_queries();
+    return queries;
   }
 
   KvCache nothing_read() const { return job_.model.decoder().empty_cache(); }
@@ -118,13 +168,7 @@ class DocumentRun {
     shared_.n_queries = 0;
     if (const QuerySource* source = cells.front()->queries.get(); source != nullptr) {
       job_.stage(fmt::format("{}: queries {}", job_.document.id, cells.front()->cell.queries.value("name", "")));
-      const auto failure = failure_in([&] {
-        const Stopwatch clock;
-        queries = read_->queries(job_.model, source, purpose_seed("queries"));
-        shared_.queries_s = clock.seconds();
-        shared_.n_queries = queries->n_queries();
-      });
-      if (failure) return fail(cells, *failure);
+      if (const auto failure = failure_in([&] { queries = make_queries(*source); })) return fail(cells, *failure);
       if (const Json notes = queries->notes(); job_.keep_texts && !notes.empty()) {
         job_.keep_texts({{"document_id", job_.document.id},
                          {"queries", cells.front()->cell.queries},
@@ -325,6 +369,7 @@ class DocumentRun {
   const DocumentJob& job_;
   std::uint64_t seed_;
   std::optional<ReadDocument> read_;  // empty where nothing is compacted before it is written
+  std::vector<Heard> heard_;          // not asked for yet
   Shared shared_;
   std::map<const Task*, Asked> asked_;
 };

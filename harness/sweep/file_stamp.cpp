@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

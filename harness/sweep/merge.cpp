@@ -8,6 +8,7 @@
 #include <set>
 
 #include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/sweep/record_origin.h"
 #include "harness/sweep/record_set.h"
 #include "harness/sweep/results_folder.h"

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

@@ -13,6 +13,7 @@
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/progress.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/sweep/calibration.h"
 #include "harness/sweep/coverage.h"
@@ -275,6 +276,7 @@ class SweepRun {
       summary_.planned_s += plan.stages.total() + plan.proof_s;
       summary_.planned_all = summary_.planned_all && plan.unknown.empty();
     }
+    expected_ += missing;
     progress_.expect(missing, plan.stages.total());
   }
 
@@ -309,6 +311,7 @@ class SweepRun {
       const Stopwatch own;
       measure(block, model, document, std::move(cells), provenance);
       longest_document_s_ = std::max(longest_document_s_, own.seconds());
+      show_first_look(document.id);
     }
     summary_.took_s += clock.seconds();
   }
@@ -328,6 +331,15 @@ class SweepRun {
     if (options_.device) job.device = *options_.device;
     measure_document(job);
     if (rule != rules_.end()) tell_stopped(*rule->second);
+  }
+
+  // Once, in a sweep that had nothing measured and has more documents to come.
+  void show_first_look(const std::string& document_id) {
+    const bool wanted = options_.first_look && !options_.quiet && !looked_ && summary_.already_done == 0;
+    looked_ = true;
+    if (!wanted || summary_.measured >= expected_) return;
+    if (const std::string look = options_.first_look(); !look.empty())
+      progress_.note(fmt::format("after the first document, {}; more to come:\n{}", document_id, look));
   }
 
   void keep(const Record& record, double planned_s) {
@@ -414,6 +426,8 @@ class SweepRun {
   std::map<std::string, std::unique_ptr<StopRule>> rules_;  // by block
   Stopwatch clock_;                                         // since the run began
   double longest_document_s_ = 0;
+  int64_t expected_ = 0;        // records to be measured, of the models so far
+  bool looked_ = false;         // the first document's results were shown, or not wanted
   std::set<std::string> told_;  // data sets whose notes were told
   // The plan of the model that is loaded: seconds of the missing cells of (block, document).
   std::map<std::pair<std::string, std::string>, std::vector<CellSeconds>> units_;

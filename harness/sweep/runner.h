@@ -31,6 +31,8 @@ struct RunOptions {
   std::function<Model(const ModelConfig&)> load_model = Model::load;
   std::function<void(const Record&)> after_record;  // called when a record is on disk
   std::optional<DeviceCare> device = {};            // in place of that of the model's device, for tests
+  // What a reader sees of the first document while the others are measured; "" for nothing.
+  std::function<std::string()> first_look = {};
 };
 
 struct RunSummary {

@@ -14,6 +14,7 @@
 
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/sweep_plugins_test.h"

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "harness/api/read_document.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/model/continuation.h"
 #include "harness/model/generate.h"
 

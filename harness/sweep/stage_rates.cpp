@@ -4,7 +4,7 @@
 #include <cmath>
 #include <set>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 namespace {

@@ -9,7 +9,7 @@
 #include <fstream>
 #include <set>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 #include "harness/sweep/coverage.h"
 #include "harness/sweep/runner.h"
 #include "harness/sweep/sweep_plugins_test.h"

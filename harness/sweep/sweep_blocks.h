@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "harness/api/dataset.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/sweep/document_run.h"
 #include "harness/sweep/stop_rule.h"
 #include "harness/sweep/sweep_config.h"

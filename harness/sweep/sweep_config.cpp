@@ -16,7 +16,7 @@
 #include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 
 namespace kvc {

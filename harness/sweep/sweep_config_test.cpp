@@ -13,7 +13,7 @@
 #include "harness/api/dataset.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/sweep_plugins_test.h"

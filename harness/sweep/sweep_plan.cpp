@@ -10,6 +10,7 @@
 
 #include "harness/core/json_lines.h"
 #include "harness/core/progress.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/sweep/calibration.h"
 #include "harness/sweep/coverage.h"

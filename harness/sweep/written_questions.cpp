@@ -8,7 +8,7 @@
 
 #include "harness/api/context.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/model/generate.h"
 
 namespace kvc {

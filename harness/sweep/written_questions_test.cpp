@@ -9,7 +9,7 @@
 #include <set>
 
 #include "harness/api/read_document.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/sweep/runner.h"
 #include "harness/sweep/sweep_plugins_test.h"
 #include "harness/testing/tiny_model.h"

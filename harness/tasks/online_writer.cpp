@@ -9,7 +9,7 @@
 #include <span>
 
 #include "harness/api/read_document.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/model/continuation.h"
 #include "harness/model/logit_rows.h"

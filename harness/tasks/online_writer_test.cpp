@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "harness/api/head_errors.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 #include "harness/testing/tiny_model.h"
 
 namespace kvc {

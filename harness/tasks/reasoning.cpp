@@ -18,7 +18,7 @@
 
 #include <algorithm>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/tasks/judging/integer_answer.h"
 #include "harness/tasks/judging/judge.h"
 #include "harness/tasks/judging/thought.h"

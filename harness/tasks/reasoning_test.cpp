@@ -4,7 +4,7 @@
 #include <set>
 
 #include "harness/api/task.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 #include "harness/testing/tiny_model.h"
 
 namespace kvc {

@@ -6,7 +6,7 @@
 
 #include "harness/api/context.h"
 #include "harness/api/task.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 #include "harness/tasks/choice_prompt.h"
 #include "harness/tasks/written_answers.h"
 #include "harness/testing/tiny_model.h"

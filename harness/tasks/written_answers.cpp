@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "harness/api/context.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 
 namespace kvc {
 

@@ -1,4 +1,4 @@
-// Attention Matching with highest-attention keys as plain float64 loops (spec A.2, B.1, B.3, B.4): the judge of the
+// Attention Matching with highest-attention keys as plain float64 loops (arXiv:2602.16284): the judge of the
 // fast code.
 #pragma once
 

@@ -6,7 +6,7 @@
 #include <fstream>
 #include <string>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 
 namespace kvc {
 

@@ -8,8 +8,8 @@
 #include <mutex>
 #include <utility>
 
+#include "harness/core/config_text.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
 #include "harness/core/text_file.h"
 #include "harness/files/gguf.h"
 #include "harness/text/chat_template_texts.h"

@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "harness/core/config_text.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
 #include "harness/core/text_file.h"
 #include "harness/text/jinja/fail.h"
 

@@ -1,5 +1,5 @@
-// Biases and values of kept entries, fitted so that the head answers the reference queries as before (spec A.2, B.3,
-// B.4; arXiv:2602.16284).
+// Biases and values of kept entries, fitted so that the head answers the reference queries as before (arXiv:2602.16284,
+// Algorithm 3 and its least squares on values).
 //
 // Letters: T entries, the first t of an order of kept ones, n queries; S logits, E = exp(S - m) with m_i the maximum
 // over all T.

@@ -22,7 +22,7 @@ KeyScore key_score_from(const std::string& name);
 
 // Attention of queries over the entries of one head, reduced to what selection and fits need of it.
 struct AttentionSummary {
-  at::Tensor scores;   // (T) float32: sqrt(mean_i A_ij^2), max_i A_ij or mean_i A_ij (spec B.1)
+  at::Tensor scores;   // (T) float32: sqrt(mean_i A_ij^2), max_i A_ij or mean_i A_ij
   at::Tensor row_max;  // (n,1) float32: m, old bias included
   at::Tensor row_sum;  // (n,1) float32: sum_j exp(S_ij - m_i) in [1, T], the attention mass in units of exp(m)
   at::Tensor output;   // (n,d) float32: A V; undefined when no values were given

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/core/utf8.h"
 

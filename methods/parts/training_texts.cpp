@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/model/generate.h"
 
 namespace kvc {

@@ -3,7 +3,7 @@
 Run from the repository's root:
     python scripts/golden/attention_matching_omp.py > harness/testing/golden/attention_matching_omp.json
 
-The published loop word by word (spec B.2): a product with the whole table and an SVD-based least squares at every step, the drop rule with
+The published loop word by word (Algorithm 1 of arXiv:2602.16284): a product with the whole table and an SVD-based least squares at every step, the drop rule with
 its at most four entries, and a last solve over all picks. `smallest_gap` is that of all decisions between the last key taken and the first
 one left, in units of the largest correlation with the whole mass: below the rounding of float32 logits picks would be undecided.
 Inputs are made by integer arithmetic that the reader repeats, so they are not stored; those of `captured` cases are heads of the demo

@@ -4,7 +4,7 @@
     python scripts/golden/unicode_ranges.py > harness/text/tokenizer/unicode_ranges.inc
 
 needs tokenizers and unicodedata2 (a Unicode newer than that of `tokenizers`), and a Python whose own unicodedata is Unicode 14 (3.11), the
-oldest that PCRE2 is expected to have.
+oldest that Oniguruma is expected to have.
 """
 import sys
 import unicodedata

@@ -5,8 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "harness/core/config_text.h"
 #include "harness/core/error.h"
-#include "harness/core/json_lines.h"
 #include "harness/core/text_file.h"
 
 namespace kvc::jinja {

@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "harness/core/json_lines.h"
+#include "harness/core/config_text.h"
 #include "harness/core/text_file.h"
 #include "harness/text/tokenizer/load_tokenizer.h"
 #include "harness/text/tokenizer/special_tokens.h"

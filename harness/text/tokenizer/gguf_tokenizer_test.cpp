@@ -18,6 +18,7 @@
 
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/text/chat_template.h"
 #include "harness/text/tokenizer/bpe_tokenizer.h"
 

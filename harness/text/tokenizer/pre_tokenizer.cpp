@@ -1,57 +1,84 @@
 #include "harness/text/tokenizer/pre_tokenizer.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <fmt/format.h>
-#include <pcre2.h>
+#include <oniguruma.h>
 
+#include <array>
 #include <cstdint>
 #include <cstring>
-#include <limits>
+#include <mutex>
 #include <utility>
 
 #include "harness/core/error.h"
 #include "harness/core/printable.h"
 #include "harness/core/utf8.h"
-#include "harness/text/tokenizer/expression.h"
 #include "harness/text/tokenizer/unicode.h"
 
 namespace kvc {
 namespace {
 
-// Of one match; a word of n bytes needs a small multiple of n.
+// Of one search; a word of n bytes needs a small multiple of n, and n places to go back to.
 constexpr size_t kLeastSteps = 10'000'000, kStepsPerByte = 16;
-constexpr std::uint32_t kHeapKib = 256 * 1024;
+constexpr size_t kLeastPlaces = 1'000'000;
+constexpr size_t kMostBytes = 1U << 14U;  // of an expression
+constexpr unsigned kMostNested = 50;
 
 template <auto free_function>
 struct Free {
   void operator()(auto* pointer) const { free_function(pointer); }
 };
+constexpr auto free_region = [](OnigRegion* region) { onig_region_free(region, 1); };
 
-std::string pcre_message(int code) {
-  unsigned char text[256] = {};
-  pcre2_get_error_message(code, text, sizeof text);
-  return reinterpret_cast<const char*>(text);
+std::string onig_message(int code, OnigErrorInfo* info = nullptr) {
+  std::array<OnigUChar, ONIG_MAX_ERROR_MESSAGE_LEN> text = {};
+  const int length = onig_error_code_to_str(text.data(), code, info);
+  return {reinterpret_cast<const char*>(text.data()), static_cast<size_t>(std::max(length, 0))};
+}
+
+const OnigUChar* bytes(std::string_view text) {
+  return reinterpret_cast<const OnigUChar*>(text.data());
 }
 
 struct Expression {
-  std::unique_ptr<pcre2_code, Free<pcre2_code_free>> code;
+  std::unique_ptr<regex_t, Free<onig_free>> code;
   std::string text;  // as in the file, for messages
 };
 
-Expression compile(const std::string& text, const std::string& where) {
-  const std::string translated = translate_expression(text, where);
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  Expression expression{.text = text};
-  expression.code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                      PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &offset, nullptr));
-  if (!expression.code) {
-    throw Error(ErrorKind::kData,
-                fmt::format("the pre-tokenizer's expression '{}': {}", printable(text), pcre_message(error)), where,
-                "the file is damaged, or its expression is not supported");
+void start_engine() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    OnigEncoding encodings[] = {ONIG_ENCODING_UTF8};
+    onig_initialize(encodings, 1);
+    onig_set_parse_depth_limit(kMostNested);
+  });
+}
+
+bool is_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = utf8_length(text, i);
+    if (length == 0) return false;
+    i += length;
   }
-  // Where the system allows no generated code, PCRE2's interpreter gives the same words, only slower.
-  pcre2_jit_compile(expression.code.get(), PCRE2_JIT_COMPLETE);
+  return true;
+}
+
+// With the syntax and options of the `tokenizers` package, which reads tokenizer.json with the same engine.
+Expression compile(const std::string& text, const std::string& where) {
+  const auto refuse = [&](const std::string& problem) -> Error {
+    return {ErrorKind::kData,
+            fmt::format("the pre-tokenizer's expression '{}': {}", printable(text.substr(0, 200)), problem), where,
+            "take the model's file from its own source; this one is damaged"};
+  };
+  start_engine();
+  if (text.size() > kMostBytes) throw refuse(fmt::format("at most {} bytes; got {}", kMostBytes, text.size()));
+  if (!is_utf8(text)) throw refuse("it is not UTF-8");
+  regex_t* code = nullptr;
+  OnigErrorInfo info = {};
+  const int status = onig_new(&code, bytes(text), bytes(text) + text.size(), ONIG_OPTION_NONE, ONIG_ENCODING_UTF8,
+                              ONIG_SYNTAX_DEFAULT, &info);
+  if (status != ONIG_NORMAL) throw refuse(onig_message(status, &info));
+  Expression expression{.text = text};
+  expression.code.reset(code);
   return expression;
 }
 
@@ -59,8 +86,8 @@ Expression compile(const std::string& text, const std::string& where) {
 
 class PreTokenizer::Scratch {
  public:
-  std::unique_ptr<pcre2_match_data, Free<pcre2_match_data_free>> match;
-  std::unique_ptr<pcre2_match_context, Free<pcre2_match_context_free>> limits;
+  std::unique_ptr<OnigRegion, Free<free_region>> match;
+  std::unique_ptr<OnigMatchParam, Free<onig_free_match_param>> limits;
   std::string mended;            // the text as the expressions see it, where that is not the text itself
   std::vector<size_t> replaced;  // offsets in `mended` of U+FFFD that stand for one byte
   std::vector<size_t> coarse;    // ends of the words of the step before
@@ -87,17 +114,18 @@ PreTokenizer& PreTokenizer::operator=(PreTokenizer&&) noexcept = default;
 
 PreTokenizer::ScratchPtr PreTokenizer::make_scratch() const {
   ScratchPtr scratch(new Scratch);
-  scratch->match.reset(pcre2_match_data_create(1, nullptr));
-  scratch->limits.reset(pcre2_match_context_create(nullptr));
+  scratch->match.reset(onig_region_new());
+  scratch->limits.reset(onig_new_match_param());
   if (!scratch->match || !scratch->limits) throw Error(ErrorKind::kInternal, "no memory for a pattern match", "", "");
-  pcre2_set_heap_limit(scratch->limits.get(), kHeapKib);
+  onig_initialize_match_param(scratch->limits.get());
   return scratch;
 }
 
 namespace {
 
-// Where the expressions must see something else than the text: a byte that is no UTF-8, or a character that PCRE2's
-// Unicode may not know. `stand` is what they see, `length` what it stands for; text.size() and empty at the end.
+// Where the expressions must see something else than the text: a byte that is no UTF-8, or a character that the
+// engine's Unicode may not know. `stand` is what they see, `length` what it stands for; text.size() and empty at the
+// end.
 struct Odd {
   size_t offset, length;
   std::string_view stand;
@@ -139,20 +167,16 @@ bool mend(std::string_view text, std::string& mended, std::vector<size_t>& repla
 }
 
 // One match at or after `from`; false: none.
-bool match_once(const Expression& expression, std::string_view text, size_t from, pcre2_match_data* data,
-                pcre2_match_context* limits, const std::string& where) {
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  // Checking the whole text at every word would be quadratic; mend() has checked it once.
-  int rc = pcre2_match(expression.code.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK, data, limits);
-  if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-    rc =
-        pcre2_match(expression.code.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, limits);
-  }
-  if (rc == PCRE2_ERROR_NOMATCH) return false;
-  if (rc < 0) {
+bool match_once(const Expression& expression, std::string_view text, size_t from, PreTokenizer::Scratch& scratch,
+                const std::string& where) {
+  const OnigUChar* end = bytes(text) + text.size();
+  const int status = onig_search_with_param(expression.code.get(), bytes(text), end, bytes(text) + from, end,
+                                            scratch.match.get(), ONIG_OPTION_NONE, scratch.limits.get());
+  if (status == ONIG_MISMATCH) return false;
+  if (status < 0) {
     throw Error(ErrorKind::kData,
                 fmt::format("the pre-tokenizer's expression '{}' gives up on a text: {}", printable(expression.text),
-                            pcre_message(rc)),
+                            onig_message(status)),
                 where, "the expression takes too many steps; take the model's file from its own source");
   }
   return true;
@@ -162,10 +186,11 @@ bool match_once(const Expression& expression, std::string_view text, size_t from
 void cut(const Expression& expression, std::string_view text, size_t start, size_t end, PreTokenizer::Scratch& scratch,
          const std::string& where, std::vector<size_t>& ends) {
   const std::string_view piece = text.substr(start, end - start);
-  const size_t steps =
-      std::min<size_t>(kLeastSteps + kStepsPerByte * piece.size(), std::numeric_limits<std::uint32_t>::max());
-  pcre2_set_match_limit(scratch.limits.get(), static_cast<std::uint32_t>(steps));
-  const PCRE2_SIZE* span = pcre2_get_ovector_pointer(scratch.match.get());
+  const size_t steps = kLeastSteps + kStepsPerByte * piece.size();
+  onig_set_retry_limit_in_match_of_match_param(scratch.limits.get(), steps);
+  onig_set_retry_limit_in_search_of_match_param(scratch.limits.get(), steps);
+  onig_set_match_stack_limit_size_of_match_param(scratch.limits.get(),
+                                                 static_cast<unsigned>(kLeastPlaces + piece.size()));
   size_t last = 0;
   const auto add = [&](size_t offset) {
     if (offset <= last) return;
@@ -173,12 +198,13 @@ void cut(const Expression& expression, std::string_view text, size_t start, size
     last = offset;
   };
   for (size_t from = 0; from < piece.size();) {
-    if (!match_once(expression, piece, from, scratch.match.get(), scratch.limits.get(), where)) break;
-    add(span[0]);
-    add(span[1]);
-    from = span[1];
+    if (!match_once(expression, piece, from, scratch, where)) break;
+    const auto first = static_cast<size_t>(scratch.match->beg[0]), behind = static_cast<size_t>(scratch.match->end[0]);
+    add(first);
+    add(behind);
+    from = behind;
     // An empty match cuts where it stands; the search goes on behind the next character.
-    if (span[1] == span[0] && from < piece.size()) from += utf8_length(piece, from);
+    if (first == behind && from < piece.size()) from += utf8_length(piece, from);
   }
   add(piece.size());
 }

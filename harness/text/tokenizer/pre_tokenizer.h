@@ -11,7 +11,8 @@ namespace kvc {
 
 // What the models of one kind do before they merge.
 struct SplitRecipe {
-  std::vector<std::string> expressions;  // as tokenizer.json writes them; each cuts the words that the one before left
+  std::vector<std::string>
+      expressions;  // as tokenizer.json writes them (Oniguruma); each cuts the words that the one before left
   bool whole_words_first = false;  // a whole word that is a token is taken as it is, merges or not ("ignore_merges")
   bool nfc = false;                // text is brought to Unicode's normal form C first
 };
@@ -32,8 +33,8 @@ class PreTokenizer {
   };
   using ScratchPtr = std::unique_ptr<Scratch, ScratchDeleter>;
 
-  // No expressions: the text is one word. Throws Error(kData) for an expression that translate_expression() or PCRE2
-  // refuses.
+  // No expressions: the text is one word. Throws Error(kData) for an expression that Oniguruma refuses, is longer than
+  // 16 KB or nested more than 50 times.
   PreTokenizer(const std::vector<std::string>& expressions, const std::string& where);
   ~PreTokenizer();
   PreTokenizer(PreTokenizer&&) noexcept;

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 
+#include "harness/core/stable_hash.h"
 #include "harness/core/utf8.h"
 #include "harness/testing/varied_text.h"
 #include "harness/text/tokenizer/load_tokenizer.h"

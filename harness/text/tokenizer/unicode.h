@@ -1,4 +1,4 @@
-// The few facts about code points that tokenizing needs beside what PCRE2 and utf8proc know.
+// The few facts about code points that tokenizing needs beside what Oniguruma and utf8proc know.
 #pragma once
 
 #include <cstddef>
@@ -19,9 +19,9 @@ inline char32_t code_point_at(std::string_view text, size_t offset, size_t lengt
 // Unicode's White_Space property.
 bool is_white_space(char32_t c);
 
-// The `tokenizers` package knows the letters, digits and marks of Unicode 16; the PCRE2 of a stable system may know
-// those of Unicode 14. For a code point that came between: an older character of the same general category and the same
-// number of UTF-8 bytes, to match expressions with; empty for all others.
+// The `tokenizers` package knows the letters, digits and marks of Unicode 16; the Oniguruma of a stable system may
+// know those of Unicode 14. For a code point that came between: an older character of the same general category and the
+// same number of UTF-8 bytes, to match expressions with; empty for all others.
 std::string_view older_equivalent(char32_t c);
 
 // Marks and parts of composed characters that are younger than the normalisation of `tokenizers` (Unicode 9): there
