@@ -1,5 +1,8 @@
 // Launchers of the attention kernels: raw pointers on one device, no torch header. Shapes as in ragged_attention.h.
 //
+// Float32 arithmetic, for what LibTorch's kernels do not take: prefixes with a bias, float32, tails of a few tokens. A
+// part is read once for every 32 rows of one KV head (16 for heads wider than 128; 8 where no sequence brings more).
+//
 // The keys that a row of queries sees are divided into pieces (a part of the context, and within it a range of
 // entries); every piece leaves its own output and log-sum-exp in a workspace, merge_pieces() puts them together.
 // Flash-decoding (Dao et al., 2023) with ragged heads: heads differ in length, so a range is a share of each head's own
