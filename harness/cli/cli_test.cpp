@@ -116,8 +116,18 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
                               "/datasets/samples/quality.jsonl}]\ntask: [exact_match]\nqueries: [context_prefill]\n"
                               "target: [0.2]\nmethod: [full_cache, no_context, snapkv]\n");
   const std::string results = path("results");
-  const Outcome first = kvc({"run", config, "--results", results});
+  const std::string log = path("progress.jsonl");
+  const Outcome first = kvc({"run", config, "--results", results, "--log", log, "--progress", "json"});
   ASSERT_EQ(first.code, 0) << first.err;
+  std::ifstream progress(log);
+  Json last;
+  for (std::string line; std::getline(progress, line);) last = Json::parse(line);
+  EXPECT_EQ(last.at("event"), "done");
+  EXPECT_EQ(last.at("done"), 3);
+  EXPECT_THAT(last.at("text").get<std::string>(), HasSubstr("3 records measured, 0 found"));
+  EXPECT_EQ(kvc({"run", config, "--results", results, "--log", results + "/log.jsonl"}).code, 2);  // among the records
+  EXPECT_EQ(kvc({"run", config, "--results", results, "--log", config}).code, 2);                  // not a log
+  EXPECT_EQ(kvc({"run", config, "--progress", "xml"}).code, 2);
   EXPECT_THAT(first.out, AllOf(HasSubstr("full_cache"), HasSubstr("snapkv"), HasSubstr("3 records: 3 done")));
   EXPECT_THAT(first.err, AllOf(HasSubstr("3 records measured, 0 found"), HasSubstr("[3/3]")));
   const std::string report = read_text_file(results + "/report.json");

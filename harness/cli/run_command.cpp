@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 
@@ -13,6 +14,8 @@
 #include "harness/cli/show_report.h"
 #include "harness/cli/starter.h"
 #include "harness/cli/sweep_rule.h"
+#include "harness/cli/text_output.h"
+#include "harness/core/output_file.h"
 #include "harness/core/progress.h"
 #include "harness/report/value_table.h"
 #include "harness/sweep/cell.h"
@@ -25,7 +28,7 @@ namespace kvc {
 namespace {
 
 struct RunArguments {
-  std::string config, results, shard, within;
+  std::string config, results, shard, within, log, progress = "text";
   bool dry_run = false;
   bool quiet = false;
   bool skip_proof = false;
@@ -78,6 +81,23 @@ std::string first_look(const SweepConfig& config, const std::string& folder) {
   }
 }
 
+// A log as Progress writes it; an empty file is one too.
+bool holds_log(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  if (!std::getline(file, line)) return true;
+  const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (json.is_object()) return json.contains("event") && json.contains("expected");
+  int year = 0, month = 0, day = 0, hour = 0;
+  return std::sscanf(line.c_str(), "%4d-%2d-%2dT%2d:", &year, &month, &day, &hour) == 4;
+}
+
+ProgressOptions progress_options(const RunArguments& options, const std::string& records) {
+  check_text_output(options.log, records, "--log");
+  check_outputs({{"--log", options.log, holds_log}}, {options.config}, /*replace=*/true);
+  return {options.quiet, options.progress == "json", options.log};
+}
+
 int run_run(const RunArguments& options) {
   SweepConfig config = load_sweep(options.config);
   if (!options.results.empty()) config.results = options.results;
@@ -97,14 +117,25 @@ int run_run(const RunArguments& options) {
   } else {
     run_options.shard = parse_shard(options.shard, [](const char* name) { return std::getenv(name); });
   }
-  const RunSummary summary = run_sweep(config, run_options);
-  // Shards run beside one another; what they found together is told by `kvc report` or `kvc merge`.
-  if (!run_options.shard) show_report(config.results);
-  if (!options.quiet) {
-    fmt::print(stderr, "{} measured, {} found{}; {} in {}\n", plural(summary.measured, "record"), summary.already_done,
-               plan_outcome(summary), run_options.shard ? "records" : "records and report",
-               records_folder(config, run_options.shard));
+  Progress progress(progress_options(options, records_folder(config, run_options.shard)));
+  run_options.progress = &progress;
+  RunSummary summary;
+  try {
+    summary = run_sweep(config, run_options);
+    progress.clear();
+    // Shards run beside one another; what they found together is told by `kvc report` or `kvc merge`.
+    if (!run_options.shard) show_report(config.results);
+  } catch (const std::exception& error) {
+    progress.end(false, fmt::format("error: {}", error.what()));
+    throw;
   }
+  const std::string outcome =
+      fmt::format("{} measured, {} found{}; {} in {}", plural(summary.measured, "record"), summary.already_done,
+                  plan_outcome(summary), run_options.shard ? "records" : "records and report",
+                  records_folder(config, run_options.shard));
+  progress.end(summary.failed == 0,
+               summary.failed == 0 ? outcome : fmt::format("{}; {} failed", outcome, plural(summary.failed, "record")));
+  if (!options.quiet) fmt::print(stderr, "{}\n", outcome);
   if (summary.failed == 0) return 0;
   fmt::print(stderr,
              "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries again what "
@@ -152,6 +183,16 @@ Runner declare_run(CLI::App& app) {
                       "with --dry-run: a wall time, e.g. 6h; says how many shards meet it");
   command->add_flag("--no-plan", options->no_plan, "measure no rates before; the time left is then a guess by records");
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
+  command->add_option("--log", options->log,
+                      "append progress, notes and failures to this file, each line with its time: for a sweep under "
+                      "nohup");
+  command
+      ->add_option(
+          "--progress", options->progress,
+          "text, or json: one JSON object a line, for dashboards; in the file of --log where it is given, else "
+          "on stderr")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
   command->add_flag("--skip-proof", options->skip_proof, "skip the self-proof; every record says so");
   return [options] { return run_run(*options); };
 }

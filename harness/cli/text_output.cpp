@@ -10,14 +10,14 @@
 
 namespace kvc {
 
-void check_text_output(const std::string& output, const std::string& results_folder) {
+void check_text_output(const std::string& output, const std::string& results_folder, const std::string& option) {
   namespace fs = std::filesystem;
   if (output.empty()) return;
   const fs::path path = fs::weakly_canonical(fs::path(output));
   if (path.extension() != ".jsonl" || path.parent_path() != fs::weakly_canonical(fs::path(results_folder) / "."))
     return;
-  throw Error(ErrorKind::kUsage, "scores among the records would be read as records", "--output " + output,
-              "write them elsewhere, or end the name with .txt");
+  throw Error(ErrorKind::kUsage, "a .jsonl file among the records would be read as records", option + " " + output,
+              "write it elsewhere, or end the name with .txt");
 }
 
 void write_text_output(const std::string& output, std::string_view text) {

@@ -6,9 +6,10 @@
 
 namespace kvc {
 
-// Writes to `output`, to standard output where it is empty. A .jsonl file in a results folder is refused
-// (Error(kUsage)): it would be read as records.
-void check_text_output(const std::string& output, const std::string& results_folder);
+// Throws Error(kUsage) for a .jsonl file in a results folder: it would be read as records.
+void check_text_output(const std::string& output, const std::string& results_folder,
+                       const std::string& option = "--output");
+// To standard output where `output` is empty.
 void write_text_output(const std::string& output, std::string_view text);
 
 }  // namespace kvc

@@ -14,6 +14,9 @@ namespace {
 // A signal handler may touch lock-free atomics and plain memory written before it was installed, nothing more.
 std::array<char, 1024> message_text{};
 size_t message_size = 0;
+std::array<char, 256> log_text{};
+size_t log_size = 0;
+int log_file = -1;
 std::atomic<bool> writing{false};
 std::atomic<int> pending{0};  // the first signal that came while writing
 constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP};
@@ -21,6 +24,9 @@ std::array<struct sigaction, kSignals.size()> old_actions{};
 
 [[noreturn]] void end_process(int signal) {
   [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, message_text.data(), message_size);
+  if (log_file >= 0) {
+    [[maybe_unused]] const ssize_t m = ::write(log_file, log_text.data(), log_size);
+  }
   ::_exit(128 + signal);
 }
 
@@ -32,10 +38,13 @@ void on_signal(int signal) {
 
 }  // namespace
 
-InterruptGuard::InterruptGuard(const std::string& message) {
+InterruptGuard::InterruptGuard(const std::string& message, int log, const std::string& log_line) {
   const std::string text = "\n" + message + "\n";
   message_size = std::min(text.size(), message_text.size());
   std::memcpy(message_text.data(), text.data(), message_size);
+  log_file = log;
+  log_size = std::min(log_line.size(), log_text.size());
+  std::memcpy(log_text.data(), log_line.data(), log_size);
   struct sigaction action {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;

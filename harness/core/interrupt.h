@@ -7,11 +7,11 @@
 
 namespace kvc {
 
-// While one lives, these signals print `message` on stderr and end the process. Under nohup, SIGHUP stays ignored.
-// One at a time.
+// While one lives, these signals print `message` on stderr, write `log_line` to the open file `log` (-1: none), and end
+// the process. Under nohup, SIGHUP stays ignored. One at a time.
 class InterruptGuard {
  public:
-  explicit InterruptGuard(const std::string& message);
+  explicit InterruptGuard(const std::string& message, int log = -1, const std::string& log_line = "");
   ~InterruptGuard();
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;

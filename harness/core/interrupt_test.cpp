@@ -5,6 +5,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+
 namespace kvc {
 namespace {
 
@@ -30,6 +32,21 @@ TEST(Interrupt, EachSignalHasItsExitCode) {
     };
     EXPECT_EQ(exit_code_of(interrupted), 128 + signal);
   }
+}
+
+TEST(Interrupt, TheLogSaysIt) {
+  std::array<int, 2> ends = {-1, -1};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const auto interrupted = [&] {
+    const InterruptGuard guard("interrupted", ends[1], "ended by a signal\n");
+    ::raise(SIGTERM);
+  };
+  EXPECT_EQ(exit_code_of(interrupted), 143);
+  std::array<char, 64> text = {};
+  EXPECT_EQ(::read(ends[0], text.data(), text.size()), 18);
+  EXPECT_STREQ(text.data(), "ended by a signal\n");
+  ::close(ends[0]);
+  ::close(ends[1]);
 }
 
 TEST(Interrupt, TheFirstSignalDuringAWriteDecides) {

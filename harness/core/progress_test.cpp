@@ -8,6 +8,13 @@
 #include <unistd.h>
 
 #include <array>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+
+#include "harness/core/config_text.h"
+#include "harness/core/error.h"
+#include "harness/core/text_file.h"
 
 namespace kvc {
 namespace {
@@ -92,6 +99,116 @@ TEST(Progress, QuietSaysNothing) {
   progress.stage("y");
   progress.measured();
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
+// A file in the temporary folder, deleted at the end.
+class LogFile {
+ public:
+  LogFile() : path_(std::filesystem::temp_directory_path() / ("kvc_progress_" + std::to_string(::getpid()) + ".log")) {}
+  ~LogFile() { std::filesystem::remove(path_); }
+  LogFile(const LogFile&) = delete;
+  LogFile& operator=(const LogFile&) = delete;
+  std::string path() const { return path_; }
+  std::vector<std::string> lines() const {
+    std::vector<std::string> list;
+    std::ifstream file(path_);
+    for (std::string line; std::getline(file, line);) list.push_back(line);
+    return list;
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST(Progress, JsonLinesOnStderr) {
+  ::testing::internal::CaptureStderr();
+  {
+    Progress progress(ProgressOptions{false, /*json=*/true, ""});
+    progress.note("loading \"m\"");
+    progress.expect(2, 10);
+    progress.begin();
+    progress.stage("prefill");
+    progress.failed("no");
+    progress.measured(5);
+    progress.measured(5);
+    progress.end(false, "1 failed");
+  }
+  std::vector<Json> lines;
+  std::istringstream text(::testing::internal::GetCapturedStderr());
+  for (std::string line; std::getline(text, line);) lines.push_back(Json::parse(line));
+  ASSERT_EQ(lines.size(), 5U);
+  EXPECT_EQ(lines[0].at("event"), "note");
+  EXPECT_EQ(lines[0].at("text"), "loading \"m\"");
+  EXPECT_EQ(lines[1].at("event"), "progress");
+  EXPECT_EQ(lines[1].at("stage"), "prefill");
+  EXPECT_EQ(lines[1].at("expected"), 2);
+  EXPECT_EQ(lines[1].at("left_s"), 10);  // as planned
+  EXPECT_EQ(lines[2].at("event"), "failed");
+  EXPECT_EQ(lines[3].at("event"), "progress");  // the last record is told at once, the one before came too soon
+  EXPECT_EQ(lines[3].at("done"), 2);
+  EXPECT_EQ(lines[3].at("failed"), 1);
+  EXPECT_TRUE(lines[3].at("left_s").is_null());
+  EXPECT_EQ(lines[4].at("event"), "error");
+  for (const Json& line : lines)
+    EXPECT_TRUE(std::regex_match(line.at("time").get<std::string>(), std::regex("\\d{4}-\\d\\d-\\d\\dT[\\d:]{8}Z")));
+}
+
+TEST(Progress, ALogHasEveryLineWithItsTimeAndGoesOn) {
+  const LogFile log;
+  std::ofstream(log.path()) << "2026-01-01T00:00:00Z loadi";  // a run that was killed
+  ::testing::internal::CaptureStderr();
+  {
+    Progress progress(ProgressOptions{/*quiet=*/true, false, log.path()});
+    progress.expect(1);
+    progress.begin();
+    progress.note("loading");
+    progress.stage("prefill");
+    progress.measured();
+    progress.end(true, "1 record measured");
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  const std::vector<std::string> lines = log.lines();
+  ASSERT_EQ(lines.size(), 5U);
+  EXPECT_EQ(lines[0], "2026-01-01T00:00:00Z loadi");
+  const char* const expected[] = {" loading", " [0/1] prefill", " [1/1] prefill", " 1 record measured"};
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(lines[i + 1].substr(20), expected[i]);
+}
+
+TEST(Progress, JsonGoesToTheLogAndStderrStaysForPeople) {
+  const LogFile log;
+  ::testing::internal::CaptureStderr();
+  {
+    Progress progress(ProgressOptions{false, /*json=*/true, log.path()});
+    progress.note("loading");
+    EXPECT_THAT(progress.line_of_interrupt(), ::testing::HasSubstr("\"event\":\"interrupted\""));
+    EXPECT_GE(progress.log_file(), 0);
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "loading\n");
+  ASSERT_EQ(log.lines().size(), 1U);
+  EXPECT_EQ(Json::parse(log.lines()[0]).at("text"), "loading");
+}
+
+TEST(Progress, ALogThatCannotBeOpenedIsNamed) {
+  try {
+    Progress progress(ProgressOptions{false, false, "/nowhere/run.log"});
+    FAIL() << "opened";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("--log /nowhere/run.log"));
+  }
+}
+
+// Records of 1 s each, then of 3 s: the second half tells what the others will take.
+TEST(Progress, TimeLeftGoesByTheLastHalf) {
+  std::vector<ProgressMark> marks;
+  double at = 0;
+  for (int64_t i = 1; i <= 40; ++i) marks.push_back({at += i <= 20 ? 1 : 3, i, static_cast<double>(i)});
+  EXPECT_DOUBLE_EQ(*time_left_s(marks, at, 100, 0), 3 * 60);
+  // By the plan (1 s a record): 20 s took 60 s, doubted by 30 s on both sides.
+  EXPECT_DOUBLE_EQ(*time_left_s(marks, at, 100, 100), 60 * (60. + 30) / (20 + 30));
+  EXPECT_FALSE(time_left_s(marks, at, 40, 100).has_value());
+  EXPECT_FALSE(time_left_s({}, 5, 40, 0).has_value());
+  marks.resize(2);  // so few go by the whole
+  EXPECT_DOUBLE_EQ(*time_left_s(marks, 2, 10, 0), 8);
 }
 
 TEST(Progress, DurationsForPeople) {

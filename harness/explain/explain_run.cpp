@@ -132,7 +132,7 @@ class Explaining {
       if (const auto failure = failure_of([&] { explain(flip, cell); }, DeviceCare::of(model_->decoder().devices()))) {
         result_.failures.push_back(fmt::format("{}\n  cell:  {} ({}), document '{}', question '{}'", *failure,
                                                cell.label, cell.id, flip.document(), flip.question()));
-        progress_.note("failed: " + result_.failures.back());
+        progress_.failed(result_.failures.back());
       }
       progress_.measured();
     }

@@ -12,7 +12,6 @@
 #include "harness/core/build_info.h"
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
-#include "harness/core/progress.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/sweep/calibration.h"
@@ -39,7 +38,8 @@ class SweepRun {
       : config_(config),
         options_(options),
         folder_(records_folder(config, options.shard), config.results),
-        progress_(options.quiet) {}
+        own_progress_(options.quiet),
+        progress_(options.progress == nullptr ? own_progress_ : *options.progress) {}
 
   RunSummary run() {
     folder_.write_json("config.json", config_.to_json());
@@ -345,7 +345,7 @@ class SweepRun {
   void keep(const Record& record, double planned_s) {
     folder_.append(record);
     record.status == "done" ? ++summary_.measured : ++summary_.failed;
-    if (record.status == "failed") progress_.note("failed: " + record.error);
+    if (record.status == "failed") progress_.failed(record.error);
     progress_.measured(planned_s);
     if (options_.after_record) options_.after_record(record);
   }
@@ -417,7 +417,8 @@ class SweepRun {
   const SweepConfig& config_;
   const RunOptions& options_;
   ResultsFolder folder_;
-  Progress progress_;
+  Progress own_progress_;
+  Progress& progress_;
   RunSummary summary_;
   std::vector<Block> blocks_;
   std::optional<ReferenceStore> references_;                // of the model that is loaded
@@ -452,7 +453,9 @@ RunSummary run_sweep(const SweepConfig& config, const RunOptions& options) {
   const c10::InferenceMode inference;
   const InterruptGuard interrupt(
       fmt::format("interrupted; what was measured is in {}. Run the same command again to go on from there.",
-                  records_folder(config, options.shard)));
+                  records_folder(config, options.shard)),
+      options.progress == nullptr ? -1 : options.progress->log_file(),
+      options.progress == nullptr ? "" : options.progress->line_of_interrupt());
   return SweepRun(config, options).run();
 }
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "harness/core/progress.h"
 #include "harness/model/device_care.h"
 #include "harness/sweep/record.h"
 #include "harness/sweep/shard.h"
@@ -29,6 +30,7 @@ struct RunOptions {
   // No document is begun that would not end within so many seconds, going by the longest so far; 0: no limit.
   double within_s = 0;
   std::function<Model(const ModelConfig&)> load_model = Model::load;
+  Progress* progress = nullptr;                     // told what goes on; null: one of its own, on stderr unless `quiet`
   std::function<void(const Record&)> after_record;  // called when a record is on disk
   std::optional<DeviceCare> device = {};            // in place of that of the model's device, for tests
   // What a reader sees of the first document while the others are measured; "" for nothing.
