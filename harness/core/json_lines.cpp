@@ -5,10 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <span>
+#include <thread>
 
 namespace kvc {
 namespace {
@@ -82,22 +86,112 @@ void append_json_line(const std::string& path, const Json& value) {
   File(path, O_WRONLY | O_APPEND | O_CREAT).write_all(line);
 }
 
-JsonLines read_json_lines(const std::string& path) {
-  JsonLines lines;
+namespace {
+
+struct Line {
+  int64_t number;  // from 1
+  std::string_view text;
+};
+
+// The lines of a file, some megabytes at a time.
+class LineReader {
+ public:
+  explicit LineReader(const std::string& path) : file_(path, std::ios::binary) {
+    if (!file_) fail_io("read", path);
+    std::error_code unknown;
+    const auto size = std::filesystem::file_size(path, unknown);
+    if (!unknown) piece_ = std::min<size_t>(piece_, size + 1);
+  }
+
+  // The next whole lines that are not empty; none at the end. The views hold until the next call.
+  std::vector<Line> next() {
+    std::vector<Line> lines;
+    while (lines.empty() && (file_ || !text_.empty())) {
+      text_.erase(0, used_);
+      const size_t unfinished = text_.size();
+      read_more();
+      // A line may be longer than a piece of the file; the last one may end without a newline.
+      while (file_ && text_.find('\n', unfinished) == std::string::npos) read_more();
+      used_ = split(lines);
+    }
+    return lines;
+  }
+
+ private:
+  void read_more() {
+    if (!file_) return;
+    const size_t before = text_.size();
+    text_.resize(before + piece_);
+    file_.read(text_.data() + before, static_cast<std::streamsize>(piece_));
+    text_.resize(before + static_cast<size_t>(file_.gcount()));
+  }
+
+  // Returns where the unfinished line begins.
+  size_t split(std::vector<Line>& lines) {
+    size_t begin = 0;
+    while (begin < text_.size()) {
+      size_t end = text_.find('\n', begin);
+      if (end == std::string::npos) {
+        if (file_) return begin;
+        end = text_.size();
+      }
+      const std::string_view line(text_.data() + begin, end - begin);
+      ++number_;
+      if (line.find_first_not_of(" \t\r") != std::string_view::npos) lines.push_back({number_, line});
+      begin = std::min(end + 1, text_.size());
+    }
+    return begin;
+  }
+
+  std::ifstream file_;
+  size_t piece_ = size_t{16} << 20;
+  std::string text_;
+  size_t used_ = 0;
+  int64_t number_ = 0;
+};
+
+std::vector<Json> parsed(std::span<const Line> lines) {
+  std::vector<Json> values;
+  values.reserve(lines.size());
+  for (const Line& line : lines) values.push_back(Json::parse(line.text, nullptr, false));
+  return values;
+}
+
+}  // namespace
+
+std::vector<int64_t> for_each_json_line(const std::string& path, const std::function<void(Json&&)>& take) {
+  std::vector<int64_t> broken;
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) return lines;
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail_io("read", path);
-  std::string text;
-  for (int64_t number = 1; std::getline(file, text); ++number) {
-    if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
-    Json value = Json::parse(text, nullptr, false);
-    if (value.is_discarded()) {
-      lines.broken_lines.push_back(number);
-    } else {
-      lines.values.push_back(std::move(value));
+  if (!std::filesystem::exists(path, error)) return broken;
+  LineReader reader(path);
+  const size_t cores = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 16);
+  for (std::vector<Line> lines = reader.next(); !lines.empty(); lines = reader.next()) {
+    const size_t part = (lines.size() + cores - 1) / cores;
+    constexpr size_t kFewLines = 64;  // not worth a thread
+    std::vector<std::future<std::vector<Json>>> parts;
+    for (size_t begin = 0; begin < lines.size(); begin += part) {
+      const std::span<const Line> own(lines.data() + begin, std::min(part, lines.size() - begin));
+      parts.push_back(std::async(lines.size() < kFewLines ? std::launch::deferred : std::launch::async,
+                                 [own] { return parsed(own); }));
+    }
+    auto line = lines.begin();
+    for (auto& own : parts) {
+      for (Json& value : own.get()) {
+        if (value.is_discarded()) {
+          broken.push_back(line->number);
+        } else {
+          take(std::move(value));
+        }
+        ++line;
+      }
     }
   }
+  return broken;
+}
+
+JsonLines read_json_lines(const std::string& path) {
+  JsonLines lines;
+  lines.broken_lines = for_each_json_line(path, [&](Json&& value) { lines.values.push_back(std::move(value)); });
   return lines;
 }
 

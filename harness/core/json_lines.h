@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,10 @@ struct JsonLines {
 
 // A missing file is an empty list. Empty lines are skipped.
 JsonLines read_json_lines(const std::string& path);
+
+// Gives the values one after the other, in their order, and returns the broken lines. Long files are parsed on all
+// cores, some megabytes at a time, so that the file's text is never in memory as a whole.
+std::vector<int64_t> for_each_json_line(const std::string& path, const std::function<void(Json&&)>& take);
 
 // Writes the whole text beside `path`, syncs, renames over it: readers see the old or the new file, never half of one.
 void write_file_atomically(const std::string& path, std::string_view text);

@@ -73,7 +73,7 @@ Reply Asker::ask(const KvCache& cache) {
   std::vector<Json> answers = task_.ask({model_, cache, questions_, seed_, reference_.get()});
   complete_answers(questions_, answers);
   const std::string where = "question " + questions_.front().id;
-  const std::vector<double> values = find_task_metrics(task_name_)->judge(AnswerFields(answers, 0, where));
+  const std::vector<double> values = find_task_metrics(task_name_)->judge(fields_of(answers, where)).front();
   Reply reply{std::move(answers.front()), values.empty() ? 0 : values.front()};
   return reply;
 }

@@ -40,9 +40,9 @@ std::map<std::string, std::pair<size_t, bool>> judged(const Record& record) {
   std::map<std::string, std::pair<size_t, bool>> list;
   const TaskMetrics* metrics = find_task_metrics(name_of(record, "task"));
   if (metrics == nullptr || metrics->metrics.empty() || !metrics->metrics.front().share) return list;
-  for (size_t i = 0; i < record.answers.size(); ++i) {
-    const std::vector<double> values = metrics->judge(AnswerFields(record.answers, i, record.place));
-    if (!values.empty()) list[question_of(record.answers[i])] = {i, values.front() >= 0.5};
+  const std::vector<std::vector<double>> values = metrics->judge(fields_of(record.answers, record.place));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!values[i].empty()) list[question_of(record.answers[i])] = {i, values[i].front() >= 0.5};
   }
   return list;
 }

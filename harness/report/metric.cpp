@@ -2,16 +2,25 @@
 
 #include <fmt/format.h>
 
+#include <functional>
+
 namespace kvc {
 namespace {
 
 // The question's own, which data sets may leave out.
 std::optional<double> depth_fraction(const Json& answer) {
   if (!answer.contains("extra") || !answer.at("extra").is_object()) return std::nullopt;
-  const Json depth = answer.at("extra").value("depth_fraction", Json());
-  if (!depth.is_number()) return std::nullopt;
-  const double value = depth.get<double>();
+  const Json& extra = answer.at("extra");
+  const auto depth = extra.find("depth_fraction");
+  if (depth == extra.end() || !depth->is_number()) return std::nullopt;
+  const double value = depth->get<double>();
   return value >= 0 && value <= 1 ? std::optional(value) : std::nullopt;
+}
+
+size_t gold_of(const Json& answer) {
+  const auto gold = answer.find("gold_answer");
+  if (gold == answer.end() || !gold->is_string()) return 0;
+  return std::hash<std::string>()(gold->get_ref<const std::string&>());
 }
 
 }  // namespace
@@ -32,10 +41,13 @@ std::vector<QuestionValues> question_values(const Record& record) {
   }
   const TaskMetrics* task_metrics = find_task_metrics(task.at("name").get<std::string>());
   if (task_metrics == nullptr) return list;
-  for (size_t i = 0; i < record.answers.size(); ++i) {
-    const AnswerFields answer(record.answers, i, where);
-    QuestionValues values{answer.text("question_id"), task_metrics->judge(answer), depth_fraction(record.answers[i])};
-    if (!values.values.empty()) list.push_back(std::move(values));
+  const std::vector<AnswerFields> answers = fields_of(record.answers, where);
+  std::vector<std::vector<double>> values = task_metrics->judge(answers);
+  list.reserve(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i].empty()) continue;
+    list.push_back({answers[i].text("question_id"), std::move(values[i]), depth_fraction(record.answers[i]),
+                    gold_of(record.answers[i])});
   }
   return list;
 }

@@ -16,7 +16,7 @@
 namespace kvc {
 namespace {
 
-const Json& field(const Json& json, const char* name, Json::value_t type, const std::string& where) {
+Json& field(Json& json, const char* name, Json::value_t type, const std::string& where) {
   const bool there = json.is_object() && json.contains(name);
   if (!there || json.at(name).type() != type) {
     throw Error(ErrorKind::kData, fmt::format("a record {} field '{}'", there ? "has a wrong" : "lacks the", name),
@@ -38,18 +38,18 @@ std::vector<std::string> record_files(const std::string& folder) {
 
 void RecordSet::add_folder(const std::string& folder, std::vector<std::string>& warnings) {
   for (const std::string& path : record_files(folder)) {
-    const JsonLines lines = read_json_lines(path);
-    // A kill tears the last line only; the next append then starts a line of its own, so a torn line may stand
-    // anywhere.
-    if (!lines.broken_lines.empty()) {
-      warnings.push_back(fmt::format("{}: line {} is not valid JSON and was skipped (cut off by a kill, or edited)",
-                                     path, fmt::join(lines.broken_lines, ", ")));
-    }
-    for (size_t i = 0; i < lines.values.size(); ++i) {
-      const std::string place = fmt::format("{}, record {}", path, i + 1);
-      Record record = Record::from_json(lines.values[i], place);
+    size_t n_records = 0;
+    const std::vector<int64_t> broken = for_each_json_line(path, [&](Json&& line) {
+      const std::string place = fmt::format("{}, record {}", path, ++n_records);
+      Record record = Record::from_json(std::move(line), place);
       record.place = place;
       add(std::move(record));
+    });
+    // A kill tears the last line only; the next append then starts a line of its own, so a torn line may stand
+    // anywhere.
+    if (!broken.empty()) {
+      warnings.push_back(fmt::format("{}: line {} is not valid JSON and was skipped (cut off by a kill, or edited)",
+                                     path, fmt::join(broken, ", ")));
     }
   }
 }
@@ -90,7 +90,7 @@ Json Record::to_json() const {
   return json;
 }
 
-Record Record::from_json(const Json& json, const std::string& where) {
+Record Record::from_json(Json json, const std::string& where) {
   using Type = Json::value_t;
   const bool numbered = json.is_object() && json.contains("version") && json.at("version").is_number_integer();
   if (numbered && json.at("version") != kVersion) {
@@ -108,13 +108,13 @@ Record Record::from_json(const Json& json, const std::string& where) {
     throw Error(ErrorKind::kData, fmt::format("a record has the status '{}'", record.status), where, "done or failed");
   }
   if (record.status == "failed") record.error = field(json, "error", Type::string, where).get<std::string>();
-  record.cell = field(json, "cell", Type::object, where);
-  record.provenance = field(json, "provenance", Type::object, where);
-  record.sizes = field(json, "sizes", Type::object, where);
-  record.seconds = field(json, "seconds", Type::object, where);
-  for (const Json& answer : field(json, "answers", Type::array, where)) record.answers.push_back(answer);
-  record.notes = field(json, "notes", Type::object, where);
-  if (json.contains("task_notes")) record.task_notes = field(json, "task_notes", Type::object, where);
+  record.cell = std::move(field(json, "cell", Type::object, where));
+  record.provenance = std::move(field(json, "provenance", Type::object, where));
+  record.sizes = std::move(field(json, "sizes", Type::object, where));
+  record.seconds = std::move(field(json, "seconds", Type::object, where));
+  record.answers = std::move(field(json, "answers", Type::array, where).get_ref<Json::array_t&>());
+  record.notes = std::move(field(json, "notes", Type::object, where));
+  if (json.contains("task_notes")) record.task_notes = std::move(field(json, "task_notes", Type::object, where));
   return record;
 }
 

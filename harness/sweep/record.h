@@ -42,7 +42,7 @@ struct Record {
 
   Json to_json() const;
   // Throws Error(kData) naming the missing field.
-  static Record from_json(const Json& json, const std::string& where);
+  static Record from_json(Json json, const std::string& where);
 };
 
 // The folders in which a sweep's records stand: `folder` itself, and shards/K-of-N in it, in the order of N and K.

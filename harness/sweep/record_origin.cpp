@@ -124,12 +124,23 @@ std::string first_difference(const Record& a, const Record& b) {
 void check_origins(const std::vector<Record>& records, std::vector<std::string>& warnings) {
   std::map<std::string, Seen> weights, data;
   std::map<std::string, int64_t> programs, processors;
+  const Record* last = nullptr;  // the record before, mostly of the same origin
+  int64_t* n_of_program = nullptr;
+  int64_t* n_of_processor = nullptr;
   for (const Record& record : records) {
     if (record.status != "done") continue;
+    if (last != nullptr && last->provenance == record.provenance && last->cell == record.cell) {
+      ++*n_of_program;
+      ++*n_of_processor;
+      continue;
+    }
+    last = &record;
     refuse_if_other("weights", weights_of(record.provenance), record, weights, member(record.cell, "model"));
     refuse_if_other("data", data_of(record.provenance), record, data, member(record.cell, "dataset"));
-    ++programs[program_text(program_of(record.provenance))];
-    ++processors[processor_of(record.provenance)];
+    n_of_program = &programs[program_text(program_of(record.provenance))];
+    n_of_processor = &processors[processor_of(record.provenance)];
+    ++*n_of_program;
+    ++*n_of_processor;
   }
   if (programs.size() > 1) {
     warnings.push_back(fmt::format("the records come from {} states of the program, which may compute differently: {}",

@@ -50,32 +50,45 @@ class ExactMatch final : public Task {
   Options options_;
 };
 
-// Whether the right answer is given to another question of the document, which has another one; nothing where no
-// question has another.
-std::optional<bool> given_elsewhere(const AnswerFields& answer, const std::string& gold) {
+// An answer and its gold, read once: every question of a document looks at the answers to all others.
+struct Read {
+  explicit Read(const AnswerFields& answer)
+      : text(answer_text(answer)), gold_text(answer.text("gold_answer")), gold(gold_text), written(text) {}
+  std::string text, gold_text;
+  GoldAnswer gold;
+  WrittenAnswer written;
+};
+
+// Whether the right answer of `asked` is given to another question of the document, which has another one; nothing
+// where no question has another.
+std::optional<bool> given_elsewhere(std::vector<Read>& document, size_t asked) {
   std::optional<bool> given;
-  for (const AnswerFields& other : answer.others()) {
-    if (normalised_words(other.text("gold_answer")) == normalised_words(gold)) continue;
-    if (exact_match(answer_text(other), gold)) return true;
+  for (size_t other = 0; other < document.size(); ++other) {
+    if (other == asked || document[other].gold.same_words(document[asked].gold)) continue;
+    if (document[other].written.gives(document[asked].gold)) return true;
     given = false;
   }
   return given;
 }
 
-std::vector<double> judge_exact_match(const AnswerFields& answer) {
-  const std::string text = answer_text(answer);
-  const std::string gold = answer.text("gold_answer");
-  const std::vector<std::string> gold_words = normalised_words(gold);
-  const WordOverlap line = word_overlap(normalised_words(first_line_of(text)), gold_words);
-  const WordOverlap all = word_overlap(normalised_words(text), gold_words);
-  const bool right = exact_match(text, gold);
-  const std::optional<bool> elsewhere = given_elsewhere(answer, gold);
-  return {is_true(right),
-          elsewhere ? is_true(right && !*elsewhere) : std::numeric_limits<double>::quiet_NaN(),
-          is_true(line.exact),
-          is_true(all.contained),
-          line.f1,
-          is_true(answer.cut_by_length())};
+std::vector<std::vector<double>> judge_exact_match(const std::vector<AnswerFields>& answers) {
+  std::vector<Read> document;
+  document.reserve(answers.size());
+  for (const AnswerFields& answer : answers) document.emplace_back(answer);
+  std::vector<std::vector<double>> values;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    Read& read = document[i];
+    const std::vector<std::string> gold_words = normalised_words(read.gold_text);
+    const std::string first_line = first_line_of(read.text);
+    const WordOverlap line = word_overlap(normalised_words(first_line), gold_words);
+    const WordOverlap all = first_line == read.text ? line : word_overlap(normalised_words(read.text), gold_words);
+    const bool right = read.written.gives(read.gold);
+    const std::optional<bool> elsewhere = given_elsewhere(document, i);
+    values.push_back({is_true(right),
+                      elsewhere ? is_true(right && !*elsewhere) : std::numeric_limits<double>::quiet_NaN(),
+                      is_true(line.exact), is_true(all.contained), line.f1, is_true(answers[i].cut_by_length())});
+  }
+  return values;
 }
 
 KVC_REGISTER_TASK(ExactMatch, "exact_match", "needle in a haystack (Kamradt 2023)");

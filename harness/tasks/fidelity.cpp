@@ -213,7 +213,7 @@ std::vector<double> judge_fidelity(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(Fidelity, "fidelity", "KL against the uncompacted cache");
-KVC_REGISTER_METRICS("fidelity", judge_fidelity,
+KVC_REGISTER_METRICS("fidelity", one_by_one<judge_fidelity>,
                      {{"kl", "KL(full || compacted), nats per token", false, false},
                       {"log_perplexity", "log-perplexity of the full cache's answers, nats per token", false, false},
                       {"top_agreement", "share of tokens with the full cache's top token", true, true}});

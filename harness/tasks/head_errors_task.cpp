@@ -239,7 +239,7 @@ std::vector<double> judge_head_errors(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(HeadErrorsTask, "head_errors", "attention outputs and mass, head by head (arXiv:2602.16284)");
-KVC_REGISTER_METRICS("head_errors", judge_head_errors,
+KVC_REGISTER_METRICS("head_errors", one_by_one<judge_head_errors>,
                      {{"output_error", "error of the heads' outputs, relative L2", false, false},
                       {"cosine", "cosine of the heads' outputs with the full cache's", false, true},
                       {"mass_error", "relative error of the heads' attention mass", false, false}});

@@ -182,7 +182,7 @@ std::vector<double> judge_likelihood(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(Likelihood, "likelihood", "ranking of options by log-likelihood (arXiv:2005.14165)");
-KVC_REGISTER_METRICS("likelihood", judge_likelihood,
+KVC_REGISTER_METRICS("likelihood", one_by_one<judge_likelihood>,
                      {{"accuracy", "accuracy, by log-likelihood per token", true, true},
                       {"accuracy_raw", "accuracy, by summed log-likelihood", true, true},
                       {"accuracy_calibrated", "accuracy, by gain over no document", true, true}});

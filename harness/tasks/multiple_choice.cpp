@@ -193,7 +193,7 @@ std::vector<double> judge_multiple_choice(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(MultipleChoice, "multiple_choice", "arXiv:2602.16284");
-KVC_REGISTER_METRICS("multiple_choice", judge_multiple_choice,
+KVC_REGISTER_METRICS("multiple_choice", one_by_one<judge_multiple_choice>,
                      {{"accuracy", "accuracy, unread answers wrong", true, true},
                       {"accuracy_paper", "accuracy, read as arXiv:2602.16284 does", true, true},
                       {"parse_rate", "answers that could be read", true, true},

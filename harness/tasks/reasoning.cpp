@@ -193,7 +193,7 @@ std::vector<double> judge_reasoning(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(Reasoning, "reasoning", "online compaction of arXiv:2602.16284");
-KVC_REGISTER_METRICS("reasoning", judge_reasoning,
+KVC_REGISTER_METRICS("reasoning", one_by_one<judge_reasoning>,
                      {{"accuracy", "accuracy, mean over a problem's samples (avg@k)", true, true},
                       {"parse_rate", "answers with a number", true, true},
                       {"length_limit_rate", "thoughts cut off by a limit", true, false},

@@ -91,7 +91,7 @@ std::vector<double> judge_string_match(const AnswerFields& answer) {
 }
 
 KVC_REGISTER_TASK(StringMatch, "string_match", "RULER, arXiv:2404.06654");
-KVC_REGISTER_METRICS("string_match", judge_string_match,
+KVC_REGISTER_METRICS("string_match", one_by_one<judge_string_match>,
                      {{"string_match", "share of the right answers in the reply", true, true},
                       {"complete", "every right answer is in the reply", true, true}});
 

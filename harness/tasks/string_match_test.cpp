@@ -10,7 +10,7 @@ std::vector<double> judged(const std::string& text, const std::vector<std::strin
   for (const std::string& reference : references) answer["references"].push_back({{"text", reference}});
   const std::vector<Json> answers = {answer};
   const std::string where = "a record";
-  return find_task_metrics("string_match")->judge(AnswerFields(answers, 0, where));
+  return find_task_metrics("string_match")->judge(fields_of(answers, where)).front();
 }
 
 // Expected values by RULER's definition: sum of (reference in reply, lower case) over references; the greatest for

@@ -17,7 +17,7 @@ using ::testing::IsEmpty;
 // The values of answer `index` of a record that holds `answers`.
 std::vector<double> judged(const std::string& task, const std::vector<Json>& answers, size_t index = 0) {
   static const std::string where = "record of cell c, document 'd'";
-  return find_task_metrics(task)->judge(AnswerFields(answers, index, where));
+  return find_task_metrics(task)->judge(fields_of(answers, where)).at(index);
 }
 
 std::string error_of(const std::string& task, const Json& answer) {

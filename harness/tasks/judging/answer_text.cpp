@@ -7,8 +7,6 @@
 #include <set>
 #include <string_view>
 
-#include "harness/tasks/judging/answer_words.h"
-
 namespace kvc {
 namespace {
 
@@ -49,6 +47,7 @@ bool is_abbreviation(const Points& text, size_t stop, char32_t next) {
 // Behind the sentence that starts at `begin`.
 size_t sentence_end(const Points& text, size_t begin) {
   for (size_t i = begin; i < text.size(); ++i) {
+    if (text[i] < 0x80 && text[i] != '.' && text[i] != '!' && text[i] != '?') continue;
     if (is_one_of(text[i], U"\u3002\uFF01\uFF1F\uFF61")) return i + 1;
     if (!is_one_of(text[i], U".!?\u2026\u061F\u06D4\u0964\u0589\u1362")) continue;
     size_t behind = i + 1;
@@ -154,17 +153,32 @@ int64_t count_sentences(const std::string& text) {
   return n;
 }
 
-bool exact_match(const std::string& answer, const std::string& gold) {
-  const std::vector<AnswerWord> wanted = answer_words(gold);
-  if (wanted.empty()) return false;
-  const std::string line = first_line_of(answer);
-  const std::vector<AnswerWord> words =
-      answer_words(first_sentences(line, std::max<int64_t>(1, count_sentences(gold))));
-  for (size_t first = 0; first < words.size(); ++first) {
-    if (stands_at(words, first, wanted) && !denied_before(words, first) && !denied_behind(words, first + wanted.size()))
+GoldAnswer::GoldAnswer(const std::string& text)
+    : words_(answer_words(text)), n_sentences_(std::max<int64_t>(1, count_sentences(text))) {}
+
+bool GoldAnswer::same_words(const GoldAnswer& other) const {
+  return std::equal(words_.begin(), words_.end(), other.words_.begin(), other.words_.end(),
+                    [](const AnswerWord& a, const AnswerWord& b) { return a.text == b.text; });
+}
+
+WrittenAnswer::WrittenAnswer(const std::string& text) : line_(first_line_of(text)) {}
+
+bool WrittenAnswer::gives(const GoldAnswer& gold) {
+  if (gold.words_.empty()) return false;
+  if (n_read_ != gold.n_sentences_) {
+    words_ = answer_words(first_sentences(line_, gold.n_sentences_));
+    n_read_ = gold.n_sentences_;
+  }
+  for (size_t first = 0; first < words_.size(); ++first) {
+    if (stands_at(words_, first, gold.words_) && !denied_before(words_, first) &&
+        !denied_behind(words_, first + gold.words_.size()))
       return true;
   }
   return false;
+}
+
+bool exact_match(const std::string& answer, const std::string& gold) {
+  return WrittenAnswer(answer).gives(GoldAnswer(gold));
 }
 
 WordOverlap word_overlap(const std::vector<std::string>& answer, const std::vector<std::string>& gold) {

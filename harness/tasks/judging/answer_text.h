@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "harness/tasks/judging/answer_words.h"
+
 namespace kvc {
 
 // Words as they are compared:
@@ -33,6 +35,30 @@ int64_t count_sentences(const std::string& text);
 // n, if the gold has n). "4821" is found in "It is 4,821." and "4821.0"; not in "14821", "4821.5", "-4821", "12-4821",
 // and not where it is denied: "not 4821", "4821 is wrong". Thoughts must have been left out before (thought.h).
 bool exact_match(const std::string& answer, const std::string& gold);
+
+// The two sides of exact_match, each read once where many are compared with many:
+// exact_match(answer, gold) is WrittenAnswer(answer).gives(GoldAnswer(gold)).
+class GoldAnswer {
+ public:
+  explicit GoldAnswer(const std::string& text);
+  bool same_words(const GoldAnswer& other) const;  // equal normalised_words
+
+ private:
+  friend class WrittenAnswer;
+  std::vector<AnswerWord> words_;
+  int64_t n_sentences_;
+};
+
+class WrittenAnswer {
+ public:
+  explicit WrittenAnswer(const std::string& text);
+  bool gives(const GoldAnswer& gold);
+
+ private:
+  std::string line_;
+  int64_t n_read_ = 0;  // sentences whose words are in words_
+  std::vector<AnswerWord> words_;
+};
 
 struct WordOverlap {
   bool exact = false;      // the words are the same

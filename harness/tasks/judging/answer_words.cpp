@@ -31,6 +31,7 @@ char32_t plain(char32_t point) {
                                                      {0x2007, kThousandsBlank},
                                                      {0x2009, kThousandsBlank},
                                                      {0x202F, kThousandsBlank}};
+  if (point < 0x80) return point;
   if (point >= 0xFF01 && point <= 0xFF5E) return point - 0xFF01 + '!';
   const auto form = forms.find(point);
   return form == forms.end() ? point : form->second;
@@ -47,6 +48,7 @@ bool is_word(char32_t point) {
 
 // Han, kana, Thai, Lao, Burmese, Khmer.
 bool is_without_spaces(char32_t point) {
+  if (point < 0x0E00) return false;
   static constexpr std::pair<char32_t, char32_t> kRanges[] = {
       {0x0E00, 0x0EFF}, {0x1000, 0x109F}, {0x1780, 0x17FF}, {0x3005, 0x3007}, {0x3040, 0x30FF},  {0x31F0, 0x31FF},
       {0x3400, 0x4DBF}, {0x4E00, 0x9FFF}, {0xF900, 0xFAFF}, {0xFF66, 0xFF9F}, {0x20000, 0x3FFFF}};
@@ -61,6 +63,10 @@ bool starts_clause(char32_t point) {
 // Composed and case-folded, without what is not seen.
 std::vector<char32_t> folded(const std::string& raw) {
   std::vector<char32_t> points = code_points(raw);
+  if (std::all_of(points.begin(), points.end(), [](char32_t point) { return point < 0x80; })) {
+    for (char32_t& point : points) point += point >= 'A' && point <= 'Z' ? 'a' - 'A' : 0;
+    return points;
+  }
   std::transform(points.begin(), points.end(), points.begin(), plain);
   const std::string text = from_code_points(points, 0, points.size());
   utf8proc_uint8_t* made = nullptr;
@@ -167,9 +173,14 @@ class WordReader {
 
 std::vector<char32_t> code_points(const std::string& text) {
   std::vector<char32_t> points;
+  points.reserve(text.size());
   const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
   const auto size = static_cast<utf8proc_ssize_t>(text.size());
   for (utf8proc_ssize_t i = 0; i < size;) {
+    if (bytes[i] < 0x80) {
+      points.push_back(bytes[i++]);
+      continue;
+    }
     utf8proc_int32_t point = 0;
     const utf8proc_ssize_t length = utf8proc_iterate(bytes + i, size - i, &point);
     points.push_back(length > 0 ? static_cast<char32_t>(point) : char32_t{0xFFFD});
@@ -181,6 +192,10 @@ std::vector<char32_t> code_points(const std::string& text) {
 std::string from_code_points(const std::vector<char32_t>& points, size_t begin, size_t end) {
   std::string text;
   for (size_t i = begin; i < end; ++i) {
+    if (points[i] < 0x80) {
+      text += static_cast<char>(points[i]);
+      continue;
+    }
     utf8proc_uint8_t bytes[4];
     const utf8proc_ssize_t n = utf8proc_encode_char(static_cast<utf8proc_int32_t>(points[i]), bytes);
     text.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(n));

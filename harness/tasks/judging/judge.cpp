@@ -27,10 +27,17 @@ bool register_task_metrics(const std::string& task, TaskMetrics metrics) {
   return true;
 }
 
-std::string AnswerFields::text(const char* name) const {
+std::vector<AnswerFields> fields_of(const std::vector<Json>& answers, const std::string& where) {
+  std::vector<AnswerFields> list;
+  list.reserve(answers.size());
+  for (size_t i = 0; i < answers.size(); ++i) list.emplace_back(answers, i, where);
+  return list;
+}
+
+const std::string& AnswerFields::text(const char* name) const {
   const Json& value = at(name);
   if (!value.is_string()) fail(name, "must be a text");
-  return value.get<std::string>();
+  return value.get_ref<const std::string&>();
 }
 
 double AnswerFields::number(const char* name) const {
@@ -68,7 +75,7 @@ std::vector<AnswerFields> AnswerFields::parts(const char* name) const {
   const Json& value = at(name);
   if (!value.is_array() || value.empty()) fail(name, "must be a list that is not empty");
   std::vector<AnswerFields> list;
-  for (const Json& item : value) list.push_back(AnswerFields(answers_, index_, where_, item));
+  for (const Json& item : value) list.push_back(AnswerFields(index_, where_, item));
   return list;
 }
 
@@ -85,22 +92,16 @@ bool AnswerFields::cut_by_length() const {
   return stop == "length";
 }
 
-std::vector<AnswerFields> AnswerFields::others() const {
-  std::vector<AnswerFields> list;
-  for (size_t i = 0; i < answers_.size(); ++i) {
-    if (i != index_) list.emplace_back(answers_, i, where_);
-  }
-  return list;
-}
-
 void AnswerFields::fail(const char* name, const std::string& fact) const {
   throw Error(ErrorKind::kData, fmt::format("field '{}' of answer {} {}", name, index_, fact), where_,
               "delete the record's line and run the sweep again; if it comes back, the task writes wrong answers");
 }
 
 const Json& AnswerFields::at(const char* name) const {
-  if (!has(name)) fail(name, "is missing");
-  return answer_.at(name);
+  if (!answer_.is_object()) fail(name, "is missing");
+  const auto found = answer_.find(name);
+  if (found == answer_.end()) fail(name, "is missing");
+  return *found;
 }
 
 double AnswerFields::as_number(const Json& value, const char* name) const {

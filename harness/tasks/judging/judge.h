@@ -25,10 +25,10 @@ class AnswerFields {
  public:
   // `answers`: all answers of one record; `where` names the record in errors. Both must outlive this.
   AnswerFields(const std::vector<Json>& answers, size_t index, const std::string& where)
-      : AnswerFields(answers, index, where, answers[index]) {}
+      : AnswerFields(index, where, answers[index]) {}
 
   bool has(const char* name) const { return answer_.is_object() && answer_.contains(name); }
-  std::string text(const char* name) const;
+  const std::string& text(const char* name) const;
   double number(const char* name) const;
   int64_t integer(const char* name, int64_t least) const;
   bool flag(const char* name, bool missing) const;          // `missing`: the value where the field is not there
@@ -39,18 +39,15 @@ class AnswerFields {
   int64_t gold_option(size_t n_options) const;
   // The field "stop_reason": true for "length", false for "end", else an error.
   bool cut_by_length() const;
-  // The answers to the other questions of the same document.
-  std::vector<AnswerFields> others() const;
 
   [[noreturn]] void fail(const char* name, const std::string& fact) const;
 
  private:
-  AnswerFields(const std::vector<Json>& answers, size_t index, const std::string& where, const Json& answer)
-      : answers_(answers), index_(index), where_(where), answer_(answer) {}
+  AnswerFields(size_t index, const std::string& where, const Json& answer)
+      : index_(index), where_(where), answer_(answer) {}
   const Json& at(const char* name) const;
   double as_number(const Json& value, const char* name) const;
 
-  const std::vector<Json>& answers_;
   size_t index_;
   const std::string& where_;
   const Json& answer_;
@@ -58,9 +55,22 @@ class AnswerFields {
 
 struct TaskMetrics {
   std::vector<MetricInfo> metrics;  // the primary one first
-  // One value per metric, in their order; NaN: this answer has none. An empty list: the answer counts nowhere.
-  std::vector<double> (*judge)(const AnswerFields& answer);
+  // Of all answers of a record, one value per metric each, in their order; NaN: this answer has none. An empty list:
+  // the answer counts nowhere.
+  std::vector<std::vector<double>> (*judge)(const std::vector<AnswerFields>& answers);
 };
+
+// Both arguments must outlive what is returned.
+std::vector<AnswerFields> fields_of(const std::vector<Json>& answers, const std::string& where);
+
+// For a task that judges every answer by itself: KVC_REGISTER_METRICS("fidelity", one_by_one<judge_fidelity>, ...).
+template <std::vector<double> (*JudgeOne)(const AnswerFields&)>
+std::vector<std::vector<double>> one_by_one(const std::vector<AnswerFields>& answers) {
+  std::vector<std::vector<double>> values;
+  values.reserve(answers.size());
+  for (const AnswerFields& answer : answers) values.push_back(JudgeOne(answer));
+  return values;
+}
 
 // nullptr for a task that registered none.
 const TaskMetrics* find_task_metrics(const std::string& task);

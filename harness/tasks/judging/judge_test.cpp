@@ -12,7 +12,7 @@ std::vector<double> never(const AnswerFields& /*answer*/) {
   return {};
 }
 
-KVC_REGISTER_METRICS("judge_test", never, {{"accuracy", "accuracy", true, true}});
+KVC_REGISTER_METRICS("judge_test", one_by_one<never>, {{"accuracy", "accuracy", true, true}});
 
 TEST(Judge, MetricsAreFoundByTheTasksName) {
   ASSERT_NE(find_task_metrics("judge_test"), nullptr);
@@ -41,8 +41,8 @@ TEST(Judge, FieldsAreCheckedAndNamed) {
   EXPECT_TRUE(answer.flag("none", true));
   EXPECT_THAT(error_of([&] { answer.cut_by_length(); }), HasSubstr("must be 'end' or 'length'; got 'stop'"));
   EXPECT_THAT(error_of([&] { answer.parts("part")[0].integer("n", 0); }), HasSubstr("must be an integer"));
-  ASSERT_EQ(answer.others().size(), 1U);
-  EXPECT_EQ(answer.others()[0].text("text"), "b");
+  ASSERT_EQ(fields_of(answers, where).size(), 2U);
+  EXPECT_EQ(fields_of(answers, where)[1].text("text"), "b");
 }
 
 }  // namespace

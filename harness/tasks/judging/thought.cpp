@@ -21,7 +21,7 @@ bool prompt_opens_thought(const AnswerFields& answer) {
   if (answer.has("prompt_opens_thought") || !answer.has("rendered_prompt")) {
     return answer.flag("prompt_opens_thought", false);
   }
-  const std::string prompt = answer.text("rendered_prompt");
+  const std::string& prompt = answer.text("rendered_prompt");
   const size_t last = prompt.find_last_not_of(" \t\r\n");
   return last != std::string::npos && std::string_view(prompt).substr(0, last + 1).ends_with(kThinkTag);
 }
