@@ -171,7 +171,8 @@ class Merge {
     }
     if (!proofs.empty()) target.write_json("self_proof.json", proofs);
     if (sweep_.is_object()) target.write_json("sweep.json", merged_sweep());
-    merge_lines(all, "texts/queries.jsonl", [](const Json& line) { return canonical_json(line); });
+    for (const char* name : {"texts/queries.jsonl", "explanations/flips.jsonl"})
+      merge_lines(all, name, [](const Json& line) { return canonical_json(line); });
     std::set<std::string> stores;
     for (const std::string& folder : folders_) {
       std::error_code error;

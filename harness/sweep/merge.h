@@ -23,10 +23,11 @@ struct MergeSummary {
 };
 
 // Reads the sources (a results folder stands for itself and its shards) and writes everything into `target`: records,
-// reference answers, texts of query sources, documents.json, self_proof.json, config.json. Whole files are written
-// beside the old ones and renamed; what the target has is kept, and a second merge changes nothing. The sources are
-// left as they are. Throws Error(kUsage): the target among the sources; a source twice, or being written. Error(kData):
-// no such folder; other sweep files, weights, data or programs; two different results of one (cell, document).
+// reference answers, texts of query sources, explanations, documents.json, self_proof.json, config.json. Whole files
+// are written beside the old ones and renamed; what the target has is kept, and a second merge changes nothing. The
+// sources are left as they are. Throws Error(kUsage): the target among the sources; a source twice, or being written.
+// Error(kData): no such folder; other sweep files, weights, data or programs; two different results of one (cell,
+// document).
 MergeSummary merge_results(const std::vector<std::string>& sources, const std::string& target,
                            const MergeOptions& options = {});
 

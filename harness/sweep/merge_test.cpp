@@ -116,6 +116,19 @@ TEST_F(Shards, TogetherAreTheWholeSweep) {
   EXPECT_EQ(run("in-7").already_done, kRecords);
 }
 
+TEST_F(Shards, ExplanationsComeAlongOnce) {
+  run_shards("r", 2);
+  const std::vector<std::string> parts = shards("r");
+  const Json first = {{"cell_id", "a"}, {"cause", "evicted"}}, second = {{"cell_id", "b"}, {"cause", "unused"}};
+  append_json_line(parts[0] + "/explanations/flips.jsonl", first);
+  append_json_line(parts[1] + "/explanations/flips.jsonl", second);
+  append_json_line(parts[1] + "/explanations/flips.jsonl", first);
+  for (int again = 0; again < 2; ++again) {
+    merge_results(parts, folder_.file("merged"));
+    EXPECT_THAT(read_json_lines(folder_.file("merged/explanations/flips.jsonl")).values, ElementsAre(first, second));
+  }
+}
+
 TEST_F(Shards, FindWhatOthersHaveMeasured) {
   int64_t count = 0;
   RunOptions options = options_;
