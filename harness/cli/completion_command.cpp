@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,7 +18,17 @@ namespace {
 struct Words {
   std::string command, help;
   std::vector<std::string> options, helps;  // "--model", what it is for
+  std::vector<std::string> values;          // of each option: "md csv tsv"; empty where it is not one of a few
 };
+
+// "TEXT:{kept,ratio}" -> "kept ratio"
+std::string values_in(const std::string& type) {
+  const size_t begin = type.find('{'), end = type.find('}');
+  if (begin == std::string::npos || end == std::string::npos) return "";
+  std::string values = type.substr(begin + 1, end - begin - 1);
+  std::replace(values.begin(), values.end(), ',', ' ');
+  return values;
+}
 
 std::string first_sentence(const std::string& help) {
   std::string text;
@@ -28,11 +39,12 @@ std::string first_sentence(const std::string& help) {
 std::vector<Words> words_of(const CLI::App& app) {
   std::vector<Words> list;
   for (const CLI::App* command : app.get_subcommands({})) {
-    Words words{command->get_name(), first_sentence(command->get_description()), {}, {}};
+    Words words{command->get_name(), first_sentence(command->get_description()), {}, {}, {}};
     for (const CLI::Option* option : command->get_options()) {
       for (const std::string& name : option->get_lnames()) {
         words.options.push_back("--" + name);
         words.helps.push_back(first_sentence(option->get_description()));
+        words.values.push_back(values_in(option->get_type_name()));
       }
     }
     list.push_back(std::move(words));
@@ -56,7 +68,8 @@ std::string bash(const std::vector<Words>& list) {
   std::string text =
       "# Bash completion of kvc: source it, or write it to ~/.local/share/bash-completion/completions/kvc\n"
       "_kvc() {\n"
-      "  local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} options= values=\n"
+      "  local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} before=${COMP_WORDS[COMP_CWORD-1]} options= "
+      "values=\n"
       "  COMPREPLY=()\n"
       "  if [ \"$COMP_CWORD\" -eq 1 ]; then\n";
   text += fmt::format("    COMPREPLY=($(compgen -W '{} --help --version' -- \"$word\"))\n", commands_text(list));
@@ -64,6 +77,13 @@ std::string bash(const std::vector<Words>& list) {
   for (const Words& words : list) {
     text += fmt::format("    {}) options='{}' values='{}' ;;\n", words.command, fmt::join(words.options, " "),
                         values_of(words.command));
+  }
+  text += "  esac\n  case $command$before in\n";
+  for (const Words& words : list) {
+    for (size_t i = 0; i < words.options.size(); ++i) {
+      if (!words.values[i].empty())
+        text += fmt::format("    {}{}) values='{}' ;;\n", words.command, words.options[i], words.values[i]);
+    }
   }
   text +=
       "  esac\n"
@@ -83,8 +103,10 @@ std::string zsh(const std::vector<Words>& list) {
   text += "  )\n  if (( CURRENT == 2 )); then _describe command commands; return; fi\n  case $words[2] in\n";
   for (const Words& words : list) {
     text += fmt::format("    {}) _arguments", words.command);
-    for (size_t i = 0; i < words.options.size(); ++i)
-      text += fmt::format(" '{}[{}]'", words.options[i], words.helps[i]);
+    for (size_t i = 0; i < words.options.size(); ++i) {
+      text += fmt::format(" '{}[{}]{}'", words.options[i], words.helps[i],
+                          words.values[i].empty() ? "" : fmt::format(":value:({})", words.values[i]));
+    }
     const std::string values = values_of(words.command);
     text += values.empty() ? " '*:file:_files' ;;\n" : fmt::format(" '*:value:({})' ;;\n", values);
   }
@@ -96,8 +118,10 @@ std::string fish(const std::vector<Words>& list) {
   for (const Words& words : list) {
     text += fmt::format("complete -c kvc -n __fish_use_subcommand -f -a {} -d '{}'\n", words.command, words.help);
     const std::string here = fmt::format("complete -c kvc -n '__fish_seen_subcommand_from {}'", words.command);
-    for (size_t i = 0; i < words.options.size(); ++i)
-      text += fmt::format("{} -l {} -d '{}'\n", here, words.options[i].substr(2), words.helps[i]);
+    for (size_t i = 0; i < words.options.size(); ++i) {
+      text += fmt::format("{} -l {} -d '{}'{}\n", here, words.options[i].substr(2), words.helps[i],
+                          words.values[i].empty() ? "" : fmt::format(" -x -a '{}'", words.values[i]));
+    }
     if (const std::string values = values_of(words.command); !values.empty())
       text += fmt::format("{} -f -a '{}'\n", here, values);
   }

@@ -87,8 +87,9 @@ TEST_F(FrontDoor, CompletionKnowsEveryCommandAndOption) {
   const std::string bash =
       write("complete.bash", kvc({"completion", "bash"}).out +
                                  "COMP_WORDS=(kvc ru); COMP_CWORD=1; _kvc; echo ${COMPREPLY[@]}\n"
-                                 "COMP_WORDS=(kvc run --dr); COMP_CWORD=2; _kvc; echo ${COMPREPLY[@]}\n");
-  EXPECT_EQ(std::system(("[ \"$(bash " + bash + " | tr '\\n' ,)\" = run,--dry-run, ]").c_str()), 0);
+                                 "COMP_WORDS=(kvc run --dr); COMP_CWORD=2; _kvc; echo ${COMPREPLY[@]}\n"
+                                 "COMP_WORDS=(kvc run --progress js); COMP_CWORD=3; _kvc; echo ${COMPREPLY[@]}\n");
+  EXPECT_EQ(std::system(("[ \"$(bash " + bash + " | tr '\\n' ,)\" = run,--dry-run,json, ]").c_str()), 0);
 }
 
 TEST_F(FrontDoor, WhatNewWritesIsValid) {

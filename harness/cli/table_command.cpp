@@ -38,13 +38,14 @@ Runner declare_table(CLI::App& app) {
   ValueTableOptions& table_options = options->table;
   CLI::App* command = app.add_subcommand("table", "one metric as a table: Markdown, CSV, TSV, LaTeX or JSON");
   command->add_option("folders", options->folders, "results folders")->required();
-  command->add_option("--rows", table_options.rows, "method, target, model, dataset, task or folder")
+  command->add_option("--rows", table_options.rows, "method, target, model, dataset, task, metric or folder")
       ->capture_default_str();
   command->add_option("--columns", table_options.columns, "the same")->capture_default_str();
   command->add_option("--metric", table_options.metric, "default: the primary metric of each task");
   command->add_option("--dataset", table_options.dataset, "name or label; default: all");
   command->add_option("--task", table_options.task, "name or label; default: all");
   command->add_option("--format", table_options.format, "md, csv, tsv, latex (booktabs) or json")
+      ->check(CLI::IsMember({"md", "csv", "tsv", "latex", "json"}))
       ->capture_default_str();
   command->add_flag("--transpose", table_options.transpose, "rows and columns change places");
   command->add_flag("--best", table_options.best, "bold: the best of a column and what is not decidedly worse");

@@ -88,10 +88,12 @@ AnswerTexts::AnswerTexts(const std::vector<Record>& records) {
   }
 }
 
-std::int32_t AnswerTexts::add(std::string text) {
-  const auto [place, is_new] = numbers_.try_emplace(std::move(text), static_cast<std::int32_t>(texts_.size()));
-  if (is_new) texts_.push_back(&place->first);
-  return place->second;
+std::int32_t AnswerTexts::add(std::string_view text) {
+  const auto found = numbers_.find(text);
+  if (found != numbers_.end()) return found->second;
+  const auto number = static_cast<std::int32_t>(texts_->size());
+  numbers_.emplace(texts_->emplace_back(text), number);
+  return number;
 }
 
 AnswerTexts::Answer AnswerTexts::read(const Json& answer) {
@@ -104,10 +106,10 @@ AnswerTexts::Answer AnswerTexts::read(const Json& answer) {
   take("reference_text", result.reference);
   take("text", result.said);
   if (result.said == kNone) {
-    if (std::string text = listed_texts(answer); !text.empty()) result.said = add(std::move(text));
+    if (std::string text = listed_texts(answer); !text.empty()) result.said = add(text);
   }
-  if (std::string gold = gold_text(answer); !gold.empty()) result.gold = add(std::move(gold));
-  if (std::string details = details_text(answer); !details.empty()) result.details = add(std::move(details));
+  if (std::string gold = gold_text(answer); !gold.empty()) result.gold = add(gold);
+  if (std::string details = details_text(answer); !details.empty()) result.details = add(details);
   return result;
 }
 

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -30,16 +32,17 @@ class AnswerTexts {
 
   // Null where there is no such answer.
   const Answer* find(const std::string& cell_id, const std::string& document_id, const std::string& question_id) const;
-  const std::string& text(std::int32_t number) const { return *texts_[static_cast<size_t>(number)]; }
+  const std::string& text(std::int32_t number) const { return (*texts_)[static_cast<size_t>(number)]; }
   // The seed of a cell as JSON text, "" for an unknown cell.
   std::string seed_of(const std::string& cell_id) const;
 
  private:
-  std::int32_t add(std::string text);
+  std::int32_t add(std::string_view text);
   Answer read(const Json& answer);
 
-  std::unordered_map<std::string, std::int32_t> numbers_;
-  std::vector<const std::string*> texts_;
+  // Copies share the texts, which stay where they are: numbers_ looks into them.
+  std::shared_ptr<std::deque<std::string>> texts_ = std::make_shared<std::deque<std::string>>();
+  std::unordered_map<std::string_view, std::int32_t> numbers_;    // by text
   using Questions = std::vector<std::pair<std::string, Answer>>;  // sorted by question
   std::map<std::string, std::pair<std::string, std::unordered_map<std::string, Questions>>>
       cells_;  // seed, by document

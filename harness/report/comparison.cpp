@@ -6,8 +6,11 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <span>
+#include <utility>
 
+#include "harness/core/parallel.h"
 #include "harness/report/tabulate.h"
 
 namespace kvc {
@@ -47,29 +50,31 @@ Column column_at(const Table& table, size_t target, const std::vector<double>& f
   return column;
 }
 
-const ScoredQuestion* find(const Curve& curve, const ScoredQuestion& wanted) {
-  const auto found = std::lower_bound(curve.begin(), curve.end(), wanted,
-                                      [](const auto& a, const auto& b) { return a.key() < b.key(); });
-  return found != curve.end() && found->key() == wanted.key() ? &*found : nullptr;
+// The questions that both curves have, side by side; both are sorted.
+template <class Visit>
+void for_shared(const Curve& first, const Curve& second, const Visit& visit) {
+  auto other = second.begin();
+  for (const ScoredQuestion& question : first) {
+    while (other != second.end() && other->key() < question.key()) ++other;
+    if (other == second.end()) return;
+    if (other->key() == question.key()) visit(question, *other);
+  }
 }
 
 Curve area_of(const Row& row, const std::vector<double>& weights) {
   Curve areas;
   if (row.role != Role::kMethod || !row.cells.front()) return areas;
-  for (const ScoredQuestion& question : row.cells.front()->questions) {
-    double area = 0;
-    bool whole = true;
-    for (size_t i = 0; i < weights.size() && whole; ++i) {
-      // A cell that was left early was left for what it lost: no test of a number of documents fixed beforehand is
-      // valid.
-      const bool usable = row.cells[i] && row.cells[i]->stopped.is_null();
-      const ScoredQuestion* there = usable ? find(row.cells[i]->questions, question) : nullptr;
-      whole = there != nullptr;
-      if (whole) area += weights[i] * there->values[0];
-    }
-    if (!whole) continue;
-    areas.push_back(question);
-    areas.back().values = {area};
+  areas = row.cells.front()->questions;
+  for (ScoredQuestion& question : areas) question.values = {0};
+  for (size_t i = 0; i < weights.size(); ++i) {
+    // A cell that was left early was left for what it lost: no test of a number of documents fixed beforehand is valid.
+    if (!row.cells[i] || !row.cells[i]->stopped.is_null()) return {};
+    Curve shared;
+    for_shared(areas, row.cells[i]->questions, [&](const ScoredQuestion& so_far, const ScoredQuestion& there) {
+      shared.push_back(so_far);
+      shared.back().values[0] += weights[i] * there.values[0];
+    });
+    areas = std::move(shared);
   }
   return areas;
 }
@@ -87,22 +92,29 @@ std::vector<Observation> observations_of(const Curve& curve) {
   return list;
 }
 
+std::optional<PairSummary> pair_of(const Column& column, size_t first, size_t second, MetricScale scale) {
+  std::vector<PairedValues> values;
+  for_shared(column.rows[first], column.rows[second], [&](const ScoredQuestion& a, const ScoredQuestion& b) {
+    values.push_back({a.document, a.values[0], b.values[0]});
+  });
+  if (values.empty()) return std::nullopt;
+  PairSummary summary;
+  summary.first = first;
+  summary.second = second;
+  summary.target = column.target;
+  summary.pair = compare_pair(values, scale);
+  return summary;
+}
+
 void add_pairs(const Column& column, MetricScale scale, std::vector<PairSummary>& pairs) {
+  std::vector<std::pair<size_t, size_t>> rows;
   for (size_t first = 0; first < column.rows.size(); ++first) {
-    for (size_t second = first + 1; second < column.rows.size(); ++second) {
-      std::vector<PairedValues> values;
-      for (const ScoredQuestion& question : column.rows[first]) {
-        const ScoredQuestion* other = find(column.rows[second], question);
-        if (other != nullptr) values.push_back({question.document, question.values[0], other->values[0]});
-      }
-      if (values.empty()) continue;
-      PairSummary summary;
-      summary.first = first;
-      summary.second = second;
-      summary.target = column.target;
-      summary.pair = compare_pair(values, scale);
-      pairs.push_back(std::move(summary));
-    }
+    for (size_t second = first + 1; second < column.rows.size(); ++second) rows.emplace_back(first, second);
+  }
+  std::vector<std::optional<PairSummary>> made(rows.size());
+  parallel_for(rows.size(), [&](size_t i) { made[i] = pair_of(column, rows[i].first, rows[i].second, scale); });
+  for (std::optional<PairSummary>& summary : made) {
+    if (summary) pairs.push_back(std::move(*summary));
   }
 }
 

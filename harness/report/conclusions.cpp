@@ -68,14 +68,22 @@ std::string needed_text(const Table& table, const std::vector<Standing>& order, 
   const std::string next = table.rows[order[1].row].label();
   const double difference = std::abs(pair->pair.difference.mean);
   if (difference < 1e-12) return fmt::format(" It has the same mean as {}.", next);
-  if (!pair->detectable) return fmt::format(" Nothing decides between it and {}.", next);
+  if (!pair->pair.p)
+    return fmt::format(" {} {} too few to compare it with {}.", plural(pair->pair.difference.n_documents, "document"),
+                       pair->pair.difference.n_documents == 1 ? "is" : "are", next);
+  if (!pair->detectable) return fmt::format(" The data cannot tell it from {}.", next);
   const double ratio = *pair->detectable / difference;
   const double documents = std::ceil(static_cast<double>(pair->pair.difference.n_documents) * ratio * ratio);
   if (documents > 1e5)
-    return fmt::format(" It is not told from {} ({:.2g} apart), and no feasible number of documents would.", next,
-                       difference);
-  return fmt::format(" It is not told from {} ({:.2g} apart); about {:.0f} documents would decide it, this run has {}.",
-                     next, difference, documents, pair->pair.difference.n_documents);
+    return fmt::format(
+        " The data cannot tell it from {}: they are {:.2g} apart, too little for any feasible number of "
+        "documents.",
+        next, difference);
+  return fmt::format(
+      " The data cannot tell it from {}: they are {:.2g} apart, which about {:.0f} documents would decide; this run "
+      "has "
+      "{}.",
+      next, difference, documents, pair->pair.difference.n_documents);
 }
 
 std::string table_text(const Table& table, const MetricInfo& metric, bool with_model) {

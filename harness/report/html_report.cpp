@@ -37,17 +37,14 @@ class Questions {
     std::set<std::string> seeds;
     for (const Row& row : table.rows) {
       for (const CellSummary* cell : row.measured()) {
+        add_questions(cell->answers);
         for (const ScoredQuestion& question : cell->answers) {
-          if (places_.emplace(key(question), 0).second) list_.push_back(&question);
-          seeds.insert(question.seed);
+          if (seeds.empty() || *seeds.begin() != question.seed) seeds.insert(question.seed);
         }
       }
     }
     several_seeds_ = seeds.size() > 1;
-    std::sort(list_.begin(), list_.end(),
-              [](const ScoredQuestion* a, const ScoredQuestion* b) { return a->key() < b->key(); });
     for (size_t i = 0; i < list_.size(); ++i) {
-      places_[key(*list_[i])] = i;
       if (documents_.empty() || documents_.back() != list_[i]->document) {
         documents_.push_back(list_[i]->document);
         first_.push_back(i);
@@ -115,12 +112,12 @@ class Questions {
       for (size_t c = 0; c < cells.size(); ++c) {
         for (const Explanation* one : explanations_of(*cells[c], explanations)) {
           ScoredQuestion question{one->document_id, texts_.seed_of(one->cell_id), one->question_id, {}, {}, {}};
-          const auto place = places_.find(key(question));
-          if (place == places_.end()) continue;
+          const auto place = std::lower_bound(list_.begin(), list_.end(), &question, before);
+          if (place == list_.end() || (*place)->key() != question.key()) continue;
           Json shown = one->to_json();
           for (const char* name : {"version", "cell_id", "document_id", "question_id", "answers", "seconds", "asks"})
             shown.erase(name);
-          all[fmt::format("{}.{}", r, c)][std::to_string(place->second)] = std::move(shown);
+          all[fmt::format("{}.{}", r, c)][std::to_string(place - list_.begin())] = std::move(shown);
         }
       }
     }
@@ -137,8 +134,16 @@ class Questions {
   }
 
  private:
-  static std::string key(const ScoredQuestion& question) {
-    return fmt::format("{}\x1f{}\x1f{}", question.document, question.seed, question.question);
+  static bool before(const ScoredQuestion* a, const ScoredQuestion* b) { return a->key() < b->key(); }
+
+  // `answers` are sorted; mostly all of their questions are known.
+  void add_questions(const std::vector<ScoredQuestion>& answers) {
+    std::vector<const ScoredQuestion*> own, all;
+    own.reserve(answers.size());
+    for (const ScoredQuestion& answer : answers) own.push_back(&answer);
+    if (std::includes(list_.begin(), list_.end(), own.begin(), own.end(), before)) return;
+    std::set_union(list_.begin(), list_.end(), own.begin(), own.end(), std::back_inserter(all), before);
+    list_ = std::move(all);
   }
 
   void place_answers(const CellSummary& cell) {
@@ -147,8 +152,9 @@ class Questions {
     any_.resize(list_.size(), nullptr);
     std::vector<const AnswerTexts::Answer*> answers(list_.size(), nullptr);
     std::vector<double> values(list_.size(), NAN);
+    size_t place = 0;
     for (const ScoredQuestion& question : cell.answers) {
-      const size_t place = places_.at(key(question));
+      while (list_[place]->key() < question.key()) ++place;
       values[place] = question.values.empty() ? NAN : question.values.front();
       const auto id = by_seed.find(question.seed);
       if (id == by_seed.end()) continue;
@@ -229,8 +235,7 @@ class Questions {
   const AnswerTexts& texts_;
   size_t index_;
   bool several_seeds_ = false;
-  std::vector<const ScoredQuestion*> list_;
-  std::unordered_map<std::string, size_t> places_;
+  std::vector<const ScoredQuestion*> list_;  // sorted
   std::vector<std::string> documents_;
   std::vector<size_t> document_of_, first_;  // by question; of each document, and the end
   std::vector<const AnswerTexts::Answer*> any_;

@@ -33,8 +33,11 @@ bool is_chosen(const std::string& wanted, const std::string& label, const Json& 
 
 Labels::Labels(const std::vector<Record>& records, const Json& defaults) : defaults_(defaults) {
   std::map<std::pair<std::string, std::string>, std::map<std::string, Json>>
-      seen;  // plug-ins of one name by canonical text
+      seen;                    // plug-ins of one name by canonical text
+  const Json* last = nullptr;  // cell of the record before: mostly the same
   for (const Record& record : records) {
+    if (last != nullptr && *last == record.cell) continue;
+    last = &record.cell;
     const std::string file = record.cell.contains("budget") ? budget_file(record.cell.at("budget")) : "";
     if (!file.empty()) files_[stem_of(file)].insert(file);
     for (const char* kind : {"model", "dataset", "task", "queries", "method"}) {

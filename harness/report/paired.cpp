@@ -17,17 +17,22 @@ struct DocumentMeans {
 
 std::vector<DocumentMeans> documents_of(const std::vector<PairedValues>& values) {
   std::map<std::string, DocumentMeans> by_document;
+  const std::string* name = nullptr;  // values mostly come document by document
+  DocumentMeans* document = nullptr;
   for (const PairedValues& value : values) {
-    DocumentMeans& document = by_document[value.document];
-    document.first += value.first;
-    document.second += value.second;
-    document.count += 1;
+    if (name == nullptr || *name != value.document) {
+      name = &value.document;
+      document = &by_document[value.document];
+    }
+    document->first += value.first;
+    document->second += value.second;
+    document->count += 1;
   }
   std::vector<DocumentMeans> list;
-  for (auto& [name, document] : by_document) {
-    list.push_back(document);
-    list.back().first /= document.count;
-    list.back().second /= document.count;
+  for (const auto& [key, means] : by_document) {
+    list.push_back(means);
+    list.back().first /= means.count;
+    list.back().second /= means.count;
   }
   return list;
 }

@@ -4,14 +4,22 @@
 #include <boost/math/distributions/binomial.hpp>
 #include <boost/math/distributions/non_central_t.hpp>
 #include <cmath>
+#include <map>
+#include <optional>
+#include <utility>
 #include <vector>
 
 namespace kvc {
 namespace {
 
-// By number of changed answers, 0 to n: the most losses with which wins decide; -1: none do.
+// By number of changed answers, 0 to n: the most losses with which wins decide; -1: none do. Kept for the next pair of
+// the family, which mostly has as many questions.
 std::vector<int64_t> critical_losses(int64_t n, double level) {
-  std::vector<int64_t> critical = {-1};
+  thread_local std::map<std::pair<int64_t, double>, std::vector<int64_t>> known;
+  if (known.size() > 8) known.clear();
+  std::vector<int64_t>& critical = known[{n, level}];
+  if (!critical.empty()) return critical;
+  critical = {-1};
   for (int64_t m = 1; m <= n; ++m) {
     const int64_t next = critical.back() + 1;  // one more changed answer allows at most one more loss
     const bool more = 2 * next < m && mcnemar_exact(m - next, next) <= level;
@@ -31,6 +39,31 @@ std::optional<double> smallest(double most, const auto& power) {
   return high;
 }
 
+// P(at most c of m trials succeed), each with probability p, 0 < p < 1; goes along m and c at the cost of a product.
+class BinomialTail {
+ public:
+  BinomialTail(int64_t m, int64_t c, double p)
+      : m_(static_cast<double>(m)),
+        c_(static_cast<double>(c)),
+        p_(p),
+        at_most_(boost::math::cdf(boost::math::binomial(m_, p), c_)),
+        exactly_(boost::math::pdf(boost::math::binomial(m_, p), c_)) {}
+  void go_to(int64_t m, int64_t c) {
+    for (; m_ < static_cast<double>(m); ++m_) {
+      at_most_ -= p_ * exactly_;  // c successes in m trials, and one more
+      exactly_ *= (m_ + 1) / (m_ + 1 - c_) * (1 - p_);
+    }
+    for (; c_ < static_cast<double>(c); ++c_) {
+      exactly_ *= (m_ - c_) / (c_ + 1) * (p_ / (1 - p_));
+      at_most_ += exactly_;
+    }
+  }
+  double at_most() const { return at_most_; }
+
+ private:
+  double m_, c_, p_, at_most_, exactly_;
+};
+
 double mcnemar_power_of(const std::vector<int64_t>& critical, double changed, double difference) {
   if (changed <= 0) return 0;
   changed = std::min(changed, 1.0);
@@ -41,13 +74,25 @@ double mcnemar_power_of(const std::vector<int64_t>& critical, double changed, do
   const double spread = std::sqrt(std::max(mean * (1 - changed), 0.0));
   const auto from = static_cast<int64_t>(std::max(0.0, std::floor(mean - 6 * spread - 3)));
   const auto to = static_cast<int64_t>(std::min(n, std::ceil(mean + 6 * spread + 3)));
-  double power = 0;
+  double power = 0, exactly = boost::math::pdf(number, static_cast<double>(from));  // exactly m answers change
+  std::optional<BinomialTail> losses, wins;
   for (int64_t m = from; m <= to; ++m) {
-    const auto c = static_cast<double>(critical[static_cast<size_t>(m)]);
+    if (m > from && changed < 1) {
+      exactly *= (n - static_cast<double>(m) + 1) / static_cast<double>(m) * (changed / (1 - changed));
+    } else if (m > from) {
+      exactly = boost::math::pdf(number, static_cast<double>(m));
+    }
+    const int64_t c = critical[static_cast<size_t>(m)];
     if (c < 0) continue;
-    const boost::math::binomial losses(static_cast<double>(m), 1 - win), wins(static_cast<double>(m), win);
-    power +=
-        boost::math::pdf(number, static_cast<double>(m)) * (boost::math::cdf(losses, c) + boost::math::cdf(wins, c));
+    double decided = 1;  // where every changed answer is a win
+    if (win < 1) {
+      if (!losses) losses.emplace(m, c, 1 - win);
+      if (!wins) wins.emplace(m, c, win);
+      losses->go_to(m, c);
+      wins->go_to(m, c);
+      decided = losses->at_most() + wins->at_most();
+    }
+    power += exactly * decided;
   }
   return std::min(1.0, power);
 }

@@ -26,6 +26,7 @@ TEST(Published, ReportsAreThoseOfTheirRecords) {
     for (const char* name : {"records.jsonl", "config.json", "self_proof.json", "stopped.json"}) {
       if (fs::exists(folder.path() / name)) fs::copy_file(folder.path() / name, copy / name);
     }
+    if (fs::exists(folder.path() / "explanations")) fs::copy(folder.path() / "explanations", copy / "explanations");
     write_report(copy.string(), option_defaults());
     for (const char* name : {"report.md", "report.csv", "report_pairs.csv", "report.json", "report.svg"}) {
       // A large report.json is left out: it is made from the records in a second.

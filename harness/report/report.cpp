@@ -99,7 +99,8 @@ std::string write_report(const std::string& results_folder, const Json& defaults
     write_file_atomically((folder / file).string(), text);
   };
   std::string pictures, unconverted;
-  for (const auto& [file, svg] : can_convert_pictures() ? plot_files(tabulated) : Files()) {
+  const Files plots = plot_files(tabulated);
+  for (const auto& [file, svg] : can_convert_pictures() ? plots : Files()) {
     const fs::path pdf = (folder / file).replace_extension(".pdf");
     try {
       write_picture(pdf.string(), svg);
@@ -107,7 +108,7 @@ std::string write_report(const std::string& results_folder, const Json& defaults
       unconverted += fmt::format("{} was not written: {}\n", pdf.filename().string(), e.what());
     }
   }
-  for (const auto& files : {plot_files(tabulated), depth_files(tabulated), head_files(tabulated)}) {
+  for (const auto& files : {plots, depth_files(tabulated), head_files(tabulated)}) {
     for (const auto& [file, svg] : files) {
       write(file, svg);
       pictures += (pictures.empty() ? "" : ", ") + file;
@@ -116,7 +117,8 @@ std::string write_report(const std::string& results_folder, const Json& defaults
   write("report.csv", report_csv(tabulated));
   write("report_pairs.csv", report_pairs_csv(tabulated));
   write("report.md", report_markdown(tabulated, loaded.name, loaded.explanations));
-  write("report.json", report_json(tabulated).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  write("report.json",
+        report_json(tabulated, loaded.explanations).dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
   if (options.html) {
     const HtmlExtras extras{loaded.name,
                             counts_text(tabulated),

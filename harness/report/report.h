@@ -45,7 +45,7 @@ std::string score_answers(const std::string& results_folder, std::vector<Failure
                           const Json& defaults = nullptr);
 
 // The files' texts, from what tabulate() made.
-Json report_json(const Tabulated& tabulated);
+Json report_json(const Tabulated& tabulated, const std::vector<Explanation>& explanations = {});
 std::string report_markdown(const Tabulated& tabulated, const std::string& name,
                             const std::vector<Explanation>& explanations = {});
 std::string report_csv(const Tabulated& tabulated);

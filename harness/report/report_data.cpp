@@ -1,4 +1,5 @@
 // report.json: everything that was computed, for programs.
+#include "harness/report/cause_table.h"
 #include "harness/report/report.h"
 
 namespace kvc {
@@ -211,9 +212,29 @@ Json stage_json(const StageCost& cost) {
               {"total_s", cost.total_s()},       {"parts", parts}};
 }
 
+// Of the answers that are still wrong, with the name of their cell.
+Json explanations_json(const Tabulated& tabulated, const std::vector<Explanation>& explanations) {
+  Json list = Json::array();
+  const auto add = [&](const std::optional<CellSummary>& cell) {
+    if (!cell || explanations.empty()) return;
+    for (const Explanation* one : explanations_of(*cell, explanations)) {
+      Json json = one->to_json();
+      json["cell"] = cell_name(tabulated, one->cell_id);
+      list.push_back(std::move(json));
+    }
+  };
+  for (const Table& table : tabulated.tables) {
+    for (const Row& row : table.rows) {
+      add(row.untargeted);
+      for (const auto& cell : row.cells) add(cell);
+    }
+  }
+  return list;
+}
+
 }  // namespace
 
-Json report_json(const Tabulated& tabulated) {
+Json report_json(const Tabulated& tabulated, const std::vector<Explanation>& explanations) {
   Json tables = Json::array(), stages = Json::array(), failures = Json::array();
   for (const Table& table : tabulated.tables) tables.push_back(table_json(table));
   for (const StageCost& cost : tabulated.stages) stages.push_back(stage_json(cost));
@@ -221,7 +242,7 @@ Json report_json(const Tabulated& tabulated) {
     failures.push_back(
         Json{{"cell_id", f.cell_id}, {"label", f.label}, {"document_id", f.document_id}, {"error", f.error}});
   }
-  return Json{{"schema", "kvcompact.report"},
+  Json report{{"schema", "kvcompact.report"},
               {"version", kReportVersion},
               {"records", Json{{"total", tabulated.n_records},
                                {"done", tabulated.n_done},
@@ -233,6 +254,9 @@ Json report_json(const Tabulated& tabulated) {
               {"seconds_per_document", stages},
               {"failures", failures},
               {"warnings", tabulated.warnings}};
+  if (Json explained = explanations_json(tabulated, explanations); !explained.empty())
+    report["explanations"] = std::move(explained);
+  return report;
 }
 
 }  // namespace kvc

@@ -15,14 +15,19 @@ struct RetainedCluster {
 
 std::vector<RetainedCluster> retained_clusters(const std::vector<RetainedObservation>& observations) {
   std::map<std::string, RetainedCluster> by_document;
+  const std::string* document = nullptr;  // observations mostly come document by document
+  RetainedCluster* cluster = nullptr;
   for (const RetainedObservation& o : observations) {
-    RetainedCluster& cluster = by_document[o.document];
-    cluster.gain += o.gain;
-    cluster.range += o.range;
-    cluster.count += 1;
+    if (document == nullptr || *document != o.document) {
+      document = &o.document;
+      cluster = &by_document[o.document];
+    }
+    cluster->gain += o.gain;
+    cluster->range += o.range;
+    cluster->count += 1;
   }
   std::vector<RetainedCluster> list;
-  for (const auto& [document, cluster] : by_document) list.push_back(cluster);
+  for (const auto& [name, total] : by_document) list.push_back(total);
   return list;
 }
 
@@ -87,20 +92,19 @@ RatioInterval without_spread(const std::vector<RetainedObservation>& observation
 
 void bootstrap(const std::vector<RetainedCluster>& clusters, Retained& retained) {
   if (clusters.size() < 2) return;
-  Draws draws(kBootstrapSeed);
-  std::vector<double> ratios;
-  for (int64_t draw = 0; draw < kBootstrapDraws; ++draw) {
-    RetainedCluster total;
-    for (size_t i = 0; i < clusters.size(); ++i) {
-      const RetainedCluster& cluster = clusters[draws.below(clusters.size())];
-      total.gain += cluster.gain;
-      total.range += cluster.range;
-    }
-    if (total.range > 0) ratios.push_back(total.gain / total.range);
+  std::vector<double> gains, ranges, ratios;
+  for (const RetainedCluster& cluster : clusters) {
+    gains.push_back(cluster.gain);
+    ranges.push_back(cluster.range);
+  }
+  const Resamples& resamples = resamples_of(clusters.size(), kBootstrapDraws, kBootstrapSeed);
+  gains = resamples.sums(gains);
+  ranges = resamples.sums(ranges);
+  for (size_t draw = 0; draw < gains.size(); ++draw) {
+    if (ranges[draw] > 0) ratios.push_back(gains[draw] / ranges[draw]);
   }
   retained.bootstrap_left_out = kBootstrapDraws - static_cast<int64_t>(ratios.size());
   if (ratios.empty()) return;
-  std::sort(ratios.begin(), ratios.end());
   const double edge = (1 - kLevel) / 2;
   retained.bootstrap = {IntervalKind::kBootstrap, percentile(ratios, edge), percentile(ratios, 1 - edge), 0, 0};
 }

@@ -7,8 +7,10 @@
 #include <map>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "harness/core/stable_hash.h"
+#include "harness/report/grouped_records.h"
 #include "harness/report/short_names.h"
 #include "harness/report/text_table.h"
 
@@ -46,19 +48,44 @@ std::map<std::string, Place> places_of(const Tabulated& tabulated) {
   return places;
 }
 
-using ComparedQuestion = std::tuple<std::string, std::string, std::string>;
-
-std::map<ComparedQuestion, double> values_of(const CellSummary& cell) {
-  std::map<ComparedQuestion, double> values;
-  for (const ScoredQuestion& question : cell.questions) {
-    if (!question.values.empty() && !std::isnan(question.values.front()))
-      values[{question.document, question.seed, question.question}] = question.values.front();
+// Documents of the cell whose right answers depend on the seed: the tables have each as one document a seed.
+std::set<std::string> documents_of_seeds(const CellSummary& cell) {
+  std::set<std::string> known, list;
+  for (const ScoredQuestion& question : cell.questions) known.insert(question.document);
+  for (const ScoredQuestion& answer : cell.answers) {
+    if (known.count(answer.document) == 0) list.insert(answer.document);
   }
-  return values;
+  return list;
 }
 
-std::optional<CellChange> change_of(const Place& first, const Place& second) {
-  const std::map<ComparedQuestion, double> before = values_of(*first.cell), after = values_of(*second.cell);
+// A question's value as the tables have it, the mean over its seeds, and its right answer.
+struct AskedQuestion {
+  double sum = 0, count = 0;
+  size_t gold = 0;
+  double value() const { return sum / count; }
+};
+using AskedQuestions = std::map<std::pair<std::string, std::string>, AskedQuestion>;  // by document, question
+
+AskedQuestions questions_of(const CellSummary& cell, const std::set<std::string>& of_seeds) {
+  AskedQuestions questions;
+  for (const ScoredQuestion& answer : cell.answers) {
+    if (answer.values.empty() || std::isnan(answer.values.front())) continue;
+    const bool own = of_seeds.count(answer.document) > 0;
+    AskedQuestion& question =
+        questions[{own ? document_under(answer.document, answer.seed) : answer.document, answer.question}];
+    question.sum += answer.values.front();
+    question.count += 1;
+    question.gold = answer.gold;
+  }
+  return questions;
+}
+
+// Nothing where no question is shared; `asked_otherwise` counts those of one id with two right answers.
+std::optional<CellChange> change_of(const Place& first, const Place& second, int64_t& asked_otherwise) {
+  // A run with one seed alone cannot tell that its documents are those of the seed; the other run may.
+  std::set<std::string> of_seeds = documents_of_seeds(*first.cell);
+  of_seeds.merge(documents_of_seeds(*second.cell));
+  const AskedQuestions before = questions_of(*first.cell, of_seeds), after = questions_of(*second.cell, of_seeds);
   CellChange change;
   change.dataset = first.table->dataset_label;
   change.task = first.table->task_label;
@@ -67,13 +94,18 @@ std::optional<CellChange> change_of(const Place& first, const Place& second) {
   change.metric = first.cell->metrics.front().info;
   std::vector<PairedValues> pairs;
   bool positive = true;
-  for (const auto& [question, value] : before) {
+  for (const auto& [question, own] : before) {
     const auto other = after.find(question);
     if (other == after.end()) continue;
+    if (own.gold != other->second.gold) {
+      ++asked_otherwise;
+      continue;
+    }
+    const double value = own.value(), now = other->second.value();
     change.before += value;
-    change.after += other->second;
-    positive = positive && value >= 0 && other->second >= 0;
-    pairs.push_back({std::get<0>(question), other->second, value});
+    change.after += now;
+    positive = positive && value >= 0 && now >= 0;
+    pairs.push_back({question.first, now, value});
   }
   if (pairs.empty()) return std::nullopt;
   change.before /= static_cast<double>(pairs.size());
@@ -137,7 +169,7 @@ RunComparison compare_runs(const Tabulated& first, const Tabulated& second) {
   RunComparison comparison;
   for (const auto& [key, place] : a) {
     const auto other = b.find(key);
-    const auto change = other == b.end() ? std::nullopt : change_of(place, other->second);
+    const auto change = other == b.end() ? std::nullopt : change_of(place, other->second, comparison.asked_otherwise);
     if (change) {
       comparison.cells.push_back(*change);
     } else {
@@ -218,6 +250,14 @@ std::string comparison_text(const RunComparison& comparison, const std::string& 
   list("Only in the first:", comparison.only_in_first);
   list("Only in the second:", comparison.only_in_second);
   list("Settings that differ:", comparison.settings);
+  if (comparison.asked_otherwise > 0) {
+    text += "\n" +
+            wrapped_text(fmt::format("{} answers are not compared: the two runs have another right answer to the same "
+                                     "question id. Were they run with other seeds, or on other data?",
+                                     comparison.asked_otherwise),
+                         width) +
+            "\n";
+  }
   text +=
       "\n" +
       wrapped_text(

@@ -27,10 +27,12 @@ struct RunComparison {
   std::vector<std::string> only_in_first;  // cells without a counterpart
   std::vector<std::string> only_in_second;
   std::vector<std::string> settings;  // "threads: 2 -> 1", of provenance and of the plug-ins' options
+  int64_t asked_otherwise = 0;        // answers left out: the runs have two right answers under one question id
 };
 
-// Cells are paired by model, data set, task, method and target as they were understood, seeds together; questions by
-// document, seed and id.
+// Cells are paired by model, data set, task, method and target as they were understood; questions by document, id and
+// right answer, each as the mean over its seeds. A document whose right answers depend on the seed (needles) is another
+// one under each seed, as in the tables.
 RunComparison compare_runs(const Tabulated& first, const Tabulated& second);
 
 // At most `width` columns wide.

@@ -1,6 +1,9 @@
 #include "harness/report/stage_cost.h"
 
+#include <fmt/format.h>
+
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -28,44 +31,57 @@ struct Group {
   std::map<std::string, Stage> stages;  // by shown name
 };
 
-class Collector {
+// What the records of one cell have in common: labels and the canonical text of its parts.
+class CellStages {
  public:
-  Collector(const Record& record, Group& group) : record_(record), group_(group) {}
+  CellStages(const Record& record, const Labels& labels) : cell_(record.cell), seed_(text_of("seed")) {
+    const Json queries = part("queries");
+    const std::string source = labels.of("queries", queries);
+    const std::string task = labels.of("task", part("task"));
+    const std::string method = labels.of("method", part("method")) + (source.empty() ? "" : ", " + source);
+    stages_.push_back({"prefill_s", "prefill", "prefill", ""});
+    if (!queries.is_null()) add("queries_s", "queries", "queries " + source, {"queries"});
+    add("compaction_shared_s", "compaction", "compaction " + method, {"queries", "method"});
+    add("compaction_s", "compaction", "compaction " + method, {"queries", "method", "target"});
+    add("reference_s", "reference", "reference " + task, {"task"});
+    add("drift_s", "reference", "drift " + method, {"queries", "method", "target", "task"});
+    add("ask_s", "ask", "ask " + task, {"queries", "method", "target", "task"});
+  }
 
-  // `depends` names the parts of the cell that the stage depends on besides document and seed.
-  void pay(const char* seconds, const std::string& kind, const std::string& shown,
-           const std::vector<const char*>& depends) {
-    if (!record_.seconds.contains(seconds) || !record_.seconds.at(seconds).is_number()) return;
-    Json key = Json::array({seconds, record_.document_id, record_.cell.value("seed", Json())});
-    for (const char* part : depends) key.push_back(record_.cell.value(part, Json()));
-    Stage& stage = group_.stages[shown];
-    stage.kind = kind;
-    Mean& mean = stage.paid[canonical_json(key)];
-    mean.total += record_.seconds.at(seconds).get<double>();
-    mean.count += 1;
+  void collect(const Record& record, Group& group) const {
+    const std::string document = canonical_json(Json(record.document_id));
+    group.documents.insert(fmt::format("[{},{}]", document, seed_));
+    for (const Paid& paid : stages_) {
+      const auto seconds = record.seconds.find(paid.seconds);
+      if (seconds == record.seconds.end() || !seconds->is_number()) continue;
+      Stage& stage = group.stages[paid.shown];
+      stage.kind = paid.kind;
+      Mean& mean = stage.paid[fmt::format("[\"{}\",{},{}{}]", paid.seconds, document, seed_, paid.depends)];
+      mean.total += seconds->get<double>();
+      mean.count += 1;
+    }
   }
 
  private:
-  const Record& record_;
-  Group& group_;
-};
+  // A stage; `depends` is the canonical text of the parts of the cell that it depends on besides document and seed.
+  struct Paid {
+    const char* seconds;
+    std::string kind, shown, depends;
+  };
 
-void collect(const Record& record, const Labels& labels, Group& group) {
-  const Json queries = record.cell.value("queries", Json());
-  const std::string source = labels.of("queries", queries);
-  const std::string task = labels.of("task", record.cell.value("task", Json()));
-  const std::string method =
-      labels.of("method", record.cell.value("method", Json())) + (source.empty() ? "" : ", " + source);
-  group.documents.insert(canonical_json(Json::array({record.document_id, record.cell.value("seed", Json())})));
-  Collector collector(record, group);
-  collector.pay("prefill_s", "prefill", "prefill", {});
-  if (!queries.is_null()) collector.pay("queries_s", "queries", "queries " + source, {"queries"});
-  collector.pay("compaction_shared_s", "compaction", "compaction " + method, {"queries", "method"});
-  collector.pay("compaction_s", "compaction", "compaction " + method, {"queries", "method", "target"});
-  collector.pay("reference_s", "reference", "reference " + task, {"task"});
-  collector.pay("drift_s", "reference", "drift " + method, {"queries", "method", "target", "task"});
-  collector.pay("ask_s", "ask", "ask " + task, {"queries", "method", "target", "task"});
-}
+  Json part(const char* name) const { return cell_.value(name, Json()); }
+  std::string text_of(const char* name) const { return canonical_json(part(name)); }
+  void add(const char* seconds, const std::string& kind, const std::string& shown,
+           const std::vector<const char*>& depends) {
+    std::string text;
+    for (const char* name : depends) text += "," + text_of(name);
+    stages_.push_back({seconds, kind, shown, text});
+  }
+
+  const Json& cell_;
+  std::string seed_;
+  std::vector<Paid> stages_;
+};
 
 StageCost finish(const Group& group) {
   StageCost cost;
@@ -90,16 +106,23 @@ StageCost finish(const Group& group) {
 
 std::vector<StageCost> stage_costs(const std::vector<Record>& records, const Labels& labels) {
   std::map<std::pair<std::string, std::string>, Group> groups;
+  std::optional<CellStages> stages;
+  const Record* last = nullptr;  // mostly of the same cell
+  Group* group = nullptr;
   for (const Record& record : records) {
     if (record.status != "done" || !record.seconds.is_object()) continue;
-    const Json model = record.cell.value("model", Json()), dataset = record.cell.value("dataset", Json());
-    Group& group = groups[{canonical_json(model), canonical_json(dataset)}];
-    group.model_label = labels.of("model", model);
-    group.dataset_label = labels.of("dataset", dataset);
-    collect(record, labels, group);
+    if (last == nullptr || last->cell != record.cell) {
+      const Json model = record.cell.value("model", Json()), dataset = record.cell.value("dataset", Json());
+      group = &groups[{canonical_json(model), canonical_json(dataset)}];
+      group->model_label = labels.of("model", model);
+      group->dataset_label = labels.of("dataset", dataset);
+      stages.emplace(record, labels);
+      last = &record;
+    }
+    stages->collect(record, *group);
   }
   std::vector<StageCost> list;
-  for (const auto& [key, group] : groups) list.push_back(finish(group));
+  for (const auto& [key, one] : groups) list.push_back(finish(one));
   return list;
 }
 

@@ -8,326 +8,15 @@
 #include <set>
 #include <tuple>
 
+#include "harness/core/parallel.h"
 #include "harness/core/stable_hash.h"
+#include "harness/report/cell_summary.h"
+#include "harness/report/grouped_records.h"
 #include "harness/report/label.h"
 #include "harness/report/stage_cost.h"
 
 namespace kvc {
 namespace {
-
-using Answer = std::tuple<std::string, std::string, std::string>;  // document, seed, question
-using Question = std::pair<std::string, std::string>;              // document, question
-
-struct Judged {
-  const Record* record = nullptr;
-  bool failed = false;
-  std::string error;
-  std::vector<QuestionValues> values;
-};
-
-// All records of one (row, target).
-struct CellData {
-  Json target;
-  std::set<std::string> cell_ids;
-  std::vector<Judged> records;
-  std::map<Answer, QuestionValues> answers;
-  std::map<Question, QuestionValues> values;                                            // means over seeds
-  std::map<std::pair<std::string, std::string>, std::optional<double>> context_tokens;  // by document, seed
-};
-
-struct RowData {
-  Json method, queries;
-  std::map<std::string, CellData> cells;  // by canonical target
-};
-
-struct TableData {
-  Json model, dataset, task;
-  std::map<std::string, RowData> rows;                      // by canonical (method, queries)
-  std::set<std::pair<std::string, std::string>> documents;  // with seed
-  std::map<std::string, Json> targets;
-  std::map<Question, std::set<std::string>> right_answers;  // texts; several: the document depends on the seed
-};
-
-Json part(const Record& record, const char* name) {
-  return record.cell.contains(name) ? record.cell.at(name) : Json(nullptr);
-}
-
-std::string seed_of(const Record& record) {
-  return part(record, "seed").dump();
-}
-
-std::optional<double> number(const Json& object, const char* name) {
-  if (!object.is_object() || !object.contains(name) || !object.at(name).is_number()) return std::nullopt;
-  return object.at(name).get<double>();
-}
-
-Judged judge(const Record& record) {
-  Judged judged{&record, record.status != "done", record.error, {}};
-  if (judged.failed) return judged;
-  try {
-    judged.values = question_values(record);
-  } catch (const Error& e) {  // one record that cannot be read must not cost the others their report
-    judged.failed = true;
-    judged.error = e.what();
-  }
-  return judged;
-}
-
-void add(TableData& table, const Record& record) {
-  const Json target = part(record, "target");
-  RowData& row = table.rows[canonical_json(Json{part(record, "method"), part(record, "queries")})];
-  row.method = part(record, "method");
-  row.queries = part(record, "queries");
-  CellData& cell = row.cells[canonical_json(target)];
-  cell.target = target;
-  cell.cell_ids.insert(record.cell_id);
-  cell.records.push_back(judge(record));
-  const std::string seed = seed_of(record);
-  for (const QuestionValues& question : cell.records.back().values) {
-    cell.answers[{record.document_id, seed, question.question_id}] = question;
-  }
-  for (const Json& answer : record.answers) {
-    const Json right = answer.is_object() ? answer.value("gold_answer", Json()) : Json();
-    const Json id = right.is_string() ? answer.value("question_id", Json()) : Json();
-    if (id.is_string())
-      table.right_answers[{record.document_id, id.get<std::string>()}].insert(right.get<std::string>());
-  }
-  cell.context_tokens[{record.document_id, seed}] = number(record.sizes, "context_tokens");
-  table.documents.insert({record.document_id, seed});
-  if (!target.is_null()) table.targets[canonical_json(target)] = target;
-}
-
-std::string document_under(const std::string& document, const std::string& seed) {
-  return fmt::format("{} (seed {})", document, seed);
-}
-
-// Mean over the answers under all seeds. Equal values stay what they are to the last bit.
-void average(const std::vector<const QuestionValues*>& answers, QuestionValues& mean) {
-  mean = *answers.front();
-  for (size_t metric = 0; metric < mean.values.size(); ++metric) {
-    double first = std::nan(""), above = 0, count = 0;
-    for (const QuestionValues* answer : answers) {
-      const double value = answer->values[metric];
-      if (std::isnan(value)) continue;
-      if (count == 0) first = value;
-      above += value - first;
-      count += 1;
-    }
-    mean.values[metric] = count == 0 ? first : first + above / count;
-  }
-}
-
-// Answers of one question under several seeds are one value: asking again makes no new question.
-void average_over_seeds(TableData& table) {
-  std::set<std::string> of_seed;
-  for (const auto& [question, texts] : table.right_answers) {
-    if (texts.size() > 1) of_seed.insert(question.first);
-  }
-  for (auto& [key, row] : table.rows) {
-    for (auto& [target, cell] : row.cells) {
-      std::map<Question, std::vector<const QuestionValues*>> answers;
-      for (const auto& [answer, values] : cell.answers) {
-        const auto& [document, seed, question] = answer;
-        const bool own = of_seed.count(document) > 0;
-        answers[{own ? document_under(document, seed) : document, question}].push_back(&values);
-      }
-      for (const auto& [question, list] : answers) average(list, cell.values[question]);
-    }
-  }
-}
-
-// Sums `name` over the done records that have it.
-struct Sum {
-  double total = 0;
-  int64_t count = 0;
-  double least = 0, most = 0;
-  std::optional<double> mean() const {
-    return count == 0 ? std::nullopt : std::optional(total / static_cast<double>(count));
-  }
-};
-
-Sum sum(const CellData& cell, const Json Record::*object, const char* name) {
-  Sum result;
-  for (const Judged& judged : cell.records) {
-    const auto value = number(judged.record->*object, name);
-    if (judged.failed || !value) continue;
-    result.least = result.count == 0 ? *value : std::min(result.least, *value);
-    result.most = result.count == 0 ? *value : std::max(result.most, *value);
-    result.total += *value;
-    ++result.count;
-  }
-  return result;
-}
-
-SizeSummary sizes_of(const CellData& cell) {
-  SizeSummary sizes;
-  double kept = 0;
-  double span = 0;
-  for (const Judged& judged : cell.records) {
-    const auto fraction = number(judged.record->sizes, "kept_fraction");
-    const auto tokens = number(judged.record->sizes, "compactable_tokens");
-    if (judged.failed || !fraction || !tokens) continue;
-    kept += *fraction * *tokens;
-    span += *tokens;
-  }
-  if (span > 0) sizes.kept_fraction = kept / span;
-  if (kept > 0) sizes.compaction_ratio = span / kept;
-  const Sum before = sum(cell, &Record::sizes, "bytes_before");
-  const Sum after = sum(cell, &Record::sizes, "bytes_after");
-  sizes.bytes_before = before.mean();
-  sizes.bytes_after = after.mean();
-  if (after.total > 0) sizes.bytes_ratio = before.total / after.total;
-  sizes.allocated_bytes_after = sum(cell, &Record::sizes, "allocated_bytes_after").mean();
-  const Sum least = sum(cell, &Record::sizes, "head_len_min");
-  const Sum most = sum(cell, &Record::sizes, "head_len_max");
-  if (least.count > 0) sizes.head_len_min = least.least;
-  if (most.count > 0) sizes.head_len_max = most.most;
-  sizes.head_len_mean = sum(cell, &Record::sizes, "head_len_mean").mean();
-  return sizes;
-}
-
-std::vector<Observation> column(const CellData& cell, size_t metric) {
-  std::vector<Observation> list;
-  for (const auto& [question, values] : cell.values) {
-    if (!std::isnan(values.values[metric])) list.push_back({question.first, values.values[metric]});
-  }
-  return list;
-}
-
-MetricScale scale_of(const MetricInfo& info, const std::vector<Observation>& values) {
-  if (info.share) return MetricScale::kShare;
-  const bool negative = std::any_of(values.begin(), values.end(), [](const Observation& o) { return o.value < 0; });
-  return negative ? MetricScale::kReal : MetricScale::kPositive;
-}
-
-// What full cache and floor have on the questions of this cell.
-void compare(const CellData& cell, const CellData* full, const CellData* floor, size_t metric, MetricScale scale,
-             double margin, MetricSummary& summary) {
-  std::vector<PairedValues> pairs;
-  std::vector<RetainedObservation> retained;
-  bool full_is_zero = scale == MetricScale::kPositive;  // KL: the full cache against itself
-  for (const auto& [question, own] : cell.values) {
-    if (full == nullptr || full->values.count(question) == 0) continue;
-    const double value = own.values[metric];
-    const double ceiling = full->values.at(question).values[metric];
-    if (std::isnan(value) || std::isnan(ceiling)) continue;
-    pairs.push_back({question.first, value, ceiling});
-    full_is_zero = full_is_zero && ceiling == 0;
-    if (floor == nullptr || floor->values.count(question) == 0) continue;
-    const double least = floor->values.at(question).values[metric];
-    if (!std::isnan(least)) retained.push_back({question.first, value - least, ceiling - least});
-  }
-  if (!pairs.empty()) {
-    VersusFull versus;
-    versus.pair = compare_pair(pairs, scale);
-    if (full_is_zero) {
-      std::vector<Observation> values;
-      for (const PairedValues& pair : pairs) values.push_back({pair.document, pair.first});
-      versus.pair.difference = estimate(values, scale);
-      versus.pair.test = PairTest::kTooFew;  // that it is above 0 is no finding
-      versus.pair.p = std::nullopt;
-    }
-    versus.p_equivalence =
-        full_is_zero ? below_margin_test(versus.pair.difference, margin) : equivalence_test(versus.pair, scale, margin);
-    summary.versus_full = std::move(versus);
-  }
-  if (summary.info.share && summary.info.higher_is_better) summary.retained = retained_of(retained);
-}
-
-const CellData* untargeted_of(const TableData& table, const std::string& method) {
-  for (const auto& [key, row] : table.rows) {
-    if (plugin_name(row.method) == method && row.cells.count("null") > 0) return &row.cells.at("null");
-  }
-  return nullptr;
-}
-
-// Adds `other` to `total`, list by list; false where their shapes differ or something is no number.
-bool add_lists(Json& total, const Json& other) {
-  if (total.is_number() && other.is_number()) {
-    total = total.get<double>() + other.get<double>();
-    return true;
-  }
-  if (!total.is_array() || !other.is_array() || total.size() != other.size()) return false;
-  for (size_t i = 0; i < total.size(); ++i) {
-    if (!add_lists(total[i], other[i])) return false;
-  }
-  return true;
-}
-
-void divide_lists(Json& total, double count) {
-  if (total.is_number()) total = total.get<double>() / count;
-  if (!total.is_array()) return;
-  for (Json& item : total) divide_lists(item, count);
-}
-
-// Means over documents of what task head_errors notes; null where there is nothing, or not of one shape.
-Json heads_of(const CellData& cell) {
-  Json heads;
-  double count = 0;
-  for (const Judged& judged : cell.records) {
-    const Json own = judged.failed ? Json() : judged.record->task_notes.value("heads", Json());
-    if (!own.is_object()) continue;
-    count += 1;
-    if (heads.is_null()) {
-      heads = own;
-      continue;
-    }
-    for (auto& [name, list] : heads.items()) {
-      if (!own.contains(name) || !add_lists(list, own.at(name))) return nullptr;
-    }
-  }
-  if (heads.is_null()) return nullptr;
-  for (auto& [name, list] : heads.items()) divide_lists(list, count);
-  return heads;
-}
-
-CellSummary summarize(const CellData& cell, const TableData& table, const ComparisonSettings& settings) {
-  CellSummary summary;
-  summary.target = cell.target;
-  summary.cell_ids.assign(cell.cell_ids.begin(), cell.cell_ids.end());
-  for (const Judged& judged : cell.records) {
-    ++(judged.failed ? summary.n_failed : summary.n_done);
-    if (judged.failed && summary.first_error.empty()) summary.first_error = judged.error;
-  }
-  summary.n_missing = static_cast<int64_t>(table.documents.size()) - summary.n_done - summary.n_failed;
-  for (const std::string& id : summary.cell_ids) {
-    const auto found = settings.stopped.find(id);
-    if (found == settings.stopped.end()) continue;
-    summary.stopped = found->second;
-    summary.n_missing = 0;  // nobody asks for them
-  }
-  const CellData* full = untargeted_of(table, "full_cache");
-  const CellData* floor = untargeted_of(table, "no_context");
-  const std::vector<MetricInfo>& metrics = metrics_of_task(plugin_name(table.task));
-  for (size_t i = 0; i < metrics.size(); ++i) {
-    const std::vector<Observation> values = column(cell, i);
-    const MetricScale scale = scale_of(metrics[i], values);
-    MetricSummary metric{metrics[i], estimate(values, scale), std::nullopt, std::nullopt};
-    if (!summary.stopped.is_null()) {
-      metric.estimate.interval = metric.estimate.questions = metric.estimate.bootstrap = {};
-    } else if (&cell != full) {
-      compare(cell, full, floor, i, scale, margin_of(settings, metrics[i]), metric);
-    }
-    summary.metrics.push_back(std::move(metric));
-  }
-  std::map<Question, std::optional<double>> context_tokens;
-  for (const auto& [answer, own] : cell.answers) {
-    const auto& [document, seed, id] = answer;
-    const std::optional<double> tokens = cell.context_tokens.at({document, seed});
-    summary.answers.push_back({document, seed, id, own.values, own.depth_fraction, tokens});
-    context_tokens[{document, id}] = tokens;
-    context_tokens[{document_under(document, seed), id}] = tokens;
-  }
-  for (const auto& [question, own] : cell.values) {
-    summary.questions.push_back(
-        {question.first, "", question.second, own.values, own.depth_fraction, context_tokens.at(question)});
-  }
-  summary.sizes = sizes_of(cell);
-  summary.heads = heads_of(cell);
-  summary.compaction_shared_s = sum(cell, &Record::seconds, "compaction_shared_s").mean();
-  summary.compaction_s = sum(cell, &Record::seconds, "compaction_s").mean();
-  return summary;
-}
 
 // Fractions from large to small, then numbers of entries from large to small.
 bool before(const Json& a, const Json& b) {
@@ -340,8 +29,8 @@ bool before(const Json& a, const Json& b) {
   return key(a) < key(b);
 }
 
-Row finish_row(const RowData& data, const TableData& table, const std::vector<Json>& targets, const Labels& labels,
-               const ComparisonSettings& settings) {
+Row finish_row(const RowRecords& data, const TableRecords& table, const std::vector<Json>& targets,
+               const Labels& labels, const ComparisonSettings& settings) {
   Row row;
   row.method = data.method;
   row.queries = data.queries;
@@ -359,7 +48,7 @@ Row finish_row(const RowData& data, const TableData& table, const std::vector<Js
     } else if (row.untargeted) {
       row.cells.emplace_back(std::nullopt);
     } else {  // not one record yet, though other methods have this target
-      CellData none;
+      CellRecords none;
       none.target = target;
       row.cells.emplace_back(summarize(none, table, settings));
     }
@@ -391,7 +80,7 @@ void correct_versus_full(Table& table) {
   }
 }
 
-Table finish(const TableData& data, const Labels& labels, const ComparisonSettings& settings) {
+Table finish(const TableRecords& data, const Labels& labels, const ComparisonSettings& settings) {
   Table table{data.model,
               data.dataset,
               data.task,
@@ -407,7 +96,11 @@ Table finish(const TableData& data, const Labels& labels, const ComparisonSettin
   }
   for (const auto& [key, target] : data.targets) table.targets.push_back(target);
   std::sort(table.targets.begin(), table.targets.end(), before);
-  for (const auto& [key, row] : data.rows) table.rows.push_back(finish_row(row, data, table.targets, labels, settings));
+  std::vector<const RowRecords*> rows;
+  for (const auto& [key, row] : data.rows) rows.push_back(&row);
+  table.rows.resize(rows.size());
+  parallel_for(rows.size(),
+               [&](size_t i) { table.rows[i] = finish_row(*rows[i], data, table.targets, labels, settings); });
   std::stable_sort(table.rows.begin(), table.rows.end(), [](const Row& a, const Row& b) {
     return std::tuple(a.role, a.method_label, a.queries_label) < std::tuple(b.role, b.method_label, b.queries_label);
   });
@@ -418,9 +111,12 @@ Table finish(const TableData& data, const Labels& labels, const ComparisonSettin
 
 std::vector<Json> distinct_provenance(const std::vector<Record>& records) {
   std::map<std::string, Json> seen;
+  const Json* last = nullptr;  // of the record before: mostly the same
   for (const Record& record : records) {
+    if (!record.provenance.is_object()) continue;
+    if (last != nullptr && *last == record.provenance) continue;
+    last = &record.provenance;
     Json provenance = record.provenance;
-    if (!provenance.is_object()) continue;
     provenance.erase("started_at");
     seen.emplace(canonical_json(provenance), provenance);
   }
@@ -429,11 +125,11 @@ std::vector<Json> distinct_provenance(const std::vector<Record>& records) {
   return list;
 }
 
-void count(const TableData& table, const Labels& labels, const ComparisonSettings& settings, Tabulated& result) {
+void count(const TableRecords& table, const Labels& labels, const ComparisonSettings& settings, Tabulated& result) {
   for (const auto& [key, row] : table.rows) {
     for (const auto& [target, cell] : row.cells) {
       int64_t missing = static_cast<int64_t>(table.documents.size());
-      for (const Judged& judged : cell.records) {
+      for (const JudgedRecord& judged : cell.records) {
         --missing;
         ++(judged.failed ? result.n_failed : result.n_done);
         if (!judged.failed) continue;
@@ -455,16 +151,18 @@ void count(const TableData& table, const Labels& labels, const ComparisonSetting
 }
 
 // All cells of a task share a document's reference answers; what one run made, a later one finds.
-void count_references(const TableData& table, Tabulated& result) {
+void count_references(const TableRecords& table, Tabulated& result) {
   std::map<std::pair<std::string, std::string>, std::pair<int64_t, int64_t>> made;  // all and kept, by document, seed
   for (const auto& [key, row] : table.rows) {
     for (const auto& [target, cell] : row.cells) {
-      for (const Judged& judged : cell.records) {
-        const Json notes = judged.record->task_notes.value("references", Json());
-        const auto kept = number(notes, "kept"), fresh = number(notes, "made");
+      for (const JudgedRecord& judged : cell.records) {
+        const auto found = judged.record->task_notes.find("references");
+        if (found == judged.record->task_notes.end()) continue;
+        const Json& notes = *found;
+        const auto kept = number_in(notes, "kept"), fresh = number_in(notes, "made");
         if (!kept || !fresh) continue;
         const std::pair counts{static_cast<int64_t>(*kept + *fresh), static_cast<int64_t>(*kept)};
-        const auto [place, is_new] = made.try_emplace({judged.record->document_id, seed_of(*judged.record)}, counts);
+        const auto [place, is_new] = made.try_emplace({judged.record->document_id, seed_text(*judged.record)}, counts);
         if (!is_new) place->second.second = std::min(place->second.second, counts.second);
       }
     }
@@ -476,20 +174,21 @@ void count_references(const TableData& table, Tabulated& result) {
 }
 
 // Questions of the documents which the task did not ask, e.g. those whose options name other options.
-void warn_of_questions_left_out(const TableData& table, Tabulated& result) {
+void warn_of_questions_left_out(const TableRecords& table, Tabulated& result) {
   std::map<std::pair<std::string, std::string>, Json> counts;  // by document, seed
   for (const auto& [key, row] : table.rows) {
     for (const auto& [target, cell] : row.cells) {
-      for (const Judged& judged : cell.records) {
-        const Json found = judged.record->task_notes.value("questions", Json());
-        if (found.is_object()) counts[{judged.record->document_id, seed_of(*judged.record)}] = found;
+      for (const JudgedRecord& judged : cell.records) {
+        const auto found = judged.record->task_notes.find("questions");
+        if (found != judged.record->task_notes.end() && found->is_object())
+          counts[{judged.record->document_id, seed_text(*judged.record)}] = *found;
       }
     }
   }
   int64_t asked = 0, all = 0;
   for (const auto& [document, found] : counts) {
-    asked += static_cast<int64_t>(number(found, "asked").value_or(0));
-    all += static_cast<int64_t>(number(found, "in_document").value_or(0));
+    asked += static_cast<int64_t>(number_in(found, "asked").value_or(0));
+    all += static_cast<int64_t>(number_in(found, "in_document").value_or(0));
   }
   if (all == asked) return;
   result.warnings.push_back(
@@ -498,29 +197,39 @@ void warn_of_questions_left_out(const TableData& table, Tabulated& result) {
                   counts.size() == 1 ? "one document" : fmt::format("{} documents", counts.size())));
 }
 
+bool is_written_by_model(const Json& answer) {
+  if (!answer.is_object()) return false;
+  const auto extra = answer.find("extra");
+  if (extra == answer.end() || !extra->is_object()) return false;
+  const auto writer = extra->find("written_by");
+  return writer != extra->end() && *writer == "model";
+}
+
 // Questions that the model wrote itself have no right answer that somebody vouches for.
-void tell_written_questions(const TableData& table, const Table& shown, Tabulated& result) {
-  std::set<std::pair<std::string, std::string>> written, all;
-  for (const auto& [key, row] : table.rows) {
-    for (const auto& [target, cell] : row.cells) {
-      for (const Judged& judged : cell.records) {
-        for (const Json& answer : judged.record->answers) {
-          if (!answer.is_object()) continue;
-          const std::pair id{judged.record->document_id,
-                             answer.value("question_id", Json()).dump(-1, ' ', false, Json::error_handler_t::replace)};
-          all.insert(id);
-          const Json extra = answer.value("extra", Json());
-          if (extra.is_object() && extra.value("written_by", Json()) == Json("model")) written.insert(id);
+void tell_written_questions(const TableRecords& table, const Table& shown, Tabulated& result) {
+  using Questions = std::set<std::pair<std::string, std::string>>;
+  const auto questions = [&](bool written_only) {
+    Questions list;
+    for (const auto& [key, row] : table.rows) {
+      for (const auto& [target, cell] : row.cells) {
+        for (const JudgedRecord& judged : cell.records) {
+          for (const Json& answer : judged.record->answers) {
+            if (!answer.is_object() || (written_only && !is_written_by_model(answer))) continue;
+            list.insert({judged.record->document_id,
+                         answer.value("question_id", Json()).dump(-1, ' ', false, Json::error_handler_t::replace)});
+          }
         }
       }
     }
-  }
+    return list;
+  };
+  const Questions written = questions(true);
   if (written.empty()) return;
   result.warnings.push_back(
       fmt::format("{}, {}: {} of {} questions were written by the model itself. They show how far a compact cache "
                   "moves it from its "
                   "own answers with the full cache; whether these are right is not judged.",
-                  shown.dataset_label, shown.task_label, written.size(), all.size()));
+                  shown.dataset_label, shown.task_label, written.size(), questions(false).size()));
 }
 
 }  // namespace
@@ -551,17 +260,7 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults, const Comp
   });
   Tabulated result;
   const Labels labels(records, defaults);
-  std::map<std::tuple<std::string, std::string, std::string>, TableData> tables;
-  for (const Record& record : records) {
-    const Json model = part(record, "model"), dataset = part(record, "dataset"), task = part(record, "task");
-    TableData& table = tables[{canonical_json(model), canonical_json(dataset), canonical_json(task)}];
-    table.model = model;
-    table.dataset = dataset;
-    table.task = task;
-    add(table, record);
-  }
-  for (auto& [key, table] : tables) {
-    average_over_seeds(table);
+  for (const TableRecords& table : group_records(records)) {
     if (metrics_of_task(plugin_name(table.task)).empty()) {
       result.warnings.push_back(
           fmt::format("task '{}' has no metric in this program: sizes and seconds only", plugin_name(table.task)));

@@ -22,6 +22,7 @@ struct ScoredQuestion {
   std::string document, seed, question;
   std::vector<double> values;  // as metrics_of_task
   std::optional<double> depth_fraction, context_tokens;
+  size_t gold = 0;  // hash of the right answer within this process; 0: none, or means over several
   auto key() const { return std::tie(document, seed, question); }
 };
 

@@ -155,4 +155,27 @@ inline void fail(Record& record, const std::string& error) {
   record.seconds = Json::object();
 }
 
+// A record of one cell with these answers.
+inline Record one(const std::string& task, const std::string& method, const Json& target, std::vector<Json> answers,
+                  const std::string& document = "d") {
+  Record r;
+  r.cell = Json{{"model", {{"name", "m"}}},
+                {"dataset", {{"name", "s"}}},
+                {"task", {{"name", task}}},
+                {"queries", nullptr},
+                {"method", {{"name", method}}},
+                {"target", target},
+                {"seed", 7}};
+  r.cell_id = stable_hash(canonical_json(r.cell));
+  r.document_id = document;
+  r.status = "done";
+  r.answers = std::move(answers);
+  return r;
+}
+
+// An answer to task exact_match.
+inline Json match(const std::string& id, bool right) {
+  return {{"question_id", id}, {"gold_answer", "7"}, {"text", right ? "7" : "8"}, {"stop_reason", "end"}};
+}
+
 }  // namespace kvc::test_records

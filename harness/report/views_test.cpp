@@ -5,6 +5,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "harness/report/conclusions.h"
 #include "harness/report/html_report.h"
@@ -25,6 +26,13 @@ using ::testing::Not;
 
 LoadedReport loaded(const std::vector<Record>& records, const std::string& name = "x") {
   return {name, tabulate(records), AnswerTexts(records)};
+}
+
+template <class... Reports>
+std::vector<LoadedReport> folders(Reports... reports) {  // they are moved, which an initializer list cannot do
+  std::vector<LoadedReport> list;
+  (list.push_back(std::move(reports)), ...);
+  return list;
 }
 
 size_t count(const std::string& text, const std::string& part) {
@@ -178,7 +186,7 @@ TEST(ShortNames, NumberWhatDoesNotFitAndSayWhatItIs) {
 }
 
 TEST(ValueTable, EveryFormatHasEveryCell) {
-  const std::vector<LoadedReport> one = {loaded(test_records::make({}))};
+  const std::vector<LoadedReport> one = folders(loaded(test_records::make({})));
   ValueTableOptions options;
   options.dataset = "needle";
   options.task = "exact_match";
@@ -206,14 +214,15 @@ TEST(ValueTable, EveryFormatHasEveryCell) {
 }
 
 TEST(ValueTable, FoldersAreRowsOrColumns) {
-  const std::vector<LoadedReport> two = {loaded(test_records::make({}), "first"),
-                                         loaded(test_records::make({}), "second")};
+  const std::vector<LoadedReport> two =
+      folders(loaded(test_records::make({}), "first"), loaded(test_records::make({}), "second"));
   ValueTableOptions options;
   options.dataset = "quality";
   options.task = "fidelity";
   options.format = "csv";
   options.sort = true;
-  EXPECT_EQ(count(value_table(two, options), "first / "), 8u);
+  EXPECT_EQ(count(value_table(two, options), "\nfirst,"), 8u);
+  EXPECT_EQ(value_table(two, options).rfind("folder,method,0.5,0.5 low,0.5 high,", 0), 0u);
   options.columns = "folder";
   EXPECT_THAT(value_table(two, options), HasSubstr(",first,first low,first high,second"));
   options.columns = "method";
@@ -223,6 +232,24 @@ TEST(ValueTable, FoldersAreRowsOrColumns) {
   options.columns = "target";
   options.metric = "kll";
   EXPECT_THROW(value_table(two, options), Error);
+}
+
+// Several data sets and tasks: each in a column of its own, by its plain name; the best first within each.
+TEST(ValueTable, WhatElseVariesHasItsOwnColumns) {
+  ValueTableOptions options;
+  options.sort = true;
+  options.best = true;
+  const std::string text = value_table(folders(loaded(test_records::make({}))), options);
+  EXPECT_THAT(text, HasSubstr("| dataset | task | metric | method |"));
+  EXPECT_THAT(text, HasSubstr("| needle | exact_match | accuracy | full_cache |"));
+  std::vector<std::string> groups;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind("| needle", 0) != 0 && line.rfind("| quality", 0) != 0) continue;
+    const std::string group = line.substr(0, 20);
+    if (groups.empty() || groups.back() != group) groups.push_back(group);
+  }
+  EXPECT_EQ(groups.size(), 4u);  // no group is torn apart
 }
 
 TEST(CompareRuns, TheSameRunHasNoChange) {
@@ -275,6 +302,67 @@ TEST(CompareRuns, CellsOfOneRunAloneAreNamed) {
   EXPECT_EQ(comparison.only_in_first.size(), 4u * 5);
   EXPECT_THAT(comparison.only_in_first[0], HasSubstr("h2o"));
   EXPECT_TRUE(comparison.only_in_second.empty());
+}
+
+// Needles depend on the seed; questions of a text do not.
+std::vector<Record> under_seeds(const std::vector<int>& seeds, double kept_right) {
+  std::vector<Record> records;
+  for (const int seed : seeds) {
+    for (int document = 0; document < 6; ++document) {
+      for (const char* name : {"needle", "text"}) {
+        Record record = test_records::one("exact_match", "h2o", 0.1, {}, fmt::format("{}-{}", name, document));
+        record.cell["seed"] = seed;
+        record.cell_id = stable_hash(canonical_json(record.cell));
+        for (int question = 0; question < 8; ++question) {
+          Json answer = test_records::match(fmt::format("q{}", question), question < 8 * kept_right);
+          if (*name == 'n') answer["gold_answer"] = std::to_string(7 + seed * 100);
+          if (*name == 'n' && question < 8 * kept_right) answer["text"] = answer["gold_answer"];
+          record.answers.push_back(answer);
+        }
+        records.push_back(record);
+      }
+    }
+  }
+  return records;
+}
+
+TEST(CompareRuns, QuestionsArePairedOverSeedsAsTheTablesDo) {
+  const auto questions = [](const CellChange& change) {
+    return change.pair.wins + change.pair.losses + change.pair.ties;
+  };
+  const Tabulated one_seed = tabulate(under_seeds({7}, 1)), two_seeds = tabulate(under_seeds({7, 8}, 0.5));
+  for (const bool turned : {false, true}) {
+    const RunComparison both = turned ? compare_runs(two_seeds, one_seed) : compare_runs(one_seed, two_seeds);
+    ASSERT_EQ(both.cells.size(), 1u);
+    EXPECT_EQ(questions(both.cells[0]), 6 * 8 * 2);  // the needles of seed 7, and the texts
+    EXPECT_EQ(turned ? both.cells[0].after : both.cells[0].before, 1);
+    EXPECT_EQ(turned ? both.cells[0].before : both.cells[0].after, 0.5);
+    EXPECT_EQ(both.asked_otherwise, 0);
+  }
+  // Of two runs with one seed each nothing says which documents depend on it, but for their right answers.
+  const RunComparison other = compare_runs(one_seed, tabulate(under_seeds({8}, 1)));
+  ASSERT_EQ(other.cells.size(), 1u);
+  EXPECT_EQ(questions(other.cells[0]), 6 * 8);
+  EXPECT_EQ(other.asked_otherwise, 6 * 8);
+  EXPECT_THAT(comparison_text(other, "a", "b", 80), HasSubstr("48 answers are not compared"));
+}
+
+TEST(Export, SeedsAreRowsOfTheirOwn) {
+  std::vector<Record> records = under_seeds({7, 8}, 0.5);
+  for (Record& record : records) record.answers[0]["text"] = "seed " + record.cell.at("seed").dump();
+  const LoadedReport report = loaded(records);
+  const std::string lines = questions_jsonl(report);
+  ASSERT_EQ(count(lines, "\n"), 2u * 6 * 2 * 8);
+  std::istringstream text(lines);
+  for (std::string line; std::getline(text, line);) {
+    const Json row = Json::parse(line);
+    if (row.at("question_id") == "q0") {
+      EXPECT_EQ(row.at("answer"), "seed " + row.at("seed").dump());
+    }
+  }
+  const std::string csv = questions_csv(report);
+  EXPECT_EQ(count(csv, ",seed 7,"), 12u);
+  EXPECT_EQ(count(csv, ",seed 8,"), 12u);
 }
 
 TEST(Export, OneRowAQuestion) {

@@ -115,6 +115,15 @@ function estimateText(estimate, metric) {
   return interval ? `${value} [${valueText(interval.low, metric)}, ${valueText(interval.high, metric)}]` : value;
 }
 
+// Of a cell that a rule (stop_when) measured on no further documents: why, and the loss with the interval that holds.
+function stoppedText(cell) {
+  const s = cell.stopped;
+  if (!s) return "";
+  const loss = (value) => (value === null || value === undefined ? "–" : s.metric === "kl" ? number(value) : `${number(100 * value)} %`);
+  const documents = `${s.documents} document${s.documents === 1 ? "" : "s"}`;
+  return `${String(s.state || "stopped").replace(/_/g, " ")} after ${documents}${s.low === undefined ? "" : `; loss ${loss(s.loss)}, ${loss(s.low)} to ${loss(s.high)}`}`;
+}
+
 // ---- tables of the report
 
 function tableTitle(t) {

@@ -92,6 +92,7 @@ function pointText(point, metric) {
   const options = Object.entries(point.row.method).filter(([name]) => name !== "name").map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`);
   if (options.length) lines.push(options.join(", "));
   if (cell.n_failed + cell.n_missing > 0) lines.push(`${cell.n_failed} failed, ${cell.n_missing} missing`);
+  if (cell.stopped) lines.push(`left early: ${stoppedText(cell)}`);
   return lines.join("\n");
 }
 
@@ -173,12 +174,12 @@ function drawPanel(t, index, metric, view, pick) {
     }
     group.append(svg("path", { class: "line", stroke: colour, d: "M" + line.points.map((p) => `${atX(p.x).toFixed(1)},${atY(p.y).toFixed(1)}`).join("L") }));
     line.points.forEach((p, i) => {
-      const x = atX(p.x), y = atY(p.y), partial = p.cell.n_failed + p.cell.n_missing > 0;
+      const x = atX(p.x), y = atY(p.y), left = Boolean(p.cell.stopped), partial = left || p.cell.n_failed + p.cell.n_missing > 0;
       const show = () => { focus(label); showTip(pointTitle(p), pointText(p, metric), node); };
       const leave = () => { focus(null); hideTip(); };
-      const node = svg("g", { class: "point", tabindex: -1, role: "button", "data-key": p.key, "data-line": shown.indexOf(line), "data-place": i, "aria-label": `${pointTitle(p)}. ${pointText(p, metric)}`,
+      const node = svg("g", { class: "point", tabindex: -1, role: "button", "data-key": p.key, "data-left": left ? "early" : null, "data-line": shown.indexOf(line), "data-place": i, "aria-label": `${pointTitle(p)}. ${pointText(p, metric)}`,
         onmouseenter: show, onmouseleave: leave, onfocus: show, onblur: leave, onclick: () => pick(p.key), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(p.key); } } },
-        marker(style.marker, x, y, { fill: partial ? "var(--page)" : colour, stroke: partial ? colour : "var(--page)", "stroke-width": partial ? 1.4 : 0.8 }), svg("circle", { class: "hit", cx: x, cy: y, r: 8 }));
+        marker(style.marker, x, y, { fill: partial ? "var(--page)" : colour, stroke: partial ? colour : "var(--page)", "stroke-width": partial ? 1.4 : 0.8, "stroke-dasharray": left ? "2 1.6" : null }), svg("circle", { class: "hit", cx: x, cy: y, r: 8 }));
       group.append(node);
     });
     picture.append(group);
@@ -191,7 +192,7 @@ function drawPanel(t, index, metric, view, pick) {
   picture.addEventListener("keydown", (event) => moveBetween(event, picture));
   const numbers = behind("The numbers", () => table(`${tableTitle(t)}: ${metric.title}, 95 % intervals`,
     ["method", "target", "kept", "ratio", metric.name, "questions", "seconds"],
-    t.rows.flatMap((row) => row.cells.filter((cell) => cell.metrics[metric.name]).map((cell) => [row.label, targetText(cell.target), number(cell.sizes.kept_fraction), cell.sizes.compaction_ratio ? number(cell.sizes.compaction_ratio) + "x" : "–", estimateText(cell.metrics[metric.name], metric), String(cell.metrics[metric.name].n_questions), number(kAxes.seconds.of(cell))])), 1));
+    t.rows.flatMap((row) => row.cells.filter((cell) => cell.metrics[metric.name]).map((cell) => [row.label, targetText(cell.target) + (cell.stopped ? " (left early)" : ""), number(cell.sizes.kept_fraction), cell.sizes.compaction_ratio ? number(cell.sizes.compaction_ratio) + "x" : "–", estimateText(cell.metrics[metric.name], metric), String(cell.metrics[metric.name].n_questions), number(kAxes.seconds.of(cell))])), 1));
   return el("figure", {}, caption, picture, numbers);
 }
 
@@ -240,6 +241,7 @@ function cellCard(key) {
   const entries = [["data set, task", tableTitle(t)], ["method", JSON.stringify(row.method)], ["queries", row.queries ? JSON.stringify(row.queries) : "none"], ["target", targetText(cell.target) || "none"],
     ...t.metrics.filter((metric) => cell.metrics[metric.name]).map((metric) => [metric.name, `${estimateText(cell.metrics[metric.name], metric)}, ${cell.metrics[metric.name].n_questions} questions`]),
     ["cell", cell.cell_ids.join(", ")], ["records", `${cell.n_done} done, ${cell.n_failed} failed, ${cell.n_missing} missing`]];
+  if (cell.stopped) entries.push(["left early", stoppedText(cell)]);
   if (cell.first_error) entries.push(["error", cell.first_error]);
   return el("section", { class: "card", id: "cell", "aria-label": "The chosen cell" }, el("h3", {}, `${row.label}${cell.target === null ? "" : " at " + targetText(cell.target)}`),
     el("dl", {}, ...entries.flatMap(([name, text]) => [el("dt", {}, name), el("dd", { dir: "auto" }, text)])),
@@ -273,7 +275,7 @@ views.push({
     if (panels.children.length === 1) panels.classList.add("one");
     const order = [...labels].sort((a, b) => (styleOf(a).colour < 0) - (styleOf(b).colour < 0));
     parent.append(legend(order, view.hidden, redraw), panels, card,
-      el("p", { class: "note" }, "Coloured: the best few by mean rank over all panels; the rest is grey and lights up under the pointer. Rings: no other visible point is both cheaper and better. Hollow markers: documents failed or are missing. With fewer than 5 documents intervals are over questions and say nothing about other documents."));
+      el("p", { class: "note" }, "Coloured: the best few by mean rank over all panels; the rest is grey and lights up under the pointer. Rings: no other visible point is both cheaper and better. Hollow markers: documents failed or are missing." + (D.tables.some((t) => t.rows.some((row) => row.cells.some((cell) => cell.stopped))) ? " Dashed markers: a rule (stop_when) left the cell before the last document; such means have no interval." : "") + " With fewer than 5 documents intervals are over questions and say nothing about other documents."));
     if (get("cell")) card.append(cellCard(get("cell")) || "");
   },
 });

@@ -19,6 +19,8 @@ views.push({
     if (!D.failures.length) parent.append(el("p", {}, "Nothing failed."));
     for (const failure of D.failures.slice(0, 200)) parent.append(el("details", { class: "failure" }, el("summary", { dir: "auto" }, `${failure.label}, document ${failure.document_id}: ${failure.error.split("\n")[0].slice(0, 160)}`), words(failure.error, true)));
     if (D.failures.length > 200) parent.append(el("p", { class: "note" }, `The first 200 of ${D.failures.length}; all are in report.json.`));
+    const left = D.tables.flatMap((t) => t.rows.flatMap((row) => row.cells.filter((cell) => cell.stopped).map((cell) => [row.label, tableTitle(t), targetText(cell.target), stoppedText(cell)])));
+    if (left.length) parent.append(el("h2", {}, "Left early"), table("Cells that a rule (stop_when) measured on no further documents; their means have no interval, the loss has one that holds wherever it was looked at", ["method", "data set", "target", "why, and the loss"], left, 4));
     parent.append(el("h2", {}, "Provenance"));
     D.provenance.forEach((one, i) => parent.append(el("div", { class: "card" }, el("h3", {}, D.provenance.length > 1 ? `Run ${i + 1}` : "All records"), el("dl", {}, ...Object.entries(one).flatMap(([name, value]) => [el("dt", {}, name), el("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value))])))));
     if (D.config) parent.append(behind("The sweep as it was understood", () => words(JSON.stringify(D.config, null, 2), true)));
