@@ -227,7 +227,7 @@ std::string comparison_text(const RunComparison& comparison, const std::string& 
     const std::string title =
         fmt::format("{}, {}: {}{}", change.dataset, change.task, change.metric.name, up ? "" : ", lower is better");
     TextTable& table = tables[title];
-    table.header = {"method", "at", "first", "second", "better/worse/same", "p", ""};
+    table.header = {"method", "at", "first", "second", "+/-/=", "p", ""};
     table.rows.push_back({names.of(change.method), change.target.empty() ? kNoValue : change.target,
                           number(change.before, change.metric.share), number(change.after, change.metric.share),
                           fmt::format("{}/{}/{}", up ? change.pair.wins : change.pair.losses,
@@ -240,6 +240,8 @@ std::string comparison_text(const RunComparison& comparison, const std::string& 
   std::string notes;
   for (const std::string& note : names.notes) notes += (notes.empty() ? "" : "  ") + note;
   if (!notes.empty()) text += wrapped_text(notes, width) + "\n";
+  text += wrapped_text("+/-/=: answers that the second has better, worse, the same. p: over all cells (Holm).", width) +
+          "\n";
   if (left_out > 0) text += fmt::format("{} more cells, none of lower p.\n", left_out);
   const auto list = [&](const char* title, const std::vector<std::string>& lines) {
     if (lines.empty()) return;

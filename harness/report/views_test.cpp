@@ -292,6 +292,8 @@ TEST(CompareRuns, FindsWhatGotWorseAndWhichSettingChanged) {
   const std::string text = comparison_text(changed, "a", "b", 80);
   EXPECT_THAT(text, HasSubstr("2 decidedly worse"));
   EXPECT_THAT(text, HasSubstr("threads: 2 -> 1"));
+  EXPECT_THAT(text, HasSubstr("WORSE"));
+  EXPECT_EQ(count(text, "\nmethod "), count(text, "+/-/=  "));  // no table is in two pieces
 }
 
 TEST(CompareRuns, CellsOfOneRunAloneAreNamed) {
