@@ -46,7 +46,7 @@ struct Growing {
 };
 
 // Where the records of a cell go; the next record mostly has the same cell.
-struct Place {
+struct CellPlace {
   const Record* like = nullptr;
   Growing* growing = nullptr;
   CellRecords* cell = nullptr;
@@ -55,7 +55,7 @@ struct Place {
 
 using Tables = std::map<std::tuple<std::string, std::string, std::string>, Growing>;
 
-Place place_of(const Record& record, Tables& tables) {
+CellPlace place_of(const Record& record, Tables& tables) {
   const Json model = cell_part(record, "model"), dataset = cell_part(record, "dataset"),
              task = cell_part(record, "task");
   Growing& growing = tables[{canonical_json(model), canonical_json(dataset), canonical_json(task)}];
@@ -92,7 +92,7 @@ Judgement judge(const Record& record) {
   return result;
 }
 
-void add(const Record& record, const Place& place, Judgement&& judgement) {
+void add(const Record& record, const CellPlace& place, Judgement&& judgement) {
   CellRecords& cell = *place.cell;
   cell.cell_ids.insert(record.cell_id);
   place.growing->table.documents.insert({record.document_id, place.seed});
@@ -184,7 +184,7 @@ std::vector<TableRecords> group_records(const std::vector<Record>& records) {
   Tables tables;
   std::vector<Judgement> judgements(records.size());
   parallel_for(records.size(), [&](size_t i) { judgements[i] = judge(records[i]); });
-  Place place;
+  CellPlace place;
   for (size_t i = 0; i < records.size(); ++i) {
     if (place.like == nullptr || place.like->cell != records[i].cell) place = place_of(records[i], tables);
     add(records[i], place, std::move(judgements[i]));
