@@ -16,6 +16,7 @@
 #include "harness/core/error.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/key_selection.h"
+#include "methods/parts/output_norms.h"
 
 namespace kvc {
 namespace {
@@ -52,7 +53,7 @@ class CriticalKv final : public PerHeadMethod {
                   "take a method that scores by attention weights, e.g. snapkv");
     }
     const at::Tensor order = best_keys(scores, largest_target_len);
-    const at::Tensor weighted = (scores + options_.epsilon) * output_norms(problem);
+    const at::Tensor weighted = (scores + options_.epsilon) * output_norms(problem, 1, "critical_kv").mean(0);
     return [problem, order, weighted, part = options_.first_stage](int64_t target_len) {
       const auto by_part = static_cast<int64_t>(part * static_cast<double>(target_len));
       const int64_t n_first = part > 0 ? std::max<int64_t>(1, by_part) : 0;
@@ -63,25 +64,6 @@ class CriticalKv final : public PerHeadMethod {
   }
 
  private:
-  // Mean over the group of |W_o v|_1: (T) float32.
-  static at::Tensor output_norms(const HeadProblem& problem) {
-    if (problem.request == nullptr) {
-      throw Error(ErrorKind::kUsage, "critical_kv needs the model's output projection, and there is no model", "method",
-                  "run it on a model's cache, with kvc compact or in a sweep");
-    }
-    const Decoder& decoder = problem.request->model.decoder();
-    const DecoderSpec& spec = decoder.spec();
-    const int64_t d = spec.head_dim, g = spec.group_size();
-    const at::Tensor& projection = decoder.weights().layers[static_cast<size_t>(problem.layer)].attention_output;
-    const at::Tensor values = problem.values.to(at::kFloat);
-    at::Tensor sum = at::zeros({values.size(0)}, values.options());
-    for (int64_t head = problem.kv_head * g; head < (problem.kv_head + 1) * g; ++head) {
-      const at::Tensor part = projection.narrow(1, head * d, d).to(at::kFloat);  // (hidden, d)
-      sum += at::mm(values, part.t()).abs_().sum(1);
-    }
-    return sum.div_(g);
-  }
-
   Options options_;
   InnerScores inner_;
 };

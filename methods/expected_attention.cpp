@@ -23,7 +23,6 @@
 #include <string>
 
 #include "harness/api/published_queries.h"
-#include "harness/core/error.h"
 #include "methods/parts/query_reach.h"
 #include "methods/parts/rotation.h"
 #include "methods/parts/scored_keys.h"
@@ -84,7 +83,7 @@ class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
   };
 
   Ahead expectations(const HeadProblem& problem) const {
-    const at::Tensor queries = unrotated(problem);  // (g, n / g, d)
+    const at::Tensor queries = unrotated_queries(problem, "expected_attention");  // (g, n / g, d)
     const at::Tensor mean = queries.mean(1, /*keepdim=*/true);
     Ahead ahead{rotated_ahead(mean, problem), {}};
     if (!options_.use_covariance) return ahead;
@@ -126,26 +125,6 @@ class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
     add(n_first, prefix_len - n_first);
     add(prefix_len + problem.keys.size(0), suffix_len);
     return total;
-  }
-
-  // The problem's queries before RoPE, query head by query head.
-  static at::Tensor unrotated(const HeadProblem& problem) {
-    const auto fail = [](const std::string& fact) {
-      throw Error(ErrorKind::kUsage, "expected_attention turns queries back to before their rotation: " + fact,
-                  "queries", "take context_prefill or another source that reads a text with a model");
-    };
-    if (problem.request == nullptr || problem.request->queries == nullptr) fail("there is no model");
-    const at::Tensor positions = problem.request->queries->positions();
-    if (!positions.defined()) fail("this source of queries knows no positions");
-    if (positions.numel() != problem.queries.size(0)) fail("positions and queries differ in number");
-    const DecoderSpec& spec = problem.request->model.spec();
-    const int64_t g = spec.group_size();
-    // Read from a text, every query head has the same tokens. In a mix of sources rows do not tell whose they are.
-    const bool head_by_head = positions.numel() % g == 0 &&
-                              positions.view({g, -1}).eq(positions.view({g, -1}).select(0, 0)).all().item<bool>();
-    if (!head_by_head) fail("these queries are not grouped by query head (those of a mix are not)");
-    const at::Tensor queries = problem.queries.to(at::kFloat).view({g, -1, problem.queries.size(1)});
-    return turned(queries, turn_at(spec, positions.narrow(0, 0, queries.size(1)), queries.options()), -1);
   }
 
   // Rows (g, r, d) under the mean rotation of the positions to come.

@@ -10,10 +10,17 @@
 // arXiv:2602.16284 does); then a head that looks at the template counts as much as one that reads, and the free
 // competition of heads suffers.
 //
+// `output_weighted: true` is KVzip+ (kvpress: kvzip_plus_normalization): an attention weight counts by what it moves,
+//   score_j = max over query heads h and queries i of A_hij |W_o,h v_j|_2 / |x_i|_2
+// with x_i the normed hidden state that query i is projected from. It needs queries that know theirs, those of a text
+// read off-policy.
+//
 // Difference from the paper: it repeats the context in chunks of 2,000 tokens, each scored against its own chunk; here
 // the whole context is repeated at once (the method `chunked` cuts it).
 #include <ATen/ATen.h>
 
+#include "harness/core/error.h"
+#include "methods/parts/output_norms.h"
 #include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
@@ -23,7 +30,11 @@ namespace {
 class KvZip final : public ScoredKeys {
  public:
   struct Options : SoftmaxRange {
-    void fields(auto&& visit) { range_field(visit); }
+    bool output_weighted = false;
+    void fields(auto&& visit) {
+      range_field(visit);
+      visit("output_weighted", output_weighted, "KVzip+: weights times what the value writes, over the query's input");
+    }
     void check(const OptionCheck& fail) const { check_range(fail); }
   };
   explicit KvZip(const Options& options) : options_(options) {}
@@ -31,7 +42,17 @@ class KvZip final : public ScoredKeys {
   bool needs_queries() const override { return true; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
-    return attention_scores(problem, options_.range(), KeyScore::kMax);
+    if (!options_.output_weighted) return attention_scores(problem, options_.range(), KeyScore::kMax);
+    const at::Tensor written = output_norms(problem, 2, "kvzip with output_weighted");
+    const at::Tensor inputs = problem.request->queries->input_norms(problem.layer);
+    if (!inputs.defined() || query_heads(problem) != written.size(0)) {
+      throw Error(ErrorKind::kUsage, "kvzip with output_weighted needs the hidden states behind its queries", "queries",
+                  "take repeat_prefill or context_prefill, off-policy");
+    }
+    constexpr double kTiny = 1e-20;
+    const at::Tensor by_head =
+        scores_by_query_head(problem, options_.range(), KeyScore::kMax, inputs.clamp_min(kTiny).reciprocal());
+    return (by_head * written).amax(0);
   }
 
  protected:

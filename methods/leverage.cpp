@@ -11,8 +11,7 @@
 // as they are rotated, and the note heads_rotated counts that.
 #include <ATen/ATen.h>
 
-#include <cmath>
-
+#include "methods/parts/leverage_scores.h"
 #include "methods/parts/rotation.h"
 #include "methods/parts/scored_keys.h"
 
@@ -33,19 +32,8 @@ class Leverage final : public ScoredKeys {
   bool needs_queries() const override { return false; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
-    constexpr double kJitter = 0.01;
     const at::Tensor plain = unrotated_keys(problem);
-    at::Tensor x = (plain.defined() ? plain : problem.keys.to(at::kFloat)).to(at::kDouble);
-    x = x - x.mean(0, /*keepdim=*/true);
-    if (options_.sketch > 0) {
-      const at::Generator generator = at::detail::createCPUGenerator(problem.seed);
-      const at::Tensor phi = at::randn({x.size(1), options_.sketch}, generator, at::TensorOptions(at::kDouble));
-      x = at::mm(x, phi.div_(std::sqrt(static_cast<double>(options_.sketch))).to(x.device()));
-    }
-    at::Tensor gram = at::mm(x.t(), x);
-    gram.diagonal().add_(kJitter);
-    const at::Tensor solved = at::cholesky_solve(x.t(), at::linalg_cholesky(gram));
-    return (x * solved.t()).sum(1).clamp_min(0).to(at::kFloat);
+    return leverage_scores(plain.defined() ? plain : problem.keys, options_.sketch, problem.seed);
   }
 
  protected:

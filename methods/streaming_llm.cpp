@@ -4,12 +4,20 @@
 // Sinks are counted from the text's first token, as in the paper. The chat template in front of the article is kept
 // anyway, so behind a template of four tokens or more the target is spent on recent entries alone.
 //
-// Differences from the paper: it rolls the window as tokens are generated and numbers positions inside the cache; here
-// one finished context is cut once and kept keys keep their rotation, as for every method of this harness.
+// Positions: by default kept keys keep their rotation, as for every method of this harness. `rerotate: true` counts
+// positions inside the cache, as the paper does: sinks and template are turned forward until they stand right in front
+// of the recent entries. (kvpress's KeyRerotationPress turns all entries to positions from 0 and lets the text go on
+// behind them; rotations being relative that is the same up to a common turn, and here the text goes on at its true
+// position.) Needs a model, the whole text and a cache that was not compacted before: in such a cache nobody knows
+// where entries stand, so they stay, and the note heads_not_rerotated counts that.
+//
+// Difference from the paper: it rolls the window as tokens are generated; here one finished context is cut once.
 #include <ATen/ATen.h>
 
 #include <algorithm>
 
+#include "harness/core/error.h"
+#include "methods/parts/rotation.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -19,7 +27,11 @@ class StreamingLlm final : public PerHeadMethod {
  public:
   struct Options {
     int64_t n_sink = 4;
-    void fields(auto&& visit) { visit("n_sink", n_sink, "first entries of the text, template included, always kept"); }
+    bool rerotate = false;
+    void fields(auto&& visit) {
+      visit("n_sink", n_sink, "first entries of the text, template included, always kept");
+      visit("rerotate", rerotate, "count positions inside the cache: sinks stand right before the recent entries");
+    }
     void check(const OptionCheck& fail) const {
       if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
     }
@@ -30,16 +42,53 @@ class StreamingLlm final : public PerHeadMethod {
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
-    return [problem, n_sink = article_sinks(problem, options_.n_sink)](int64_t target_len) {
+    if (options_.rerotate) check_rerotation(problem);
+    return [this, problem, n_sink = article_sinks(problem, options_.n_sink)](int64_t target_len) {
       const at::TensorOptions index = problem.keys.options().dtype(at::kLong);
       const int64_t n_first = std::min(n_sink, target_len);
       const int64_t source_len = problem.keys.size(0);
-      return keep(problem, at::cat({at::arange(n_first, index),
-                                    at::arange(source_len - (target_len - n_first), source_len, index)}));
+      HeadFit fit = keep(problem, at::cat({at::arange(n_first, index),
+                                           at::arange(source_len - (target_len - n_first), source_len, index)}));
+      if (options_.rerotate && target_len < source_len) close_gap(problem, n_first, source_len - target_len, fit);
+      return fit;
     };
   }
 
  private:
+  static void check_rerotation(const HeadProblem& problem) {
+    if (problem.request == nullptr) {
+      throw Error(ErrorKind::kUsage, "streaming_llm with rerotate needs a model's positions, and there is no model",
+                  "method", "run it on a model's cache, or leave rerotate out");
+    }
+    const CompactionRequest& request = *problem.request;
+    if (static_cast<int64_t>(request.context.tokens.size()) < request.cache.next_position()) {
+      throw Error(ErrorKind::kUsage,
+                  "streaming_llm with rerotate moves the template, so it cannot cut a part of a text", "method",
+                  "leave rerotate out, or do not use it inside chunked");
+    }
+  }
+
+  // Moves the template and the first n_first kept entries forward over the `gap` evicted ones.
+  static void close_gap(const HeadProblem& problem, int64_t n_first, int64_t gap, HeadFit& fit) {
+    const CompactionRequest& request = *problem.request;
+    if (problem.keys.size(0) != request.context.article_len()) {
+      fit.notes["heads_not_rerotated"] = 1;
+      return;
+    }
+    const auto moved = [&](const at::Tensor& keys) {
+      const at::Tensor by = at::full({keys.size(0)}, gap, at::TensorOptions(at::kLong));
+      const at::Tensor exact = keys.to(at::kFloat);
+      return turned(exact, turn_at(request.model.spec(), by, exact.options()), 1).to(keys.scalar_type());
+    };
+    const LayerKv& layer = request.cache.layer(problem.layer);
+    const int64_t prefix_len = request.compactable.prefix_len;
+    if (prefix_len > 0) fit.prefix_keys = moved(layer.head_keys(problem.kv_head).narrow(0, 0, prefix_len));
+    if (n_first > 0) {
+      fit.keys =
+          at::cat({moved(fit.keys.narrow(0, 0, n_first)), fit.keys.narrow(0, n_first, fit.keys.size(0) - n_first)});
+    }
+  }
+
   Options options_;
 };
 

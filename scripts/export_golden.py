@@ -22,6 +22,7 @@ MODEL = "models/smollm2-135m-instruct.gguf"
 TOPICS = {
     "answers": (["{answers}"], ""),
     "attention_matching": ([], f"{GOLDEN}/attention_matching.json"),
+    "authors_picks": (["{r_kv}"], f"{GOLDEN}/authors_picks.json"),
     "chat": ([], ""),
     "fuzz_seeds": ([], ""),
     "gguf_blocks": ([MODEL], f"{GOLDEN}/gguf_blocks.json"),
@@ -37,6 +38,7 @@ TOPICS = {
 SOURCES = {
     "quality": "QuALITY v1.0.1, dev, html-stripped, as released (JSON lines)",
     "answers": "stored model answers, see scripts/golden/answers.py",
+    "r_kv": "a checkout of github.com/Zefan-Cai/R-KV, see scripts/golden/authors_picks.py",
     "released": "tokenizers that may not be passed on, see scripts/golden/tokenizer_ids.py",
 }
 PACKAGES = ["transformers", "tokenizers", "accelerate", "gguf", "sentencepiece", "protobuf", "jinja2", "numpy", "scipy", "statsmodels",

@@ -13,6 +13,7 @@ namespace kvc {
 struct BudgetRequest {
   TargetSize target;
   std::vector<std::vector<int64_t>> source_len;  // [L][Hkv], compactable entries of every head
+  EntrySizes sizes = {};                         // for targets in bytes
 };
 
 class BudgetRule {

@@ -72,6 +72,13 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
       (fit.bias.defined() && fit.bias.scalar_type() != at::kFloat)) {
     fail("a fit returned another dtype than the cache's (bias: float32)");
   }
+  if (fit.prefix_keys.defined()) {
+    const int64_t prefix_len = problem.request == nullptr ? 0 : problem.request->compactable.prefix_len;
+    if (fit.prefix_keys.sizes().vec() != std::vector<int64_t>{prefix_len, d} ||
+        fit.prefix_keys.scalar_type() != problem.keys.scalar_type() || !fit.prefix_keys.isfinite().all().item<bool>()) {
+      fail("a fit returned other keys of the template than its own moved");
+    }
+  }
   if (!fit.keys.isfinite().all().item<bool>() || !fit.values.isfinite().all().item<bool>() ||
       (fit.bias.defined() && !fit.bias.isfinite().all().item<bool>())) {
     fail("a fit returned numbers that are not finite");

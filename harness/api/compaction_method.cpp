@@ -136,7 +136,7 @@ std::vector<Compaction> PerHeadMethod::compact_on_policy(const CompactionRequest
   const int64_t n_layers = request.cache.n_layers();
   std::vector<Compaction> compactions;
   for (const HeadBudget& budget : request.budgets) {
-    if (budget.adaptive && budget.adaptive->scope == AdaptiveShare::Scope::kAll) {
+    if (budget.adaptive && budget.adaptive->over_layers()) {
       throw Error(ErrorKind::kUsage, "a budget shared over all layers cannot be combined with on-policy queries",
                   "budget", "share per layer (scope: layer), or set on_policy: false");
     }

@@ -75,6 +75,9 @@ struct HeadFit {
   at::Tensor bias;              // (t) float32, the old bias included; undefined = zeros
   at::Tensor values;            // (t, d) model dtype
   Json notes = Json::object();  // numbers, summed over heads
+  // (prefix_len, d) model dtype: keys of the template in front of the span, for a method that moves positions;
+  // undefined: as they were.
+  at::Tensor prefix_keys;
 };
 
 // Second rung: a method that treats every head alone. Looping, packing, nesting over budgets and timing happen here,

@@ -28,7 +28,9 @@ LayerKv pack_layer(const CompactionRequest& request, const HeadResult* heads, in
   for (int64_t h = 0; h < request.cache.n_kv_heads(); ++h) {
     const HeadFit& fit = heads[h].fits[budget];
     const HeadEntries whole = source.head(h);
-    packed.push_back(join_entries({whole.slice(0, span.prefix_len),
+    HeadEntries prefix = whole.slice(0, span.prefix_len);
+    if (fit.prefix_keys.defined()) prefix.keys = fit.prefix_keys;
+    packed.push_back(join_entries({std::move(prefix),
                                    {fit.keys, fit.values, fit.bias},
                                    whole.slice(whole.size() - span.suffix_len, span.suffix_len)}));
     add_notes(notes, fit.notes);

@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "harness/api/context.h"
+#include "harness/api/dataset.h"
 #include "harness/core/registry.h"
 
 namespace kvc {
@@ -19,6 +21,9 @@ struct QueryRequest {
   const Context& context;
   const KvCache& cache;  // the full, uncompacted cache of `context`
   std::uint64_t seed = 0;
+  // What will be asked of the compacted cache; only for a question_aware() source, null where nobody asks (kvc
+  // compact).
+  const std::vector<Question>* questions = nullptr;
 };
 
 // What queries of one KV head attend to besides the compactable entries: where they stand, and their own text.
@@ -62,6 +67,13 @@ class LayerQueries {
   virtual QueryReach reach(int64_t /*layer*/, int64_t /*kv_head*/) const { return {}; }
   virtual QueryReach window_reach(int64_t /*layer*/, int64_t /*kv_head*/, int64_t /*n_tokens*/) const { return {}; }
 
+  // False where the rows of layer() do not come query head by query head: several sources one after the other, or
+  // vectors that belong to no head.
+  virtual bool by_query_head() const { return true; }
+  // L2 norm of the normed hidden state that each query was projected from, (n) float32 in layer()'s order; undefined
+  // where the source does not know it: it reads no text, or reads it on-policy.
+  virtual at::Tensor input_norms(int64_t /*layer*/) const { return {}; }
+
   virtual int64_t n_queries() const = 0;  // n
   virtual int64_t bytes() const = 0;      // held in memory
 
@@ -81,8 +93,11 @@ class QueryListener {
 class QuerySource {
  public:
   virtual ~QuerySource() = default;
+  // True when the queries are those of the questions themselves: a cache made with them serves these questions alone,
+  // and is never ranked with caches made before anything was asked.
+  virtual bool question_aware() const { return false; }
   // Throws Error(kData) when the source cannot serve this context, e.g. too few positions left, with numbers and ways
-  // out.
+  // out; Error(kUsage) when a question-aware one is given no question.
   virtual std::unique_ptr<LayerQueries> make(const QueryRequest& request) const = 0;
   // For sources whose text is the context, about to be read from its first token; nullptr: the source needs make().
   virtual std::unique_ptr<QueryListener> listen(const Model& /*model*/, const Context& /*context*/,

@@ -20,6 +20,14 @@ std::vector<std::vector<int64_t>> source_lengths(const KvCache& cache, const Com
   return lengths;
 }
 
+EntrySizes entry_sizes(const KvCache& cache, const Compactable& span) {
+  const auto element = static_cast<int64_t>(cache.layer(0).keys.element_size());
+  const int64_t n_heads = cache.n_layers() * cache.n_kv_heads();
+  const int64_t n_offsets = n_heads + cache.n_layers();
+  return {2 * cache.head_dim() * element, n_heads * (span.prefix_len + span.suffix_len),
+          n_offsets * static_cast<int64_t>(sizeof(int64_t))};
+}
+
 HeadBudget every_head(const KvCache& cache, int64_t target_len) {
   const std::vector<int64_t> heads(static_cast<size_t>(cache.n_kv_heads()), target_len);
   return {std::vector<std::vector<int64_t>>(static_cast<size_t>(cache.n_layers()), heads), {}};
@@ -35,10 +43,10 @@ ReadDocument ReadDocument::read(const Model& model, const std::string& text) {
   return {std::move(context), std::move(cache)};
 }
 
-std::unique_ptr<LayerQueries> ReadDocument::queries(const Model& model, const QuerySource* source,
-                                                    std::uint64_t seed) const {
+std::unique_ptr<LayerQueries> ReadDocument::queries(const Model& model, const QuerySource* source, std::uint64_t seed,
+                                                    const std::vector<Question>* questions) const {
   const c10::InferenceMode inference;
-  return source == nullptr ? nullptr : source->make({model, context, full, seed});
+  return source == nullptr ? nullptr : source->make({model, context, full, seed, questions});
 }
 
 std::vector<Compaction> ReadDocument::compact(const Model& model, const CompactionMethod& method,

@@ -13,6 +13,8 @@ namespace kvc {
 
 // Compactable entries of every head, [L][Hkv]; 0 where a head has fewer than the span's two ends.
 std::vector<std::vector<int64_t>> source_lengths(const KvCache& cache, const Compactable& span);
+// What targets in bytes are counted by.
+EntrySizes entry_sizes(const KvCache& cache, const Compactable& span);
 // The same target length for every head of a model of this many.
 HeadBudget every_head(const KvCache& cache, int64_t target_len);
 
@@ -26,8 +28,10 @@ struct ReadDocument {
   static ReadDocument read(const Model& model, const std::string& text);
 
   std::vector<std::vector<int64_t>> source_lengths() const { return kvc::source_lengths(full, span); }
-  // nullptr when `source` is. Throws what QuerySource::make() throws.
-  std::unique_ptr<LayerQueries> queries(const Model& model, const QuerySource* source, std::uint64_t seed) const;
+  EntrySizes entry_sizes() const { return kvc::entry_sizes(full, span); }
+  // nullptr when `source` is. `questions`: for a question-aware one. Throws what QuerySource::make() throws.
+  std::unique_ptr<LayerQueries> queries(const Model& model, const QuerySource* source, std::uint64_t seed,
+                                        const std::vector<Question>* questions = nullptr) const;
   // One Compaction for each budget (one when there is none), counted. Throws what the method throws, and
   // Error(kInternal) when it returns another number of caches.
   std::vector<Compaction> compact(const Model& model, const CompactionMethod& method, const LayerQueries* queries,

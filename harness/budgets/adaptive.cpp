@@ -4,6 +4,10 @@
 // What protects a head from starving has two readings. safeguard: floor is kvpress's: every head keeps its own best
 // floor_fraction of an equal share, the rest goes to the best of all other entries. safeguard: blend is Ada-KV's own:
 // floor_fraction of an equal share and 1 - floor_fraction of what the head gets when all entries compete.
+//
+// scope: layers is KVCompose's (arXiv:2509.05165): the heads of a layer stay of one length, and layers compete by their
+// composite entries, the i-th best of all heads of a layer together. Every layer keeps floor_fraction of an equal
+// share. (kvpress also makes the first layer the longest, which its cache needs and this one does not.)
 #include "harness/api/budget_rule.h"
 
 namespace kvc {
@@ -16,27 +20,35 @@ class Adaptive final : public BudgetRule {
     double floor_fraction = 0.2;
     std::string safeguard = "floor";
     void fields(auto&& visit) {
-      visit("scope", scope, "heads that compete: those of a 'layer', or 'all'");
+      visit("scope", scope, "what competes: the heads of a 'layer', 'all' heads, or whole 'layers'");
       visit("floor_fraction", floor_fraction, "part of an equal share that every head keeps, 0 to 1");
       visit("safeguard", safeguard, "how it keeps it: floor (as kvpress), or blend (as Ada-KV's paper)");
     }
     void check(const OptionCheck& fail) const {
-      if (scope != "layer" && scope != "all") fail("scope", fmt::format("is '{}'", scope), "'layer' or 'all'");
+      if (scope != "layer" && scope != "all" && scope != "layers") {
+        fail("scope", fmt::format("is '{}'", scope), "'layer', 'all' or 'layers'");
+      }
       if (!(floor_fraction >= 0 && floor_fraction <= 1)) {
         fail("floor_fraction", fmt::format("is {}", floor_fraction), "a number from 0 to 1");
       }
       if (safeguard != "floor" && safeguard != "blend") {
         fail("safeguard", fmt::format("is '{}'", safeguard), "'floor' or 'blend'");
       }
+      if (scope == "layers" && safeguard == "blend") {
+        fail("safeguard", "is 'blend', which whole layers have not", "safeguard: floor");
+      }
     }
   };
   explicit Adaptive(const Options& options) : options_(options) {}
 
   HeadBudget spread(const BudgetRequest& request) const override {
-    HeadBudget budget = uniform_budget(request.target, request.source_len);
+    HeadBudget budget = uniform_budget(request.target, request.source_len, request.sizes);
     using Scope = AdaptiveShare::Scope;
     using Safeguard = AdaptiveShare::Safeguard;
-    budget.adaptive = AdaptiveShare{options_.scope == "all" ? Scope::kAll : Scope::kLayer, options_.floor_fraction,
+    const Scope scope = options_.scope == "all"      ? Scope::kAll
+                        : options_.scope == "layers" ? Scope::kLayers
+                                                     : Scope::kLayer;
+    budget.adaptive = AdaptiveShare{scope, options_.floor_fraction,
                                     options_.safeguard == "blend" ? Safeguard::kBlend : Safeguard::kFloor};
     return budget;
   }
@@ -45,7 +57,7 @@ class Adaptive final : public BudgetRule {
   Options options_;
 };
 
-KVC_REGISTER_BUDGET(Adaptive, "adaptive", "arXiv:2407.11550, arXiv:2505.23416");
+KVC_REGISTER_BUDGET(Adaptive, "adaptive", "arXiv:2407.11550, arXiv:2505.23416, arXiv:2509.05165");
 
 }  // namespace
 }  // namespace kvc

@@ -25,6 +25,22 @@ std::unique_ptr<BudgetRule> rule(const std::string& name, Json options = Json::o
   if (name == "proportions" && !options.contains("file")) {
     options["file"] = write_file("kvc_proportions.json", R"({"L0H0": 0.7, "L0H1": 0.1, "L1H0": 0.1, "L1H1": 0.1})");
   }
+  if (name == "duo_attention" && !options.contains("file")) {
+    options["file"] = write_file("kvc_heads.tsv", "0.9\t0.1\n0.1\t0.95\n");
+  }
+  if (name == "lu_kv" && !options.contains("file")) {
+    // What head h of layer l has lost when step + 1 % are gone: the whole percentage, less for the first head.
+    std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (99, 2, 2), }";
+    header.resize(118, ' ');
+    std::string bytes = std::string("\x93NUMPY\x01", 7) + std::string{'\0', 'v', '\0'} + header;  // 'v' is 118
+    for (int step = 0; step < 99; ++step) {
+      for (int head = 0; head < 4; ++head) {
+        const double lost = (head == 0 ? 0.5 : 1.0) * (step + 1) / 100;
+        bytes.append(reinterpret_cast<const char*>(&lost), sizeof lost);
+      }
+    }
+    options["file"] = write_file("kvc_profile.npy", bytes);
+  }
   return Registry<BudgetRule>::instance().create(name, options);
 }
 
@@ -134,6 +150,70 @@ TEST(BudgetRules, AProportionsFileIsKnownByItsContent) {
         rule("proportions", {{"file", file}, {"content_hash", identity.at("content_hash")}});
       },
       ThrowsMessage<Error>(HasSubstr("the file is")));
+}
+
+TEST(BudgetRules, DuoAttentionFillsRetrievalHeadsFirst) {
+  const Lengths source_len(2, {1000, 1000});
+  const auto lengths = [&](double kept, Json options = Json::object()) {
+    options["n_sink"] = 20;
+    options["n_recent"] = 80;
+    return rule("duo_attention", options)->spread({fraction(kept), source_len}).target_len;
+  };
+  // 4000 entries: 400 for all heads as streaming ones; the rest to L1H1, then to L0H0.
+  EXPECT_EQ(lengths(0.1), (Lengths(2, {100, 100})));
+  EXPECT_EQ(lengths(0.2), (Lengths{{100, 100}, {100, 500}}));
+  EXPECT_EQ(lengths(0.5), (Lengths{{800, 100}, {100, 1000}}));
+  EXPECT_EQ(lengths(0.05), (Lengths(2, {50, 50})));  // less than streaming heads keep: in proportion
+  const std::string ties = write_file("kvc_ties.tsv", "7 0.5\n0.5 -2\n");  // clipped to 1, 0.5, 0.5 and 0
+  EXPECT_EQ(lengths(0.6, {{"file", ties}}), (Lengths{{1000, 1000}, {300, 100}}));
+}
+
+TEST(BudgetRules, DuoAttentionRefusesOtherModelsAndFiles) {
+  const auto refusal = [&](const std::string& text, const Lengths& source_len) {
+    try {
+      rule("duo_attention", {{"file", write_file("kvc_refused.tsv", text)}})->spread({fraction(0.5), source_len});
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kData);
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  const Lengths two(2, {1000, 1000});
+  EXPECT_THAT(refusal("0.1 0.2 0.3\n0.1 0.2 0.3\n", two),
+              HasSubstr("the head classes are of a model with 2 layers of 3 KV heads; this one has 2 of 2"));
+  EXPECT_THAT(refusal("0.1 0.2\n", two), HasSubstr("1 layers of 2 KV heads"));
+  EXPECT_THAT(refusal("0.1 0.2\n0.1\n", two), HasSubstr("line 2 has 1 heads, the first has 2"));
+  EXPECT_THAT(refusal("0.1 full\n", two), HasSubstr("line 1 has 'full', no number"));
+  EXPECT_THAT(refusal("0.1 nan\n", two), HasSubstr("line 1 has 'nan', no number"));
+  EXPECT_THAT(refusal("\n", two), HasSubstr("the file has no heads"));
+  EXPECT_THAT([] { Registry<BudgetRule>::instance().create("duo_attention", Json::object()); },
+              ThrowsMessage<Error>(HasSubstr("'file' is missing")));
+}
+
+TEST(BudgetRules, NewScopesAreAskedForByName) {
+  const auto share = [](const std::string& name, const Json& options) {
+    return *rule(name, options)->spread({fraction(0.5), {{10, 10}}}).adaptive;
+  };
+  EXPECT_EQ(share("adaptive", {{"scope", "layers"}}).scope, AdaptiveShare::Scope::kLayers);
+  EXPECT_EQ(share("zigzag", Json::object()).scope, AdaptiveShare::Scope::kUncertainty);
+  EXPECT_EQ(share("zigzag", {{"mass_fraction", 0.5}}).mass_fraction, 0.5);
+  EXPECT_EQ(share("zigzag", Json::object()).floor_fraction, 0.2);
+  EXPECT_THAT(
+      [&] {
+        share("adaptive", {{"scope", "layers"}, {"safeguard", "blend"}});
+      },
+      ThrowsMessage<Error>(HasSubstr("whole layers have not")));
+  EXPECT_THAT([&] { share("zigzag", {{"mass_fraction", 0.0}}); }, ThrowsMessage<Error>(HasSubstr("mass_fraction")));
+}
+
+TEST(BudgetRules, AllTakeBytes) {
+  TargetSize target;
+  target.unit = TargetSize::Unit::kBytes;
+  target.bytes = 100 * (40 + 800);
+  for (const std::string& name : Registry<BudgetRule>::instance().names()) {
+    const HeadBudget budget = rule(name)->spread({target, {{1000, 1000}, {1000, 1000}}, {100, 40}});
+    EXPECT_EQ(total_length(budget), 800) << name;
+  }
 }
 
 }  // namespace

@@ -4,10 +4,10 @@
 //
 // No head keeps more than `cap` of its entries: what it cannot take goes to the others in proportion (water-filling).
 #include <cmath>
-#include <filesystem>
 #include <map>
 
 #include "harness/api/budget_rule.h"
+#include "harness/budgets/rule_file.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 
@@ -30,14 +30,6 @@ std::optional<HeadIndex> parse_head(const std::string& key) {
   return HeadIndex{*layer, *head};
 }
 
-// A relative path is looked for in the working directory, then in the source folder, as data sets' are.
-std::string found_file(const std::string& path) {
-  std::error_code ignored;
-  const std::filesystem::path in_source = std::filesystem::path(KVC_SOURCE_DIR) / path;
-  const bool here = std::filesystem::exists(path, ignored);
-  return !here && std::filesystem::exists(in_source, ignored) ? in_source.string() : path;
-}
-
 class Proportions final : public BudgetRule {
  public:
   struct Options {
@@ -58,17 +50,14 @@ class Proportions final : public BudgetRule {
   explicit Proportions(const Options& options) : options_(options) {
     const std::string text = read_text_file(found_file(options_.file));
     hash_ = stable_hash(text);
-    if (!options_.content_hash.empty() && options_.content_hash != hash_) {
-      throw Error(ErrorKind::kData, fmt::format("the file is {} now, not {}", hash_, options_.content_hash),
-                  options_.file, "bring the file back, or leave content_hash out");
-    }
+    check_content(options_.file, hash_, options_.content_hash);
     read(text);
   }
 
   Json identity() const override { return Json{{"content_hash", hash_}}; }
 
   HeadBudget spread(const BudgetRequest& request) const override {
-    HeadBudget budget = uniform_budget(request.target, request.source_len);
+    HeadBudget budget = uniform_budget(request.target, request.source_len, request.sizes);
     check_heads(request);
     int64_t n_heads = 0;
     for (const auto& layer : request.source_len) n_heads += static_cast<int64_t>(layer.size());

@@ -20,7 +20,7 @@ class Pyramid final : public BudgetRule {
   explicit Pyramid(const Options& options) : options_(options) {}
 
   HeadBudget spread(const BudgetRequest& request) const override {
-    HeadBudget budget = uniform_budget(request.target, request.source_len);
+    HeadBudget budget = uniform_budget(request.target, request.source_len, request.sizes);
     const size_t n_layers = request.source_len.size();
     const double last = 1 / options_.beta;
     std::vector<std::vector<double>> weights(n_layers);

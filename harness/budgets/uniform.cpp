@@ -10,7 +10,7 @@ class Uniform final : public BudgetRule {
   explicit Uniform(const Options& /*options*/) {}
 
   HeadBudget spread(const BudgetRequest& request) const override {
-    return uniform_budget(request.target, request.source_len);
+    return uniform_budget(request.target, request.source_len, request.sizes);
   }
 };
 

@@ -20,7 +20,7 @@ namespace {
 struct BudgetArguments {
   BudgetSearch search;
   bool force = false;
-  std::string dataset, method = "am_highest_attention", queries = "", report;
+  std::string dataset, method, queries, report, by = "answers";
 };
 
 // Ascending and in (0, 1]; what is asked of a list on the command line.
@@ -51,6 +51,10 @@ void check_budget_outputs(const BudgetArguments& options) {
 
 int run_budget(BudgetArguments& options) {
   BudgetSearch& search = options.search;
+  const bool by_utility = options.by == "utility";
+  search.by = by_utility ? BudgetSearch::By::kUtility : BudgetSearch::By::kAnswers;
+  if (options.method.empty()) options.method = by_utility ? "expected_attention" : "am_highest_attention";
+  if (by_utility) search.check = 0;
   check_fractions(search.targets, "--targets");
   check_fractions(search.curves.baselines, "--baselines");
   std::vector<double>& fractions = search.curves.fractions;
@@ -68,7 +72,8 @@ int run_budget(BudgetArguments& options) {
   if (!options.report.empty()) write_file_atomically(options.report, report.dump(1) + "\n");
   print_out(budget_report_text(report));
   if (!search.quiet) {
-    fmt::print(stderr, "shares in {}; use them as budget: {{budget: proportions, file: {}}}\n", search.out, search.out);
+    fmt::print(stderr, "shares in {}; use them as budget: {{budget: {}, file: {}}}\n", search.out,
+               by_utility ? "lu_kv" : "proportions", search.out);
   }
   return 0;
 }
@@ -80,7 +85,13 @@ Runner declare_budget(CLI::App& app) {
   BudgetSearch& search = options->search;
   search.model.dtype = "float32";  // in bfloat16 rounding moves the answers as much as one head of many does
   CLI::App* command = app.add_subcommand(
-      "budget", "find how heads should share a budget, measured on documents, for the rule 'proportions'");
+      "budget", "find how heads should share a budget, measured on documents, for the rules 'proportions' and 'lu_kv'");
+  command
+      ->add_option("--by", options->by,
+                   "answers: how far they move without a head's entries (rule proportions); utility: what they look at "
+                   "(LU-KV's profile, rule lu_kv; --targets, --floor and --baselines play no part)")
+      ->check(CLI::IsMember({"answers", "utility"}))
+      ->capture_default_str();
   add_model_options(*command, search.model);
   command->add_option("--chat-template", search.model.chat_template,
                       "name of a built-in one; default: the model's own");
@@ -92,8 +103,10 @@ Runner declare_budget(CLI::App& app) {
   command->add_option("--check", search.check, "documents after those, on which the result is compared with uniform")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--method", options->method, "method to find the shares for, or '{method: NAME, option: value}'")
-      ->capture_default_str();
+  command->add_option(
+      "--method", options->method,
+      "method to find the shares for, or '{method: NAME, option: value}'; default: am_highest_attention, "
+      "by utility expected_attention");
   command->add_option("--queries", options->queries,
                       "source of its reference queries; default: the one its paper uses");
   command->add_option("--targets", search.targets, "kept fractions to find the shares for, e.g. 0.01,0.05")
@@ -112,7 +125,9 @@ Runner declare_budget(CLI::App& app) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   command->add_option("--seed", search.seed, "random seed; default 0");
-  command->add_option("--out", search.out, "JSON file for the shares; OUT.curves.jsonl keeps the measurements")
+  command
+      ->add_option("--out", search.out,
+                   "JSON file for the shares, by utility a .npy; OUT.curves.jsonl keeps the measurements")
       ->required();
   command->add_option("--report", options->report, "JSON file for curves, weights and the check");
   add_force(*command, options->force);

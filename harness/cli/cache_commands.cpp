@@ -16,6 +16,7 @@
 #include "harness/api/plugin_entry.h"
 #include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
+#include "harness/api/read_document.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/cli/writing.h"
@@ -97,6 +98,15 @@ std::unique_ptr<LayerQueries> make_queries(const Resolved<QuerySource>& source, 
   return source.plugin->make({model, saved.context, saved.cache, derive_seed(seed, "queries")});
 }
 
+// A cache that is made here is asked later, nobody knows what.
+void refuse_question_aware(const Resolved<QuerySource>& source) {
+  if (!source.plugin->question_aware()) return;
+  throw Error(ErrorKind::kUsage,
+              fmt::format("the query source '{}' reads the question, and here none is asked",
+                          source.value.at("name").get<std::string>()),
+              "--queries", "take context_prefill, repeat_prefill or dapq; question-aware sources are for sweeps");
+}
+
 // "2,14", "2-5" or "all".
 std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers) {
   const auto refuse = [&](const std::string& part) {
@@ -135,6 +145,7 @@ std::vector<int64_t> parse_layers(const std::string& text, int64_t n_layers) {
 
 int capture(const CacheArguments& options) {
   const auto source = plugin_from_text<QuerySource>("queries", options.queries, "--queries");
+  refuse_question_aware(source);
   check_out(options, "kvcompact.heads", {source.value});
   const Model model = Model::load(options.model);
   const std::vector<int64_t> layers = parse_layers(options.layers, model.spec().n_layers);
@@ -175,7 +186,7 @@ class CompactCommand {
         budget_(plugin_from_text<BudgetRule>("budget", options.budget, "--budget")) {
     if (method_.plugin->needs_target() && options.target.empty()) {
       throw Error(ErrorKind::kUsage, fmt::format("method '{}' needs a target", name()), "--target",
-                  "write --target 5%, or --target 512 for a number of entries");
+                  "write --target 5%, --target 512 for a number of entries, or --target '64 MiB'");
     }
     if (!method_.plugin->needs_target() && !options.target.empty()) {
       throw Error(ErrorKind::kUsage, fmt::format("method '{}' takes no target", name()), "--target", "leave it out");
@@ -183,6 +194,7 @@ class CompactCommand {
     if (method_.plugin->needs_queries()) {
       const std::string queries = options.queries.empty() ? published_queries(*method_.plugin) : options.queries;
       source_ = plugin_from_text<QuerySource>("queries", queries, "--queries");
+      refuse_question_aware(*source_);
     } else if (!options.queries.empty()) {
       throw Error(ErrorKind::kUsage, fmt::format("method '{}' takes no queries", name()), "--queries", "leave it out");
     }
@@ -254,7 +266,7 @@ class CompactCommand {
       }
     }
     std::vector<HeadBudget> budgets;
-    if (target_) budgets.push_back(budget_.plugin->spread({*target_, source_len}));
+    if (target_) budgets.push_back(budget_.plugin->spread({*target_, source_len, entry_sizes(saved.cache, span)}));
     std::vector<Compaction> made = method_.plugin->compact(
         {model, saved.context, saved.cache, span, queries, budgets, derive_seed(options_.seed, "method")});
     return std::move(made.front());
@@ -376,8 +388,10 @@ Runner declare_compact(CLI::App& app) {
                       "source of reference queries, or '{queries: NAME, option: value}'; default: the one the method's "
                       "paper uses");
   command->add_option("--method", options->method, "snapkv, or '{method: attention_matching, bias: none}'")->required();
-  command->add_option("--target", options->target,
-                      "what to keep of the document: a fraction (0.05 or 5%) or a number of entries (512)");
+  command->add_option(
+      "--target", options->target,
+      "what to keep of the document: a fraction (0.05 or 5%) or a number of entries (512); or the bytes of the "
+      "whole cache ('64 MiB')");
   command->add_option("--budget", options->budget, "how heads share the target: a rule of kvc list budgets")
       ->capture_default_str();
   command->add_option("--protect", options->protect, "keep this many of the last entries unchanged")

@@ -27,14 +27,37 @@ std::vector<ListedPlugin> registered() {
   return list;
 }
 
+// Groups of methods in the order they are shown.
+constexpr const char* kMethodGroups[] = {"On the cache, without queries",
+                                         "On the cache, by reference queries (in brackets those of its paper)",
+                                         "Around another method, whose scores or cuts it uses",
+                                         "On the cache, as much as they find needed: no target, the size is measured",
+                                         "On the text, which is read again",
+                                         "For comparison: no target"};
+enum MethodGroup : std::uint8_t { kWithoutQueries, kByQueries, kAround, kOwnSize, kOnText, kForComparison };
+
+// Another method among its options.
+bool wraps_a_method(const ListedPlugin& listed) {
+  return std::any_of(listed.options.begin(), listed.options.end(),
+                     [](const OptionInfo& option) { return option.type == "plug-in"; });
+}
+
 // What a method needs, asked of one with its default options.
 void describe(ListedPlugin& listed, const CompactionMethod& method) {
   const std::string queries = published_queries(method);
-  listed.group = !method.needs_target()     ? "For comparison: no target"
-                 : !method.compacts_cache() ? "On the text, which is read again"
-                 : !queries.empty()         ? "On the cache, by reference queries (default in brackets)"
-                                            : "On the cache, without queries";
+  const bool compares = listed.name == "full_cache" || listed.name == "no_context";
+  listed.group = kMethodGroups[compares                   ? kForComparison
+                               : !method.compacts_cache() ? kOnText
+                               : !method.needs_target()   ? kOwnSize
+                               : wraps_a_method(listed)   ? kAround
+                               : !queries.empty()         ? kByQueries
+                                                          : kWithoutQueries];
   listed.needs = queries.empty() ? "" : "[" + queries + "]";
+}
+
+size_t group_place(const ListedPlugin& listed) {
+  const auto* const found = std::find(std::begin(kMethodGroups), std::end(kMethodGroups), listed.group);
+  return static_cast<size_t>(found - std::begin(kMethodGroups));
 }
 
 std::vector<ListedPlugin> methods() {
@@ -43,13 +66,48 @@ std::vector<ListedPlugin> methods() {
     const auto* entry = Registry<CompactionMethod>::instance().find(listed.name);
     Problems problems;
     const Json options = entry->complete(Json::object(), "", problems);
-    listed.group = "Around another method";  // cannot be made without it
+    listed.group = kMethodGroups[kAround];  // cannot be made without it
     if (!problems.empty()) continue;
     try {
       describe(listed, *entry->create(options));
     } catch (const Error&) {
       continue;
     }
+  }
+  std::stable_sort(list.begin(), list.end(),
+                   [](const ListedPlugin& a, const ListedPlugin& b) { return group_place(a) < group_place(b); });
+  return list;
+}
+
+// Sources of queries that a method can be given anywhere, and those that must know what is asked.
+std::vector<ListedPlugin> query_sources() {
+  std::vector<ListedPlugin> list = registered<QuerySource>();
+  for (ListedPlugin& listed : list) {
+    const auto* entry = Registry<QuerySource>::instance().find(listed.name);
+    Problems problems;
+    const Json options = entry->complete(Json::object(), "", problems);
+    if (!problems.empty()) continue;
+    if (entry->create(options)->question_aware()) listed.needs = "[the question: in sweeps only]";
+  }
+  return list;
+}
+
+// A rule that reads a file, or whose heads share by the method's scores.
+std::vector<ListedPlugin> budget_rules() {
+  std::vector<ListedPlugin> list = registered<BudgetRule>();
+  for (ListedPlugin& listed : list) {
+    const auto* entry = Registry<BudgetRule>::instance().find(listed.name);
+    const bool reads = std::any_of(listed.options.begin(), listed.options.end(),
+                                   [](const OptionInfo& option) { return option.name == "file"; });
+    if (reads) {
+      listed.needs = "[a file]";
+      continue;
+    }
+    Problems problems;
+    const Json options = entry->complete(Json::object(), "", problems);
+    if (!problems.empty()) continue;
+    const bool shares = entry->create(options)->spread({TargetSize{}, {{1}}}).adaptive.has_value();
+    if (shares) listed.needs = "[a method with scores]";
   }
   return list;
 }
@@ -101,8 +159,8 @@ const std::vector<std::string>& list_kinds() {
 
 std::vector<ListedPlugin> list_plugins(const std::string& kind) {
   if (kind == "methods") return methods();
-  if (kind == "queries") return registered<QuerySource>();
-  if (kind == "budgets") return registered<BudgetRule>();
+  if (kind == "queries") return query_sources();
+  if (kind == "budgets") return budget_rules();
   if (kind == "datasets") return registered<Dataset>();
   if (kind == "tasks") return registered<Task>();
   if (kind == "families") return families();

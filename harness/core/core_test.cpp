@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "harness/core/byte_size.h"
 #include "harness/core/config_text.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
@@ -373,6 +374,21 @@ TEST(WriteFileAtomically, ReplacesAsAWhole) {
   int64_t files = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.file(""))) ++files;
   EXPECT_EQ(files, 1);
+}
+
+TEST(ByteSize, ReadsWhatItWritesAndWhatPeopleWrite) {
+  EXPECT_EQ(parse_bytes("64 MiB"), 64 << 20);
+  EXPECT_EQ(parse_bytes("1.5 GB"), 1'500'000'000);
+  EXPECT_EQ(parse_bytes("800kB"), 800'000);
+  EXPECT_EQ(parse_bytes("4096 bytes"), 4096);
+  EXPECT_EQ(parse_bytes("1.9 B"), 1);
+  for (const char* text : {"", "B", "MiB", "64", "64 M", "x MiB", "6 4 MiB", "1e300 GiB", "nan MB", "64 MiB "}) {
+    EXPECT_FALSE(parse_bytes(text).has_value()) << text;
+  }
+  for (const int64_t bytes : {1LL, 1023LL, 1024LL, 3LL << 20, 5LL << 30, 1'000'000LL}) {
+    EXPECT_EQ(parse_bytes(bytes_as_text(bytes)), bytes);
+  }
+  EXPECT_EQ(bytes_as_text(3 << 20), "3 MiB");
 }
 
 }  // namespace

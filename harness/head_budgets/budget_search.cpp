@@ -14,6 +14,7 @@
 #include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "harness/head_budgets/curves_file.h"
+#include "harness/head_budgets/future_utility.h"
 
 namespace kvc {
 namespace {
@@ -44,6 +45,7 @@ class Search {
 
   Json run() {
     choose_documents();
+    if (search_.by == BudgetSearch::By::kUtility) return run_utility();
     CurvesFile file(search_.curves_file, settings());
     const std::vector<HeadCurves> curves = measure(file);
     const std::vector<LossCurve> losses = loss_curves(curves, search_.curves);
@@ -62,6 +64,44 @@ class Search {
   }
 
  private:
+  Json run_utility() {
+    const Json given = {{"by", "utility"}, {"of", settings()}};
+    CurvesFile file(search_.curves_file, given);
+    const size_t n_heads = static_cast<size_t>(model_.spec().n_layers * model_.spec().n_kv_heads);
+    UtilityProfile mean(kProfileSteps, std::vector<double>(n_heads, 0.0));
+    for (const Document* document : measured_) {
+      if (file.find("profile", document->id).is_null()) {
+        progress_.stage(fmt::format("{}: cache, scores and answers", document->id));
+        file.keep("profile", document->id,
+                  measure_utility(model_, *document, *search_.method.plugin, source(), search_.curves, search_.seed));
+      }
+      const Json profile = file.find("profile", document->id);
+      bool fits = profile.is_array() && profile.size() == kProfileSteps;
+      for (size_t step = 0; fits && step < mean.size(); ++step) {
+        fits = profile[step].is_array() && profile[step].size() == n_heads;
+        for (size_t h = 0; fits && h < n_heads; ++h) {
+          fits = profile[step][h].is_number();
+          if (fits) mean[step][h] += profile[step][h].get<double>() / static_cast<double>(measured_.size());
+        }
+      }
+      if (!fits) {
+        throw Error(ErrorKind::kData, "a profile of another shape",
+                    fmt::format("{}, document {}", file.path(), document->id),
+                    "delete the file; the command measures anew");
+      }
+    }
+    write_file_atomically(search_.out, profile_as_npy(mean, model_.spec().n_kv_heads));
+    Json steps = Json::array();
+    for (const size_t step : {size_t{49}, size_t{79}, size_t{89}, size_t{94}}) {
+      const auto [least, most] = std::minmax_element(mean[step].begin(), mean[step].end());
+      steps.push_back({{"evicted", static_cast<double>(step + 1) / 100}, {"least", *least}, {"most", *most}});
+    }
+    return {{"format", "kvcompact.utility_profile.v1"},
+            {"settings", given},
+            {"documents", ids(measured_)},
+            {"steps", steps}};
+  }
+
   // All that a document's curves depend on.
   Json settings() const {
     return {{"kvc_version", KVC_VERSION},
@@ -284,6 +324,15 @@ Json search_budget(const BudgetSearch& search) {
 
 std::string budget_report_text(const Json& report) {
   std::string text;
+  if (report.at("format") == "kvcompact.utility_profile.v1") {
+    text = fmt::format("what a head loses of its entries when a part of all is gone, {} documents:\n",
+                       report.at("documents").size());
+    for (const Json& row : report.at("steps")) {
+      text += fmt::format("  {:.0f} % gone: {:.1f} % to {:.1f} % of a head's\n", 100 * row.at("evicted").get<double>(),
+                          100 * row.at("least").get<double>(), 100 * row.at("most").get<double>());
+    }
+    return text;
+  }
   for (const Json& row : report.at("additivity")) {
     text += fmt::format(
         "at {} kept, KL with all heads compacted {:.4f}; sum over heads alone {:.4f}, sum of their weights {:.4f}\n",

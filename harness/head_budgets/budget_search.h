@@ -5,6 +5,7 @@
 // floor only choose among what was measured: with others nothing is measured again.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -16,6 +17,11 @@
 namespace kvc {
 
 struct BudgetSearch {
+  // What a head's entries are worth by: kAnswers, how far the answers move without them; kUtility, what the answers
+  // look at (future_utility.h): then `out` is a profile for the rule 'lu_kv', whatever the targets, and nothing is
+  // checked.
+  enum class By : std::uint8_t { kAnswers, kUtility };
+  By by = By::kAnswers;
   ModelConfig model;
   Resolved<Dataset> dataset;
   Resolved<CompactionMethod> method;
@@ -38,6 +44,9 @@ struct BudgetSearch {
 // [{target, uniform, found}]} (null without a document to check), heads: [{head, part, share, errors, alone, last,
 // losses}]}; KL in nats per answer token, means over documents; `share` in uniform parts. Equal requests give equal
 // bytes, interrupted or not.
+//
+// By utility: {format: kvcompact.utility_profile.v1, settings, documents, steps: [{evicted, least, most}]}, the
+// smallest and the largest part that a head loses.
 //
 // Throws Error(kUsage) for a method without a target or on the text, Error(kData) when curves_file was made with other
 // settings (naming them), is held by another process, or a document is shorter than the least target needs.

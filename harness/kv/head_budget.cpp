@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <string_view>
 
+#include "harness/core/byte_size.h"
 #include "harness/core/error.h"
 
 namespace kvc {
@@ -16,7 +18,8 @@ namespace kvc {
 namespace {
 
 constexpr const char* kMend =
-    "write a fraction (0.05 or '5 %'; at most 1, which keeps everything) or a number of entries (512 or '512 entries')";
+    "write a fraction (0.05 or '5 %'; at most 1, which keeps everything), a number of entries (512 or '512 entries') "
+    "or bytes ('64 MiB')";
 
 std::string_view trimmed(std::string_view text) {
   const size_t first = text.find_first_not_of(" \t");
@@ -60,6 +63,13 @@ TargetSize of_entries(int64_t entries) {
   return target;
 }
 
+TargetSize of_bytes(int64_t bytes) {
+  TargetSize target;
+  target.unit = TargetSize::Unit::kBytes;
+  target.bytes = bytes;
+  return target;
+}
+
 // A number, or text with or without a unit; nothing when it is neither. The range is checked by the caller.
 std::optional<TargetSize> read_size(const Json& value) {
   if (value.is_number_float()) return of_fraction(value.get<double>());
@@ -80,6 +90,7 @@ std::optional<TargetSize> read_size(const Json& value) {
     const auto entries = parse_whole<int64_t>(text);
     return entries ? std::optional(of_entries(*entries)) : std::nullopt;
   }
+  if (const auto bytes = parse_bytes(text)) return of_bytes(*bytes);
   const Json number = plain_number(text);
   return number.is_null() ? std::nullopt : read_size(number);
 }
@@ -89,12 +100,15 @@ std::optional<TargetSize> read_size(const Json& value) {
 TargetSize TargetSize::from_json(const Json& value, const std::string& pointer, Problems& problems) {
   const std::optional<TargetSize> target = read_size(value);
   if (!target) {
-    problems.add(fmt::format("target must be a fraction or a number of entries; got {}", value.dump()), pointer, kMend);
+    problems.add(fmt::format("target must be a fraction, a number of entries or bytes; got {}", value.dump()), pointer,
+                 kMend);
   } else if (target->unit == Unit::kFraction && !(target->fraction > 0 && target->fraction <= 1)) {
     problems.add(fmt::format("target must be above 0 and at most 1 as a fraction; got {}", value.dump()), pointer,
                  kMend);
   } else if (target->unit == Unit::kEntries && target->entries < 1) {
     problems.add(fmt::format("target must keep at least one entry; got {}", value.dump()), pointer, kMend);
+  } else if (target->unit == Unit::kBytes && target->bytes < 1) {
+    problems.add(fmt::format("target must be at least one byte; got {}", value.dump()), pointer, kMend);
   }
   return target.value_or(TargetSize{});
 }
@@ -105,6 +119,7 @@ Json TargetSize::to_json() const {
 }
 
 std::string TargetSize::text() const {
+  if (unit == Unit::kBytes) return bytes_as_text(bytes);
   return unit == Unit::kFraction ? fmt::format("{}", fraction) : fmt::format("{} entries", entries);
 }
 
@@ -133,7 +148,45 @@ int64_t uniform_length(const TargetSize& target, int64_t source_len) {
 
 }  // namespace
 
-HeadBudget uniform_budget(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len) {
+namespace {
+
+HeadBudget budget_of_bytes(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len,
+                           const EntrySizes& sizes) {
+  if (sizes.entry_bytes < 1) {
+    throw Error(ErrorKind::kUsage, fmt::format("a target of {} needs a cache whose entries have a size", target.text()),
+                "target", "write a fraction or a number of entries");
+  }
+  int64_t all = 0, n_heads = 0;
+  std::vector<std::vector<double>> weights;
+  for (const auto& layer : source_len) {
+    weights.emplace_back(layer.begin(), layer.end());
+    for (const int64_t length : layer) all += length;
+    n_heads += static_cast<int64_t>(layer.size());
+  }
+  const int64_t total = std::min(all, (target.bytes - sizes.other_bytes) / sizes.entry_bytes - sizes.kept_entries);
+  HeadBudget budget;
+  bool enough = total >= n_heads;
+  if (enough) {
+    budget.target_len = proportional_lengths(weights, source_len, total);
+    for (size_t l = 0; l < source_len.size(); ++l) {
+      for (size_t h = 0; h < source_len[l].size(); ++h)
+        enough = enough && (budget.target_len[l][h] > 0 || source_len[l][h] == 0);
+    }
+  }
+  if (enough) return budget;
+  throw Error(
+      ErrorKind::kData,
+      fmt::format("a target of {} is too small: an entry of one head takes {} bytes, the template {} bytes, and "
+                  "{} heads keep at least one entry each",
+                  target.text(), sizes.entry_bytes, sizes.kept_entries * sizes.entry_bytes, n_heads),
+      "", "ask for more bytes, or leave this document out");
+}
+
+}  // namespace
+
+HeadBudget uniform_budget(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len,
+                          const EntrySizes& sizes) {
+  if (target.unit == TargetSize::Unit::kBytes) return budget_of_bytes(target, source_len, sizes);
   HeadBudget budget;
   budget.target_len = source_len;
   for (auto& layer : budget.target_len) {
@@ -277,9 +330,111 @@ void blend(const HeadList& scope, double fraction, const std::vector<std::vector
 
 }  // namespace
 
+namespace {
+
+using Lengths = std::vector<std::vector<int64_t>>;
+using Scores = std::vector<std::vector<std::vector<float>>>;
+
+int64_t sum_of(const Lengths& lengths) {
+  int64_t sum = 0;
+  for (const auto& layer : lengths) {
+    for (const int64_t length : layer) sum += length;
+  }
+  return sum;
+}
+
+Lengths lengths_of(const Scores& scores) {
+  Lengths lengths;
+  for (const auto& layer : scores) {
+    lengths.emplace_back();
+    for (const auto& head : layer) lengths.back().push_back(static_cast<int64_t>(head.size()));
+  }
+  return lengths;
+}
+
+// Places of all layers, best first: a place of a layer is one entry of each of its heads that is long enough. The last
+// place that fits in part is given to the layer's first heads.
+Lengths composite_lengths(const AdaptiveShare& share, const Lengths& start, const Scores& scores) {
+  Lengths lengths = start;
+  int64_t left = sum_of(start);
+  std::vector<ScoredEntry> places;  // `head` counts the place
+  for (size_t l = 0; l < start.size(); ++l) {
+    std::vector<std::vector<float>> sorted = scores[l];
+    size_t longest = 0;
+    for (auto& head : sorted) {
+      std::stable_sort(head.begin(), head.end(), better);
+      longest = std::max(longest, head.size());
+    }
+    for (size_t h = 0; h < start[l].size(); ++h) {
+      lengths[l][h] = static_cast<int64_t>(std::floor(share.floor_fraction * static_cast<double>(start[l][h]) + 1e-9));
+      left -= lengths[l][h];
+    }
+    for (size_t place = 0; place < longest; ++place) {
+      double sum = 0;
+      int64_t count = 0;
+      for (const auto& head : sorted) {
+        if (place >= head.size()) continue;
+        sum += static_cast<double>(head[place]);
+        ++count;
+      }
+      places.push_back({static_cast<float>(sum / static_cast<double>(count)), l, place});
+    }
+  }
+  std::stable_sort(places.begin(), places.end(),
+                   [](const ScoredEntry& a, const ScoredEntry& b) { return better(a.score, b.score); });
+  for (const ScoredEntry& place : places) {
+    for (size_t h = 0; h < start[place.layer].size() && left > 0; ++h) {
+      const bool taken = static_cast<int64_t>(place.head) < lengths[place.layer][h];
+      if (taken || place.head >= scores[place.layer][h].size()) continue;
+      ++lengths[place.layer][h];
+      --left;
+    }
+  }
+  return lengths;
+}
+
+// How many of a head's best entries hold `part` of the sum of its scores: at least one.
+double entries_for(std::vector<float> scores, double part) {
+  for (float& score : scores) score = score > 0 ? score : 0;  // what is not a number too
+  std::sort(scores.begin(), scores.end(), std::greater<>());
+  double sum = 0;
+  for (const float score : scores) sum += std::isinf(score) ? 0 : static_cast<double>(score);
+  double held = 0;
+  size_t count = 0;
+  while (count < scores.size() && (count == 0 || held < part * sum)) {
+    held += std::isinf(scores[count]) ? 0 : static_cast<double>(scores[count]);
+    ++count;
+  }
+  return static_cast<double>(count);
+}
+
+Lengths uncertainty_lengths(const AdaptiveShare& share, const Lengths& start, const Scores& scores) {
+  std::vector<double> needed(start.size(), 0.0);
+  double all = 0;
+  for (size_t l = 0; l < start.size(); ++l) {
+    for (const auto& head : scores[l])
+      needed[l] += entries_for(head, share.mass_fraction) / static_cast<double>(start[l].size());
+    all += needed[l];
+  }
+  std::vector<std::vector<double>> weights;
+  for (size_t l = 0; l < start.size(); ++l) {
+    const double part = static_cast<double>(start.size()) * needed[l] / all;
+    weights.emplace_back();
+    for (const int64_t length : start[l]) {
+      weights.back().push_back(static_cast<double>(length) *
+                               (share.floor_fraction + (1 - share.floor_fraction) * part));
+    }
+  }
+  return proportional_lengths(weights, lengths_of(scores), sum_of(start));
+}
+
+}  // namespace
+
 std::vector<std::vector<int64_t>> adaptive_lengths(const AdaptiveShare& share,
                                                    const std::vector<std::vector<int64_t>>& start,
                                                    const std::vector<std::vector<std::vector<float>>>& scores) {
+  if (share.scope == AdaptiveShare::Scope::kLayers) return composite_lengths(share, start, scores);
+  if (share.scope == AdaptiveShare::Scope::kUncertainty) return uncertainty_lengths(share, start, scores);
   const bool blended = share.safeguard == AdaptiveShare::Safeguard::kBlend;
   const double floor_fraction = blended ? 0 : share.floor_fraction;
   std::vector<std::vector<int64_t>> lengths = start;

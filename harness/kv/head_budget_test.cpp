@@ -63,13 +63,47 @@ TEST(TargetSize, RefusesWithAReason) {
   for (const char* text : {"0 entries", "-2 entries", "0"}) {
     EXPECT_THAT(problem_of(text), HasSubstr("at least one entry")) << text;
   }
-  for (const char* text : {"entries", " entries", "%", "", "0x5 entries", "5.5 entries", "a lot", "nan", "inf", "5 MiB",
-                           "99999999999999999999 entries"}) {
-    EXPECT_THAT(problem_of(text), HasSubstr("target must be a fraction or a number of entries")) << text;
+  for (const char* text : {"entries", " entries", "%", "", "0x5 entries", "5.5 entries", "a lot", "nan", "inf", "MiB",
+                           "much MiB", "0x5 MiB", "9e300 GiB", "99999999999999999999 entries"}) {
+    EXPECT_THAT(problem_of(text), HasSubstr("target must be a fraction, a number of entries or bytes")) << text;
   }
   for (const Json& value : {Json(true), Json::array({0.1}), Json(nullptr), Json(18446744073709551615ULL)}) {
-    EXPECT_THAT(problem_of(value), HasSubstr("target must be a fraction or a number of entries")) << value.dump();
+    EXPECT_THAT(problem_of(value), HasSubstr("target must be a fraction, a number of entries or bytes"))
+        << value.dump();
   }
+}
+
+TEST(TargetSize, ReadsBytes) {
+  const auto json = [](const char* text) { return target_of(text).to_json(); };
+  EXPECT_EQ(json("64 MiB"), "64 MiB");
+  EXPECT_EQ(json(" 64MiB "), "64 MiB");
+  EXPECT_EQ(json("65536 KiB"), "64 MiB");
+  EXPECT_EQ(json("1.5 GiB"), "1536 MiB");
+  EXPECT_EQ(json("1 MB"), "1000000 B");
+  EXPECT_EQ(json("800 kB"), "800000 B");
+  EXPECT_EQ(json("4096 bytes"), "4 KiB");
+  EXPECT_EQ(json("1 B"), "1 B");
+  EXPECT_EQ(target_of(target_of("1 MB").to_json()), target_of("1 MB"));
+  EXPECT_EQ(target_of("2 KiB").bytes, 2048);
+  for (const char* text : {"0 MiB", "-3 kB", "0.1 B"})
+    EXPECT_THAT(problem_of(text), HasSubstr("at least one byte")) << text;
+}
+
+// 100 entries of 24 bytes for 2 x 2 heads; the template has 3 entries a head.
+TEST(TargetSize, SpendsBytesOnWhatFitsBesideTheTemplate) {
+  const EntrySizes sizes{24, 12};
+  const Lengths even(2, {100, 100}), ragged = {{100, 50}, {25, 25}};
+  const auto lengths = [&](const char* text, const Lengths& source_len) {
+    return uniform_budget(target_of(text), source_len, sizes).target_len;
+  };
+  EXPECT_EQ(lengths("1248 B", even), (Lengths(2, {10, 10})));  // 12 + 40 entries
+  EXPECT_EQ(lengths("1271 B", even), (Lengths(2, {10, 10})));  // an entry more does not fit
+  EXPECT_EQ(lengths("1272 B", even), (Lengths{{11, 10}, {10, 10}}));
+  EXPECT_EQ(lengths("1248 B", ragged), (Lengths{{20, 10}, {5, 5}}));
+  EXPECT_EQ(lengths("1 GiB", ragged), ragged);  // all there is
+  EXPECT_THAT([&] { lengths("372 B", even); }, ThrowsMessage<Error>(HasSubstr("the template 288 bytes, and 4 heads")));
+  EXPECT_THAT([&] { uniform_budget(target_of("1 MiB"), even); },
+              ThrowsMessage<Error>(HasSubstr("entries have a size")));
 }
 
 TEST(TargetSize, NamesTheKey) {
@@ -179,6 +213,47 @@ TEST(AdaptiveLengths, ScoresThatAreNoNumberComeLast) {
             (Lengths{{0, 2}}));
   EXPECT_EQ(adaptive_lengths({AdaptiveShare::Scope::kLayer, 0.0}, {{2, 1}}, {{{nan, nan}, {-5, -6}}}),
             (Lengths{{1, 2}}));
+}
+
+// --- whole layers compete
+
+using Scores = std::vector<std::vector<std::vector<float>>>;
+
+TEST(LayersCompete, ByTheMeanOfTheirHeadsPlaces) {
+  AdaptiveShare share;
+  share.scope = AdaptiveShare::Scope::kLayers;
+  share.floor_fraction = 0;
+  // Places of layer 0: (9 + 1) / 2 = 5, (4 + 1) / 2 = 2.5, 0.5; of layer 1: 3, 2.75, 1.
+  const Scores scores = {{{0, 9, 4}, {1, 1, 1}}, {{3, 2.5, 1}, {3, 1, 3}}};
+  EXPECT_EQ(adaptive_lengths(share, Lengths(2, {1, 1}), scores), (Lengths{{1, 1}, {1, 1}}));  // 5, 3
+  EXPECT_EQ(adaptive_lengths(share, {{2, 2}, {1, 1}}, scores), (Lengths{{1, 1}, {2, 2}}));    // and 2.75
+  EXPECT_EQ(adaptive_lengths(share, {{2, 2}, {2, 1}}, scores), (Lengths{{2, 1}, {2, 2}}));    // and half of 2.5
+  EXPECT_EQ(adaptive_lengths(share, Lengths(2, {3, 3}), scores), (Lengths(2, {3, 3})));
+  share.floor_fraction = 1;
+  EXPECT_EQ(adaptive_lengths(share, {{2, 2}, {1, 1}}, scores), (Lengths{{2, 2}, {1, 1}}));
+}
+
+TEST(LayersCompete, ByWhatHoldsTheirScores) {
+  AdaptiveShare share;
+  share.scope = AdaptiveShare::Scope::kUncertainty;
+  share.floor_fraction = 0.2;
+  share.mass_fraction = 0.9;
+  // Layer 0 needs 1 and 3 entries of 10, layer 1 needs 9 and 9 for nine tenths: means 2 and 9.
+  std::vector<float> peak(10, 0.0F), few(10, 0.0F), even(10, 1.0F);
+  peak[4] = 2;
+  few[0] = few[5] = few[9] = 1;
+  const Scores scores = {{peak, few}, {even, even}};
+  // B = 4: 0.2 * 4 + 0.8 * 4 * 2 * 2 / 11 = 1.96, and 6.04.
+  EXPECT_EQ(adaptive_lengths(share, Lengths(2, {4, 4}), scores), (Lengths{{2, 2}, {6, 6}}));
+  share.floor_fraction = 1;
+  EXPECT_EQ(adaptive_lengths(share, Lengths(2, {4, 4}), scores), (Lengths(2, {4, 4})));
+  // Scores that say nothing: every layer alike.
+  share.floor_fraction = 0;
+  const std::vector<float> negative(10, -1.0F);
+  EXPECT_EQ(adaptive_lengths(share, Lengths(2, {4, 4}), {{negative, negative}, {negative, negative}}),
+            (Lengths(2, {4, 4})));
+  // What a layer cannot take goes to the other.
+  EXPECT_EQ(adaptive_lengths(share, Lengths(2, {8, 8}), scores), (Lengths{{6, 6}, {10, 10}}));
 }
 
 }  // namespace

@@ -114,6 +114,8 @@ AttentionStatistics attention_statistics(const at::Tensor& queries, const at::Te
   const at::Tensor all_elsewhere = reach.elsewhere.defined() ? reach.elsewhere.contiguous() : reach.elsewhere;
   const int64_t* visible = all_visible.defined() ? all_visible.const_data_ptr<int64_t>() : nullptr;
   const float* elsewhere = all_elsewhere.defined() ? all_elsewhere.const_data_ptr<float>() : nullptr;
+  const at::Tensor all_weights = reach.weight.defined() ? reach.weight.contiguous() : reach.weight;
+  const float* weight = all_weights.defined() ? all_weights.const_data_ptr<float>() : nullptr;
   std::vector<float> panel(static_cast<size_t>(key_groups * kRows * kPanel)), largest(kPanel), reciprocals(kPanel);
   std::vector<float> transposed(static_cast<size_t>(value_groups * kRows * kPanel));
   for (int64_t first = 0; first < n; first += kPanel) {
@@ -135,6 +137,7 @@ AttentionStatistics attention_statistics(const at::Tensor& queries, const at::Te
                       ? static_cast<float>(1.0 / (sums[i] + std::exp(static_cast<double>(elsewhere[first + i]) -
                                                                      static_cast<double>(largest[lane]))))
                       : reciprocals[lane];
+      if (weight != nullptr && i < here) shares[i] *= weight[first + i];
     }
     const auto add = sum == KeySum::kSquares ? add_squares : sum == KeySum::kPlain ? add_plain : add_largest;
     add(panel.data(), rows, shares, per_key.mutable_data_ptr<float>());

@@ -18,12 +18,15 @@ struct AttentionStatistics {
   at::Tensor output;   // (n,dv) A V, or undefined
 };
 
-// What a row of A is a share of besides the entries of `keys`, and which of them it sees. Either may be undefined.
+// What a row of A is a share of besides the entries of `keys`, which of them it sees, and how much it counts. Each may
+// be undefined.
 struct RowReach {
   at::Tensor n_visible;  // (n) int64, in [0, T]: only the first n_visible entries; undefined: all
   // (n) float32, ln of the mass that a query has on entries elsewhere: A_ij = exp(S_ij) / (sum_j exp(S_ij) +
   // exp(elsewhere_i)). row_max, row_sum and the output are of the visible entries alone.
   at::Tensor elsewhere;
+  // (n) float32 >= 0: A_ij counts weight_i times in per_key; undefined: once.
+  at::Tensor weight = {};
 };
 
 // queries (n,d), over sqrt(d) already, keys (T,d), bias (T) or undefined, values (T,dv) or undefined: float32 on the

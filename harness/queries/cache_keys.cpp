@@ -23,6 +23,7 @@ class CacheKeys final : public LayerQueries {
     throw Error(ErrorKind::kUsage, "cache_keys reads no text, so it has no last tokens", "queries",
                 "take context_prefill or repeat_prefill for this method");
   }
+  bool by_query_head() const override { return false; }
   int64_t n_queries() const override { return layers_.front().size(1); }
   int64_t bytes() const override {
     int64_t total = 0;

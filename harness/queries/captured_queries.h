@@ -44,6 +44,8 @@ class QueryCapture {
   // Rotated queries (c, Hq, d) of the tokens [first_token, first_token + c) of the N. Every token of every layer comes
   // once.
   void take(int64_t layer, int64_t first_token, const at::Tensor& queries);
+  // The normed hidden states (c, hidden) that the same tokens' queries are projected from.
+  void take_inputs(int64_t layer, int64_t first_token, const at::Tensor& normed);
 
   // `keys`: of the text, which had n_skipped tokens before those that give queries; none where the text is the context
   // itself. `notes` become those of the result. Throws Error(kInternal) if a token never came.
@@ -60,6 +62,7 @@ class QueryCapture {
   at::Tensor window_positions_;  // (g n_window)
   at::Tensor queries_;           // (L, Hkv, g, s, d)
   at::Tensor window_;            // (L, Hkv, g, n_window, d)
+  at::Tensor input_norms_;       // (L, N) float32
 };
 
 // Positions of the queries of the tokens `kept`, (g s) int64 on the CPU, in the order of pool_queries().

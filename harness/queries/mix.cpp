@@ -72,6 +72,7 @@ class MixedQueries final : public LayerQueries {
     }
     return at::cat(pieces);
   }
+  bool by_query_head() const override { return parts_.size() == 1 && parts_.front().queries->by_query_head(); }
   int64_t n_queries() const override {
     int64_t total = 0;
     for (const Part& part : parts_) total += part.index.defined() ? part.index.size(0) : part.queries->n_queries();
@@ -167,6 +168,12 @@ void Mix::Options::complete(const std::string& pointer, Problems& problems) {
     if (!complete_nested<QuerySource>(value, "queries", at, problems)) continue;
     if (value.at("name") == "mix") {
       problems.add("a mix inside a mix", at, "list its sources here");
+      continue;
+    }
+    if (value.at("name") == "question" || !value.contains("max_queries")) {
+      problems.add(fmt::format("'{}' cannot be part of a mix", value.at("name").get<std::string>()), at,
+                   value.at("name") == "question" ? "ask for it alone: its caches are made for one question each"
+                                                  : "ask for it alone: it reads a fixed number of tokens");
       continue;
     }
     value["fraction"] = fraction;

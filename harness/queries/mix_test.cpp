@@ -162,6 +162,9 @@ TEST(Mix, TellsMistakesWithTheirLine) {
               HasSubstr("a source inside a mix must not set max_queries\n  where: m.yaml:2"));
   EXPECT_THAT(config_problem("sources: [{queries: mix, fraction: 1, sources: [{queries: cache_keys, fraction: 1}]}]\n"),
               HasSubstr("a mix inside a mix"));
+  EXPECT_THAT(config_problem("sources: [{queries: question, fraction: 1}]\n"),
+              HasSubstr("'question' cannot be part of a mix\n  where: m.yaml:1"));
+  EXPECT_THAT(config_problem("sources: [{queries: dapq, fraction: 1}]\n"), HasSubstr("reads a fixed number of tokens"));
   EXPECT_THAT(config_problem("sources: []\n"), HasSubstr("'sources' is empty"));
   EXPECT_THAT(config_problem("max_queries: 3\nsources: [{queries: cache_keys, fraction: 0.99}, {queries: "
                              "random_vectors, fraction: 0.01}]\n"),

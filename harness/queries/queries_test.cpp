@@ -52,6 +52,10 @@ struct Scene {
       tokens.insert(tokens.end(), context.tokens.begin() + context.prefix_len,
                     context.tokens.end() - context.suffix_len);
     }
+    return read_at_once(tokens, skip);
+  }
+
+  at::Tensor read_at_once(const std::vector<int64_t>& tokens, int64_t skip) const {
     const KvCache empty = KvCache::empty(kLayers, kKvHeads, kDim, model.decoder().options());
     const auto n_tokens = static_cast<int64_t>(tokens.size());
     Tails tails = Tails::behind(empty, 1, n_tokens);
@@ -86,9 +90,74 @@ INSTANTIATE_TEST_SUITE_P(Prefill, TextSource, ::testing::Values("context_prefill
                          [](const auto& source) { return source.param; });
 
 TEST(QuerySources, AreAllRegistered) {
+  EXPECT_THAT(Registry<QuerySource>::instance().names(),
+              UnorderedElementsAre("cache_keys", "context_prefill", "dapq", "mix", "question", "random_vectors",
+                                   "repeat_prefill", "self_study"));
+}
+
+// Whether the source's queries are those of `tokens` read behind the context, all of them.
+void expect_queries_behind(const Scene& scene, const LayerQueries& queries, const std::vector<int64_t>& tokens) {
+  std::vector<int64_t> all = scene.context.tokens;
+  all.insert(all.end(), tokens.begin(), tokens.end());
+  const at::Tensor judge = scene.read_at_once(all, static_cast<int64_t>(scene.context.tokens.size()));
+  const auto n_tokens = static_cast<int64_t>(tokens.size());
+  ASSERT_EQ(queries.n_queries(), kGroup * n_tokens);
+  EXPECT_EQ(queries.positions()[0].item<int64_t>(), scene.full.next_position());
+  EXPECT_TRUE(queries.knows_reach());
+  for (int64_t l = 0; l < kLayers; ++l) {
+    const at::Tensor layer = queries.layer(l, nullptr);
+    for (int64_t h = 0; h < kKvHeads; ++h) {
+      for (int64_t g = 0; g < kGroup; ++g) {
+        const at::Tensor expected = judge[l].select(1, h * kGroup + g);
+        EXPECT_LT((query_head(layer[h], g) - expected).abs().max().item<float>(), 1e-4) << l << ' ' << h << ' ' << g;
+      }
+    }
+  }
+}
+
+TEST(Dapq, ReadsTheContextsEndsWhereAnAnswerWillStand) {
+  const Scene scene(300);
+  const std::vector<int64_t>& context = scene.context.tokens;
+  std::vector<int64_t> tokens(context.begin(), context.begin() + 3);
+  tokens.insert(tokens.end(), context.end() - 17, context.end());
+  expect_queries_behind(scene, *scene.make("dapq", {{"n_tokens", 20}, {"n_first", 3}}), tokens);
+  EXPECT_EQ(scene.make("dapq", Json::object())->n_queries(), kGroup * 32);
+}
+
+TEST(Dapq, RefusesATextThatIsTooShort) {
+  const Scene scene(40);
   EXPECT_THAT(
-      Registry<QuerySource>::instance().names(),
-      UnorderedElementsAre("cache_keys", "context_prefill", "mix", "random_vectors", "repeat_prefill", "self_study"));
+      [&] {
+        scene.make("dapq", {{"n_tokens", 4000}});
+      },
+      ::testing::ThrowsMessage<Error>(HasSubstr("dapq takes 4000 tokens of a context that has ")));
+  EXPECT_THAT([&] { scene.make("dapq", {{"n_first", 33}}); }, ::testing::ThrowsMessage<Error>(HasSubstr("n_first")));
+}
+
+TEST(QuestionQueries, AreThoseOfTheQuestionAsItIsAsked) {
+  const Scene scene(300);
+  std::vector<Question> questions(1);
+  questions[0].text = "How many windows has house 11?";
+  questions[0].answer_prefix = "It has";
+  const auto source = Registry<QuerySource>::instance().create("question", Json::object());
+  const auto queries = source->make({scene.model, scene.context, scene.full, 1, &questions});
+  expect_queries_behind(scene, *queries,
+                        make_question_prompt(scene.model, questions[0].text, questions[0].answer_prefix));
+  // Several are read beside each other, none sees another.
+  questions.push_back(questions[0]);
+  const auto twice = source->make({scene.model, scene.context, scene.full, 1, &questions});
+  EXPECT_EQ(twice->n_queries(), 2 * queries->n_queries());
+}
+
+TEST(QuestionQueries, AreTheOnlyOnesThatKnowTheQuestion) {
+  const Scene scene(60);
+  for (const std::string& name : Registry<QuerySource>::instance().names()) {
+    const Json options =
+        name == "mix" ? Json{{"sources", {{{"queries", "cache_keys"}, {"fraction", 1}}}}} : Json::object();
+    EXPECT_EQ(Registry<QuerySource>::instance().create(name, options)->question_aware(), name == "question") << name;
+  }
+  EXPECT_THAT([&] { scene.make("question", Json::object()); },
+              ::testing::ThrowsMessage<Error>(HasSubstr("reads the question, and here none is asked")));
 }
 
 // Long enough for three chunks, the first of which holds template and article.

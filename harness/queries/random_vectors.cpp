@@ -31,6 +31,7 @@ class RandomVectors final : public LayerQueries {
     throw Error(ErrorKind::kUsage, "random_vectors reads no text, so it has no last tokens", "queries",
                 "take context_prefill or repeat_prefill for this method");
   }
+  bool by_query_head() const override { return false; }
   int64_t n_queries() const override { return n_queries_; }
   int64_t bytes() const override { return 0; }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/model/elementwise.h"
 #include "harness/queries/captured_queries.h"
 #include "harness/queries/on_policy_queries.h"
 
@@ -76,14 +77,27 @@ std::unique_ptr<LayerQueries> read_queries(const QueryRequest& request, QueryTex
     if (pass.capacity > 0 && tails && !text.is_context) keys.add(*tails);
     if (pass.capacity > 0) tails.emplace(Tails::behind(prefix, pass.batch(), pass.capacity));
     const auto first = tokens.begin() + pass.first_token;
-    decoder.forward(
-        {{first, first + pass.n_tokens()}, pass.sequence_offsets}, prefix, *tails,
-        [&](int64_t layer, const at::Tensor& queries) {
-          const int64_t n_before = std::clamp<int64_t>(text.n_skipped - pass.first_token, 0, queries.size(0));
-          const int64_t n_new = queries.size(0) - n_before;
-          if (n_new == 0) return;
-          capture.take(layer, pass.first_token + n_before - text.n_skipped, queries.narrow(0, n_before, n_new));
-        });
+    const std::vector<int64_t> new_tokens(first, first + pass.n_tokens());
+    const int64_t n_before = std::clamp<int64_t>(text.n_skipped - pass.first_token, 0, pass.n_tokens());
+    const int64_t n_new = pass.n_tokens() - n_before, first_new = pass.first_token + n_before - text.n_skipped;
+    const std::vector<int64_t> places = decoder.positions({new_tokens, pass.sequence_offsets}, prefix, *tails);
+    // Layer by layer as Decoder::forward() does, for what enters a layer besides the queries that leave it.
+    at::Tensor hidden = decoder.embed(new_tokens);
+    for (int64_t layer = 0; layer < decoder.spec().n_layers; ++layer) {
+      if (n_new > 0) {
+        const LayerWeights& weights = decoder.weights().layers.at(static_cast<size_t>(layer));
+        hidden = hidden.to(weights.attention_norm.device());  // the layer's own
+        capture.take_inputs(
+            layer, first_new,
+            rms_norm(hidden.narrow(0, n_before, n_new), weights.attention_norm, decoder.spec().rms_norm_eps));
+      }
+      hidden = decoder.run_layer(layer, hidden, places, pass.sequence_offsets, prefix.layer(layer), *tails,
+                                 [&](int64_t of_layer, const at::Tensor& queries) {
+                                   if (n_new == 0) return;
+                                   capture.take(of_layer, first_new, queries.narrow(0, n_before, n_new));
+                                 });
+    }
+    tails->advance(pass.sequence_offsets);
   }
   if (tails && !text.is_context) keys.add(*tails);
   return std::move(capture).finish(std::move(keys), text.n_skipped, std::move(text.notes));

@@ -40,9 +40,9 @@ Column column_at(const Table& table, size_t target, const std::vector<double>& f
   Column column{{}, target};
   for (const Row& row : table.rows) {
     Curve curve;
-    if (row.role == Role::kMethod && row.cells[target] && row.cells[target]->stopped.is_null()) {
+    if (row.ranked() && row.cells[target] && row.cells[target]->stopped.is_null()) {
       curve = row.cells[target]->questions;
-    } else if (row.role == Role::kMethod && row.untargeted && nearest_target(row, fractions) == target) {
+    } else if (row.ranked() && row.untargeted && nearest_target(row, fractions) == target) {
       curve = row.untargeted->questions;
     }
     column.rows.push_back(std::move(curve));
@@ -63,7 +63,7 @@ void for_shared(const Curve& first, const Curve& second, const Visit& visit) {
 
 Curve area_of(const Row& row, const std::vector<double>& weights) {
   Curve areas;
-  if (row.role != Role::kMethod || !row.cells.front()) return areas;
+  if (!row.ranked() || !row.cells.front()) return areas;
   areas = row.cells.front()->questions;
   for (ScoredQuestion& question : areas) question.values = {0};
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -230,7 +230,7 @@ std::optional<size_t> declared_row(const Table& table, const std::string& wanted
   for (const Label label : labels) {
     std::vector<size_t> found;
     for (size_t row = 0; row < table.rows.size(); ++row) {
-      if (table.rows[row].role == Role::kMethod && label(table.rows[row]) == wanted) found.push_back(row);
+      if (table.rows[row].ranked() && label(table.rows[row]) == wanted) found.push_back(row);
     }
     if (found.size() == 1) return found.front();
     if (found.empty()) continue;
@@ -252,8 +252,7 @@ void choose_reference(const Table& table, const std::vector<Column>& columns, co
   comparison.reference_is_declared = comparison.reference.has_value();
   if (comparison.reference) return;
   comparison.reference = best_row(columns, higher_is_better);
-  const auto methods =
-      std::count_if(table.rows.begin(), table.rows.end(), [](const Row& row) { return row.role == Role::kMethod; });
+  const auto methods = std::count_if(table.rows.begin(), table.rows.end(), [](const Row& row) { return row.ranked(); });
   comparison.selection_factor = std::max(1.0, static_cast<double>(methods) / 2);
 }
 

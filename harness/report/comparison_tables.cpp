@@ -159,7 +159,7 @@ TextTable versus_reference_table(const Table& table) {
   if (areas) text.header.push_back("area");
   for (const Json& target : table.targets) text.header.push_back(target_text(target));
   for (size_t row = 0; row < table.rows.size(); ++row) {
-    if (table.rows[row].role != Role::kMethod || row == table.comparison.reference) continue;
+    if (!table.rows[row].ranked() || row == table.comparison.reference) continue;
     std::vector<std::string> cells = {table.rows[row].method_label, table.rows[row].queries_label};
     if (cells.back().empty()) cells.back() = kNoValue;
     if (areas) cells.push_back(versus(table, std::nullopt, row, *metric));

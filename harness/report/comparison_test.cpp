@@ -71,6 +71,45 @@ TEST(Comparison, CountsWinsLossesAndTiesByQuestion) {
   EXPECT_EQ(comparison.n_hypotheses, 1);
 }
 
+// Compacted knowing the questions: in the table and marked, in no test, no rank and no sentence.
+TEST(Comparison, WhatKnewTheQuestionsIsShownAndNotRanked) {
+  std::vector<Record> knowing = answered("snapkv", 0.1, first(10, 10));
+  for (Record& r : knowing) {
+    r.cell["queries"] = Json{{"name", "question"}};
+    r.cell_id = stable_hash(canonical_json(r.cell));
+    r.notes = Json{{"question_aware", 1}};
+  }
+  const Tabulated t = tabulated({knowing, answered("full_cache", nullptr, first(10, 10)),
+                                 answered("a", 0.1, first(6, 10)), answered("b", 0.1, first(3, 10))});
+  const Table& table = t.tables.at(0);
+  size_t marked = table.rows.size();
+  for (size_t i = 0; i < table.rows.size(); ++i) {
+    if (table.rows[i].question_aware) marked = i;
+  }
+  ASSERT_EQ(marked, table.rows.size() - 1);  // behind all others
+  EXPECT_FALSE(table.rows[marked].ranked());
+  EXPECT_EQ(table.rows[marked].label(), "snapkv, question [question-aware]");
+  EXPECT_EQ(table.rows[marked].cells[0]->metrics[0].estimate.mean, 1);
+  ASSERT_FALSE(table.comparison.pairs.empty());
+  for (const PairSummary& pair : table.comparison.pairs) EXPECT_TRUE(pair.first != marked && pair.second != marked);
+  EXPECT_NE(table.comparison.reference, marked);
+  const std::string text = report_markdown(t, "x");
+  const size_t conclusions = text.find("##");
+  EXPECT_EQ(text.substr(0, conclusions).find("snapkv"), std::string::npos);
+  EXPECT_THAT(text, HasSubstr("question [question-aware]"));
+  EXPECT_THAT(report_csv(t), HasSubstr("[question-aware]"));
+}
+
+TEST(Comparison, TargetsInBytesStandBehindTheOthers) {
+  const std::vector<bool> right = first(3, 6);
+  const Tabulated t =
+      tabulated({answered("a", "2 MiB", right), answered("a", "900 kB", right), answered("a", "64 entries", right),
+                 answered("a", "128 entries", right), answered("a", "1 GiB", right), answered("a", 0.5, right)});
+  const std::vector<Json> order = {0.5, "128 entries", "64 entries", "1 GiB", "2 MiB", "900 kB"};
+  EXPECT_EQ(t.tables.at(0).targets, order);
+  EXPECT_THAT(report_markdown(t, "x"), HasSubstr("as kept fraction, entries per head or bytes of the whole cache."));
+}
+
 // A summary of free length keeps what it keeps: here 0.1, the nearest of 0.5, 0.12 and 0.02.
 TEST(Comparison, AMethodWithoutATargetStandsAtTheNearest) {
   const Tabulated t =

@@ -30,7 +30,7 @@ std::vector<Standing> standings(const Table& table, size_t target, const MetricI
   std::vector<Standing> list;
   for (size_t r = 0; r < table.rows.size(); ++r) {
     const CellSummary* const cell = measured_at(table.rows[r], target);
-    if (table.rows[r].role != Role::kMethod || cell == nullptr || cell->metrics.empty()) continue;
+    if (!table.rows[r].ranked() || cell == nullptr || cell->metrics.empty()) continue;
     if (cell->metrics.front().estimate.n_questions > 0) list.push_back({r, cell->metrics.front().estimate.mean});
   }
   std::stable_sort(list.begin(), list.end(), [&](const Standing& a, const Standing& b) {

@@ -49,6 +49,7 @@ struct Growing {
 struct CellPlace {
   const Record* like = nullptr;
   Growing* growing = nullptr;
+  RowRecords* row = nullptr;
   CellRecords* cell = nullptr;
   std::string seed;
 };
@@ -71,7 +72,7 @@ CellPlace place_of(const Record& record, Tables& tables) {
   CellRecords& cell = row.cells[target_key];
   cell.target = target;
   if (!target.is_null()) growing.table.targets[target_key] = target;
-  return {&record, &growing, &cell, seed_text(record)};
+  return {&record, &growing, &row, &cell, seed_text(record)};
 }
 
 // A record with the values of its answers, or why it has none.
@@ -95,6 +96,8 @@ Judgement judge(const Record& record) {
 void add(const Record& record, const CellPlace& place, Judgement&& judgement) {
   CellRecords& cell = *place.cell;
   cell.cell_ids.insert(record.cell_id);
+  place.row->question_aware =
+      place.row->question_aware || (record.notes.is_object() && record.notes.contains("question_aware"));
   place.growing->table.documents.insert({record.document_id, place.seed});
   place.growing->right_answers.add(record);
   cell.records.push_back(std::move(judgement.judged));

@@ -30,6 +30,7 @@ struct CellRecords {
 
 struct RowRecords {
   Json method, queries;
+  bool question_aware = false;
   std::map<std::string, CellRecords> cells;  // by canonical target
 };
 

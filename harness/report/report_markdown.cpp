@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "harness/core/byte_size.h"
 #include "harness/report/cause_table.h"
 #include "harness/report/conclusions.h"
 #include "harness/report/report.h"
@@ -21,6 +22,12 @@ bool several_models(const Tabulated& tabulated) {
   std::set<std::string> models;
   for (const Table& table : tabulated.tables) models.insert(table.model_label);
   return models.size() > 1;
+}
+
+bool has_byte_targets(const Table& table) {
+  return std::any_of(table.targets.begin(), table.targets.end(), [](const Json& target) {
+    return target.is_string() && parse_bytes(target.get<std::string>()).has_value();
+  });
 }
 
 // Tables of one model and data set, in order.
@@ -98,9 +105,10 @@ std::string metric_part(const Table& table, bool with_model) {
         fmt::format("{}{}", metrics[i].title, metrics[i].higher_is_better ? "" : " (lower is better)");
     if (i == 0) {
       text += markdown_heading(2, fmt::format("{}: {}", heading(table, with_model), what));
-      text += paragraph(
-          fmt::format("{} documents, {} questions; columns: the target asked, as kept fraction or entries per head.",
-                      table.documents.size(), most_questions(table)));
+      text += paragraph(fmt::format(
+          "{} documents, {} questions; columns: the target asked, as kept fraction{}.", table.documents.size(),
+          most_questions(table),
+          has_byte_targets(table) ? ", entries per head or bytes of the whole cache" : " or entries per head"));
       text += "\n";
     } else {
       text += markdown_heading(3, what);

@@ -56,6 +56,7 @@ std::vector<std::string> methods_by_rank(const Tabulated& tabulated) {
     for (const Row& row : table.rows) {
       if (row.role != Role::kMethod) continue;
       ranks[row.label()];  // one without an answer comes last
+      if (!row.ranked()) continue;
       const auto& cells = row.untargeted ? row.untargeted : row.cells.empty() ? std::nullopt : row.cells.front();
       if (!cells || cells->metrics.empty()) continue;
       if (const auto mean = mean_of(row, cells->metrics.front().info)) order.emplace_back(-*mean, row.label());

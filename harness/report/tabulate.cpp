@@ -8,6 +8,7 @@
 #include <set>
 #include <tuple>
 
+#include "harness/core/byte_size.h"
 #include "harness/core/parallel.h"
 #include "harness/core/stable_hash.h"
 #include "harness/report/cell_summary.h"
@@ -18,13 +19,15 @@
 namespace kvc {
 namespace {
 
-// Fractions from large to small, then numbers of entries from large to small.
+// Fractions from large to small, then numbers of entries, then bytes.
 bool before(const Json& a, const Json& b) {
   const auto key = [](const Json& target) {
-    const double size = target.is_number()
-                            ? target.get<double>()
-                            : std::strtod(target.is_string() ? target.get<std::string>().c_str() : "0", nullptr);
-    return std::tuple(target.is_number() ? 0 : 1, -size, target.dump());
+    const std::string text = target.is_string() ? target.get<std::string>() : "";
+    const std::optional<int64_t> bytes = parse_bytes(text);
+    const double size = target.is_number() ? target.get<double>()
+                        : bytes            ? static_cast<double>(*bytes)
+                                           : std::strtod(text.c_str(), nullptr);
+    return std::tuple(target.is_number() ? 0 : bytes ? 2 : 1, -size, target.dump());
   };
   return key(a) < key(b);
 }
@@ -36,6 +39,8 @@ Row finish_row(const RowRecords& data, const TableRecords& table, const std::vec
   row.queries = data.queries;
   row.method_label = labels.of("method", data.method);
   row.queries_label = labels.of("queries", data.queries);
+  row.question_aware = data.question_aware;
+  if (row.question_aware) row.queries_label += " [question-aware]";
   const std::string name = plugin_name(data.method);
   row.role = name == "full_cache" ? Role::kCeiling : name == "no_context" ? Role::kFloor : Role::kMethod;
   if (const auto found = data.cells.find("null"); found != data.cells.end()) {
@@ -102,7 +107,8 @@ Table finish(const TableRecords& data, const Labels& labels, const ComparisonSet
   parallel_for(rows.size(),
                [&](size_t i) { table.rows[i] = finish_row(*rows[i], data, table.targets, labels, settings); });
   std::stable_sort(table.rows.begin(), table.rows.end(), [](const Row& a, const Row& b) {
-    return std::tuple(a.role, a.method_label, a.queries_label) < std::tuple(b.role, b.method_label, b.queries_label);
+    return std::tuple(a.role, a.question_aware, a.method_label, a.queries_label) <
+           std::tuple(b.role, b.question_aware, b.method_label, b.queries_label);
   });
   correct_versus_full(table);
   table.comparison = compare_methods(table, settings);

@@ -75,7 +75,10 @@ struct Row {
   std::string method_label, queries_label;
   std::vector<std::optional<CellSummary>> cells;  // one per target of the table
   std::optional<CellSummary> untargeted;          // of a method that takes no target
+  // Compacted knowing the questions, each question's cache for itself: shown, but not ranked with methods that did not.
+  bool question_aware = false;
 
+  bool ranked() const { return role == Role::kMethod && !question_aware; }
   // The cell without target first, then those there are by target.
   std::vector<const CellSummary*> measured() const;
   std::string label() const { return queries_label.empty() ? method_label : method_label + ", " + queries_label; }

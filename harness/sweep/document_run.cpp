@@ -166,6 +166,10 @@ class DocumentRun {
     std::unique_ptr<LayerQueries> queries;
     shared_.queries_s = 0;
     shared_.n_queries = 0;
+    if (const QuerySource* source = cells.front()->queries.get(); source != nullptr && source->question_aware()) {
+      for (const PlannedCell* cell : cells) ask_question_by_question(*cell);
+      return;
+    }
     if (const QuerySource* source = cells.front()->queries.get(); source != nullptr) {
       job_.stage(fmt::format("{}: queries {}", job_.document.id, cells.front()->cell.queries.value("name", "")));
       if (const auto failure = failure_in([&] { queries = make_queries(*source); })) return fail(cells, *failure);
@@ -189,7 +193,7 @@ class DocumentRun {
       if (const auto& target = group.front()->target) {
         HeadBudget budget;
         const auto failure = failure_in([&] {
-          budget = group.front()->budget->spread({*target, read_->source_lengths()});
+          budget = group.front()->budget->spread({*target, read_->source_lengths(), read_->entry_sizes()});
         });
         if (failure) {
           fail(group, *failure);
@@ -208,6 +212,70 @@ class DocumentRun {
     if (failure && targets.size() > 1) return run_targets_alone(targets, queries);
     if (failure) return fail(targets.front(), *failure);
     for (size_t i = 0; i < targets.size(); ++i) ask_all(targets[i], made[i]);
+  }
+
+  // A cache for every question, made knowing it; one record of them all.
+  void ask_question_by_question(const PlannedCell& cell) {
+    job_.stage(fmt::format("{}: {}, question by question", job_.document.id, cell.label));
+    Record record = start_record(cell);
+    const auto failure = failure_in([&] { ask_each(cell, record); });
+    if (failure) {
+      fail({&cell}, *failure);
+    } else {
+      job_.sink(record);
+    }
+  }
+
+  void ask_each(const PlannedCell& cell, Record& record) {
+    const Asked& asked = asked_for(cell);
+    if (asked.failure) throw Error(ErrorKind::kData, *asked.failure, "the full cache's own answers", "");
+    if (asked.questions.empty()) throw Error(ErrorKind::kData, "no question is left to compact for", "questions", "");
+    double queries_s = 0, compaction_s = 0, reference_s = 0, ask_s = 0;
+    std::vector<Json> sizes_of_each;
+    for (const Question& question : asked.questions) {
+      const std::vector<Question> alone = {question};
+      Stopwatch clock;
+      const auto queries = read_->queries(job_.model, cell.queries.get(), purpose_seed("queries"), &alone);
+      queries_s += clock.lap();
+      const Compaction made = compact_cell(job_.model, *read_, cell, queries.get(), job_.document.id);
+      compaction_s += clock.lap();
+      std::optional<DocumentReferences> kept;
+      if (job_.references != nullptr) kept.emplace(*job_.references, read_->context.tokens);
+      const auto reference = cell.task->reference(
+          {job_.model, read_->full, alone, purpose_seed("ask"), nullptr, nullptr, nullptr, kept ? &*kept : nullptr});
+      reference_s += clock.lap();
+      std::vector<Json> answers = cell.task->ask(
+          {job_.model, made.cache, alone, purpose_seed("ask"), reference.get(), nullptr, &record.task_notes});
+      ask_s += clock.lap();
+      complete_answers(alone, answers);
+      record.answers.push_back(std::move(answers.front()));
+      shared_.n_queries = queries->n_queries();
+      sizes_of_each.push_back(sizes(made.cache, asked));
+      for (const auto& [name, value] : made.notes.items()) {
+        if (value.is_number()) record.notes[name] = record.notes.value(name, 0.0) + value.get<double>();
+      }
+    }
+    record.task_notes.update(asked.notes);
+    record.notes["question_aware"] = 1;
+    record.status = "done";
+    record.seconds = Json{{"prefill_s", shared_.prefill_s}, {"queries_s", queries_s},     {"compaction_shared_s", 0.0},
+                          {"compaction_s", compaction_s},   {"reference_s", reference_s}, {"ask_s", ask_s}};
+    record.sizes = mean_of_each(sizes_of_each);
+  }
+
+  // Means over the questions' caches; what is the same for all stays the number it is.
+  static Json mean_of_each(const std::vector<Json>& each) {
+    Json mean = each.front();
+    for (auto& [name, value] : mean.items()) {
+      double sum = 0;
+      bool same = true;
+      for (const Json& one : each) {
+        same = same && one.at(name) == value;
+        sum += one.at(name).is_number() ? one.at(name).get<double>() : 0;
+      }
+      if (!same) value = sum / static_cast<double>(each.size());
+    }
+    return mean;
   }
 
   // Which of several targets failed is found by asking for each alone.
@@ -413,7 +481,7 @@ std::uint64_t document_seed(std::uint64_t seed, const std::string& purpose, cons
 Compaction compact_cell(const Model& model, const ReadDocument& read, const PlannedCell& cell,
                         const LayerQueries* queries, const std::string& document_id) {
   std::vector<HeadBudget> budgets;
-  if (cell.target) budgets.push_back(cell.budget->spread({*cell.target, read.source_lengths()}));
+  if (cell.target) budgets.push_back(cell.budget->spread({*cell.target, read.source_lengths(), read.entry_sizes()}));
   const std::uint64_t seed = document_seed(cell.cell.seed, "method", document_id);
   return std::move(read.compact(model, *cell.method, queries, std::move(budgets), seed).front());
 }

@@ -120,8 +120,10 @@ class Prover {
   Json prove_method(const PlannedCell& cell) {
     std::unique_ptr<LayerQueries> queries;
     if (cell.queries != nullptr) {
-      const auto failed = failure(
-          cell, [&] { queries = read_->queries(job_.model, cell.queries.get(), derive_seed(seed_, "queries")); });
+      const auto failed = failure(cell, [&] {
+        queries =
+            read_->queries(job_.model, cell.queries.get(), derive_seed(seed_, "queries"), &job_.document.questions);
+      });
       if (failed) return skipped(*failed);
     }
     return cell.method->needs_target() ? prove_targets(cell, queries.get()) : prove_repeat(cell, queries.get());
@@ -172,6 +174,7 @@ class Prover {
     std::set<int64_t> lengths;
     for (const PlannedCell* cell : job_.cells) {
       if (cell->cell.method != like.cell.method || !cell->target) continue;
+      if (cell->target->unit == TargetSize::Unit::kBytes) continue;
       const double asked = cell->target->unit == TargetSize::Unit::kFraction
                                ? std::floor(cell->target->fraction * static_cast<double>(source_len))
                                : static_cast<double>(cell->target->entries);

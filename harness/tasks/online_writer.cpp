@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 #include <span>
 
@@ -57,6 +58,7 @@ class OnlineWriter {
     tails_ = Tails::behind(prefix_, 1, 64);
     pending_ = prompt.back();
     note_peak();
+    looked_at_ = logical();
     think();
     result_.thought_tokens = static_cast<int64_t>(result_.tokens.size());
     if (result_.stop_reason != "end") answer();
@@ -168,13 +170,29 @@ class OnlineWriter {
   int64_t answer_room() const { return 1 + static_cast<int64_t>(forced_end_.size()) + settings_.answer_tokens; }
 
   bool can_compact() const {
-    return online_.method.needs_target() && static_cast<int64_t>(result_.steps.size()) < settings_.max_compactions;
+    return online_.method.needs_target() && compactions_at_limit_ < settings_.max_compactions;
   }
 
   // True when n_tokens may be read. The last compaction behind it, `reserve` more must fit, for the answer.
   bool make_room(int64_t n_tokens, int64_t reserve) {
-    if (can_compact() && !fits(n_tokens)) compact();
+    if (is_due()) compact();
+    if (can_compact() && !fits(n_tokens)) {
+      ++compactions_at_limit_;
+      compact();
+    }
     return fits(n_tokens + (can_compact() ? 0 : reserve));
+  }
+
+  // Once for every `every` tokens: whether a compaction would make the cache smaller now.
+  bool is_due() {
+    if (settings_.every == 0 || !online_.method.needs_target() || logical() - looked_at_ < settings_.every) {
+      return false;
+    }
+    looked_at_ = logical();
+    const int64_t kept_always = settings_.protected_tokens + (settings_.protect_prompt ? prompt_len_ : 0);
+    const double span = per_head(held()) - static_cast<double>(kept_always);
+    const double kept = kept_per_head(span, static_cast<double>(kept_always));
+    return span > 1 && kept >= 1 && std::floor(kept) < span;
   }
 
   void compact() {
@@ -191,7 +209,7 @@ class OnlineWriter {
       return derive_seed(seed_, fmt::format("compaction/{}/{}", result_.steps.size(), purpose));
     };
     const auto queries = whole.queries(model_, online_.queries, seed_of("queries"));
-    const HeadBudget budget = online_.budget->spread({*online_.target, whole.source_lengths()});
+    const HeadBudget budget = online_.budget->spread({*online_.target, whole.source_lengths(), whole.entry_sizes()});
     std::vector<Compaction> made = whole.compact(model_, online_.method, queries.get(), {budget}, seed_of("method"));
     if (made.front().cache.next_position() != whole.full.next_position()) {
       throw Error(ErrorKind::kInternal, "the method returned no cache of the same text", "online compaction",
@@ -256,9 +274,7 @@ class OnlineWriter {
     if (!online_.method.needs_target() || settings_.max_compactions == 0) return;
     const int64_t kept_always = settings_.protected_tokens + (settings_.protect_prompt ? n_prompt : 0);
     const auto span = static_cast<double>(settings_.limit - kept_always);
-    const double kept = online_.target->unit == TargetSize::Unit::kFraction
-                            ? span * online_.target->fraction
-                            : static_cast<double>(online_.target->entries);
+    const double kept = kept_per_head(span, static_cast<double>(kept_always));
     const double room = static_cast<double>(settings_.limit) - static_cast<double>(kept_always) - kept;
     if (span < 1 || kept < 1 || room < static_cast<double>(1 + answer_room())) {
       usage(fmt::format("a compaction at a limit of {} entries keeps {} protected ones and {:.0f} others, which leaves "
@@ -266,6 +282,18 @@ class OnlineWriter {
                         settings_.limit, kept_always, kept, room, 1 + answer_room()),
             "raise the limit, or lower the target or the protected tokens");
     }
+  }
+
+  // Mean entries of a head that a compaction of `span` keeps beside `kept_always` others.
+  double kept_per_head(double span, double kept_always) const {
+    using Unit = TargetSize::Unit;
+    const TargetSize& target = *online_.target;
+    if (target.unit == Unit::kFraction) return span * target.fraction;
+    if (target.unit == Unit::kEntries) return static_cast<double>(target.entries);
+    const auto entry_bytes = static_cast<double>(2 * model_.spec().head_dim *
+                                                 static_cast<int64_t>(model_.decoder().options().dtype().itemsize()));
+    const double held = static_cast<double>(target.bytes) / entry_bytes / static_cast<double>(n_heads_);
+    return std::min(span, held - kept_always);
   }
 
   const Model& model_;
@@ -279,7 +307,9 @@ class OnlineWriter {
   Tails tails_;
   std::vector<int64_t> read_;  // tokens whose entries the cache has, or had before they were compacted
   int64_t prompt_len_ = 0;
-  int64_t pending_ = 0;  // chosen, not yet read
+  int64_t pending_ = 0;    // chosen, not yet read
+  int64_t looked_at_ = 0;  // tokens read when a compaction of `every` was last thought of
+  int64_t compactions_at_limit_ = 0;
   size_t searched_ = 0;  // of the text, for the end of thought
   OnlineText result_;
 };

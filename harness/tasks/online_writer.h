@@ -1,6 +1,6 @@
 // Writing under a hard limit on the cache: when it is full it is compacted, and the text goes on where it was, as long
-// as compactions are left; then the answer is asked for. One text at a time. The online use of Attention Matching,
-// arXiv:2602.16284, with any method on the cache.
+// as compactions are left; then the answer is asked for. Also every so many tokens, if wished. One text at a time. The
+// online use of Attention Matching, arXiv:2602.16284, with any method on the cache.
 //
 // Letters: H = L * Hkv heads. "Entries" without more are entries per head, the mean over the heads: a ragged cache of
 // `limit` entries occupies what `limit` tokens do.
@@ -20,7 +20,10 @@ struct OnlineSettings {
   int64_t limit = 2048;           // most entries that are ever held when a token is read
   int64_t protected_tokens = 20;  // last tokens that a compaction leaves as they are
   bool protect_prompt = false;    // the prompt's entries too
-  int64_t max_compactions = 6;
+  int64_t max_compactions = 6;    // at the limit; those of `every` do not count
+  // Above 0: whenever so many more tokens were read behind the prompt the cache is compacted too, if that makes it
+  // smaller. As eviction while decoding is published: R-KV (arXiv:2505.24133), TriAttention (2604.04921).
+  int64_t every = 0;
   int64_t answer_tokens = 16;  // longest answer behind "Final Answer: "
   bool drift = true;           // compare with the uncompacted cache after each compaction
   DecodeSettings decode;       // sampling; max_new_tokens 0 = as many as limit and positions allow

@@ -193,6 +193,53 @@ TEST_F(OnlineWriting, AnswersWhenAllCompactionsAreUsedUp) {
   }
 }
 
+// Beside the limit, which is not reached here. The prompt is shorter than what is kept: nothing to do at first.
+TEST_F(OnlineWriting, CompactsEverySoManyTokens) {
+  std::vector<int64_t> positions;
+  Means means("random_keys", 0.5, [&](const CompactionRequest& request, const Compaction& made) {
+    positions.push_back(static_cast<int64_t>(request.context.tokens.size()));
+    EXPECT_EQ(request.compactable.suffix_len, 8);
+    EXPECT_EQ(made.cache.layer(0).head_len(0), 8 + 40);
+  });
+  means.target->unit = TargetSize::Unit::kEntries;
+  means.target->entries = 40;
+  OnlineSettings settings = settings_of(400, 200);
+  settings.max_compactions = 1;
+  settings.every = 20;
+  settings.drift = false;
+  const OnlineText written = write(means, settings);
+  EXPECT_EQ(written.stop_reason, "length");
+  EXPECT_GE(positions.size(), 6U);
+  EXPECT_EQ(written.steps.size(), positions.size());
+  for (size_t i = 0; i < positions.size(); ++i) {
+    const int64_t n_written = positions[i] - (prompt_len() - 1);
+    EXPECT_TRUE(n_written > 200 || n_written % 20 == 0) << n_written;  // the forced end is read at once
+    EXPECT_GT(written.steps[i].entries_before, 48);
+    EXPECT_EQ(written.steps[i].entries_after, 48);
+  }
+  EXPECT_LE(written.peak_entries, static_cast<double>(48 + 20 + 1 + forced_len()));
+  EXPECT_EQ(written.next_position, prompt_len() + static_cast<int64_t>(written.tokens.size()));
+  // A method without a target frees nothing.
+  EXPECT_TRUE(write(Means("full_cache"), settings).steps.empty());
+}
+
+// A fraction is one of what is held; a compaction at the limit counts alone.
+TEST_F(OnlineWriting, CompactsEverySoManyTokensAndAtTheLimit) {
+  OnlineSettings settings = settings_of(150);
+  settings.max_compactions = 2;
+  settings.every = 100;
+  settings.drift = false;
+  const OnlineText written = write(Means("h2o", 0.5), settings);
+  int64_t at_limit = 0, due = 0;
+  for (const OnlineStep& step : written.steps) {
+    (step.entries_before == 150 ? at_limit : due) += 1;
+    EXPECT_LT(step.entries_after, step.entries_before);
+  }
+  EXPECT_EQ(at_limit, 2);
+  EXPECT_GE(due, 2);
+  EXPECT_LE(written.peak_entries, 150);
+}
+
 // Heads of unequal length: the limit is on what all of them hold, and every token still goes into each.
 TEST_F(OnlineWriting, KeepsTheLimitWithRaggedHeads) {
   bool ragged = false;

@@ -1,6 +1,7 @@
-// A problem thought through under a hard limit on the cache, which is compacted online when it is full (the cell's
-// method, queries, budget and target), then a short answer. Prompt and forced answer: Attention Matching's evaluation
-// on AIME, arXiv:2602.16284. Document and question are one user turn, since nothing is read before.
+// A problem thought through under a hard limit on the cache, which is compacted online when it is full, or every so
+// many tokens (the cell's method, queries, budget and target), then a short answer. Prompt and forced answer: Attention
+// Matching's evaluation on AIME, arXiv:2602.16284. Document and question are one user turn, since nothing is read
+// before.
 //
 // Fields of an answer: prompt (the user turn), rendered_prompt, prompt_tokens, limit, decode, samples[]: seed, text
 // (all behind the prompt, what was put in included), stop_reason of the thought ("end", "stop" at </think>, "limit",
@@ -33,6 +34,7 @@ class Reasoning final : public Task {
   struct Options {
     int64_t limit = 2048;
     int64_t compactions = 6;
+    int64_t every = 0;
     int64_t protected_tokens = 20;
     bool protect_prompt = false;
     int64_t samples = 1;
@@ -47,7 +49,9 @@ class Reasoning final : public Task {
 
     void fields(auto&& visit) {
       visit("limit", limit, "most cache entries per head at any step, prompt included (mean over ragged heads)");
-      visit("compactions", compactions, "most compactions of a text; 0: none, the answer is forced at the limit");
+      visit("compactions", compactions, "most compactions at the limit; 0: none, the answer is forced there");
+      visit("every", every,
+            "tokens from one compaction to the next, beside those at the limit, e.g. 128; 0: at the limit alone");
       visit("protected_tokens", protected_tokens, "last tokens that a compaction leaves as they are");
       visit("protect_prompt", protect_prompt, "the prompt is left as it is too; as published it is compacted");
       visit("samples", samples, "texts written for each problem, each from a seed of its own: avg@k");
@@ -66,6 +70,7 @@ class Reasoning final : public Task {
       };
       within("limit", limit, 1, 100'000'000);
       within("compactions", compactions, 0, 1'000'000);
+      within("every", every, 0, 100'000'000);
       within("protected_tokens", protected_tokens, 0, 100'000'000);
       within("samples", samples, 1, 10'000);
       within("max_new_tokens", max_new_tokens, 0, 100'000'000);
@@ -128,6 +133,7 @@ class Reasoning final : public Task {
     OnlineSettings settings;
     settings.limit = options_.limit;
     settings.max_compactions = options_.compactions;
+    settings.every = options_.every;
     settings.protected_tokens = options_.protected_tokens;
     settings.protect_prompt = options_.protect_prompt;
     settings.answer_tokens = options_.answer_tokens;

@@ -32,36 +32,55 @@ at::Tensor InnerScores::of(const HeadProblem& problem) const {
               "take a method that scores its entries, e.g. snapkv");
 }
 
+HeadFit InnerScores::fit(const HeadProblem& problem, int64_t target_len) const {
+  return method_->fit(problem, {target_len}).front();
+}
+
 at::Tensor InnerScores::of_layer(const HeadProblem& problem) const {
-  if (problem.request == nullptr) return of(problem).unsqueeze(0);
-  const LayerQueries* queries = problem.request->queries;
-  if (queries != nullptr && queries->on_policy()) return of(problem).unsqueeze(0);
-  const LayerKv& layer = problem.request->cache.layer(problem.layer);
   std::vector<at::Tensor> rows;
-  for (int64_t head = 0; head < layer.n_kv_heads(); ++head) {
-    if (layer.head_len(head) != layer.head_len(problem.kv_head)) return of(problem).unsqueeze(0);
-    rows.push_back(of(sibling(problem, head)));
-  }
+  for (const HeadProblem& head : heads_of_layer(problem).heads) rows.push_back(of(head));
   return at::stack(rows);
 }
 
-HeadProblem sibling(const HeadProblem& problem, int64_t kv_head) {
-  const CompactionRequest& request = *problem.request;
-  const LayerKv& layer = request.cache.layer(problem.layer);
-  const int64_t first = request.compactable.prefix_len;
-  const int64_t length = request.compactable.source_len(layer.head_len(kv_head));
-  HeadProblem other = problem;
-  other.kv_head = kv_head;
-  other.keys = layer.head_keys(kv_head).narrow(0, first, length);
-  other.values = layer.head_values(kv_head).narrow(0, first, length);
-  other.bias = layer.bias.defined() ? layer.head_bias(kv_head).narrow(0, first, length) : at::Tensor();
-  if (problem.queries.defined() && kv_head != problem.kv_head) {
-    other.queries = request.queries->layer(problem.layer, nullptr).select(0, kv_head);
+HeadProblem head_of(const CompactionRequest& request, int64_t layer_index, int64_t kv_head, bool with_queries) {
+  const LayerKv& layer = request.cache.layer(layer_index);
+  const HeadEntries entries = layer.head(kv_head).slice(request.compactable.prefix_len,
+                                                        request.compactable.source_len(layer.head_len(kv_head)));
+  HeadProblem head;
+  head.keys = entries.keys;
+  head.values = entries.values;
+  head.bias = entries.bias;
+  head.layer = layer_index;
+  head.kv_head = kv_head;
+  head.request = &request;
+  if (with_queries && request.queries != nullptr) {
+    head.queries = request.queries->layer(layer_index, nullptr).select(0, kv_head);
+    head.window_queries = [queries = request.queries, layer_index, kv_head](int64_t n_tokens) {
+      return queries->window(layer_index, n_tokens).select(0, kv_head);
+    };
   }
-  other.window_queries = [queries = request.queries, layer = problem.layer, kv_head](int64_t n_tokens) {
-    return queries->window(layer, n_tokens).select(0, kv_head);
-  };
+  return head;
+}
+
+HeadProblem sibling(const HeadProblem& problem, int64_t kv_head) {
+  HeadProblem other = head_of(*problem.request, problem.layer, kv_head, problem.queries.defined());
+  other.seed = problem.seed;
   return other;
+}
+
+LayerHeads heads_of_layer(const HeadProblem& problem) {
+  LayerHeads alone{{problem}, 0, problem.request != nullptr && problem.request->cache.n_kv_heads() > 1};
+  if (problem.request == nullptr) return alone;
+  const LayerQueries* queries = problem.request->queries;
+  if (queries != nullptr && problem.queries.defined() && queries->on_policy()) return alone;
+  const LayerKv& layer = problem.request->cache.layer(problem.layer);
+  LayerHeads all;
+  for (int64_t head = 0; head < layer.n_kv_heads(); ++head) {
+    if (layer.head_len(head) != layer.head_len(problem.kv_head)) return alone;
+    all.heads.push_back(head == problem.kv_head ? problem : sibling(problem, head));
+  }
+  all.own = static_cast<size_t>(problem.kv_head);
+  return all;
 }
 
 }  // namespace kvc

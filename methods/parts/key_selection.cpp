@@ -90,6 +90,9 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
       const at::Tensor elsewhere = reach.elsewhere.narrow(0, first, n_here).to(log_mass.device()).unsqueeze(1);
       weights.mul_(at::where(row_sum.eq(0), at::zeros_like(row_sum), at::sigmoid(log_mass - elsewhere)));
     }
+    if (reach.weight.defined()) {
+      weights.mul_(reach.weight.narrow(0, first, n_here).to(weights.device()).unsqueeze(1));
+    }
     if (score == KeyScore::kMax) {
       summary.scores = at::maximum(summary.scores, weights.amax(0));
     } else {

@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <vector>
+
+#include "harness/math/attention.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -71,6 +74,52 @@ at::Tensor attention_scores(const HeadProblem& problem, SoftmaxOver range, KeySc
 at::Tensor window_attention_scores(const HeadProblem& problem, int64_t n_tokens, SoftmaxOver range, KeyScore score) {
   return scores_of(problem, window_queries(problem, n_tokens), range, score,
                    [&] { return problem.request->queries->window_reach(problem.layer, problem.kv_head, n_tokens); });
+}
+
+int64_t query_heads(const HeadProblem& problem) {
+  if (problem.request == nullptr || problem.request->queries == nullptr) return 1;
+  const int64_t group_size = problem.request->model.spec().group_size();
+  const bool told = problem.request->queries->by_query_head() && problem.queries.size(0) % group_size == 0;
+  return told ? group_size : 1;
+}
+
+at::Tensor scores_by_query_head(const HeadProblem& problem, SoftmaxOver range, KeyScore score,
+                                const at::Tensor& weight) {
+  RowReach all;
+  if (range == SoftmaxOver::kText && problem.request != nullptr && problem.request->queries != nullptr) {
+    all = row_reach(problem, problem.queries, problem.request->queries->reach(problem.layer, problem.kv_head));
+  }
+  all.weight = weight;
+  const int64_t n_heads = query_heads(problem), n = problem.queries.size(0) / n_heads;
+  std::vector<at::Tensor> rows;
+  for (int64_t head = 0; head < n_heads; ++head) {
+    const auto part = [&](const at::Tensor& whole) { return whole.defined() ? whole.narrow(0, head * n, n) : whole; };
+    rows.push_back(summarize_attention(part(problem.queries), problem.keys, problem.bias, score, {},
+                                       {part(all.n_visible), part(all.elsewhere), part(all.weight)})
+                       .scores);
+  }
+  return at::stack(rows);
+}
+
+at::Tensor window_weights(const HeadProblem& problem, int64_t n_tokens, SoftmaxOver range) {
+  const at::Tensor queries = window_queries(problem, n_tokens);
+  RowReach rows;
+  if (range == SoftmaxOver::kText && problem.request != nullptr && problem.request->queries != nullptr) {
+    rows =
+        row_reach(problem, queries, problem.request->queries->window_reach(problem.layer, problem.kv_head, n_tokens));
+  }
+  const AttentionSummary made = summarize_attention(queries, problem.keys, problem.bias, KeyScore::kMean, {}, rows);
+  at::Tensor log_mass = made.row_max + made.row_sum.log();
+  if (rows.elsewhere.defined()) {
+    log_mass = at::logaddexp(log_mass, rows.elsewhere.to(log_mass.device()).unsqueeze(1));
+  }
+  at::Tensor weights = attention_logits(queries, problem.keys.to(queries.scalar_type()), problem.bias);
+  weights.sub_(log_mass).exp_();
+  if (rows.n_visible.defined()) {
+    const at::Tensor visible = rows.n_visible.to(weights.device()).unsqueeze(1);
+    weights.masked_fill_(at::arange(weights.size(1), visible.options()) >= visible, 0);
+  }
+  return weights.view({-1, n_tokens, problem.keys.size(0)});
 }
 
 Json reach_notes(const HeadProblem& problem, SoftmaxOver range) {

@@ -42,6 +42,19 @@ struct SoftmaxRange {
 at::Tensor attention_scores(const HeadProblem& problem, SoftmaxOver range, KeyScore score);
 at::Tensor window_attention_scores(const HeadProblem& problem, int64_t n_tokens, SoftmaxOver range, KeyScore score);
 
+// How many query heads the rows of problem.queries come from, head by head: the group's size, or 1 where the rows do
+// not tell (a mix, vectors of no head) or the head comes without a model.
+int64_t query_heads(const HeadProblem& problem);
+
+// attention_scores() of every query head alone, query_heads() of them: (h, T) float32. `weight` (n) float32, or
+// undefined: how much each query counts.
+at::Tensor scores_by_query_head(const HeadProblem& problem, SoftmaxOver range, KeyScore score,
+                                const at::Tensor& weight = {});
+
+// Attention weights of the last n_tokens tokens themselves: (g, n_tokens, T) float32, 0 where an entry is not seen. For
+// scores that are more than a sum over queries; 4 g n_tokens T bytes.
+at::Tensor window_weights(const HeadProblem& problem, int64_t n_tokens, SoftmaxOver range);
+
 // What could not be told of the head, for a fit's notes. "heads_without_text": kText was asked for and the source does
 // not know what its queries attend to. "heads_without_positions": queries of the context meet entries of a cache that
 // was compacted before, whose positions nobody knows; they see all of them.

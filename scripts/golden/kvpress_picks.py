@@ -5,6 +5,7 @@
 Keys, values and queries are those of harness/testing/golden/captured_heads.safetensors (heads of the demo model on real text), in
 float32, each head alone: what comes first in it counts as the text's first tokens. Scores are kvpress's own; of equal ones the lower
 index is taken, where its topk leaves the choice open. Nothing random is used: the sketch of the leverage scores is the identity.
+Methods that score by queries get the first `queries` captured ones, as those of one query head: Compactor's as the entries' own, one each.
 """
 import json
 import math
@@ -58,6 +59,36 @@ def whole_chunks(keys, kept, length):
     return [int(x) for x in left[0, 0, :, 0]]
 
 
+def compactor(keys, values, queries, t, chunk):
+    """CompactorPress on arrays: what it would project from hidden states is given to it, before a rotation by nothing."""
+    from kvpress.presses import leverage_press, non_causal_attention_press
+
+    length, d = keys.shape[2:]
+    press = kvpress.CompactorPress(compression_ratio=1 - t / length, chunk_size=chunk, sketch_dimension=d)
+    leverage_press.get_prerope_key_states = lambda module, hidden: keys[:, :, 8:-4]
+    non_causal_attention_press.get_prerope_query_states = lambda module, hidden: hidden[:, None]
+    real = torch.randn
+    torch.randn = lambda b, h, rows, k, **kw: torch.eye(rows).expand(b, h, rows, k) * math.sqrt(k)
+    still = (torch.ones(1, length, d), torch.zeros(1, length, d))
+    try:
+        return press.score(None, queries[0, :, :length], keys, values, None, {"position_embeddings": still})
+    finally:
+        torch.randn = real
+
+
+def composite(keys, queries):
+    """KVComposePress's scores of one layer with one head."""
+    press = kvpress.KVComposePress()
+    press.num_layers = press.num_att_heads = press.num_kv_heads = press.num_kv_groups = 1
+    press.device, press.context_len = "cpu", keys.shape[2]
+    press._init_statistics()
+    weights = torch.softmax(queries @ keys.transpose(2, 3) / math.sqrt(keys.shape[-1]), -1)
+    press.task_aggregators[0][0].partial_fit(weights[:, 0])
+    press.compute_scores()
+    press.enhance_scores()
+    return press.scores[0]
+
+
 def main():
     heads = safetensors.torch.load_file(HEADS)
     scored = {
@@ -75,7 +106,7 @@ def main():
         None, None, k, v, None, None)
     cases = []
     for head in ["L2H0", "L14H1", "L27H2"]:
-        k, v = (heads[f"{head}.{x}"].float()[None, None] for x in "KV")
+        k, v, q = (heads[f"{head}.{x}"].float()[None, None] for x in "KVQ")
         for kept in RATIOS:
             t = n_kept(k.shape[2], kept)
             for (method, options), score in scored.items():
@@ -86,6 +117,12 @@ def main():
             indices = whole_chunks(k, kept, 10)
             cases.append({"method": "chunk_kv", "options": {"scores": {"method": "keydiff"}, "chunk_length": 10}, "captured": head,
                           "t": len(indices), "indices": indices})
+            length = k.shape[2]
+            for chunk in [length - 12, (length - 12) // 3]:  # whole chunks: kvpress fills up the last one
+                cases.append({"method": "compactor", "options": {"sketch": 0, "chunk": chunk}, "captured": head, "t": t, "queries": length,
+                              "indices": best(compactor(k, v, q, t, chunk), t)})
+            cases.append({"method": "kvcompose", "options": {}, "captured": head, "t": t, "queries": q.shape[2],
+                          "indices": best(composite(k, q), t)})
             for block in [128, 32]:
                 cases.append({"method": "keydiff", "options": {"block": block}, "captured": head, "t": t,
                               "indices": blockwise(kvpress.KeyDiffPress(), k, v, t, block)})

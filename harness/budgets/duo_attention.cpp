@@ -1,0 +1,138 @@
+// Retrieval heads keep everything, streaming heads the first and the most recent entries; which head is which stands in
+// a file. Xiao et al., "DuoAttention: Efficient Long-Context LLM Inference with Retrieval and Streaming Heads",
+// arXiv:2410.10819. The paper's method is this rule with {method: streaming_llm, n_sink: 128}.
+//
+// The file is the authors' full_attention_heads.tsv: a line a layer, a number a KV head, its gate from 0 (streaming) to
+// 1 (retrieval), which they find by training on passkeys. Streaming heads are as long as n_sink + n_recent; what is
+// left of the target goes to the heads of highest gate, one after the other, each as far as it has entries; of equal
+// gates the lower layer and head first. So the target decides how many heads are retrieval heads, where the paper gives
+// their fraction, and at most one head has something between. A target of less than the streaming heads' lengths is
+// shared in proportion to these.
+#include <algorithm>
+#include <sstream>
+
+#include "harness/api/budget_rule.h"
+#include "harness/budgets/rule_file.h"
+#include "harness/core/stable_hash.h"
+#include "harness/core/text_file.h"
+
+namespace kvc {
+namespace {
+
+class DuoAttention final : public BudgetRule {
+ public:
+  struct Options {
+    std::string file;
+    int64_t n_sink = 128;
+    int64_t n_recent = 256;
+    std::string content_hash;
+    void fields(auto&& visit) {
+      visit("file", file, "gates of all heads, a line a layer: full_attention_heads.tsv");
+      visit("n_sink", n_sink, "first entries that a streaming head keeps");
+      visit("n_recent", n_recent, "most recent entries that a streaming head keeps");
+      visit("content_hash", content_hash, "of the file; filled in, and checked where it is given");
+    }
+    void check(const OptionCheck& fail) const {
+      if (file.empty()) {
+        fail("file", "is missing", "name the file: {budget: duo_attention, file: full_attention_heads.tsv}");
+      }
+      if (n_sink < 0) fail("n_sink", "is negative", "0 or more, e.g. 128");
+      if (n_recent < 0) fail("n_recent", "is negative", "0 or more, e.g. 256");
+      if (n_sink + n_recent < 1) fail("n_recent", "leaves a streaming head nothing", "1 or more, e.g. 256");
+    }
+  };
+
+  explicit DuoAttention(const Options& options) : options_(options) {
+    const std::string text = read_text_file(found_file(options_.file));
+    hash_ = stable_hash(text);
+    check_content(options_.file, hash_, options_.content_hash);
+    read(text);
+  }
+
+  Json identity() const override { return Json{{"content_hash", hash_}}; }
+
+  HeadBudget spread(const BudgetRequest& request) const override {
+    HeadBudget budget = uniform_budget(request.target, request.source_len, request.sizes);
+    check_heads(request);
+    const int64_t total = total_length(budget);
+    struct Head {
+      size_t layer, head;
+      double gate;
+    };
+    std::vector<Head> heads;
+    std::vector<std::vector<double>> weights;
+    std::vector<std::vector<int64_t>> lengths = request.source_len;
+    int64_t spent = 0;
+    for (size_t l = 0; l < lengths.size(); ++l) {
+      weights.emplace_back();
+      for (size_t h = 0; h < lengths[l].size(); ++h) {
+        lengths[l][h] = std::min(lengths[l][h], options_.n_sink + options_.n_recent);
+        weights.back().push_back(static_cast<double>(lengths[l][h]));
+        spent += lengths[l][h];
+        heads.push_back({l, h, gates_[l][h]});
+      }
+    }
+    if (spent > total) {
+      budget.target_len = proportional_lengths(weights, request.source_len, total);
+      return budget;
+    }
+    std::stable_sort(heads.begin(), heads.end(), [](const Head& a, const Head& b) { return a.gate > b.gate; });
+    for (const Head& head : heads) {
+      int64_t& length = lengths[head.layer][head.head];
+      const int64_t more = std::min(total - spent, request.source_len[head.layer][head.head] - length);
+      length += more;
+      spent += more;
+    }
+    budget.target_len = std::move(lengths);
+    return budget;
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& fact) const {
+    throw Error(ErrorKind::kData, fact, options_.file,
+                "write a line for each layer, in it a number from 0 to 1 for each KV head, with tabs between");
+  }
+
+  void read(const std::string& text) {
+    std::istringstream lines(text);
+    std::string line;
+    while (std::getline(lines, line)) {
+      std::istringstream words(line);
+      std::string word;
+      std::vector<double> gates;
+      while (words >> word) {
+        char* end = nullptr;
+        const double gate = std::strtod(word.c_str(), &end);
+        if (*end != '\0' || !(gate > -1e6 && gate < 1e6)) {
+          refuse(fmt::format("line {} has '{}', no number", gates_.size() + 1, word));
+        }
+        gates.push_back(std::clamp(gate, 0.0, 1.0));  // as the authors' code reads them
+      }
+      if (gates.empty()) continue;
+      if (!gates_.empty() && gates.size() != gates_.front().size()) {
+        refuse(fmt::format("line {} has {} heads, the first has {}", gates_.size() + 1, gates.size(),
+                           gates_.front().size()));
+      }
+      gates_.push_back(std::move(gates));
+    }
+    if (gates_.empty()) refuse("the file has no heads");
+  }
+
+  void check_heads(const BudgetRequest& request) const {
+    const size_t n_layers = request.source_len.size(), n_heads = request.source_len.front().size();
+    if (gates_.size() == n_layers && gates_.front().size() == n_heads) return;
+    throw Error(ErrorKind::kData,
+                fmt::format("the head classes are of a model with {} layers of {} KV heads; this one has {} of {}",
+                            gates_.size(), gates_.front().size(), n_layers, n_heads),
+                options_.file, "take the file of this model");
+  }
+
+  Options options_;
+  std::string hash_;
+  std::vector<std::vector<double>> gates_;  // [L][Hkv]
+};
+
+KVC_REGISTER_BUDGET(DuoAttention, "duo_attention", "arXiv:2410.10819");
+
+}  // namespace
+}  // namespace kvc

@@ -1,0 +1,79 @@
+// Keeps the entries that another method scores above a number: how much is left is measured, not asked for. As
+// kvpress's DMSPress evicts by threshold after a whole context was read (its window of protected recent entries is the
+// method's own affair here); the idea of a threshold instead of a budget is that of DMS, arXiv:2506.05345, whose
+// evictor is trained.
+//
+// The method inside is called with as many entries for every head as score above the number, and keeps them in its own
+// way; an eviction by score keeps just these. Scores must come from single heads' problems before anything is
+// compacted, so queries are off-policy.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include "harness/api/head_schedule.h"
+#include "harness/api/nested_method.h"
+#include "harness/core/error.h"
+#include "methods/parts/inner_scores.h"
+
+namespace kvc {
+namespace {
+
+class Threshold final : public CompactionMethod {
+ public:
+  struct Options {
+    NestedPlugin scores{{{"method", "snapkv"}}};
+    double above = 0.001;
+    void fields(auto&& visit) {
+      visit("scores", scores, "method that scores and keeps: {method: NAME, option: value}");
+      visit("above", above, "entries that score more than this are kept");
+    }
+    void complete(const std::string& pointer, Problems& problems) {
+      InnerScores::complete(scores.value, "threshold", pointer + "/scores", problems);
+    }
+    void check(const OptionCheck& fail) const {
+      if (!(above > -1e30 && above < 1e30)) fail("above", "is not a number that scores reach", "e.g. 0.001");
+    }
+  };
+  explicit Threshold(const Options& options)
+      : options_(options),
+        inner_(options.scores.value),
+        method_(create_nested<CompactionMethod>(options.scores.value)) {}
+
+  bool needs_queries() const override { return inner_.needs_queries(); }
+  bool needs_target() const override { return false; }
+
+  std::vector<Compaction> compact(const CompactionRequest& request) const override {
+    const c10::InferenceMode inference;
+    if (inner_.needs_queries() && request.queries->on_policy()) {
+      throw Error(ErrorKind::kUsage,
+                  "threshold counts entries before anything is compacted, and on-policy queries are "
+                  "made while it is",
+                  "queries", "set on_policy: false");
+    }
+    const int64_t n_kv_heads = request.cache.n_kv_heads(), n_layers = request.cache.n_layers();
+    HeadBudget budget;
+    budget.target_len.assign(static_cast<size_t>(n_layers), std::vector<int64_t>(static_cast<size_t>(n_kv_heads), 0));
+    for_each_item(n_layers * n_kv_heads, request.cache.layer(0).keys.is_cpu(), [&](int64_t item) {
+      const int64_t layer = item / n_kv_heads, head = item % n_kv_heads;
+      const at::Tensor scores = inner_.of(head_of(request, layer, head, inner_.needs_queries()));
+      budget.target_len[static_cast<size_t>(layer)][static_cast<size_t>(head)] =
+          scores.gt(options_.above).sum().item<int64_t>();
+    });
+    return method_->compact({request.model,
+                             request.context,
+                             request.cache,
+                             request.compactable,
+                             request.queries,
+                             {std::move(budget)},
+                             request.seed});
+  }
+
+ private:
+  Options options_;
+  InnerScores inner_;
+  std::unique_ptr<CompactionMethod> method_;
+};
+
+KVC_REGISTER_METHOD(Threshold, "threshold", "kvpress, DMSPress");
+
+}  // namespace
+}  // namespace kvc
