@@ -47,7 +47,7 @@ class KvZip final : public ScoredKeys {
     const at::Tensor inputs = problem.request->queries->input_norms(problem.layer);
     if (!inputs.defined() || query_heads(problem) != written.size(0)) {
       throw Error(ErrorKind::kUsage, "kvzip with output_weighted needs the hidden states behind its queries", "queries",
-                  "take repeat_prefill or context_prefill, off-policy");
+                  "take repeat_prefill, off-policy");
     }
     constexpr double kTiny = 1e-20;
     const at::Tensor by_head =

@@ -71,7 +71,7 @@ class LayerQueries {
   // vectors that belong to no head.
   virtual bool by_query_head() const { return true; }
   // L2 norm of the normed hidden state that each query was projected from, (n) float32 in layer()'s order; undefined
-  // where the source does not know it: it reads no text, or reads it on-policy.
+  // where the source does not know it: it reads no text or the context's own, or reads it on-policy.
   virtual at::Tensor input_norms(int64_t /*layer*/) const { return {}; }
 
   virtual int64_t n_queries() const = 0;  // n

@@ -19,7 +19,7 @@ struct Captured {
   at::Tensor window;                   // (L, Hkv, g, w, d)
   at::Tensor positions;                // (g s)
   at::Tensor window_positions;         // (g w)
-  at::Tensor input_norms;              // (L, s)
+  at::Tensor input_norms;              // (L, s); undefined where nobody took them
   std::vector<int64_t> tokens;         // (s), numbered through the text
   std::vector<int64_t> window_tokens;  // (w)
   TextKeys keys;
@@ -58,6 +58,7 @@ class CapturedQueries final : public LayerQueries {
   Json notes() const override { return all_.notes; }
   at::Tensor positions() const override { return all_.positions; }
   at::Tensor input_norms(int64_t layer) const override {
+    if (!all_.input_norms.defined()) return {};
     return all_.input_norms.select(0, layer).repeat({all_.queries.size(2)});
   }
   int64_t n_queries() const override { return all_.queries.size(2) * all_.queries.size(3); }
@@ -132,10 +133,13 @@ QueryCapture::QueryCapture(const Decoder& decoder, const std::vector<int64_t>& p
   const auto n_kept = static_cast<int64_t>(kept_.size());
   queries_ = at::empty({spec.n_layers, spec.n_kv_heads, group_size_, n_kept, spec.head_dim}, decoder.options());
   window_ = at::empty({spec.n_layers, spec.n_kv_heads, group_size_, n_window_, spec.head_dim}, decoder.options());
-  input_norms_ = at::zeros({spec.n_layers, n_tokens_}, decoder.options().dtype(at::kFloat));
+  norm_options_ = decoder.options().dtype(at::kFloat);
 }
 
 void QueryCapture::take_inputs(int64_t layer, int64_t first_token, const at::Tensor& normed) {
+  if (!input_norms_.defined()) {
+    input_norms_ = at::zeros({static_cast<int64_t>(n_taken_.size()), n_tokens_}, norm_options_);
+  }
   input_norms_.select(0, layer)
       .narrow(0, first_token, normed.size(0))
       .copy_(at::linalg_vector_norm(normed.to(at::kFloat), 2, at::IntArrayRef{1}));
@@ -177,10 +181,11 @@ std::unique_ptr<LayerQueries> QueryCapture::finish(TextKeys keys, int64_t n_skip
   std::vector<int64_t> tokens, window_tokens;
   for (const int64_t token : kept_) tokens.push_back(n_skipped + token);
   for (int64_t i = n_tokens_ - n_window_; i < n_tokens_; ++i) window_tokens.push_back(n_skipped + i);
+  const at::Tensor kept = at::tensor(kept_, at::TensorOptions(at::kLong)).to(norm_options_.device());
   return std::make_unique<CapturedQueries>(
       Captured{std::move(queries_), std::move(window_), std::move(positions_), std::move(window_positions_),
-               input_norms_.index_select(1, at::tensor(kept_, at::TensorOptions(at::kLong)).to(input_norms_.device())),
-               std::move(tokens), std::move(window_tokens), std::move(keys), std::move(source_), std::move(notes)});
+               input_norms_.defined() ? input_norms_.index_select(1, kept) : at::Tensor(), std::move(tokens),
+               std::move(window_tokens), std::move(keys), std::move(source_), std::move(notes)});
 }
 
 }  // namespace kvc

@@ -62,7 +62,8 @@ class QueryCapture {
   at::Tensor window_positions_;  // (g n_window)
   at::Tensor queries_;           // (L, Hkv, g, s, d)
   at::Tensor window_;            // (L, Hkv, g, n_window, d)
-  at::Tensor input_norms_;       // (L, N) float32
+  at::Tensor input_norms_;       // (L, N) float32; undefined before take_inputs()
+  at::TensorOptions norm_options_;
 };
 
 // Positions of the queries of the tokens `kept`, (g s) int64 on the CPU, in the order of pool_queries().

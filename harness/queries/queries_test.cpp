@@ -204,6 +204,16 @@ TEST(ContextPrefill, TakesTheSameQueriesWhileTheContextIsRead) {
   }
 }
 
+// However the context's own queries come about, nobody has what they were projected from.
+TEST(InputNorms, AreThoseOfTextsBehindTheContext) {
+  const Scene scene(300);
+  EXPECT_FALSE(scene.make("context_prefill", Json::object())->input_norms(0).defined());
+  EXPECT_FALSE(scene.make("random_vectors", Json::object())->input_norms(0).defined());
+  const auto queries = scene.make("repeat_prefill", {{"max_queries", 64}});
+  EXPECT_EQ(queries->input_norms(1).numel(), queries->n_queries());
+  EXPECT_GT(queries->input_norms(1).min().item<float>(), 0);
+}
+
 // Neither takes its queries from the context's own reading.
 TEST(ContextPrefill, DoesNotListenWhereItsTextIsAnother) {
   const Scene scene(300);

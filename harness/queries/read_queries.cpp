@@ -81,10 +81,11 @@ std::unique_ptr<LayerQueries> read_queries(const QueryRequest& request, QueryTex
     const int64_t n_before = std::clamp<int64_t>(text.n_skipped - pass.first_token, 0, pass.n_tokens());
     const int64_t n_new = pass.n_tokens() - n_before, first_new = pass.first_token + n_before - text.n_skipped;
     const std::vector<int64_t> places = decoder.positions({new_tokens, pass.sequence_offsets}, prefix, *tails);
-    // Layer by layer as Decoder::forward() does, for what enters a layer besides the queries that leave it.
+    // Layer by layer as Decoder::forward() does, for what enters a layer besides the queries that leave it. Of the
+    // context's own tokens it is not kept: their queries may also come from its first reading (QueryListener).
     at::Tensor hidden = decoder.embed(new_tokens);
     for (int64_t layer = 0; layer < decoder.spec().n_layers; ++layer) {
-      if (n_new > 0) {
+      if (n_new > 0 && !text.is_context) {
         const LayerWeights& weights = decoder.weights().layers.at(static_cast<size_t>(layer));
         hidden = hidden.to(weights.attention_norm.device());  // the layer's own
         capture.take_inputs(
