@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "harness/core/byte_size.h"
 #include "harness/core/stable_hash.h"
 
 namespace kvc {
@@ -15,11 +16,13 @@ std::string method_name(const Json& cell) {
   return cell.contains("method") ? cell.at("method").value("name", "") : "";
 }
 
-// Large sizes first: fractions, then numbers of entries.
+// Large sizes first: fractions, then numbers of entries, then bytes.
 std::pair<int, double> size_key(const Json& cell) {
   const Json target = cell_part(cell, "target");
   if (target.is_number()) return {0, -target.get<double>()};
-  return {1, target.is_string() ? -std::strtod(target.get<std::string>().c_str(), nullptr) : 0};
+  const std::string text = target.is_string() ? target.get<std::string>() : "0";
+  if (const auto bytes = parse_bytes(text)) return {2, -static_cast<double>(*bytes)};
+  return {1, -std::strtod(text.c_str(), nullptr)};
 }
 
 bool may_go_on(CellState state) {
@@ -87,7 +90,8 @@ Certification::Certification(LossSettings settings, RuleKind kind, const RuledBl
       continue;
     }
     // What was compacted knowing the questions says nothing of a cache made before them.
-    if (plugin_name(cell_part(cell.cell, "queries")) == "question") continue;
+    const Json queries = cell_part(cell.cell, "queries");
+    if (queries.is_object() && queries.value("name", "") == "question") continue;
     const std::string name = canonical_json(
         Json{cell_part(cell.cell, "method"), cell_part(cell.cell, "queries"), cell_part(cell.cell, "budget")});
     if (!chains.contains(name)) names.push_back(name);
