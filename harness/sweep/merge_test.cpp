@@ -11,6 +11,7 @@
 #include <map>
 
 #include "harness/core/config_text.h"
+#include "harness/core/json_lines.h"
 #include "harness/report/report.h"
 #include "harness/sweep/record_origin.h"
 #include "harness/sweep/results_folder.h"
