@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <sstream>
 
 #include "datasets/data_file.h"
 
@@ -53,16 +52,8 @@ class Aime final : public Dataset {
   std::vector<Document> load(const DatasetRequest& /*request*/) const override {
     DataReader in(options_.path, "each line needs a problem and its answer");
     std::vector<Document> documents;
-    std::istringstream lines(read_data_file(options_.path));
-    std::string line;
-    for (int64_t n = 1; std::getline(lines, line); ++n) {
-      in.at_line(n);
-      if (!strip_space(line).empty()) read_line(in, line, documents);
-    }
-    in.fail_if_needed();
-    if (documents.empty()) {
-      throw Error(ErrorKind::kData, "the file has no line of data", options_.path, "each line is one problem");
-    }
+    read_json_lines(in, options_.path, R"({"problem": ..., "answer": ...})",
+                    [&](const Json& json) { read_line(in, json, documents); });
     const auto limit = static_cast<size_t>(options_.problems);
     if (limit > 0 && documents.size() > limit) documents.resize(limit);
     return documents;
@@ -71,9 +62,7 @@ class Aime final : public Dataset {
   Json identity() const override { return data_file_identity(options_.path); }
 
  private:
-  static void read_line(DataReader& in, const std::string& line, std::vector<Document>& documents) {
-    const Json json = in.object_line(line, "{\"problem\": ..., \"answer\": ...}");
-    if (json.is_null()) return;
+  static void read_line(DataReader& in, const Json& json, std::vector<Document>& documents) {
     const char* name = json.contains("problem") ? "problem" : json.contains("prompt") ? "prompt" : "question";
     const std::string problem = in.text_field(json, "", name);
     in.check_distinct("problem", problem, name);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <set>
+#include <sstream>
 
 #include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
@@ -158,6 +159,21 @@ void DataReader::check_distinct(const std::string& what, const std::string& id, 
       what == "document id"   ? "give one of them another id"
       : what == "question id" ? "remove one of the two questions"
                               : "remove one of the two lines");
+}
+
+void read_json_lines(DataReader& in, const std::string& path, const std::string& form,
+                     const std::function<void(const Json&)>& read) {
+  std::istringstream lines(read_data_file(path));
+  bool any = false;
+  std::string line;
+  for (int64_t n = 1; std::getline(lines, line); ++n) {
+    in.at_line(n);
+    if (strip_space(line).empty()) continue;
+    any = true;
+    if (const Json json = in.object_line(line, form); !json.is_null()) read(json);
+  }
+  in.fail_if_needed();
+  if (!any) throw Error(ErrorKind::kData, "the file has no line of data", path, "each line is one object " + form);
 }
 
 }  // namespace kvc

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -79,5 +80,10 @@ class DataReader {
   std::vector<Problem> problems_;
   size_t n_more_ = 0;
 };
+
+// Calls `read` for every line of a file of JSON lines that is not empty; `form` is what a line looks like, for
+// messages. Throws Error(kData) with all problems that were added to `in`, or when the file has no line.
+void read_json_lines(DataReader& in, const std::string& path, const std::string& form,
+                     const std::function<void(const Json&)>& read);
 
 }  // namespace kvc

@@ -3,15 +3,16 @@
 // Matching's evaluation on AIME, arXiv:2602.16284. Document and question are one user turn, since nothing is read
 // before.
 //
-// Fields of an answer: prompt (the user turn), rendered_prompt, prompt_tokens, limit, decode, samples[]: seed, text
+// Fields of an answer: prompt (the user turn), rendered_prompt, prompt_tokens, limit, decode, answer_form ("math" where
+// the question's extra says so: any mathematical answer, else an integer from 0 to 999), samples[]: seed, text
 // (all behind the prompt, what was put in included), stop_reason of the thought ("end", "stop" at </think>, "limit",
 // "length"), forced, answer_stop_reason, n_tokens, thought_tokens, next_position, peak_entries (per head),
 // final_entries (over all heads), final_bytes, compactions[] (position, entries_before, entries_after, drift_kl,
 // seconds, notes).
 //
 // Metrics, means over `samples`:
-// - accuracy: 1 if the number behind the thought (thought.h, parse_integer) is gold_answer; parse_rate: 1 if there is
-// one
+// - accuracy: 1 if the number behind the thought (thought.h, parse_integer) is gold_answer; with answer_form "math" if
+//   gives_math_answer; parse_rate: 1 if there is an answer
 // - length_limit_rate: 1 if stop_reason is "limit" or "length": the answer was forced
 // - compactions: their number; thought_tokens
 
@@ -22,6 +23,7 @@
 #include "harness/core/stable_hash.h"
 #include "harness/tasks/judging/integer_answer.h"
 #include "harness/tasks/judging/judge.h"
+#include "harness/tasks/judging/math_answer.h"
 #include "harness/tasks/judging/thought.h"
 #include "harness/tasks/online_writer.h"
 #include "harness/tasks/written_answers.h"
@@ -90,9 +92,10 @@ class Reasoning final : public Task {
 
   explicit Reasoning(Options options) : options_(std::move(options)) {}
 
-  // Integers from 0 to 999.
+  // Integers from 0 to 999, and what a data set of mathematical problems says has a mathematical answer.
   bool accepts(const Question& question) const override {
     const std::string& gold = question.gold_answer;
+    if (!gold.empty() && is_math(question)) return true;
     return !gold.empty() && gold.size() <= 3 &&
            std::all_of(gold.begin(), gold.end(), [](char c) { return c >= '0' && c <= '9'; });
   }
@@ -119,6 +122,7 @@ class Reasoning final : public Task {
                   {"limit", settings.limit},
                   {"decode", settings.decode.to_json()},
                   {"samples", Json::array()}};
+      if (is_math(request.questions[i])) answer["answer_form"] = "math";
       for (int64_t k = 0; k < options_.samples; ++k) {
         const std::uint64_t seed = k == 0 ? seeds[i] : derive_seed(seeds[i], fmt::format("sample/{}", k));
         answer["samples"].push_back(sample(request.model, *request.online, tokens, settings, seed));
@@ -129,6 +133,8 @@ class Reasoning final : public Task {
   }
 
  private:
+  static bool is_math(const Question& question) { return question.extra.value("answer_form", Json()) == Json("math"); }
+
   OnlineSettings settings_for(const Model& model) const {
     OnlineSettings settings;
     settings.limit = options_.limit;
@@ -180,18 +186,32 @@ class Reasoning final : public Task {
   Options options_;
 };
 
+struct JudgedText {
+  bool right = false, answered = false;
+};
+
+JudgedText judge_text(const AnswerFields& answer, const std::string& text, bool cut) {
+  const std::string& gold = answer.text("gold_answer");
+  if (answer.has("answer_form")) {
+    if (answer.text("answer_form") != "math") answer.fail("answer_form", "must be 'math'");
+    return {gives_math_answer(text, gold, cut), final_math_answer(text, cut).has_value()};
+  }
+  const auto right = parse_integer(gold);
+  if (!right) answer.fail("gold_answer", "must be an integer from 0 to 999");
+  const auto number = parse_integer(text, cut);
+  return {number == right, number.has_value()};
+}
+
 std::vector<double> judge_reasoning(const AnswerFields& answer) {
-  const auto gold = parse_integer(answer.text("gold_answer"));
-  if (!gold) answer.fail("gold_answer", "must be an integer from 0 to 999");
   const bool opened = prompt_opens_thought(answer);
   const std::vector<AnswerFields> samples = answer.parts("samples");
   std::vector<double> means(5, 0.0);
   for (const AnswerFields& sample : samples) {
     const bool cut = sample.has("answer_stop_reason") && sample.text("answer_stop_reason") == "length";
-    const auto number = parse_integer(without_thoughts(sample.text("text"), opened), cut);
+    const JudgedText judged = judge_text(answer, without_thoughts(sample.text("text"), opened), cut);
     const std::string stop = sample.text("stop_reason");
     const std::vector<double> values = {
-        is_true(number == gold), is_true(number.has_value()), is_true(stop == "limit" || stop == "length"),
+        is_true(judged.right), is_true(judged.answered), is_true(stop == "limit" || stop == "length"),
         static_cast<double>(sample.count("compactions")), static_cast<double>(sample.integer("thought_tokens", 0))};
     for (size_t i = 0; i < means.size(); ++i) means[i] += values[i] / static_cast<double>(samples.size());
   }
@@ -201,7 +221,7 @@ std::vector<double> judge_reasoning(const AnswerFields& answer) {
 KVC_REGISTER_TASK(Reasoning, "reasoning", "online compaction of arXiv:2602.16284");
 KVC_REGISTER_METRICS("reasoning", one_by_one<judge_reasoning>,
                      {{"accuracy", "accuracy, mean over a problem's samples (avg@k)", true, true},
-                      {"parse_rate", "answers with a number", true, true},
+                      {"parse_rate", "texts with an answer", true, true},
                       {"length_limit_rate", "thoughts cut off by a limit", true, false},
                       {"compactions", "compactions per answer", false, false},
                       {"thought_tokens", "tokens of thought per answer", false, false}});

@@ -43,6 +43,17 @@ TEST(ReasoningMetrics, AreMeansOverTheSamples) {
   EXPECT_EQ(metrics_of_task("reasoning").front().name, "accuracy");
 }
 
+TEST(ReasoningMetrics, MathematicalAnswersAreComparedByValue) {
+  Record record = record_of({sample("So \\boxed{\\frac{1}{2}}.", "end", 0), sample("The answer is 0.5.", "end", 0),
+                             sample("It is 1/3.", "end", 0), sample("", "end", 0)});
+  record.answers[0]["gold_answer"] = "\\dfrac12";
+  record.answers[0]["answer_form"] = "math";
+  const auto values = question_values(record);
+  EXPECT_THAT(std::vector(values.at(0).values.begin(), values.at(0).values.begin() + 2), ElementsAre(0.5, 0.75));
+  record.answers[0]["answer_form"] = "rhyme";
+  EXPECT_THROW(question_values(record), Error);
+}
+
 TEST(ReasoningMetrics, NameTheFieldThatIsWrong) {
   const auto error_of = [](const Record& record) -> std::string {
     try {

@@ -74,6 +74,20 @@ TEST_F(ReasoningTask, AcceptsFreeAnswersFrom0To999) {
   for (const char* gold : {"", "4821", "-1", "3.5", "x"}) EXPECT_FALSE(task->accepts(problem("q", gold))) << gold;
 }
 
+TEST_F(ReasoningTask, AcceptsAnyMathematicalAnswerOfAProblem) {
+  const auto task = reasoning({});
+  Question question = problem("q", "\\frac{1}{2}");
+  EXPECT_FALSE(task->accepts(question));
+  question.extra["answer_form"] = "math";
+  EXPECT_TRUE(task->accepts(question));
+  Json options = options_;
+  options["samples"] = 1;
+  EXPECT_EQ(ask(options, {question}).at(0).at("answer_form"), "math");
+  EXPECT_FALSE(ask(options, {problem("q", "1")}).at(0).contains("answer_form"));
+  question.gold_answer.clear();
+  EXPECT_FALSE(task->accepts(question));
+}
+
 TEST_F(ReasoningTask, ASampleDependsOnItsProblemAndNumberAlone) {
   const std::vector<Question> both = {problem("a", "1"), problem("b", "2")};
   const std::vector<Json> answers = ask(options_, both);

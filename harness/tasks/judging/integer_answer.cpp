@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "harness/tasks/judging/boxes.h"
 #include "harness/tasks/judging/pattern.h"
 
 namespace kvc {
@@ -43,23 +44,6 @@ std::vector<Number> numbers_of(std::string_view text) {
     const bool whole = !sign.is_in(before) && !fraction_before.is_in(before) && !fraction_behind.is_in(behind);
     list.push_back(
         {match.begin, match.end, whole ? value_of(text.substr(match.begin, match.end - match.begin)) : std::nullopt});
-  }
-  return list;
-}
-
-// What stands between the braces of each closed \boxed{...}, inner pairs included.
-std::vector<std::string_view> boxes_of(std::string_view text) {
-  static const Pattern opening(R"(\\f?boxed\s*\{|\\fbox\s*\{)");
-  std::vector<std::string_view> list;
-  for (const PatternMatch& match : opening.all(text)) {
-    int64_t depth = 1;
-    for (size_t i = match.end; i < text.size(); ++i) {
-      if (text[i] == '{') ++depth;
-      if (text[i] == '}' && --depth == 0) {
-        list.push_back(text.substr(match.end, i - match.end));
-        break;
-      }
-    }
   }
   return list;
 }
