@@ -24,10 +24,17 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
+#include <optional>
 
 #include "harness/api/compaction_method.h"
+#include "harness/api/pack_compaction.h"
+#include "harness/core/stopwatch.h"
+#include "harness/math/device_pursuit.h"
 #include "harness/math/matching_pursuit.h"
+#include "methods/parts/batched_fit.h"
 #include "methods/parts/fit.h"
+#include "methods/parts/head_batches.h"
 #include "methods/parts/key_selection.h"
 
 namespace kvc {
@@ -109,6 +116,29 @@ class AttentionMatching : public PerHeadMethod {
   }
 
   bool needs_queries() const override { return true; }
+  bool fits_heads_together() const override { return fits_in_batches(fit_); }
+
+  // Scores, picks and fits of a batch of heads at a time; what a batch cannot fit is fitted alone.
+  std::vector<HeadResult> fit_heads(const std::vector<HeadProblem>& problems,
+                                    const std::vector<std::vector<int64_t>>& targets) const override {
+    std::vector<int64_t> largest;
+    for (const auto& list : targets) largest.push_back(list.empty() ? 0 : *std::max_element(list.begin(), list.end()));
+    std::vector<HeadResult> results(problems.size());
+    if (problems.empty()) return results;
+    const auto bytes_of = [this](const HeadProblem& problem, int64_t target_len) { return bytes(problem, target_len); };
+    const int64_t all = batch_bytes(problems.front().keys.device());
+    for (const std::vector<size_t>& members : head_batches(problems, largest, bytes_of, all)) {
+      std::vector<HeadProblem> some;
+      std::vector<std::vector<int64_t>> some_targets;
+      for (const size_t head : members) {
+        some.push_back(problems[head]);
+        some_targets.push_back(targets[head]);
+      }
+      std::vector<HeadResult> made = fit_some(some, some_targets, largest[members.front()]);
+      for (size_t i = 0; i < members.size(); ++i) results[members[i]] = std::move(made[i]);
+    }
+    return results;
+  }
 
   // The attention weights that highest_attention ranks by, whatever the selection.
   at::Tensor scores(const HeadProblem& problem) const override {
@@ -134,63 +164,183 @@ class AttentionMatching : public PerHeadMethod {
     return [fitted](int64_t target_len) { return fitted.fit(target_len); };
   }
 
-  HeadFitter pursue(const HeadProblem& problem, const AttentionSummary& attention, int64_t most) const {
+  PursuitSettings pursuit_settings() const {
     PursuitSettings settings;
     settings.k_choice = options_.k_choice;
     settings.nnls_interval = options_.nnls_interval;
     settings.progressive = options_.schedule == "progressive";
     settings.upper = std::exp(options_.bias_bound);
     if (options_.drop_below < 0) settings.drop_below = options_.drop_below;
-    const std::shared_ptr<Pursuit> pursuit =
-        make_pursuit(problem.queries, problem.keys, problem.bias, attention.row_max, attention.row_sum, settings);
+    return settings;
+  }
+
+  HeadFitter pursue(const HeadProblem& problem, const AttentionSummary& attention, int64_t most) const {
+    const std::shared_ptr<Pursuit> pursuit = make_pursuit(problem.queries, problem.keys, problem.bias,
+                                                          attention.row_max, attention.row_sum, pursuit_settings());
     // Everything is kept without a pursuit; where that is the largest target, the others need a shorter way.
     pursuit->run(std::min(most, problem.keys.size(0) - 1));
     return [problem, attention, pursuit, fit = fit_](int64_t target_len) {
-      return fit_picks(problem, attention, pursuit->picks(target_len), target_len, fit);
+      const Completed picks = completed(pursuit->picks(target_len), attention.scores, target_len, fit.bias_bound);
+      const auto device = problem.keys.device();
+      const OrderedFit fitted(problem, attention, at::tensor(picks.order, at::kLong).to(device), fit);
+      const at::Tensor weights = at::tensor(picks.log_weights, at::kFloat).to(device);
+      return with_notes(fitted.fit(target_len, fit.bias == BiasFit::kNnls ? weights : at::Tensor()), picks, fit);
     };
   }
 
-  // Where the pursuit ran out of keys the rest of the target goes to those of highest score.
-  static HeadFit fit_picks(const HeadProblem& problem, const AttentionSummary& attention, PursuitPicks picks,
-                           int64_t target_len, const FitSettings& settings) {
-    std::vector<int64_t> order = picks.order;
-    const auto n_missing = target_len - static_cast<int64_t>(order.size());
-    if (n_missing > 0) {
-      at::Tensor rest = attention.scores.cpu().clone();
-      for (const int64_t key : order) rest[key] = -1.0F;
-      const at::Tensor more = best_keys(rest, n_missing);
-      for (int64_t i = 0; i < n_missing; ++i) {
-        order.push_back(more[i].item<int64_t>());
+  // Picks, with those of highest score behind them where the pursuit ran out of keys.
+  struct Completed {
+    std::vector<int64_t> order;
+    std::vector<float> log_weights;
+    int64_t at_bound = 0, n_missing = 0;
+    PursuitPicks picks;
+  };
+  static Completed completed(PursuitPicks picks, const at::Tensor& scores, int64_t target_len, double bias_bound) {
+    Completed all;
+    all.order = picks.order;
+    all.n_missing = target_len - static_cast<int64_t>(picks.order.size());
+    if (all.n_missing > 0) {
+      at::Tensor rest = scores.cpu().clone();
+      for (const int64_t key : picks.order) rest[key] = -1.0F;
+      const at::Tensor more = best_keys(rest, all.n_missing);
+      for (int64_t i = 0; i < all.n_missing; ++i) {
+        all.order.push_back(more[i].item<int64_t>());
         picks.weights.push_back(0);
       }
     }
-    const double lower = std::exp(-settings.bias_bound), upper = std::exp(settings.bias_bound);
-    int64_t at_bound = 0;
-    std::vector<float> log_weights;
+    const double lower = std::exp(-bias_bound), upper = std::exp(bias_bound);
     for (const double w : picks.weights) {
-      at_bound += w <= lower || w >= upper ? 1 : 0;
-      log_weights.push_back(static_cast<float>(std::log(std::clamp(w, lower, upper))));
+      all.at_bound += w <= lower || w >= upper ? 1 : 0;
+      all.log_weights.push_back(static_cast<float>(std::log(std::clamp(w, lower, upper))));
     }
-    const auto device = problem.keys.device();
-    const OrderedFit fitted(problem, attention, at::tensor(order, at::kLong).to(device), settings);
-    const bool own = settings.bias == BiasFit::kNnls;
-    HeadFit fit = fitted.fit(target_len, own ? at::tensor(log_weights, at::kFloat).to(device) : at::Tensor());
-    if (own) fit.notes["bias_at_bound"] = at_bound;
-    fit.notes["keys_dropped"] = picks.n_dropped;
-    fit.notes["keys_dependent"] = picks.n_dependent;
-    fit.notes["choices_cut"] = picks.n_cut;
-    fit.notes["keys_beyond_pursuit"] = n_missing;
+    all.picks = std::move(picks);
+    return all;
+  }
+
+  static HeadFit with_notes(HeadFit fit, const Completed& all, const FitSettings& settings) {
+    if (settings.bias == BiasFit::kNnls) fit.notes["bias_at_bound"] = all.at_bound;
+    fit.notes["keys_dropped"] = all.picks.n_dropped;
+    fit.notes["keys_dependent"] = all.picks.n_dependent;
+    fit.notes["choices_cut"] = all.picks.n_cut;
+    fit.notes["keys_beyond_pursuit"] = all.n_missing;
     return fit;
   }
 
+  // Of a head in a batch.
+  int64_t bytes(const HeadProblem& problem, int64_t target_len) const {
+    const int64_t own = fit_bytes(problem, target_len);
+    return pursues_ ? own + DevicePursuits::bytes(problem.queries.size(0), problem.keys.size(0), target_len) : own;
+  }
+
+  // Heads of one shape for all their targets, `most` the largest.
+  std::vector<HeadResult> fit_some(const std::vector<HeadProblem>& problems,
+                                   const std::vector<std::vector<int64_t>>& targets, int64_t most) const {
+    std::vector<HeadResult> results(problems.size());
+    const auto share = 1.0 / static_cast<double>(problems.size());
+    Stopwatch watch;
+    std::vector<size_t> all(problems.size());
+    std::iota(all.begin(), all.end(), 0);
+    const HeadBatch batch = stack_heads(problems, all);
+    const int64_t source_len = batch.keys.size(1);
+    const AttentionSummary attention =
+        summarize_heads(batch.queries, batch.keys, batch.bias, score_, fit_.fit_values() ? batch.values : at::Tensor());
+    std::unique_ptr<DevicePursuits> pursuits;
+    at::Tensor order;
+    if (pursues_) {
+      pursuits = std::make_unique<DevicePursuits>(batch.queries, batch.keys, batch.bias, attention.row_max,
+                                                  attention.row_sum, pursuit_settings());
+      std::vector<int64_t> longest;
+      for (const auto& list : targets) {
+        const int64_t length = list.empty() ? 0 : *std::max_element(list.begin(), list.end());
+        longest.push_back(std::min(length, source_len - 1));
+      }
+      pursuits->run(longest);
+    } else {
+      order = std::get<1>(at::sort(pooled(attention.scores), /*stable=*/true, 1, /*descending=*/true));
+      order = order.narrow(1, 0, most);
+    }
+    (void)attention.row_sum.sum().item<float>();  // so that a fit's time is its own
+    const double prepare_s = watch.lap() * share;
+    for (HeadResult& result : results) result.prepare_s = prepare_s;
+
+    for (size_t k = 0; k < targets.front().size(); ++k) {
+      std::vector<int64_t> lengths;
+      for (const auto& list : targets) lengths.push_back(list[k] < source_len ? list[k] : 0);
+      std::vector<HeadFit> fits = fit_lengths(problems, batch, attention, pursuits.get(), order, lengths);
+      const double own_s = watch.lap() * share;
+      for (size_t h = 0; h < fits.size(); ++h) {
+        if (targets[h][k] == source_len) fits[h] = keep(problems[h], at::arange(source_len, indices_like(batch)));
+        results[h].fits.push_back(std::move(fits[h]));
+        results[h].fit_s.push_back(own_s);
+      }
+    }
+    return results;
+  }
+
+  static at::TensorOptions indices_like(const HeadBatch& batch) { return batch.keys.options().dtype(at::kLong); }
+
+  // Every head at its length, less than all entries; nothing kept where that is 0.
+  std::vector<HeadFit> fit_lengths(const std::vector<HeadProblem>& problems, const HeadBatch& batch,
+                                   const AttentionSummary& attention, const DevicePursuits* pursuits, at::Tensor order,
+                                   const std::vector<int64_t>& lengths) const {
+    std::vector<Completed> picked;
+    at::Tensor weights;
+    if (pursuits != nullptr) {
+      std::vector<PursuitPicks> picks = pursuits->picks(lengths);
+      for (size_t h = 0; h < picks.size(); ++h) {
+        const at::Tensor scores = attention.scores[static_cast<int64_t>(h)];
+        picked.push_back(completed(std::move(picks[h]), scores, lengths[h], fit_.bias_bound));
+      }
+      order = table_of(picked, &Completed::order, at::kLong, batch);
+      if (fit_.bias == BiasFit::kNnls) weights = table_of(picked, &Completed::log_weights, at::kFloat, batch);
+    }
+    std::vector<std::optional<HeadFit>> together = fit_batch(batch, attention, order, lengths, fit_, weights);
+    std::vector<HeadFit> fits;
+    for (size_t h = 0; h < lengths.size(); ++h) {
+      const auto row = static_cast<int64_t>(h);
+      HeadFit fit;
+      if (lengths[h] == 0) {
+        fit = keep(problems[h], at::empty({0}, indices_like(batch)));
+      } else if (together[h]) {
+        fit = *std::move(together[h]);
+      } else {
+        const AttentionSummary own{attention.scores[row], attention.row_max[row], attention.row_sum[row],
+                                   attention.output.defined() ? attention.output[row] : at::Tensor()};
+        fit = OrderedFit(problems[h], own, order[row].narrow(0, 0, lengths[h]), fit_)
+                  .fit(lengths[h], weights.defined() ? weights[row].narrow(0, 0, lengths[h]) : at::Tensor());
+      }
+      const bool has_picks = pursuits != nullptr && lengths[h] > 0;
+      fits.push_back(has_picks ? with_notes(std::move(fit), picked[h], fit_) : std::move(fit));
+    }
+    return fits;
+  }
+
+  // A list of each head in one table, short ones filled up with zeros.
+  template <class Number>
+  static at::Tensor table_of(const std::vector<Completed>& picked, std::vector<Number> Completed::*list,
+                             at::ScalarType dtype, const HeadBatch& batch) {
+    std::vector<at::Tensor> rows;
+    int64_t width = 0;
+    for (const Completed& head : picked) width = std::max(width, static_cast<int64_t>((head.*list).size()));
+    for (const Completed& head : picked) {
+      const at::Tensor row = at::zeros({width}, dtype);
+      if (!(head.*list).empty()) {
+        row.narrow(0, 0, static_cast<int64_t>((head.*list).size())).copy_(at::tensor(head.*list, dtype));
+      }
+      rows.push_back(row);
+    }
+    return at::stack(rows).to(batch.keys.device());
+  }
+
+  // scores (T), or (H,T) of several heads.
   at::Tensor pooled(const at::Tensor& scores) const {
     if (options_.pooling == "none") return scores;
     const int64_t kernel = options_.pooling_kernel;
-    const at::Tensor line = scores.view({1, 1, -1});
+    const at::Tensor line = scores.view({-1, 1, scores.size(-1)});
     // Zeros beyond both ends count in the mean and are ignored by the maximum, as in the published code.
     return (options_.pooling == "max" ? at::max_pool1d(line, {kernel}, {1}, {kernel / 2})
                                       : at::avg_pool1d(line, {kernel}, {1}, {kernel / 2}))
-        .view(-1);
+        .view(scores.sizes());
   }
 
   Options options_;

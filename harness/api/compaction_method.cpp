@@ -82,6 +82,52 @@ void PerHeadMethod::fit_targets(const HeadProblem& problem, const std::vector<in
   }
 }
 
+std::vector<HeadResult> PerHeadMethod::fit_heads(const std::vector<HeadProblem>& problems,
+                                                 const std::vector<std::vector<int64_t>>& targets) const {
+  std::vector<HeadResult> results(problems.size());
+  for (size_t i = 0; i < problems.size(); ++i) fit_targets(problems[i], targets[i], results[i]);
+  return results;
+}
+
+// The heads of some layers, one layer after the other, each for every settled budget.
+std::vector<HeadResult> PerHeadMethod::fit_layers(const CompactionRequest& request,
+                                                  const std::vector<at::Tensor>& queries, const SettledBudgets& settled,
+                                                  int64_t first_layer, int64_t n_layers) const {
+  const int64_t n_kv_heads = request.cache.n_kv_heads(), n_heads = n_layers * n_kv_heads;
+  const bool on_cpu = request.cache.layer(0).keys.is_cpu();
+  const auto problem_of = [&](int64_t item) {
+    HeadProblem problem = make_problem(request, queries, first_layer + item / n_kv_heads, item % n_kv_heads);
+    problem.scores = settled.scores_of(static_cast<size_t>(item));
+    return problem;
+  };
+  const auto targets_of = [&](int64_t item) {
+    std::vector<int64_t> targets;
+    for (const HeadBudget& budget : settled.budgets) {
+      targets.push_back(budget.at(first_layer + item / n_kv_heads, item % n_kv_heads));
+    }
+    return targets;
+  };
+  std::vector<HeadResult> heads(static_cast<size_t>(n_heads));
+  if (on_cpu || !fits_heads_together()) {
+    // On a GPU threads would only contend for its stream.
+    for_each_item(n_heads, on_cpu, [&](int64_t item) {
+      fit_targets(problem_of(item), targets_of(item), heads[static_cast<size_t>(item)]);
+    });
+    return heads;
+  }
+  std::vector<HeadProblem> problems;
+  std::vector<std::vector<int64_t>> targets;
+  for (int64_t item = 0; item < n_heads; ++item) {
+    problems.push_back(problem_of(item));
+    targets.push_back(targets_of(item));
+  }
+  heads = fit_heads(problems, targets);
+  for (size_t i = 0; i < heads.size(); ++i) {
+    for (size_t k = 0; k < targets[i].size(); ++k) check_fit(heads[i].fits[k], problems[i], targets[i][k]);
+  }
+  return heads;
+}
+
 SettledBudgets PerHeadMethod::settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries,
                                      int64_t first_layer, int64_t n_layers) const {
   return settle_budgets(
@@ -100,31 +146,16 @@ std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request)
   if (request.budgets.empty()) return {};
   if (needs_queries() && request.queries->on_policy()) return compact_on_policy(request);
   const Stopwatch clock;
-  const int64_t n_kv_heads = request.cache.n_kv_heads();
   const int64_t n_layers = request.cache.n_layers();
   std::vector<at::Tensor> queries;
   if (needs_queries()) {
     for (int64_t layer = 0; layer < n_layers; ++layer) queries.push_back(request.queries->layer(layer, nullptr));
   }
   const SettledBudgets settled = settle(request, queries, 0, n_layers);
-  const std::vector<HeadBudget>& budgets = settled.budgets;
   const double settle_s = clock.seconds();
-
-  std::vector<HeadResult> heads(static_cast<size_t>(n_layers * n_kv_heads));
-  const auto do_head = [&](int64_t item) {
-    const int64_t layer = item / n_kv_heads;
-    const int64_t kv_head = item % n_kv_heads;
-    std::vector<int64_t> targets;
-    for (const HeadBudget& budget : budgets) targets.push_back(budget.at(layer, kv_head));
-    HeadProblem problem = make_problem(request, queries, layer, kv_head);
-    problem.scores = settled.scores_of(static_cast<size_t>(item));
-    fit_targets(problem, targets, heads[static_cast<size_t>(item)]);
-  };
-  // On a GPU one head fills the device; threads would only contend for its stream.
-  for_each_item(n_layers * n_kv_heads, request.cache.layer(0).keys.is_cpu(), do_head);
-
+  const std::vector<HeadResult> heads = fit_layers(request, queries, settled, 0, n_layers);
   std::vector<Compaction> compactions;
-  for (size_t b = 0; b < budgets.size(); ++b) compactions.push_back(pack(request, heads, b));
+  for (size_t b = 0; b < settled.budgets.size(); ++b) compactions.push_back(pack(request, heads, b));
   attribute_times(clock.seconds() - settle_s, heads, compactions);
   for (Compaction& compaction : compactions) compaction.shared_s += settle_s;
   return compactions;
@@ -132,7 +163,6 @@ std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request)
 
 // Layer by layer, each budget alone: the queries of a layer depend on what became of the layers below.
 std::vector<Compaction> PerHeadMethod::compact_on_policy(const CompactionRequest& request) const {
-  const int64_t n_kv_heads = request.cache.n_kv_heads();
   const int64_t n_layers = request.cache.n_layers();
   std::vector<Compaction> compactions;
   for (const HeadBudget& budget : request.budgets) {
@@ -151,13 +181,7 @@ std::vector<Compaction> PerHeadMethod::compact_on_policy(const CompactionRequest
       const KvCache below(layers, request.cache.next_position());
       queries[static_cast<size_t>(layer)] = request.queries->layer(layer, &below);
       const SettledBudgets settled = settle(alone, queries, layer, 1);
-      std::vector<HeadResult> heads(static_cast<size_t>(n_kv_heads));
-      const auto do_head = [&](int64_t head) {
-        HeadProblem problem = make_problem(alone, queries, layer, head);
-        problem.scores = settled.scores_of(static_cast<size_t>(head));
-        fit_targets(problem, {settled.budgets.front().at(layer, head)}, heads[static_cast<size_t>(head)]);
-      };
-      for_each_item(n_kv_heads, request.cache.layer(0).keys.is_cpu(), do_head);
+      const std::vector<HeadResult> heads = fit_layers(alone, queries, settled, layer, 1);
       layers[static_cast<size_t>(layer)] = pack_layer(alone, heads.data(), layer, 0, notes);
       queries[static_cast<size_t>(layer)] = at::Tensor();
     }

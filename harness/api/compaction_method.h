@@ -91,6 +91,14 @@ class PerHeadMethod : public CompactionMethod {
   // One head alone, for every target in [0, T]; checked as in compact().
   std::vector<HeadFit> fit(const HeadProblem& problem, const std::vector<int64_t>& targets) const;
 
+  // Whether a GPU gets the heads of a request together, by fit_heads(); else one head after another.
+  virtual bool fits_heads_together() const { return false; }
+  // fit() of many heads, unchecked: results[i].fits[k] is problems[i] at targets[i][k], the same number of targets for
+  // every head. Works on any device. A method that says fits_heads_together() has one of its own, which is for devices
+  // that one head leaves idle; its numbers are those of fit() within rounding.
+  virtual std::vector<HeadResult> fit_heads(const std::vector<HeadProblem>& problems,
+                                            const std::vector<std::vector<int64_t>>& targets) const;
+
   // How much each entry of the head matters: (T) float32, higher is kept first, comparable over the heads of a layer
   // (and of all layers as far as the method's source says so). What adaptive budgets are made of; undefined when the
   // method has no such numbers.
@@ -111,6 +119,8 @@ class PerHeadMethod : public CompactionMethod {
 
  private:
   void fit_targets(const HeadProblem& problem, const std::vector<int64_t>& targets, HeadResult& result) const;
+  std::vector<HeadResult> fit_layers(const CompactionRequest& request, const std::vector<at::Tensor>& queries,
+                                     const SettledBudgets& settled, int64_t first_layer, int64_t n_layers) const;
   SettledBudgets settle(const CompactionRequest& request, const std::vector<at::Tensor>& queries, int64_t first_layer,
                         int64_t n_layers) const;
   std::vector<Compaction> compact_on_policy(const CompactionRequest& request) const;

@@ -38,6 +38,12 @@ bool has_fast_double(const c10::Device& device) {
   return refused == cudaSuccess && ratio > 0 && ratio <= 2;
 }
 
+int64_t memory_bytes(const c10::Device& device) {
+  const c10::DeviceGuard guard(device);
+  size_t left = 0, all = 0;
+  return cudaMemGetInfo(&left, &all) == cudaSuccess ? static_cast<int64_t>(all) : 0;
+}
+
 const char* attention_way() {
   return "FlashAttention and own CUDA kernels";
 }
@@ -113,6 +119,10 @@ bool has_kernels() {
 
 bool has_fast_double(const c10::Device&) {
   return false;
+}
+
+int64_t memory_bytes(const c10::Device&) {
+  return 0;
 }
 
 const char* attention_way() {

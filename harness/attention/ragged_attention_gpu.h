@@ -22,6 +22,8 @@ const char* attention_way();
 // Whether a GPU's float64 arithmetic is half as fast as its float32 one, as on A100, H100 and H200; false where this
 // build cannot ask.
 bool has_fast_double(const c10::Device& device);
+// All of a GPU's memory; 0 where this build cannot ask.
+int64_t memory_bytes(const c10::Device& device);
 
 // True when kernels are there and take these tensors: on a GPU, float32 or bfloat16, contiguous, d <= 256, Hkv <= 128.
 bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads);

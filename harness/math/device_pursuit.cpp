@@ -5,241 +5,303 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <tuple>
 
 #include "harness/core/error.h"
-#include "harness/math/float_product.h"
+#include "harness/math/device_pursuit_state.h"
 #include "harness/math/least_squares.h"
+#include "harness/math/product_statistics.h"
 
 namespace kvc {
 
 namespace {
 
-constexpr int64_t kCandidates = 64;   // compared in float64
-constexpr double kRounding = 4e-6;    // of the largest E^T y: what float32 leaves uncertain in a correlation
-constexpr double kDependent = 1e-10;  // of a column's squared norm: what others leave of it when they span it
-constexpr int kMostRefinements = 3;
-
-std::vector<int64_t> indices_of(const at::Tensor& tensor) {
-  const at::Tensor host = tensor.to(at::kCPU, at::kLong).contiguous();
-  return {host.const_data_ptr<int64_t>(), host.const_data_ptr<int64_t>() + host.numel()};
-}
-
-std::vector<double> numbers_of(const at::Tensor& tensor) {
-  const at::Tensor host = tensor.to(at::kCPU, at::kDouble).contiguous();
-  return {host.const_data_ptr<double>(), host.const_data_ptr<double>() + host.numel()};
-}
+constexpr int64_t kCandidates = 64;  // compared in float64
+constexpr double kRounding = 4e-6;   // of the largest E^T y: what float32 leaves uncertain in a correlation
+constexpr double kNowhere = -std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-// A pursuit under way, with room for `capacity` picks; what is behind `size` is not set.
-struct DevicePursuit::State {
-  int64_t size = 0;
-  int64_t n_taken = 0;  // picks and keys that were dropped
-  int64_t iteration = 0;
-  bool solved = false;   // weights are those of a solve, with lower bounds for keys picked since
-  at::Tensor order;      // (capacity) int64
-  at::Tensor columns;    // (capacity, n) float64
-  at::Tensor gram;       // (capacity, capacity) float64
-  at::Tensor inverse;    // likewise: M, lower; a row of zeros where the pick is dependent
-  at::Tensor moment;     // (capacity) column . y
-  at::Tensor forward;    // (capacity) M E^T y
-  at::Tensor dependent;  // (capacity) bool
-  at::Tensor weights;    // (capacity) float64
-  at::Tensor cuts;       // (capacity) int64: choices cut so far, after each pick
-  at::Tensor n_cut;      // () int64
-  at::Tensor taken;      // (T) bool
+DevicePursuits::DevicePursuits(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
+                               const at::Tensor& row_max, const at::Tensor& row_sum, const PursuitSettings& settings,
+                               const KeysAtHand& at_hand)
+    : settings_(settings),
+      at_hand_{std::max(at_hand.keys, kCandidates + 1), std::max<int64_t>(at_hand.choices, 1)},
+      target_(row_sum.to(at::kDouble).squeeze(2)) {
+  // Rows of keys: logits of "queries" that are the keys.
+  table_ = at::empty({keys.size(0), keys.size(1), queries.size(1)}, keys.options().dtype(at::kFloat));
+  logits_into(table_, keys, queries.to(keys.scalar_type()), {});
+  if (bias.defined()) table_.add_(bias.to(at::kFloat).unsqueeze(2));
+  table_.sub_(row_max.transpose(1, 2)).exp_();
+  const at::Tensor moments = at::bmm(table_, row_sum.to(at::kFloat));
+  margin_ = moments.amax({1, 2}).to(at::kDouble) * (2 * kRounding);
+}
 
-  State() = default;
-  State(int64_t capacity, int64_t n, int64_t source_len, const at::TensorOptions& doubles) {
-    const at::TensorOptions whole = doubles.dtype(at::kLong), flags = doubles.dtype(at::kBool);
-    order = at::empty({capacity}, whole);
-    columns = at::empty({capacity, n}, doubles);
-    gram = at::zeros({capacity, capacity}, doubles);
-    inverse = at::zeros({capacity, capacity}, doubles);
-    moment = at::zeros({capacity}, doubles);
-    forward = at::zeros({capacity}, doubles);
-    dependent = at::zeros({capacity}, flags);
-    weights = at::zeros({capacity}, doubles);
-    cuts = at::zeros({capacity}, whole);
-    n_cut = at::zeros({}, whole);
-    taken = at::zeros({source_len}, flags);
+DevicePursuits::~DevicePursuits() = default;
+
+int64_t DevicePursuits::bytes(int64_t n_queries, int64_t source_len, int64_t target_len) {
+  const KeysAtHand usual;
+  const int64_t picks = 8 * target_len * (n_queries + target_len);
+  // A second set of picks where keys are dropped; correlations of every choice of a check, twice.
+  return 4 * source_len * (n_queries + 2 * usual.choices) + 2 * picks + 8 * n_queries * usual.keys;
+}
+
+// E^T of residuals (H,n,b) float32: (H,T,b).
+at::Tensor DevicePursuits::correlate(const State& state, const at::Tensor& residuals) const {
+  if (state.heads.size() == static_cast<size_t>(table_.size(0))) return at::bmm(table_, residuals);
+  std::vector<at::Tensor> parts;
+  for (size_t i = 0; i < state.heads.size(); ++i) {
+    parts.push_back(at::mm(table_[state.heads[i]], residuals[static_cast<int64_t>(i)]));
   }
-};
-
-DevicePursuit::DevicePursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
-                             const at::Tensor& row_max, const at::Tensor& row_sum, const PursuitSettings& settings)
-    : settings_(settings), target_(row_sum.to(at::kDouble).view(-1)) {
-  table_ = float_product(keys, queries.to(keys.scalar_type()).t());
-  table_.mul_(1.0 / std::sqrt(static_cast<double>(keys.size(1))));
-  if (bias.defined()) table_.add_(bias.to(at::kFloat).unsqueeze(1));
-  table_.sub_(row_max.view({1, -1})).exp_();
-  margin_ = at::mv(table_, row_sum.view(-1).to(at::kFloat)).amax().to(at::kDouble) * (2 * kRounding);
+  return at::stack(parts);
 }
 
-DevicePursuit::~DevicePursuit() = default;
-
-at::Tensor DevicePursuit::residual(const State& state) const {
-  if (state.size == 0) return target_;
-  return target_ - at::mv(state.columns.narrow(0, 0, state.size).t(), state.weights.narrow(0, 0, state.size));
+// Columns of E of the keys (H,k): (H,k,n) float32.
+at::Tensor DevicePursuits::table_rows(const State& state, const at::Tensor& keys) const {
+  const at::Tensor rows = (keys + state.first_row).flatten();
+  return table_.flatten(0, 1).index_select(0, rows).view({keys.size(0), keys.size(1), table_.size(2)});
 }
 
-// The k keys of highest correlation that are not taken, highest first, equal ones in order of position: (k) int64.
-at::Tensor DevicePursuit::best(State& state, int64_t k) const {
-  const at::Tensor rest = residual(state);
-  const int64_t left = table_.size(0) - state.n_taken, n = std::min(std::max(kCandidates, k), left);
-  at::Tensor rough = at::mv(table_, rest.to(at::kFloat));
-  rough.masked_fill_(state.taken, -std::numeric_limits<float>::infinity());
-  const auto [values, found] = at::topk(rough, n);
-  if (left > n) {
-    const at::Tensor least = values.narrow(0, k - 1, 1).to(at::kDouble) - margin_;
-    state.n_cut.add_(rough.to(at::kDouble).ge(least).sum().gt(n));
+// The n_keys keys of highest correlation (H,T) that are not taken.
+DevicePursuits::View DevicePursuits::view_of(const State& state, const at::Tensor& correlations, int64_t n_keys) const {
+  const auto found = std::get<1>(at::topk(correlations.masked_fill(state.taken, kNowhere), n_keys, 1));
+  View view;
+  view.keys = std::get<0>(at::sort(found, 1));  // equal correlations are ordered by position
+  view.table = table_rows(state, view.keys);
+  return view;
+}
+
+at::Tensor DevicePursuits::residual(const State& state) const {
+  if (state.rows == 0) return state.goal.unsqueeze(2);
+  return at::baddbmm(state.goal.unsqueeze(2), state.columns.narrow(1, 0, state.rows).transpose(1, 2),
+                     state.weights.narrow(1, 0, state.rows).unsqueeze(2), 1, -1);
+}
+
+// How many keys the next iteration picks for each head.
+std::vector<int64_t> DevicePursuits::keys_to_pick(const State& state, const std::vector<int64_t>& targets) const {
+  std::vector<int64_t> k_of;
+  for (size_t h = 0; h < state.heads.size(); ++h) {
+    const PursuitSchedule now = pursuit_schedule(settings_, state.size[h]);
+    k_of.push_back(std::min({now.k_choice, targets[h] - state.size[h], table_.size(1) - state.n_taken[h]}));
   }
-  const at::Tensor candidates = std::get<0>(at::sort(found));
-  const at::Tensor exact = at::mv(table_.index_select(0, candidates).to(at::kDouble), rest);
-  const at::Tensor by_height = std::get<1>(at::sort(exact, /*stable=*/true, 0, /*descending=*/true));
-  return candidates.index_select(0, by_height.narrow(0, 0, k));
+  return k_of;
 }
 
-// key: (1) int64.
-void DevicePursuit::add(State& state, const at::Tensor& key) const {
-  const int64_t k = state.size;
-  state.order.narrow(0, k, 1).copy_(key);
-  state.taken.index_fill_(0, key, true);
-  ++state.n_taken;
-  const at::Tensor column = state.columns[k];
-  column.copy_(table_.index_select(0, key).squeeze(0));
-  push(state, at::mv(state.columns.narrow(0, 0, k + 1), column), at::dot(column, target_));
+// The keys of highest correlation in the view that are not taken, highest first, equal ones in order of position: (H,k)
+// int64, k the most of k_of.
+at::Tensor DevicePursuits::best(State& state, const std::vector<int64_t>& k_of, const View& view,
+                                Choice* choice) const {
+  const int64_t k = *std::max_element(k_of.begin(), k_of.end());
+  const at::Tensor rest = residual(state), rest32 = rest.to(at::kFloat);
+  at::Tensor rough, taken = state.taken;
+  if (view.keys.defined()) {
+    rough = at::bmm(view.table, rest32).squeeze(2);
+    taken = taken.gather(1, view.keys);
+  } else {
+    rough = correlate(state, rest32).squeeze(2);
+  }
+  rough.masked_fill_(taken, kNowhere);
+  const int64_t n = std::min(std::max(kCandidates, k), rough.size(1));
+  const auto [values, found] = at::topk(rough, n, 1);
+  // Of each head the last one chosen, counted from its highest.
+  const auto last_of = [&](const at::Tensor& sorted) {
+    const bool equal = std::all_of(k_of.begin(), k_of.end(), [&](int64_t own) { return own == k; });
+    if (equal) return sorted.narrow(1, k - 1, 1);
+    std::vector<int64_t> last;
+    for (const int64_t own : k_of) last.push_back(std::max<int64_t>(own - 1, 0));
+    return sorted.gather(1, at::tensor(last, at::kLong).to(sorted.device()).unsqueeze(1));
+  };
+  if (rough.size(1) > n) {
+    const at::Tensor least = last_of(values).to(at::kDouble) - state.margin;
+    state.n_cut.add_(at::logical_and(rough.ge(least).sum(1).gt(n), state.flags_of(k_of)));
+  }
+  const at::Tensor position = std::get<0>(at::sort(found, 1));
+  const at::Tensor keys = view.keys.defined() ? view.keys.gather(1, position) : position;
+  at::Tensor exact = at::bmm(table_rows(state, keys).to(at::kDouble), rest).squeeze(2);
+  exact.masked_fill_(rough.gather(1, position).eq(kNowhere), kNowhere);
+  const auto [heights, by_height] = at::sort(exact, /*stable=*/true, 1, /*descending=*/true);
+  if (choice != nullptr) {
+    choice->residual = rest32;
+    choice->least = last_of(heights);
+    choice->live = state.flags_of(k_of);
+  }
+  return keys.gather(1, by_height.narrow(1, 0, k));
 }
 
-// Appends the pick's row of the Gram matrix, with the picks before it and itself (k + 1), of M and of M E^T y.
-void DevicePursuit::push(State& state, const at::Tensor& gram, const at::Tensor& moment) const {
-  const int64_t k = state.size;
-  const at::Tensor own = gram[k];
-  at::Tensor rest = own, spanned, forward = moment;
+// key (H,1) int64; a filler where a head is not live.
+void DevicePursuits::add(State& state, const at::Tensor& key, const std::vector<bool>& live) const {
+  const int64_t k = state.rows;
+  const bool all = std::all_of(live.begin(), live.end(), [](bool one) { return one; });
+  state.order.narrow(1, k, 1).copy_(key);
+  at::Tensor column = table_rows(state, key).squeeze(1).to(at::kDouble);
+  if (all) {
+    state.taken.scatter_(1, key, true);
+  } else {
+    const at::Tensor lives = state.flags(live).unsqueeze(1);
+    state.taken.scatter_(1, key, at::logical_or(state.taken.gather(1, key), lives));
+    column = column * lives;
+  }
+  state.columns.select(1, k).copy_(column);
+  for (size_t h = 0; h < live.size(); ++h) {
+    state.real[h].push_back(live[h]);
+    state.size[h] += live[h] ? 1 : 0;
+    state.n_taken[h] += live[h] ? 1 : 0;
+  }
+  const at::Tensor own = column.unsqueeze(2);
+  push(state, at::bmm(state.columns.narrow(1, 0, k + 1), own).squeeze(2),
+       at::bmm(state.goal.unsqueeze(1), own).view({-1, 1}));
+  state.cuts.select(1, k).copy_(state.n_cut);
+}
+
+// Appends the row's part of the Gram matrix, with the rows before it and itself (H, rows + 1), to M and to M E^T y.
+// moment (H,1): its column . y.
+void DevicePursuits::push(State& state, const at::Tensor& gram, const at::Tensor& moment) const {
+  const int64_t k = state.rows;
+  const at::Tensor own = gram.narrow(1, k, 1);
+  at::Tensor rest = own, forward = moment, spanned;
   if (k > 0) {
-    const at::Tensor inverse = state.inverse.narrow(0, 0, k).narrow(1, 0, k);
-    const at::Tensor factor = at::mv(inverse, gram.narrow(0, 0, k));
-    rest = own - at::dot(factor, factor);
-    spanned = at::mv(inverse.t(), factor);
-    forward = moment - at::dot(factor, state.forward.narrow(0, 0, k));
+    const at::Tensor inverse = state.inverse.narrow(1, 0, k).narrow(2, 0, k);
+    const at::Tensor factor = at::bmm(inverse, gram.narrow(1, 0, k).unsqueeze(2)).squeeze(2);
+    rest = own - factor.square().sum(1, /*keepdim=*/true);
+    spanned = at::bmm(factor.unsqueeze(1), inverse).squeeze(1);
+    forward = moment - (factor * state.forward.narrow(1, 0, k)).sum(1, /*keepdim=*/true);
   }
-  const at::Tensor independent = rest > own * kDependent;
+  const at::Tensor independent = rest > own * State::kDependent;
   const at::Tensor scale = at::where(independent, rest.abs().rsqrt(), at::zeros_like(rest));
-  if (k > 0) state.inverse[k].narrow(0, 0, k).copy_(spanned.mul_(-scale));
-  state.inverse[k][k].copy_(scale);
-  state.forward[k].copy_(forward * scale);
-  state.gram[k].narrow(0, 0, k + 1).copy_(gram);
-  state.gram.select(1, k).narrow(0, 0, k + 1).copy_(gram);
-  state.moment[k].copy_(moment);
-  state.dependent[k].copy_(independent.logical_not());
-  state.weights[k].fill_(settings_.lower);
-  ++state.size;
+  const at::Tensor row = state.inverse.select(1, k).narrow(1, 0, k + 1);
+  if (k > 0) row.narrow(1, 0, k).copy_(spanned.mul_(-scale));
+  row.narrow(1, k, 1).copy_(scale);
+  forward = forward * scale;
+  state.forward.narrow(1, k, 1).copy_(forward);
+  state.free.narrow(1, 0, k + 1).addcmul_(row, forward);
+  state.dependent.narrow(1, k, 1).copy_(independent.logical_not());
+  state.weights.select(1, k).fill_(settings_.lower);
+  ++state.rows;
 }
 
-// Clamped least squares over all picks.
-void DevicePursuit::solve(State& state) const {
-  state.solved = true;
-  if (state.size == 0) return;
-  const int64_t k = state.size;
-  const at::Tensor w = at::mv(state.inverse.narrow(0, 0, k).narrow(1, 0, k).t(), state.forward.narrow(0, 0, k))
-                           .clamp_(settings_.lower, settings_.upper)
-                           .masked_fill_(state.dependent.narrow(0, 0, k), settings_.lower);
-  state.weights.narrow(0, 0, k).copy_(w);
-}
-
-// One iteration towards `target` picks; false when no key is left.
-bool DevicePursuit::advance(State& state, int64_t target) const {
-  const PursuitSchedule now = pursuit_schedule(settings_, state.size);
-  const int64_t k = std::min({now.k_choice, target - state.size, table_.size(0) - state.n_taken});
-  if (k == 0) return false;
-  const at::Tensor keys = best(state, k);
-  for (int64_t i = 0; i < k; ++i) {
-    add(state, keys.narrow(0, i, 1));
-    state.cuts[state.size - 1].copy_(state.n_cut);
+// Clamped least squares over all picks, of the heads `whose`; the others keep their weights.
+void DevicePursuits::solve(State& state, const std::vector<bool>& whose) const {
+  if (state.rows == 0 || std::none_of(whose.begin(), whose.end(), [](bool one) { return one; })) return;
+  at::Tensor w = state.free.narrow(1, 0, state.rows)
+                     .clamp(settings_.lower, settings_.upper)
+                     .masked_fill_(state.dependent.narrow(1, 0, state.rows), settings_.lower);
+  const at::Tensor weights = state.weights.narrow(1, 0, state.rows);
+  if (!std::all_of(whose.begin(), whose.end(), [](bool one) { return one; })) {
+    w = at::where(state.flags(whose).unsqueeze(1), w, weights);
   }
-  if (!state.solved || state.iteration % now.nnls_interval == 0) solve(state);
-  ++state.iteration;
+  weights.copy_(w);
+}
+
+// The same from M, not from sums that grew with it, for all heads.
+void DevicePursuits::solve_anew(State& state) const {
+  if (state.rows == 0) return;
+  const at::Tensor inverse = state.inverse.narrow(1, 0, state.rows).narrow(2, 0, state.rows);
+  const at::Tensor forward = state.forward.narrow(1, 0, state.rows).masked_fill(state.fillers(), 0.0);
+  state.free.narrow(1, 0, state.rows).copy_(at::bmm(forward.unsqueeze(1), inverse).squeeze(1));
+  solve(state, std::vector<bool>(state.heads.size(), true));
+  state.weights.narrow(1, 0, state.rows).masked_fill_(state.fillers(), 0.0);
+}
+
+// One iteration towards `targets` picks; false when no head picks a key.
+bool DevicePursuits::advance(State& state, const std::vector<int64_t>& targets, const View& view,
+                             Choice* choice) const {
+  const std::vector<int64_t> k_of = keys_to_pick(state, targets);
+  const int64_t k = *std::max_element(k_of.begin(), k_of.end());
+  if (k <= 0) return false;
+  std::vector<bool> solves;
+  for (size_t h = 0; h < k_of.size(); ++h) {
+    const int64_t interval = pursuit_schedule(settings_, state.size[h]).nnls_interval;
+    solves.push_back(k_of[h] > 0 && (!state.solved[h] || state.iteration[h] % interval == 0));
+  }
+  const at::Tensor keys = best(state, k_of, view, choice);
+  for (int64_t i = 0; i < k; ++i) {
+    std::vector<bool> live;
+    for (const int64_t own : k_of) live.push_back(i < own);
+    add(state, keys.narrow(1, i, 1), live);
+  }
+  solve(state, solves);
+  for (size_t h = 0; h < k_of.size(); ++h) {
+    if (solves[h]) state.solved[h] = true;
+    if (k_of[h] > 0) ++state.iteration[h];
+  }
   return true;
 }
 
-void DevicePursuit::run(int64_t most) {
-  if (most < 0 || most > table_.size(0)) {
+// How many of the choices no key outside the view could have won, `correlations` (H,T, at least so many) being those of
+// their residuals. The first is right, for the view is made of its own correlations.
+int64_t DevicePursuits::check(const State& state, const View& view, const at::Tensor& taken,
+                              const std::vector<Choice>& choices, const at::Tensor& correlations) const {
+  const auto n = static_cast<int64_t>(choices.size());
+  const at::Tensor inside = taken.scatter(1, view.keys, true).unsqueeze(2);
+  const at::Tensor outside = correlations.narrow(2, 0, n).masked_fill(inside, kNowhere).amax(1);  // (H,choices)
+  std::vector<at::Tensor> least, live;
+  for (const Choice& choice : choices) {
+    least.push_back(choice.least);
+    live.push_back(choice.live);
+  }
+  const at::Tensor won = at::logical_and(outside >= at::cat(least, 1) - state.margin, at::stack(live, 1));
+  const at::Tensor lost = won.any(0).cpu().contiguous();
+  const bool* flags = lost.const_data_ptr<bool>();
+  for (int64_t i = 1; i < n; ++i) {
+    if (flags[i]) return i;
+  }
+  return n;
+}
+
+void DevicePursuits::drive(State& state, const std::vector<int64_t>& targets) const {
+  const int64_t source_len = table_.size(1);
+  int64_t n_keys = at_hand_.keys;
+  at::Tensor correlations;  // (H,T) of the residual
+  while (n_keys <= source_len / 2) {
+    if (!correlations.defined()) correlations = correlate(state, residual(state).to(at::kFloat)).squeeze(2);
+    const View view = view_of(state, correlations, n_keys);
+    const at::Tensor taken = state.taken.clone();
+    const int64_t first_row = state.rows;
+    std::vector<Choice> choices;
+    std::vector<at::Tensor> residuals;
+    bool more = true;
+    while (static_cast<int64_t>(choices.size()) < at_hand_.choices) {
+      Choice choice;
+      choice.before = state.mark();
+      more = advance(state, targets, view, &choice);
+      if (!more) break;
+      residuals.push_back(choice.residual);
+      choices.push_back(std::move(choice));
+    }
+    if (choices.empty()) return;
+    residuals.push_back(residual(state).to(at::kFloat));
+    const at::Tensor all = correlate(state, at::cat(residuals, 2));
+    const int64_t right = check(state, view, taken, choices, all);
+    correlations = all.select(2, right);
+    if (right < static_cast<int64_t>(choices.size())) {
+      n_taken_back_ += static_cast<int64_t>(choices.size()) - right;
+      state.back_to(choices[static_cast<size_t>(right)].before, taken, first_row);
+      n_keys *= 2;
+    } else if (!more) {
+      return;
+    }
+  }
+  while (advance(state, targets, {}, nullptr)) {
+  }
+}
+
+void DevicePursuits::run(const std::vector<int64_t>& most) {
+  const int64_t largest = *std::max_element(most.begin(), most.end());
+  if (*std::min_element(most.begin(), most.end()) < 0 || largest > table_.size(1)) {
     throw Error(ErrorKind::kInternal, "more picks are asked for than there are keys", "matching pursuit", "");
   }
-  path_ = std::make_unique<State>(most, table_.size(1), table_.size(0), target_.options());
+  std::vector<int64_t> heads(most.size());
+  std::iota(heads.begin(), heads.end(), 0);
+  path_ = std::make_unique<State>(begin(heads, largest));
+  drive(*path_, most);
+  // After how many iterations each row was there: the schedule says it.
   iterations_.clear();
-  while (path_->size < most && advance(*path_, most)) {
-    iterations_.resize(static_cast<size_t>(path_->size), path_->iteration);
+  for (int64_t iteration = 1; static_cast<int64_t>(iterations_.size()) < path_->rows; ++iteration) {
+    const auto rows = static_cast<int64_t>(iterations_.size());
+    const int64_t k = std::min(pursuit_schedule(settings_, rows).k_choice, path_->rows - rows);
+    iterations_.resize(static_cast<size_t>(rows + k), iteration);
   }
-}
-
-// The first picks of the path; it shares what does not change.
-DevicePursuit::State DevicePursuit::prefix(int64_t n_picks) const {
-  State part = *path_;
-  part.size = n_picks;
-  part.n_taken = n_picks;
-  part.iteration = n_picks > 0 ? iterations_[static_cast<size_t>(n_picks - 1)] : 0;
-  part.weights = path_->weights.clone();
-  part.n_cut = n_picks > 0 ? path_->cuts[n_picks - 1].clone() : at::zeros_like(path_->n_cut);
-  part.taken = at::zeros_like(path_->taken).index_fill_(0, path_->order.narrow(0, 0, n_picks), true);
-  return part;
-}
-
-// A state of its own of the picks `kept`; the others stay excluded.
-DevicePursuit::State DevicePursuit::without(const State& state, const std::vector<int64_t>& kept,
-                                            int64_t capacity) const {
-  const auto n = static_cast<int64_t>(kept.size());
-  const at::Tensor index = at::tensor(kept, at::kLong).to(table_.device());
-  State next(capacity, table_.size(1), table_.size(0), target_.options());
-  next.order.narrow(0, 0, n).copy_(state.order.index_select(0, index));
-  next.columns.narrow(0, 0, n).copy_(state.columns.index_select(0, index));
-  const at::Tensor gram = state.gram.index_select(0, index).index_select(1, index);
-  const at::Tensor moment = state.moment.index_select(0, index);
-  for (int64_t k = 0; k < n; ++k) push(next, gram[k].narrow(0, 0, k + 1), moment[k]);
-  next.taken.copy_(state.taken);
-  next.n_taken = state.n_taken;
-  next.iteration = state.iteration + 1;
-  next.n_cut.copy_(state.n_cut);
-  return next;
-}
-
-PursuitPicks DevicePursuit::picks(int64_t target) const {
-  State state = prefix(std::min(target, path_->size));
-  solve(state);
-  PursuitPicks result;
-  for (int refinement = 0; settings_.drop_below && refinement < kMostRefinements; ++refinement) {
-    const std::vector<double> weights = numbers_of(state.weights.narrow(0, 0, state.size));
-    std::vector<int64_t> kept;
-    for (size_t i = 0; i < weights.size(); ++i) {
-      if (!(std::log(weights[i]) < *settings_.drop_below)) kept.push_back(static_cast<int64_t>(i));
-    }
-    if (kept.size() == weights.size()) break;
-    result.n_dropped += static_cast<int64_t>(weights.size() - kept.size());
-    state = without(state, kept, target);
-    solve(state);
-    state.solved = false;  // the first iteration after a drop solves whatever the interval
-    while (state.size < target && advance(state, target)) {
-    }
-    solve(state);
-  }
-  const at::Tensor dependent = state.dependent.narrow(0, 0, state.size);
-  const at::Tensor rest = residual(state);
-  // As MatchingPursuit: clamped least squares of picks that span one another can be worse than no weights at all.
-  const std::vector<double> facts = numbers_of(at::stack(
-      {dependent.sum().to(at::kDouble), state.n_cut.to(at::kDouble), at::dot(rest, rest), at::dot(target_, target_)}));
-  result.order = indices_of(state.order.narrow(0, 0, state.size));
-  result.n_dependent = static_cast<int64_t>(facts[0]);
-  result.n_cut = static_cast<int64_t>(facts[1]);
-  if (result.n_dependent == 0 && !(facts[2] > facts[3])) {
-    result.weights = numbers_of(state.weights.narrow(0, 0, state.size));
-    return result;
-  }
-  const at::Tensor columns = state.columns.narrow(0, 0, state.size).to(at::kFloat).t().contiguous();
-  const NormalEquations equations(columns, target_.to(at::kFloat));
-  result.weights = numbers_of(equations.fit_active_set(state.size, {settings_.lower, settings_.upper}).solution);
-  for (double& w : result.weights) w = std::clamp(w, settings_.lower, settings_.upper);  // float32 rounds the bounds
-  return result;
 }
 
 std::unique_ptr<Pursuit> make_pursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
@@ -248,5 +310,10 @@ std::unique_ptr<Pursuit> make_pursuit(const at::Tensor& queries, const at::Tenso
   if (keys.is_cpu()) return std::make_unique<MatchingPursuit>(queries, keys, bias, row_max, row_sum, settings);
   return std::make_unique<DevicePursuit>(queries, keys, bias, row_max, row_sum, settings);
 }
+
+DevicePursuit::DevicePursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
+                             const at::Tensor& row_max, const at::Tensor& row_sum, const PursuitSettings& settings)
+    : pursuits_(queries.unsqueeze(0), keys.unsqueeze(0), bias.defined() ? bias.unsqueeze(0) : bias,
+                row_max.unsqueeze(0), row_sum.unsqueeze(0), settings) {}
 
 }  // namespace kvc

@@ -16,19 +16,44 @@
 namespace kvc {
 namespace {
 
-enum class Way { kHost, kDevice };
+enum class Way { kHost, kDevice, kChecked };
 
 class BothPursuits : public ::testing::TestWithParam<Way> {};
 
-INSTANTIATE_TEST_SUITE_P(MatchingPursuit, BothPursuits, ::testing::Values(Way::kHost, Way::kDevice),
-                         [](const auto& test) { return test.param == Way::kHost ? "Host" : "Device"; });
+INSTANTIATE_TEST_SUITE_P(MatchingPursuit, BothPursuits, ::testing::Values(Way::kHost, Way::kDevice, Way::kChecked),
+                         [](const auto& test) {
+                           return test.param == Way::kHost ? "Host" : test.param == Way::kDevice ? "Device" : "Checked";
+                         });
+
+// Several heads, as one that is alone.
+class First final : public Pursuit {
+ public:
+  explicit First(std::unique_ptr<DevicePursuits> all) : all_(std::move(all)) {}
+  void run(int64_t most) override { all_->run({most}); }
+  PursuitPicks picks(int64_t target) const override { return all_->picks({target}).front(); }
+
+ private:
+  std::unique_ptr<DevicePursuits> all_;
+};
 
 struct Head {
   at::Tensor queries, keys, bias, row_max, row_sum;
   std::unique_ptr<Pursuit> pursuit(const PursuitSettings& settings) const {
     if (BothPursuits::GetParam() == Way::kHost)
       return std::make_unique<MatchingPursuit>(queries, keys, bias, row_max, row_sum, settings);
-    return std::make_unique<DevicePursuit>(queries, keys, bias, row_max, row_sum, settings);
+    if (BothPursuits::GetParam() == Way::kDevice)
+      return std::make_unique<DevicePursuit>(queries, keys, bias, row_max, row_sum, settings);
+    return std::make_unique<First>(several({*this}, settings, {.keys = 65, .choices = 5}));
+  }
+  static std::unique_ptr<DevicePursuits> several(const std::vector<Head>& heads, const PursuitSettings& settings,
+                                                 const KeysAtHand& at_hand) {
+    const auto stacked = [&](at::Tensor Head::*part) {
+      std::vector<at::Tensor> list;
+      for (const Head& head : heads) list.push_back(head.*part);
+      return list.front().defined() ? at::stack(list) : at::Tensor();
+    };
+    return std::make_unique<DevicePursuits>(stacked(&Head::queries), stacked(&Head::keys), stacked(&Head::bias),
+                                            stacked(&Head::row_max), stacked(&Head::row_sum), settings, at_hand);
   }
 };
 
@@ -278,6 +303,47 @@ TEST_P(BothPursuits, MorePicksThanQueriesStillExplainTheMass) {
   const at::Tensor rest =
       mass - at::mv(e.index_select(1, at::tensor(picks.order, at::kLong)), at::tensor(picks.weights, at::kDouble));
   EXPECT_LT((rest.norm() / mass.norm()).item<double>(), 1e-2);
+}
+
+// Heads of different targets in step, each as the loop would have it: with all keys at hand, and with so few of them
+// that checks take choices back.
+TEST(DevicePursuits, HeadsOfDifferentTargetsAreThoseOfALoopEach) {
+  for (const bool fast : {false, true}) {
+    for (const double drop_below : {-7.0, 0.0}) {
+      PursuitSettings settings;
+      settings.drop_below = drop_below;
+      if (fast) settings.k_choice = 4, settings.nnls_interval = 2;
+      const std::vector<int64_t> most = {60, 1, 33, 50}, fewer = {17, 0, 33, 12};
+      std::vector<Head> heads;
+      for (std::uint64_t h = 0; h < most.size(); ++h) heads.push_back(clustered(400, 192, 24, 30 + h, true));
+      int64_t n_taken_back = 0, n_dropped = 0;
+      for (const KeysAtHand& at_hand : {KeysAtHand{}, KeysAtHand{65, 48}, KeysAtHand{96, 5}}) {
+        const auto pursuits = Head::several(heads, settings, at_hand);
+        pursuits->run(most);
+        for (const std::vector<int64_t>& targets : {most, fewer}) {
+          const std::vector<PursuitPicks> picks = pursuits->picks(targets);
+          for (size_t h = 0; h < heads.size(); ++h) {
+            if (targets[h] == 0) {
+              EXPECT_TRUE(picks[h].order.empty());
+              continue;
+            }
+            const Judged judged = Judge(heads[h], settings).run(targets[h]);
+            ASSERT_EQ(picks[h].order, judged.order) << "head " << h << ", smallest gap " << judged.smallest_gap;
+            for (size_t i = 0; i < judged.weights.size(); ++i) {
+              EXPECT_NEAR(std::log(picks[h].weights[i]), std::log(judged.weights[i]), 1e-3);
+            }
+            EXPECT_EQ(picks[h].n_cut, 0);
+            n_dropped += picks[h].n_dropped;
+          }
+        }
+        n_taken_back += pursuits->n_taken_back();
+      }
+      EXPECT_GT(n_taken_back, 0) << "no choice was taken back: that was not tested";
+      if (drop_below == 0) {
+        EXPECT_GT(n_dropped, 0);
+      }
+    }
+  }
 }
 
 // bfloat16 keys, more of them than are compared in float64, a long run: the same picks by both ways.
