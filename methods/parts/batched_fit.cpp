@@ -60,10 +60,6 @@ std::vector<std::vector<int64_t>> read_facts(const std::vector<at::Tensor>& colu
 
 }  // namespace
 
-bool fits_in_batches(const FitSettings& settings) {
-  return settings.bias != BiasFit::kActiveSet && settings.values != ValueFit::kRidge;
-}
-
 int64_t fit_bytes(const HeadProblem& problem, int64_t target_len) {
   const int64_t n = problem.queries.size(0), entries = problem.keys.numel() + problem.values.numel();
   return 4 * n * target_len + 48 * target_len * target_len + 4 * (entries + 4 * problem.queries.numel());
@@ -76,7 +72,7 @@ std::vector<std::optional<HeadFit>> fit_batch(const HeadBatch& batch, const Atte
   for (int64_t& length : lengths) length = length <= n ? length : 0;
   std::vector<std::optional<HeadFit>> fits(lengths.size());
   const int64_t t = *std::max_element(lengths.begin(), lengths.end());
-  if (t == 0) return fits;
+  if (t == 0 || settings.bias == BiasFit::kActiveSet || settings.values == ValueFit::kRidge) return fits;
   const bool fillers = *std::min_element(lengths.begin(), lengths.end()) < t;
   const at::TensorOptions whole = order.options();
   Batch made;

@@ -14,9 +14,6 @@
 
 namespace kvc {
 
-// Whether fit_batch() knows the way: biases none or nnls, values copied or by least squares.
-bool fits_in_batches(const FitSettings& settings);
-
 // Bytes of a head in a batch beside 1 GiB for all of them.
 int64_t fit_bytes(const HeadProblem& problem, int64_t target_len);
 
