@@ -29,6 +29,7 @@ TOPICS = {
     "intervals": ([], f"{GOLDEN}/intervals.json"),
     "kvpress_picks": ([], f"{GOLDEN}/kvpress_picks.json"),
     "logits": ([MODEL, "datasets/samples/quality.jsonl", "20002"], f"{GOLDEN}/logits.json"),
+    "published_scores": ([], f"{GOLDEN}/published_scores.json"),
     "rope": ([], f"{GOLDEN}/rope.json"),
     "statistics": ([], f"{GOLDEN}/statistics.json"),
     "tiny_models": ([f"{GOLDEN}/tiny_models"], ""),
@@ -42,7 +43,7 @@ SOURCES = {
     "released": "tokenizers that may not be passed on, see scripts/golden/tokenizer_ids.py",
 }
 PACKAGES = ["transformers", "tokenizers", "accelerate", "gguf", "sentencepiece", "protobuf", "jinja2", "numpy", "scipy", "statsmodels",
-            "kvpress", "safetensors"]
+            "kvpress", "safetensors", "rouge", "rouge-score", "fuzzywuzzy"]
 
 
 def make_environment():

@@ -614,6 +614,8 @@ TEST_P(EveryTask, LeavesTheCacheUntouched) {
   const auto task = make_task(GetParam());
   const KvCache before = compact_.clone();
   std::vector<Question> questions = task->accepts(choices_[0]) ? choices_ : needles_;
+  for (Question& question : questions) question.extra["score_rule"] = "f1";
+  ASSERT_TRUE(task->accepts(questions[0]));
   ask(*task, compact_, questions);
   for (int64_t l = 0; l < before.n_layers(); ++l) {
     EXPECT_TRUE(at::equal(before.layer(l).keys, compact_.layer(l).keys));

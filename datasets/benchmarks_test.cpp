@@ -1,0 +1,163 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "harness/api/dataset.h"
+
+namespace kvc {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::vector<Document> load(const std::string& name, const Json& options) {
+  return Registry<Dataset>::instance().create(name, options)->load({1, {}});
+}
+
+class Benchmarks : public ::testing::Test {
+ protected:
+  Benchmarks() : folder_(std::filesystem::temp_directory_path() / ("kvc_benchmarks_" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(folder_);
+  }
+  ~Benchmarks() override { std::filesystem::remove_all(folder_); }
+
+  std::string write(const std::string& name, const std::string& content) const {
+    std::ofstream(folder_ / name) << content;
+    return (folder_ / name).string();
+  }
+  std::string error_of(const std::string& dataset, const std::string& content, Json options = Json::object(),
+                       const std::string& file = "file.jsonl") const {
+    options["path"] = write(file, content);
+    try {
+      load(dataset, options);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::kData);
+      return e.what();
+    }
+    return "no error";
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(Benchmarks, LongBenchGivesEachLineItsScore) {
+  const std::vector<Document> documents = load("longbench", {});
+  ASSERT_EQ(documents.size(), 7U);  // nine lines, two texts asked twice
+  EXPECT_EQ(documents[0].questions.size(), 2U);
+  const Question& first = documents[0].questions[0];
+  EXPECT_EQ(first.id, "own01");
+  EXPECT_EQ(first.gold_answer, "Anna Berg");
+  EXPECT_THAT(first.text, AllOf(HasSubstr("unanswerable"), HasSubstr("Question: Who bought the mill?")));
+  EXPECT_EQ(first.extra.at("score_rule"), "f1");
+  EXPECT_EQ(first.extra.at("references"), (Json{"Anna Berg", "a widow"}));
+  EXPECT_EQ(first.extra.at("max_new_tokens"), 128);
+  const auto extra_of = [&](const std::string& subset) {
+    for (const Document& document : documents) {
+      for (const Question& question : document.questions) {
+        if (question.extra.at("subset") == subset) return question.extra;
+      }
+    }
+    return Json();
+  };
+  EXPECT_EQ(extra_of("trec").at("classes").size(), 3U);
+  EXPECT_EQ(extra_of("trec").at("first_line"), true);
+  EXPECT_EQ(extra_of("lcc").at("score_rule"), "code_edit");
+  EXPECT_EQ(extra_of("multi_news").at("max_new_tokens"), 512);
+  EXPECT_EQ(load("longbench", {{"lines", 2}}).size(), 1U);
+}
+
+TEST_F(Benchmarks, LongBenchExplainsBrokenFiles) {
+  const auto with = [&](const std::string& fields) {
+    return error_of("longbench", R"({"context":"c","input":"i","_id":"x",)" + fields + "}");
+  };
+  EXPECT_EQ(with(R"("answers":["a"],"dataset":"hotpotqa_e")"), "no error");
+  EXPECT_THAT(with(R"("answers":["a"],"dataset":"hotpot")"),
+              AllOf(HasSubstr("'hotpot' is none of LongBench's data sets"), HasSubstr("hotpotqa")));
+  for (const std::string subset : {"multifieldqa_zh", "dureader", "vcsum"}) {
+    EXPECT_THAT(with(R"("answers":["a"],"dataset":")" + subset + "\""),
+                AllOf(HasSubstr("'" + subset + "' is not supported"), HasSubstr("jieba")));
+  }
+  EXPECT_THAT(with(R"("answers":[],"dataset":"qasper")"), HasSubstr("'answers' must be an answer or a list of them"));
+  EXPECT_THAT(with(R"("dataset":"qasper")"), HasSubstr("'answers' must be an answer or a list of them; got null"));
+  EXPECT_THAT(with(R"("answers":["a"],"dataset":"trec")"), HasSubstr("'all_classes' must be"));
+  EXPECT_THAT(error_of("longbench", "[1]"), HasSubstr("the line must be a JSON object"));
+}
+
+TEST_F(Benchmarks, LongBenchV2IsMultipleChoice) {
+  const std::vector<Document> documents = load("longbench_v2", {});
+  ASSERT_EQ(documents.size(), 2U);
+  const Question& question = documents[0].questions.at(1);
+  EXPECT_EQ(question.options.size(), 4U);
+  EXPECT_EQ(question.options.at(static_cast<size_t>(question.gold_option.value())), "Ice in the river");
+  EXPECT_EQ(question.extra, (Json{{"difficulty", "hard"}, {"length", "short"}, {"domain", "Single-Document QA"}}));
+  EXPECT_EQ(load("longbench_v2", {{"difficulties", {"hard"}}}).at(0).questions.size(), 1U);
+  EXPECT_EQ(load("longbench_v2", {{"questions", 1}}).at(0).questions.size(), 1U);
+}
+
+TEST_F(Benchmarks, LongBenchV2ReadsTheListToo) {
+  const std::string question =
+      R"({"_id":"1","question":"q","choice_A":"a","choice_B":"b","choice_C":"c","choice_D":"d","answer":"B","context":"t"})";
+  EXPECT_EQ(load("longbench_v2", {{"path", write("data.json", "[" + question + "]")}}).size(), 1U);
+  EXPECT_THAT(error_of("longbench_v2", "[" + question + "," + question + "]"), HasSubstr("duplicate question id '1'"));
+  EXPECT_THAT(error_of("longbench_v2", "[" + question), HasSubstr("the file is not valid JSON"));
+  EXPECT_THAT(error_of("longbench_v2", "[7]"), HasSubstr("question 1 of the list must be an object"));
+  std::string wrong = question;
+  wrong.replace(wrong.find("\"B\""), 3, "\"E\"");
+  EXPECT_THAT(error_of("longbench_v2", wrong), HasSubstr("'answer' must be A, B, C or D; got 'E'"));
+  EXPECT_THAT(error_of("longbench_v2", question, {{"lengths", {"long"}}}), HasSubstr("no question of the file has"));
+}
+
+TEST_F(Benchmarks, InfiniteBenchIsKnownByTheFilesName) {
+  const auto only = [&](const std::string& file, const std::string& line) {
+    return load("infinitebench", {{"path", write(file + ".jsonl", line)}}).at(0).questions.at(0);
+  };
+  const Question passkey = only("passkey", R"({"context":"c","input":"What is the pass key?","answer":"71432"})");
+  EXPECT_EQ(passkey.answer_prefix, "The pass key is");
+  EXPECT_EQ(passkey.extra.at("score_rule"), "first_integer");
+  EXPECT_EQ(passkey.extra.at("max_new_tokens"), 6);
+  const Question run =
+      only("code_run",
+           R"({"context":"c","input":"Please give me the return value of func_3(-5). Be concise.","answer":-9})");
+  EXPECT_THAT(run.text, HasSubstr("what func_3(-5) returns"));
+  EXPECT_EQ(run.gold_answer, "-9");
+  const Question calc = only("math_calc", R"({"context":"1 + 3 + 4","input":"","answer":[1,4,8]})");
+  EXPECT_EQ(calc.extra.at("references"), Json{"1, 4, 8"});
+  const Question choice =
+      only("longbook_choice_eng", R"({"context":"c","input":"Who?","answer":["Bo"],"options":["Al","Bo","Cy","Di"]})");
+  EXPECT_EQ(choice.gold_option, 1);
+  EXPECT_EQ(only("longbook_qa_chn", R"({"context":"c","input":"谁？","answer":["安娜"]})").extra.at("score_rule"),
+            "f1_characters");
+  EXPECT_EQ(load("infinitebench", {}).at(0).questions.size(), 2U);  // one book, asked twice
+}
+
+TEST_F(Benchmarks, InfiniteBenchExplainsBrokenFiles) {
+  const std::string line = R"({"context":"c","input":"i","answer":"a"})";
+  EXPECT_THAT(error_of("infinitebench", line), AllOf(HasSubstr("'file' is none of InfiniteBench's tasks"),
+                                                     HasSubstr("name the file's task as `subset`")));
+  EXPECT_EQ(error_of("infinitebench", line, {{"subset", "kv_retrieval"}}), "no error");
+  EXPECT_THAT(error_of("infinitebench", R"({"context":"c","answer":"a"})", {{"subset", "passkey"}}),
+              HasSubstr("'input' is missing"));
+  EXPECT_THAT(error_of("infinitebench", R"({"context":"c","input":"i","answer":"z","options":["a","b","c","d"]})",
+                       {{"subset", "code_debug"}}),
+              HasSubstr("the answer 'z' is none of the options"));
+}
+
+TEST_F(Benchmarks, LoogleReadsListsBlanksAndSummaries) {
+  const std::vector<Document> documents = load("loogle", {});
+  ASSERT_EQ(documents.size(), 3U);
+  EXPECT_EQ(documents[0].questions.at(0).extra.at("subset"), "shortdep_qa");  // a list that Python wrote
+  EXPECT_EQ(documents[0].questions.at(0).gold_answer, "Anna Berg, the mill's owner, had it mended.");
+  EXPECT_EQ(documents[1].questions.at(0).extra.at("type"), "Multiple information retrieval");
+  EXPECT_EQ(documents[1].questions.at(1).extra.at("score_rule"), "cloze");
+  EXPECT_EQ(Json::parse(documents[1].questions.at(1).gold_answer).at("<mask-1>"), "Lund");
+  EXPECT_EQ(documents[2].questions.at(0).extra.at("subset"), "summarization");
+  EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":"[{'Q': 'q'"})"), HasSubstr("'qa_pairs' must be a list"));
+  EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":"q"}]})"), HasSubstr("'A' is missing"));
+  EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[]})"), HasSubstr("'qa_pairs' must be a list"));
+}
+
+}  // namespace
+}  // namespace kvc

@@ -1,0 +1,121 @@
+// A free answer scored as its benchmark publishes it (LongBench, InfiniteBench, LooGLE): the question as user turn, the
+// rest written greedily.
+//
+// Fields of an answer: as exact_match, and score_rule (published_score.h), references and classes (lists of {text}),
+// first_line. They are the question's extra; without references the one right answer.
+//
+// Metrics, of what is written behind the thought (thought.h):
+// - score: published_score()
+// - length_limit_rate: 1 if stop_reason is "length"; benchmarks cut answers on purpose
+
+#include <algorithm>
+
+#include "harness/tasks/judging/judge.h"
+#include "harness/tasks/judging/published_score.h"
+#include "harness/tasks/judging/thought.h"
+#include "harness/tasks/written_answers.h"
+
+namespace kvc {
+namespace {
+
+Json as_text_list(const Json& texts) {
+  Json list = Json::array();
+  if (!texts.is_array()) return list;
+  for (const Json& text : texts) {
+    if (text.is_string()) list.push_back({{"text", text}});
+  }
+  return list;
+}
+
+class PublishedScore final : public Task {
+ public:
+  struct Options {
+    int64_t max_new_tokens = 0;
+    void fields(auto&& visit) {
+      visit("max_new_tokens", max_new_tokens, "longest answer; 0: the benchmark's own limit, else 128");
+    }
+    void check(const OptionCheck& fail) const {
+      if (max_new_tokens < 0) fail("max_new_tokens", "is below 0", "0 or more");
+    }
+  };
+
+  explicit PublishedScore(Options options) : options_(options) {}
+
+  bool accepts(const Question& question) const override {
+    const Json rule = question.extra.value("score_rule", Json());
+    return !question.gold_answer.empty() && rule.is_string() && is_score_rule(rule.get<std::string>());
+  }
+
+  // Questions of different limits are written apart, so that none is given more than its benchmark allows.
+  std::vector<Json> ask(const AskRequest& request) const override {
+    std::vector<Json> answers(request.questions.size());
+    std::vector<int64_t> limits;
+    for (const Question& question : request.questions) limits.push_back(longest_of(question));
+    std::vector<int64_t> distinct = limits;
+    std::sort(distinct.begin(), distinct.end());
+    distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+    for (const int64_t limit : distinct) ask_within(limit, limits, request, answers);
+    return answers;
+  }
+
+ private:
+  void ask_within(int64_t limit, const std::vector<int64_t>& limits, const AskRequest& request,
+                  std::vector<Json>& answers) const {
+    std::vector<Question> questions;
+    std::vector<size_t> places;
+    std::vector<Ask> asks;
+    for (size_t i = 0; i < limits.size(); ++i) {
+      if (limits[i] != limit) continue;
+      places.push_back(i);
+      questions.push_back(request.questions[i]);
+      asks.push_back({questions.back().text, questions.back().answer_prefix});
+    }
+    DecodeSettings settings;
+    settings.max_new_tokens = limit;
+    std::vector<Json> written = write_answers({request.model, request.cache, questions, request.seed}, asks, settings);
+    for (size_t k = 0; k < places.size(); ++k) {
+      const Question& question = questions[k];
+      Json& answer = answers[places[k]] = std::move(written[k]);
+      answer["answer_prefix"] = question.answer_prefix;
+      answer["score_rule"] = question.extra.at("score_rule");
+      answer["references"] = as_text_list(question.extra.value("references", Json()));
+      if (answer["references"].empty()) answer["references"].push_back({{"text", question.gold_answer}});
+      const Json classes = as_text_list(question.extra.value("classes", Json()));
+      if (!classes.empty()) answer["classes"] = classes;
+      if (question.extra.value("first_line", Json()) == Json(true)) answer["first_line"] = true;
+    }
+  }
+
+  int64_t longest_of(const Question& question) const {
+    if (options_.max_new_tokens > 0) return options_.max_new_tokens;
+    constexpr int64_t kDefault = 128, kMost = 65536;
+    const Json own = question.extra.value("max_new_tokens", Json());
+    return own.is_number_unsigned() ? std::clamp<int64_t>(own.get<int64_t>(), 1, kMost) : kDefault;
+  }
+
+  Options options_;
+};
+
+std::vector<std::string> texts_of(const AnswerFields& answer, const char* name) {
+  std::vector<std::string> texts;
+  for (const AnswerFields& part : answer.parts(name)) texts.push_back(part.text("text"));
+  return texts;
+}
+
+std::vector<double> judge_published_score(const AnswerFields& answer) {
+  const std::string& rule = answer.text("score_rule");
+  if (!is_score_rule(rule)) answer.fail("score_rule", "names no score that this program has");
+  const std::vector<std::string> classes =
+      answer.has("classes") ? texts_of(answer, "classes") : std::vector<std::string>();
+  return {published_score(rule, answer_text(answer), texts_of(answer, "references"), classes,
+                          answer.flag("first_line", false)),
+          is_true(answer.cut_by_length())};
+}
+
+KVC_REGISTER_TASK(PublishedScore, "published_score", "LongBench, arXiv:2308.14508");
+KVC_REGISTER_METRICS("published_score", one_by_one<judge_published_score>,
+                     {{"score", "score as published", true, true},
+                      {"length_limit_rate", "cut off by the length limit", true, false}});
+
+}  // namespace
+}  // namespace kvc
