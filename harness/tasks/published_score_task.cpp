@@ -90,7 +90,7 @@ class PublishedScore final : public Task {
     if (options_.max_new_tokens > 0) return options_.max_new_tokens;
     constexpr int64_t kDefault = 128, kMost = 65536;
     const Json own = question.extra.value("max_new_tokens", Json());
-    return own.is_number_unsigned() ? std::clamp<int64_t>(own.get<int64_t>(), 1, kMost) : kDefault;
+    return own.is_number_integer() && own > 0 ? std::clamp<int64_t>(own.get<int64_t>(), 1, kMost) : kDefault;
   }
 
   Options options_;

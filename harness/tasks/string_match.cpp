@@ -60,7 +60,7 @@ class StringMatch final : public Task {
   static int64_t longest_of(const Question& question) {
     constexpr int64_t kDefault = 128, kMost = 4096;
     const Json own = question.extra.value("max_new_tokens", Json());
-    return own.is_number_unsigned() ? std::clamp<int64_t>(own.get<int64_t>(), 1, kMost) : kDefault;
+    return own.is_number_integer() && own > 0 ? std::clamp<int64_t>(own.get<int64_t>(), 1, kMost) : kDefault;
   }
 
   static Json references_of(const Question& question) {

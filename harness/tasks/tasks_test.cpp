@@ -44,6 +44,7 @@ Question needle(const std::string& id, const std::string& subject) {
   question.text = "What is the secret code of the " + subject + "?";
   question.gold_answer = "4821";
   question.answer_prefix = "The secret code of the " + subject + " is";
+  question.extra["score_rule"] = "f1";  // published_score asks it too
   return question;
 }
 
@@ -582,6 +583,7 @@ TEST_F(Tasks, AHeadWithoutEntriesGivesNothing) {
 class EveryTask : public Tasks, public ::testing::WithParamInterface<std::string> {};
 
 TEST_P(EveryTask, AnswersEachQuestionInItsOrderWhateverTheBatch) {
+  if (GetParam() == "turns") GTEST_SKIP() << "its questions stand in one conversation: turns_test.cpp";
   const auto task = make_task(GetParam());
   std::vector<Question> questions;
   for (const auto& list : {choices_, needles_}) {
@@ -614,7 +616,6 @@ TEST_P(EveryTask, LeavesTheCacheUntouched) {
   const auto task = make_task(GetParam());
   const KvCache before = compact_.clone();
   std::vector<Question> questions = task->accepts(choices_[0]) ? choices_ : needles_;
-  for (Question& question : questions) question.extra["score_rule"] = "f1";
   ASSERT_TRUE(task->accepts(questions[0]));
   ask(*task, compact_, questions);
   for (int64_t l = 0; l < before.n_layers(); ++l) {
