@@ -1,0 +1,144 @@
+// The questions of a document asked one after another in one conversation: the document's cache is compacted once, and
+// what was asked and answered stays behind it, uncompacted. Each turn is a user turn as exact_match's, answered
+// greedily; the answers are the model's own, right or wrong.
+//
+// Fields of an answer: turn (from 1), prompt (the user turn), rendered_prompt (what this turn adds to the
+// conversation), answer_prefix (the words given), text, stop_reason ("end", "length"), n_tokens, conversation_tokens
+// (behind the document, before this answer).
+//
+// Metrics, of what is written behind the thought (thought.h):
+// - accuracy: 1 if exact_match(text, gold_answer)
+// - turn_1 to turn_8: accuracy of that turn; no value in any other
+// - length_limit_rate: 1 if stop_reason is "length"
+//
+// A question-aware method compacts for each question anew and is asked each alone: every turn is then a first one.
+
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "harness/api/context.h"
+#include "harness/tasks/judging/answer_text.h"
+#include "harness/tasks/judging/judge.h"
+#include "harness/tasks/judging/thought.h"
+#include "harness/tasks/written_answers.h"
+
+namespace kvc {
+namespace {
+
+constexpr int64_t kTurnsShown = 8;
+
+// What the template puts behind an answer, up to the next one: the end of the assistant's turn, the user's turn, the
+// assistant's header. The same behind whatever stands before.
+std::vector<Segment> next_turn(const ChatTemplate& chat_template, const std::string& user_text) {
+  const std::string asked = "\x02kvc-question\x02x", answered = "\x02kvc-answer\x02x";
+  RenderOptions options;
+  options.generation_prompt = true;
+  std::vector<Segment> behind;
+  size_t n_found = 0;
+  for (const Segment& segment :
+       chat_template.render({{"user", asked}, {"assistant", answered}, {"user", user_text}}, options)) {
+    const size_t at = segment.control ? std::string::npos : segment.text.find(answered);
+    if (at != std::string::npos) {
+      ++n_found;
+      const std::string rest = segment.text.substr(at + answered.size());
+      if (!rest.empty()) behind.push_back({rest, segment.control});
+    } else if (n_found > 0) {
+      behind.push_back(segment);
+    }
+  }
+  if (n_found == 1 && !behind.empty()) return behind;
+  throw Error(ErrorKind::kData,
+              "the chat template does not show an answer that was given before, so that no second "
+              "question can be asked",
+              "chat template of the model",
+              "write 'chat_template: NAME' at the model in the sweep file, or ask with exact_match");
+}
+
+class Turns final : public Task {
+ public:
+  struct Options {
+    int64_t max_new_tokens = 16;
+    void fields(auto&& visit) { visit("max_new_tokens", max_new_tokens, "longest answer of a turn"); }
+    void check(const OptionCheck& fail) const {
+      if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
+    }
+  };
+
+  explicit Turns(Options options) : options_(options) {}
+
+  bool accepts(const Question& question) const override { return !question.gold_answer.empty(); }
+
+  std::vector<Json> ask(const AskRequest& request) const override {
+    DecodeSettings settings;
+    settings.max_new_tokens = options_.max_new_tokens;
+    const Model& model = request.model;
+    std::vector<int64_t> conversation;
+    std::vector<Json> answers;
+    std::string last_text;
+    for (const Question& question : request.questions) {
+      const std::vector<int64_t> turn = answers.empty()
+                                            ? make_prompts(model, {{question.text, question.answer_prefix}}).front()
+                                            : turn_tokens(model, last_text, question);
+      conversation.insert(conversation.end(), turn.begin(), turn.end());
+      const Generation written = generate(model, request.cache, {conversation}, settings, {}).front();
+      Json answer{{"question_id", question.id},
+                  {"turn", answers.size() + 1},
+                  {"prompt", question.text},
+                  {"rendered_prompt", spelled(model, turn)},
+                  {"answer_prefix", question.answer_prefix},
+                  {"text", written.text},
+                  {"stop_reason", written.stop_reason},
+                  {"n_tokens", written.tokens.size()},
+                  {"conversation_tokens", conversation.size()}};
+      if (opens_thought(model, turn)) answer["prompt_opens_thought"] = true;
+      answers.push_back(std::move(answer));
+      conversation.insert(conversation.end(), written.tokens.begin(), written.tokens.end());
+      last_text = question.answer_prefix + written.text;
+    }
+    return answers;
+  }
+
+ private:
+  static std::vector<int64_t> turn_tokens(const Model& model, const std::string& answered, const Question& question) {
+    std::vector<Segment> segments = next_turn(model.chat_template(), question.text);
+    const std::vector<Segment> before = {{answered.empty() ? "x" : answered, false}};
+    std::vector<int64_t> tokens = encode_behind(model.tokenizer(), before, segments);
+    if (question.answer_prefix.empty()) return tokens;
+    if (close_thought(model, tokens)) {
+      const std::vector<int64_t> words = model.tokenizer().encode_text(question.answer_prefix);
+      tokens.insert(tokens.end(), words.begin(), words.end());
+      return tokens;
+    }
+    segments.push_back({question.answer_prefix, false});
+    return encode_behind(model.tokenizer(), before, segments);
+  }
+
+  Options options_;
+};
+
+std::vector<double> judge_turns(const AnswerFields& answer) {
+  const double right = is_true(exact_match(answer_text(answer), answer.text("gold_answer")));
+  const int64_t turn = answer.integer("turn", 1);
+  std::vector<double> values = {right};
+  for (int64_t shown = 1; shown <= kTurnsShown; ++shown)
+    values.push_back(shown == turn ? right : std::numeric_limits<double>::quiet_NaN());
+  values.push_back(is_true(answer.cut_by_length()));
+  return values;
+}
+
+KVC_REGISTER_TASK(Turns, "turns", "several questions in one conversation");
+KVC_REGISTER_METRICS("turns", one_by_one<judge_turns>,
+                     {{"accuracy", "accuracy over all turns: right answer in the first sentence", true, true},
+                      {"turn_1", "accuracy of turn 1", true, true},
+                      {"turn_2", "accuracy of turn 2", true, true},
+                      {"turn_3", "accuracy of turn 3", true, true},
+                      {"turn_4", "accuracy of turn 4", true, true},
+                      {"turn_5", "accuracy of turn 5", true, true},
+                      {"turn_6", "accuracy of turn 6", true, true},
+                      {"turn_7", "accuracy of turn 7", true, true},
+                      {"turn_8", "accuracy of turn 8", true, true},
+                      {"length_limit_rate", "cut off by the length limit", true, false}});
+
+}  // namespace
+}  // namespace kvc
