@@ -43,7 +43,7 @@ struct RecommendArguments {
   std::string methods = "am_highest_attention, kvzip, snapkv", targets = "0.7, 0.5, 0.3, 0.2, 0.1, 0.05";
   double kl_bound = 2;
   std::int64_t seed = 0, proof_tokens = 256;
-  bool anyway = false, quiet = false, skip_proof = false;
+  bool anyway = false, every_method = false, quiet = false, skip_proof = false;
 };
 
 double share_option(const std::string& text, const std::string& option, double most, const std::string& example) {
@@ -78,6 +78,7 @@ LossSettings loss_settings(const RecommendArguments& options) {
     throw Error(ErrorKind::kUsage, "must be at least 50 %; got " + options.confidence, "--confidence",
                 "write --confidence 95%");
   settings.give_up = !options.anyway;
+  settings.halving = !options.every_method;
   return settings;
 }
 
@@ -142,7 +143,8 @@ std::string sweep_text(const RecommendArguments& options, const LossSettings& se
            {"tolerance", {{settings.metric, settings.tolerance}}},
            {"confidence", settings.confidence},
            {"kl_bound", settings.kl_bound},
-           {"give_up", settings.give_up}}
+           {"give_up", settings.give_up},
+           {"halving", settings.halving}}
           .dump());
 }
 
@@ -393,6 +395,9 @@ Runner declare_recommend(CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_flag("--anyway", options->anyway, "measure also what the number of documents cannot certify");
+  command->add_flag(
+      "--every-method", options->every_method,
+      "measure each method until it is decided itself; else only the better half goes on, again and again");
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
   command->add_flag("--skip-proof", options->skip_proof, "skip the self-proof; every record says so");
   return [options] { return recommend(*options); };

@@ -41,6 +41,7 @@ MakeStopRule sweep_rule(const SweepConfig& config) {
   settings.kl_bound = stop.kl_bound;
   settings.confidence = stop.confidence;
   settings.give_up = stop.give_up;
+  settings.halving = stop.halving;
   return [settings](const RuledBlock& block) { return make_stop_rule(settings, block); };
 }
 

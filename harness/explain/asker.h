@@ -8,14 +8,14 @@
 #include <vector>
 
 #include "harness/api/task.h"
+#include "harness/tasks/judging/judge.h"
 
 namespace kvc {
 
 struct Reply {
   Json answer;       // as the task stores it
   double value = 0;  // primary metric of the task: 0, 1, or a mean of such
-  // Of several askings (orders of the options) at least half.
-  bool right() const { return value >= 0.5; }
+  bool right() const { return is_right(value); }
 };
 
 class Asker {

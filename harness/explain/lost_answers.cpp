@@ -42,7 +42,7 @@ std::map<std::string, std::pair<size_t, bool>> judged(const Record& record) {
   if (metrics == nullptr || metrics->metrics.empty() || !metrics->metrics.front().share) return list;
   const std::vector<std::vector<double>> values = metrics->judge(fields_of(record.answers, record.place));
   for (size_t i = 0; i < values.size(); ++i) {
-    if (!values[i].empty()) list[question_of(record.answers[i])] = {i, values[i].front() >= 0.5};
+    if (!values[i].empty()) list[question_of(record.answers[i])] = {i, is_right(values[i].front())};
   }
   return list;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "harness/core/byte_size.h"
@@ -23,6 +24,21 @@ std::pair<int, double> size_key(const Json& cell) {
   const std::string text = target.is_string() ? target.get<std::string>() : "0";
   if (const auto bytes = parse_bytes(text)) return {2, -static_cast<double>(*bytes)};
   return {1, -std::strtod(text.c_str(), nullptr)};
+}
+
+// The numbers of documents after which the better half of so many methods goes on.
+std::vector<int64_t> halving_points(const LossSettings& settings, const std::vector<double>& right, double most,
+                                    size_t n_methods) {
+  if (n_methods < 2) return {};
+  double part = 0;
+  for (const double one : right) part += one / most / static_cast<double>(right.size());
+  const int64_t needed =
+      lossless_documents(settings.tolerance / settings.unit(), part, settings.level() / static_cast<double>(n_methods));
+  int64_t rounds = 0;
+  while ((size_t{1} << rounds) < n_methods) ++rounds;
+  std::vector<int64_t> points;
+  for (; rounds > 0; --rounds) points.push_back(std::max<int64_t>(1, needed >> rounds));
+  return points;
 }
 
 bool may_go_on(CellState state) {
@@ -49,6 +65,8 @@ std::string_view state_name(CellState state) {
       return "behind";
     case CellState::kDropped:
       return "dropped";
+    case CellState::kHalved:
+      return "halved";
     default:
       return "failed";
   }
@@ -105,6 +123,8 @@ Certification::Certification(LossSettings settings, RuleKind kind, const RuledBl
     chain.share = 1.0 / static_cast<double>(names.size());
     chains_.push_back(chain);
   }
+  if (settings_.halving && !order_.empty())
+    halvings_ = halving_points(settings_, right_at_most(), most_, chains_.size());
   if (settings_.metric == "accuracy" && !full_) {
     throw Error(ErrorKind::kUsage,
                 "what a method loses is told beside the full cache, which this sweep does not measure", "stop_when",
@@ -213,6 +233,10 @@ void Certification::decide() {
   certify();
   give_up();
   drop_losers();
+  while (n_halved_ < halvings_.size() && n_documents_ >= halvings_[n_halved_]) {
+    halve();
+    ++n_halved_;
+  }
 }
 
 // The part of the chance to be wrong that comes to this method if all that may be certified is.
@@ -303,6 +327,48 @@ void Certification::drop_losers() {
   }
 }
 
+void Certification::halve() {
+  // What a method may come to: its smallest size within the tolerance so far, and the loss there.
+  struct Prospect {
+    bool within = false;
+    std::pair<int, double> size;
+    double loss = 1;
+    Chain* chain = nullptr;
+    auto rank() const {
+      return std::tuple(!within, within ? std::pair(-size.first, -size.second) : std::pair(0, 0.0), loss);
+    }
+  };
+  std::vector<Prospect> racing;
+  for (Chain& chain : chains_) {
+    const bool open = std::any_of(chain.cells.begin(), chain.cells.end(),
+                                  [&](size_t i) { return cells_[i].state == CellState::kUndecided; });
+    if (!open) continue;
+    Prospect prospect;
+    prospect.chain = &chain;
+    for (const size_t i : chain.cells) {
+      if (!may_go_on(cells_[i].state)) break;
+      const double loss = measured_loss(cells_[i].losses).value_or(0);
+      const bool within = loss <= settings_.tolerance / settings_.unit();
+      if (!within && prospect.within) break;
+      prospect.within = within;
+      prospect.size = size_key(cells_[i].ruled.cell);
+      prospect.loss = loss;
+      if (!within) break;
+    }
+    racing.push_back(prospect);
+  }
+  if (racing.size() < 2) return;
+  std::stable_sort(racing.begin(), racing.end(),
+                   [](const Prospect& a, const Prospect& b) { return a.rank() < b.rank(); });
+  const size_t keep = (racing.size() + 1) / 2;
+  for (size_t i = keep; i < racing.size(); ++i) {
+    if (racing[i].rank() == racing[keep - 1].rank()) continue;  // as good as the last that goes on
+    for (const size_t cell : racing[i].chain->cells) {
+      if (cells_[cell].state == CellState::kUndecided) cells_[cell].state = CellState::kHalved;
+    }
+  }
+}
+
 Json Certification::stopped() {
   advance();
   Json list = Json::object();
@@ -373,7 +439,8 @@ class BlockRule final : public StopRule {
       for (const std::string& metric : loss_metrics()) {
         const auto tolerance = settings.tolerance.find(metric);
         if (tolerance == settings.tolerance.end() || !has_loss(metric, task.value("name", ""))) continue;
-        const LossSettings loss{metric, tolerance->second, settings.kl_bound, settings.confidence, settings.give_up};
+        const LossSettings loss{metric,           tolerance->second, settings.kl_bound, settings.confidence,
+                                settings.give_up, settings.halving};
         parts_.emplace_back(loss, settings.kind, block, task);
         break;
       }

@@ -12,6 +12,12 @@
 // certified, decidedly outside the tolerance, out of reach of the documents that are left, behind a larger size that is
 // one of these, or when its method can no longer keep less than what another has certified. What is asked about a
 // document depends on the documents before it alone.
+//
+// With LossSettings::halving the methods also race (successive halving; Jamieson & Talwalkar, arXiv:1502.07943): of m
+// methods, the better half goes on after N / 2^R, N / 2^(R-1), ..., N / 2 documents, where 2^R >= m and N documents
+// without a loss certify a method. Better: within the tolerance at a smaller size so far, then the smaller loss there.
+// A method that is left is never certified further, so that the guarantee stays as it is; its part of the chance to be
+// wrong goes to nobody.
 #pragma once
 
 #include <cstdint>
@@ -36,10 +42,11 @@ enum class CellState : std::uint8_t {
   kOutOfReach,  // if nothing more were lost, the documents left would not certify it
   kBehind,      // a larger size of the method cannot be certified
   kDropped,     // another method has certified as little as this one could at best
+  kHalved,      // other methods did better on the documents so far, and the race goes on with them
   kFailed,      // could not be measured on a document
 };
 
-// "undecided", "certified", "outside", "out_of_reach", "behind", "dropped", "failed": the word in files.
+// "undecided", "certified", "outside", "out_of_reach", "behind", "dropped", "halved", "failed": the word in files.
 std::string_view state_name(CellState state);
 
 struct CertifiedCell {
@@ -114,6 +121,7 @@ class Certification {
   double level_at_best(const Chain& chain) const;
   bool close_chains();
   void drop_losers();
+  void halve();
   LossSettings settings_;
   RuleKind kind_;
   std::vector<CertifiedCell> cells_;
@@ -126,6 +134,8 @@ class Certification {
   size_t next_ = 0;                               // first document that is not complete
   double most_ = 0;
   int64_t n_left_out_ = 0, n_documents_ = 0;
+  std::vector<int64_t> halvings_;  // after so many documents
+  size_t n_halved_ = 0;            // of them
 };
 
 // What a sweep file's stop_when says, for a block with several tasks: one Certification for each task that tells a loss
@@ -136,6 +146,7 @@ struct StopSettings {
   double kl_bound = 2;
   double confidence = 0.95;
   bool give_up = true;
+  bool halving = false;
 };
 std::unique_ptr<StopRule> make_stop_rule(const StopSettings& settings, const RuledBlock& block);
 

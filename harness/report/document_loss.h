@@ -21,7 +21,8 @@ struct LossSettings {
   double tolerance = 0.01;  // a share in (0, 1); kl: nats in (0, kl_bound)
   double kl_bound = 2;      // nats; what lies above counts as this much, since nothing unbounded can be certified
   double confidence = 0.95;
-  bool give_up = true;  // leave what the documents left cannot certify
+  bool give_up = true;   // leave what the documents left cannot certify
+  bool halving = false;  // of methods that are alike undecided, measure only the better half further, again and again
 
   double unit() const { return metric == "kl" ? kl_bound : 1; }  // of a loss of 1 in DocumentLoss
   double level() const { return 1 - confidence; }

@@ -10,12 +10,12 @@
 
 #include "harness/core/printable.h"
 #include "harness/report/text_table.h"
+#include "harness/tasks/judging/judge.h"
 
 namespace kvc {
 namespace {
 
 constexpr size_t kShownBytes = 1200;  // of one text in a terminal
-constexpr double kMajority = 0.5;     // a question asked several times is right by majority
 
 std::string method_name(const Row& row) {
   return row.method.is_object() ? row.method.value("name", "") : "";
@@ -142,7 +142,7 @@ class Finder {
       const auto full = known.find(key);
       if (full == known.end()) continue;
       ++flips_.n_compared;
-      if ((value.second > kMajority) == (full->second.second > kMajority)) continue;
+      if (is_right(value.second) == is_right(full->second.second)) continue;
       Flip flip;
       flip.model = table.model_label;
       flip.dataset = table.dataset_label;

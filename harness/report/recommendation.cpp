@@ -136,6 +136,9 @@ std::string state_text(const Recommendation& r, const SizeOutcome& size) {
       return fmt::format("lost {} on {} documents; the documents left could not certify it", loss, size.documents);
     case CellState::kDropped:
       return fmt::format("not measured further: another method is certified at no more than this one could reach");
+    case CellState::kHalved:
+      return fmt::format("left after {} documents: lost {}, and other methods did better (successive halving)",
+                         size.documents, loss);
     case CellState::kFailed:
       return "failed: " + size.error.substr(0, size.error.find('\n'));
     default:

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "harness/core/byte_size.h"
 #include "harness/core/stable_hash.h"
 
 namespace kvc {
@@ -37,11 +38,8 @@ std::string task_key_of(const Json& cell) {
   return key_of({part_of(cell, "model"), part_of(cell, "dataset"), part_of(cell, "task")});
 }
 
-// A target as a share of the document; what has none keeps all, or nothing.
-double fraction_of(const Json& target, double tokens) {
-  if (target.is_number()) return target.get<double>();
-  if (target.is_string()) return std::min(1.0, std::strtod(target.get<std::string>().c_str(), nullptr) / tokens);
-  return 1.0;
+std::string online_key(const Json& cell) {
+  return key_of({Json(task_key_of(cell)), Json(method_key(cell)), part_of(cell, "target")});
 }
 
 }  // namespace
@@ -55,40 +53,67 @@ CellSeconds& CellSeconds::operator+=(const CellSeconds& other) {
   return *this;
 }
 
+double StageRates::fraction_of(const Json& model, const Json& target, double tokens) const {
+  if (target.is_number()) return target.get<double>();
+  if (!target.is_string()) return 1;
+  const std::string text = target.get<std::string>();
+  if (const auto bytes = parse_bytes(text)) {
+    const auto token = token_bytes_.find(key_of({model}));
+    return token == token_bytes_.end()
+               ? 1
+               : std::min(1.0, static_cast<double>(*bytes) / (token->second.value() * std::max(tokens, 1.0)));
+  }
+  return std::min(1.0, std::strtod(text.c_str(), nullptr) / tokens);
+}
+
 void StageRates::add_compaction(const Record& record) {
   if (record.status != "done" || !record.seconds.contains("prefill_s")) return;
   const Json& cell = record.cell;
   const double tokens = number(record.sizes, "context_tokens");
   if (tokens <= 0) return;
   const Json model = part_of(cell, "model");
+  if (const double bytes = number(record.sizes, "bytes_before"); bytes > 0) {
+    Mean& token = token_bytes_[key_of({model})];
+    token.sum += bytes / tokens;
+    token.n += 1;
+  }
   if (const double peak = number(record.sizes, "peak_bytes"); peak > 0) peak_.push_back({tokens, peak});
   prefill_[key_of({model})].push_back({tokens, number(record.seconds, "prefill_s")});
   if (const Json source = part_of(cell, "queries"); !source.is_null())
     queries_[key_of({model, source})].push_back({tokens, number(record.seconds, "queries_s")});
   shared_[method_key(cell)].push_back({tokens, number(record.seconds, "compaction_shared_s")});
-  own_[method_key(cell)][fraction_of(part_of(cell, "target"), tokens)].push_back(
+  own_[method_key(cell)][fraction_of(model, part_of(cell, "target"), tokens)].push_back(
       {tokens, number(record.seconds, "compaction_s")});
 }
 
+void StageRates::add_online(const Record& record) {
+  Mean& question = online_[online_key(record.cell)];
+  for (const char* part : {"compaction_s", "drift_s", "ask_s"}) question.sum += number(record.seconds, part);
+  question.n += static_cast<double>(record.answers.size());
+}
+
 void StageRates::add(const Record& record) {
-  if (record.status != "done" || !record.seconds.contains("prefill_s") || record.answers.empty()) return;
+  if (record.status != "done" || record.answers.empty()) return;
+  if (!record.seconds.contains("prefill_s")) return add_online(record);
   add_compaction(record);
   const double tokens = number(record.sizes, "context_tokens"), n = static_cast<double>(record.answers.size());
   if (tokens <= 0) return;
   const std::string task = task_key_of(record.cell);
   reference_[task].push_back({tokens, number(record.seconds, "reference_s") / n});
   ask_[task].push_back({number(record.sizes, "head_len_mean"), number(record.seconds, "ask_s") / n});
-  Bytes& bytes = bytes_[task];
-  bytes.bytes += static_cast<double>(record.to_json().dump(-1, ' ', false, Json::error_handler_t::replace).size());
-  bytes.questions += n;
+  Mean& bytes = record_bytes_[task];
+  bytes.sum += static_cast<double>(record.to_json().dump(-1, ' ', false, Json::error_handler_t::replace).size());
+  bytes.n += n;
 }
 
 bool StageRates::knows_ask(const Cell& cell) const {
-  return ask_.contains(task_key_of(cell.to_json()));
+  const Json json = cell.to_json();
+  return ask_.contains(task_key_of(json)) || online_.contains(online_key(json));
 }
 
 bool StageRates::knows_compaction(const Cell& cell) const {
-  return own_.contains(method_key(cell.to_json()));
+  const Json json = cell.to_json();
+  return own_.contains(method_key(json)) || online_.contains(online_key(json));
 }
 
 double StageRates::power_law(const Points& points, double size, double exponent) {
@@ -134,7 +159,7 @@ double StageRates::own_seconds(const Cell& cell, double tokens) const {
   const auto place = own_.find(method_key(cell.to_json()));
   if (place == own_.end()) return 0;
   const std::map<double, Points>& by_fraction = place->second;
-  const double fraction = fraction_of(cell.target, tokens);
+  const double fraction = fraction_of(cell.model, cell.target, tokens);
   const auto at = [&](std::map<double, Points>::const_iterator it) {
     return power_law(it->second, tokens, kCompactionExponent);
   };
@@ -159,6 +184,11 @@ std::vector<CellSeconds> StageRates::predict(const std::vector<CellWork>& docume
     const Json cell = work.cell->to_json();
     const double tokens = std::max(1.0, static_cast<double>(work.context_tokens));
     const double n = static_cast<double>(work.questions);
+    if (const auto online = online_.find(online_key(cell)); online != online_.end()) {
+      seconds.ask = n * online->second.value();
+      list.push_back(seconds);
+      continue;
+    }
     const auto once = [&](const char* stage, const std::string& key) { return paid.insert(stage + key).second; };
     if (const std::string key = key_of({work.cell->model}); once("prefill", key))
       seconds.prefill = power_law(of(prefill_, key), tokens, kPrefillExponent);
@@ -171,7 +201,7 @@ std::vector<CellSeconds> StageRates::predict(const std::vector<CellWork>& docume
     const std::string task = task_key_of(cell);
     if (once("reference", task)) seconds.reference = n * power_law(of(reference_, task), tokens, kReferenceExponent);
     const bool nothing_kept = work.cell->method.value("name", "") == "no_context";
-    const double kept = nothing_kept ? 0 : tokens * fraction_of(work.cell->target, tokens);
+    const double kept = nothing_kept ? 0 : tokens * fraction_of(work.cell->model, work.cell->target, tokens);
     seconds.ask = n * straight_line(of(ask_, task), kept);
     list.push_back(seconds);
   }
@@ -179,9 +209,8 @@ std::vector<CellSeconds> StageRates::predict(const std::vector<CellWork>& docume
 }
 
 double StageRates::record_bytes(const Cell& cell, std::int64_t questions) const {
-  const auto place = bytes_.find(task_key_of(cell.to_json()));
-  if (place == bytes_.end() || place->second.questions == 0) return 0;
-  return place->second.bytes / place->second.questions * static_cast<double>(questions);
+  const auto place = record_bytes_.find(task_key_of(cell.to_json()));
+  return place == record_bytes_.end() ? 0 : place->second.value() * static_cast<double>(questions);
 }
 
 }  // namespace kvc

@@ -5,6 +5,8 @@
 //   prefill, queries, compaction: seconds grow as c T^p; p from records of two sizes, else one of each stage
 //   reference: seconds per question grow as c T^p
 //   ask: seconds per question = a + b * entries per head left of the document (what each step must read)
+// Tasks that compact while they write: seconds per question of the same task, method and target, whose texts end where
+// they end.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +36,7 @@ struct CellWork {
 
 class StageRates {
  public:
-  // Failed records, and those of tasks that compact online (no prefill_s), add nothing.
+  // Failed records add nothing.
   void add(const Record& record);
   // A record whose asking is not typical: only its compaction counts.
   void add_compaction(const Record& record);
@@ -58,8 +60,9 @@ class StageRates {
     double size, seconds;
   };
   using Points = std::vector<Point>;
-  struct Bytes {
-    double bytes = 0, questions = 0;
+  struct Mean {
+    double sum = 0, n = 0;
+    double value() const { return n > 0 ? sum / n : 0; }
   };
 
   // c T^p through the points; with points of one size p is `exponent`.
@@ -68,11 +71,17 @@ class StageRates {
   static double straight_line(const Points& points, double x);
   // By target where it was measured, between the nearest two else.
   double own_seconds(const Cell& cell, double tokens) const;
+  // A target as a share of a document of so many tokens; what has none keeps all. Targets in bytes: 1 before any record
+  // of the model says how large its entries are.
+  double fraction_of(const Json& model, const Json& target, double tokens) const;
+  void add_online(const Record& record);
 
   Points peak_;
   std::map<std::string, Points> prefill_, queries_, shared_, reference_, ask_;
   std::map<std::string, std::map<double, Points>> own_;  // by kept fraction
-  std::map<std::string, Bytes> bytes_;                   // by task and data set
+  std::map<std::string, Mean> record_bytes_;             // of a question, by task and data set
+  std::map<std::string, Mean> token_bytes_;              // of the full cache, by model
+  std::map<std::string, Mean> online_;                   // seconds of a question, by task, method and target
 };
 
 }  // namespace kvc

@@ -359,7 +359,7 @@ class Parser {
     if (!has("stop_when")) return;
     const Json& value = root_.at("stop_when");
     const Json given = value.is_string() ? Json{{"rule", value}} : value;
-    const std::vector<std::string> known = {"rule", "tolerance", "confidence", "kl_bound", "give_up"};
+    const std::vector<std::string> known = {"rule", "tolerance", "confidence", "kl_bound", "give_up", "halving"};
     StopWhen stop;
     if (!given.is_object()) {
       problems_.add(fmt::format("'stop_when' must be a rule or a mapping; got {}", value.dump()), "/stop_when",
@@ -392,12 +392,19 @@ class Parser {
                       "write 'kl_bound: 2'");
       if (valid) stop.kl_bound = bound.get<double>();
     }
-    if (given.contains("give_up")) {
-      const Json& give_up = given.at("give_up");
-      if (!give_up.is_boolean())
-        problems_.add(fmt::format("'give_up' must be true or false; got {}", give_up.dump()), "/stop_when/give_up",
-                      "write 'give_up: false'");
-      stop.give_up = give_up != Json(false);
+    const auto read_switch = [&](const std::string& key, bool& setting) {
+      if (!given.contains(key)) return;
+      const Json& json = given.at(key);
+      if (!json.is_boolean())
+        problems_.add(fmt::format("'{}' must be true or false; got {}", key, json.dump()), "/stop_when/" + key,
+                      fmt::format("write '{}: {}'", key, !setting));
+      if (json.is_boolean()) setting = json.get<bool>();
+    };
+    read_switch("give_up", stop.give_up);
+    read_switch("halving", stop.halving);
+    if (stop.halving && stop.rule == "decided") {
+      problems_.add("'halving' belongs to the rule 'certified'; the rule 'decided' judges every cell by itself",
+                    "/stop_when/halving", "delete it, or write 'rule: certified'");
     }
     if (given.contains("tolerance")) read_tolerance(given.at("tolerance"), stop);
     config_.stop_when = stop;
@@ -482,11 +489,8 @@ Json SweepConfig::to_json() const {
 }
 
 Json StopWhen::to_json() const {
-  return {{"rule", rule},
-          {"tolerance", tolerance},
-          {"confidence", confidence},
-          {"kl_bound", kl_bound},
-          {"give_up", give_up}};
+  return {{"rule", rule},         {"tolerance", tolerance}, {"confidence", confidence},
+          {"kl_bound", kl_bound}, {"give_up", give_up},     {"halving", halving}};
 }
 
 std::optional<double> parse_share(const std::string& text) {

@@ -36,6 +36,8 @@ struct StopWhen {
   double confidence = 0.95;
   double kl_bound = 2;  // nats; a KL above counts as this much
   bool give_up = true;  // "certified": leave what the documents left cannot certify
+  bool halving =
+      false;  // "certified": after a few documents only the better half of the methods goes on, again and again
 
   Json to_json() const;
 };

@@ -63,7 +63,7 @@ TEST(SweepConfig, SaysWhenACellIsMeasuredOnNoFurtherDocuments) {
   EXPECT_EQ(plain.confidence, 0.95);
   const SweepConfig full = parse(sweep +
                                  "stop_when: {rule: certified, tolerance: {agreement: 1 %, kl: 0.5}, confidence: 90%, "
-                                 "kl_bound: 3, give_up: false}\n");
+                                 "kl_bound: 3, give_up: false, halving: true}\n");
   EXPECT_EQ(full.stop_when->tolerance, (std::map<std::string, double>{{"agreement", 0.01}, {"kl", 0.5}}));
   EXPECT_EQ(full.stop_when->confidence, 0.9);
   EXPECT_EQ(full.to_json().at("stop_when"), full.stop_when->to_json());

@@ -71,6 +71,41 @@ TEST(StageRates, FollowTheLawsOfTwoSizes) {
   EXPECT_NEAR(rates.peak_bytes(4000), 1e8 + 4e8, 1);
 }
 
+// 100 bytes a token: 40 kB are a tenth of 4,000 tokens.
+TEST(StageRates, UnderstandTargetsInBytes) {
+  StageRates rates;
+  for (const double tokens : {300.0, 900.0}) {
+    for (const double target : {0.5, 0.1}) {
+      Record record = measured(cell("snapkv", target), tokens, 4);
+      record.sizes["bytes_before"] = 100 * tokens;
+      rates.add(record);
+    }
+  }
+  Cell bytes = cell("snapkv", "40000 B"), share = cell("snapkv", 0.1);
+  const auto in_bytes = rates.predict({{&bytes, 4000, 10}}), in_shares = rates.predict({{&share, 4000, 10}});
+  EXPECT_NEAR(in_bytes[0].ask, in_shares[0].ask, 1e-9);
+  EXPECT_NEAR(in_bytes[0].compaction, in_shares[0].compaction, 1e-9);
+  // Measured in bytes: the same places.
+  Record record = measured(cell("h2o", 0.1), 4000, 4);
+  record.sizes["bytes_before"] = 400000;
+  record.cell["target"] = "40000 B";
+  rates.add(record);
+  const Cell other = cell("h2o", 0.1);
+  EXPECT_NEAR(rates.predict({{&other, 4000, 10}})[0].compaction, 2e-4 * 4000 + 1e-6 * 4000 * 4000 * 0.1, 1e-6);
+}
+
+// What compacts while it writes has no prefill of its own; a question takes what it took before.
+TEST(StageRates, KnowTasksThatCompactOnlineByTheirRecords) {
+  StageRates rates;
+  const Cell known = cell("r_kv", 0.5, "reasoning"), other = cell("r_kv", 0.1, "reasoning");
+  Record record = measured(known, 50, 3);
+  record.seconds = Json{{"ask_s", 6.0}, {"compaction_s", 2.0}, {"drift_s", 1.0}};
+  rates.add(record);
+  EXPECT_TRUE(rates.knows(known));
+  EXPECT_FALSE(rates.knows(other));
+  EXPECT_NEAR(rates.predict({{&known, 60, 10}})[0].total(), 30, 1e-9);
+}
+
 TEST(StageRates, SayWhatTheyDoNotKnow) {
   StageRates rates;
   EXPECT_FALSE(rates.knows(cell("snapkv", 0.5)));

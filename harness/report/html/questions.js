@@ -68,7 +68,7 @@ function select(t, view) {
     lost: (i) => sign * (b[i] - a[i]) < 0,
     won: (i) => sign * (b[i] - a[i]) > 0,
     differ: (i) => a[i] !== b[i],
-    both: (i) => (metric.share ? a[i] < 0.5 && b[i] < 0.5 : true),
+    both: (i) => (metric.share ? !(a[i] > 0.5) && !(b[i] > 0.5) : true),
   }[view.show] || (() => true);
   const list = [];
   for (let i = 0; i < n; ++i) {

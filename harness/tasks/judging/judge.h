@@ -53,6 +53,12 @@ class AnswerFields {
   const Json& answer_;
 };
 
+// Whether a share counts as a right answer: more right than wrong where the question was asked several times (seeds,
+// orders of the options) or has several answers.
+inline bool is_right(double share) {
+  return share > 0.5;
+}
+
 struct TaskMetrics {
   std::vector<MetricInfo> metrics;  // the primary one first
   // Of all answers of a record, one value per metric each, in their order; NaN: this answer has none. An empty list:
