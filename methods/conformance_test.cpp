@@ -102,7 +102,8 @@ bool moves_positions(const Variant& variant) {
 
 // Makes new keys, of several old ones, by regression or by training.
 bool makes_keys(const Variant& variant) {
-  return variant.name == "d2o" || variant.name == "cartridge" || variant.name == "grkv" || moves_positions(variant);
+  return variant.name == "d2o" || variant.name == "kv_merger" || variant.name == "cartridge" ||
+         variant.name == "grkv" || moves_positions(variant);
 }
 
 // Decides by itself how much it keeps.
@@ -163,10 +164,10 @@ class EveryMethod : public ::testing::TestWithParam<Variant> {
 INSTANTIATE_TEST_SUITE_P(Registered, EveryMethod, ::testing::ValuesIn(variants()), test_name);
 
 TEST(Methods, AreAllRegistered) {
-  EXPECT_THAT(
-      Registry<CompactionMethod>::instance().names(),
-      IsSupersetOf({"attention_matching", "cam", "d2o", "expected_attention", "full_cache", "h2o", "key_norm",
-                    "keydiff", "kvzip", "no_context", "random_keys", "snapkv", "streaming_llm", "tova", "truncate"}));
+  EXPECT_THAT(Registry<CompactionMethod>::instance().names(),
+              IsSupersetOf({"attention_matching", "cam", "d2o", "expected_attention", "full_cache", "h2o", "key_norm",
+                            "kv_merger", "keydiff", "kvzip", "no_context", "random_keys", "snapkv", "streaming_llm",
+                            "tova", "truncate"}));
 }
 
 TEST(Methods, SceneHasTemplateAndMoreQueriesThanEntries) {

@@ -211,11 +211,56 @@ TEST(D2o, BlocksOfEvictedEntriesChangeNothing) {
   expect_rows(fit.values, judge.values, 1e-4);
 }
 
-// --- both
+// --- KVMerger
+
+// Three keys in one direction, two in another, one apart from both; entry 1 has the most attention of the first three.
+TEST(KvMerger, NeighboursThatAreAlikeBecomeOne) {
+  HeadProblem head = written_head({{2, 0}, {3, 0}, {1, 0}, {0, 2}, {0, 1}, {-1, -1}}, {{1, 1}});
+  head.values = at::tensor({1.0F, 2.0F, 3.0F, 4.0F, 5.0F, 6.0F}).unsqueeze(1).expand({6, 2}).contiguous();
+  const HeadFit fit = NamedMethod("kv_merger", {{"protected_fraction", 0.0}}).fit(head, 3);
+  ASSERT_TRUE(at::equal(fit.indices, indices({1, 3, 5})));
+  // Distances 1 and 2 from the pivot, their mean 1.5; of a pair the distance is its own mean.
+  const double near = std::exp(-1 / 2.25), far = std::exp(-4 / 2.25), one = std::exp(-1.0);
+  const double sum = 1 + near + far;
+  expect_rows(fit.keys, {{(3 + 2 * near + far) / sum, 0}, {0, (2 + one) / (1 + one)}, {-1, -1}}, 1e-6);
+  const double first = (2 + near + 3 * far) / sum, second = (4 + 5 * one) / (1 + one);
+  expect_rows(fit.values, {{first, first}, {second, second}, {6, 6}}, 1e-6);
+  EXPECT_EQ(fit.notes.at("merged_entries"), 3);
+}
+
+TEST(KvMerger, EqualsFloat64Loops) {
+  for (const bool old_bias : {false, true}) {
+    for (const double apart : {0.0, 0.5, 1.0}) {
+      for (const int64_t t : {1, 2, 17, 40, 79}) {
+        const HeadProblem head = random_head(80, 150, 8, 5, old_bias);
+        const std::vector<double> attention = naive_attention_scores(head.queries, head.keys, head.bias, "mean");
+        const auto n_apart = std::min(static_cast<int64_t>(std::floor(apart * static_cast<double>(t))), t - 1);
+        const NaiveSets judge =
+            naive_kv_merger(head.keys, head.values, head.bias, attention,
+                            naive_heavy_and_recent(attention, n_apart, 0.5), static_cast<size_t>(t - n_apart));
+        const HeadFit fit = NamedMethod("kv_merger", {{"protected_fraction", apart}}).fit(head, t);
+        ASSERT_TRUE(at::equal(fit.indices, indices(judge.kept))) << t;
+        expect_rows(fit.keys, judge.keys, 1e-5);
+        expect_rows(fit.values, judge.values, 1e-5);
+        EXPECT_EQ(fit.notes.at("merged_entries"), judge.n_merged);
+      }
+    }
+  }
+}
+
+TEST(KvMerger, HugeBiasesOverflowNothing) {
+  HeadProblem head = random_head(30, 60, 8, 3);
+  head.bias = normal_numbers({30}, 8) * 300;
+  const HeadFit fit = NamedMethod("kv_merger").fit(head, 10);
+  EXPECT_TRUE(fit.keys.isfinite().all().item<bool>());
+  EXPECT_TRUE(fit.values.isfinite().all().item<bool>());
+}
+
+// --- all of them
 
 TEST(Merging, KeepingEverythingMergesNothing) {
   const HeadProblem head = random_head(25, 50, 8, 6, true);
-  for (const char* name : {"cam", "d2o"}) {
+  for (const char* name : {"cam", "d2o", "kv_merger"}) {
     const HeadFit fit = NamedMethod(name).fit(head, 25);
     EXPECT_TRUE(at::equal(fit.indices, at::arange(25))) << name;
     EXPECT_TRUE(at::equal(fit.keys, head.keys)) << name;

@@ -12,6 +12,7 @@
 #include "harness/api/read_document.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
+#include "harness/sweep/cache_sizes.h"
 #include "harness/sweep/online_sizes.h"
 #include "harness/sweep/run_info.h"
 #include "harness/sweep/written_questions.h"
@@ -63,19 +64,6 @@ struct Heard {
   std::unique_ptr<QueryListener> listener;
   double seconds = 0;
 };
-
-Json ratio(double numerator, double denominator) {
-  return denominator > 0 ? Json(numerator / denominator) : Json(nullptr);
-}
-
-// Of all heads of all layers.
-std::vector<int64_t> head_lengths(const KvCache& cache) {
-  std::vector<int64_t> lengths;
-  for (int64_t layer = 0; layer < cache.n_layers(); ++layer) {
-    for (int64_t head = 0; head < cache.n_kv_heads(); ++head) lengths.push_back(cache.layer(layer).head_len(head));
-  }
-  return lengths;
-}
 
 // A GPU works on after a call returns; reading one number waits for it, so that a stopwatch shows its work.
 void wait_for(const KvCache& cache) {
@@ -261,6 +249,8 @@ class DocumentRun {
     record.seconds = Json{{"prefill_s", shared_.prefill_s}, {"queries_s", queries_s},     {"compaction_shared_s", 0.0},
                           {"compaction_s", compaction_s},   {"reference_s", reference_s}, {"ask_s", ask_s}};
     record.sizes = mean_of_each(sizes_of_each);
+    // The full cache and one question's were held at once; what they took together is not told apart.
+    if (job_.device.take_peak) record.sizes["peak_device_bytes"] = std::max(shared_.read_peak, device_peak());
   }
 
   // Means over the questions' caches; what is the same for all stays the number it is.
@@ -386,29 +376,7 @@ class DocumentRun {
   }
 
   Json sizes(const KvCache& cache, const Asked& asked) const {
-    const int64_t n_heads = read_->full.n_layers() * read_->full.n_kv_heads();
-    const int64_t kept_always = n_heads * (read_->context.prefix_len + read_->context.suffix_len);
-    // A method that builds a cache of its own may keep less than the template.
-    const int64_t kept = std::max<int64_t>(0, cache.n_entries() - kept_always);
-    const auto span = static_cast<double>(n_heads * read_->context.article_len());
-    const std::vector<int64_t> lengths = head_lengths(cache);
-    const auto [least, most] = std::minmax_element(lengths.begin(), lengths.end());
-    return Json{{"context_tokens", read_->context.tokens.size()},
-                {"compactable_tokens", read_->context.article_len()},
-                {"question_tokens", asked.question_tokens},
-                {"entries_before", read_->full.n_entries()},
-                {"entries_after", cache.n_entries()},
-                {"kept_fraction", static_cast<double>(kept) / span},
-                {"compaction_ratio", ratio(span, static_cast<double>(kept))},
-                {"bytes_before", read_->full.bytes()},
-                {"bytes_after", cache.bytes()},
-                {"bytes_ratio", ratio(static_cast<double>(read_->full.bytes()), static_cast<double>(cache.bytes()))},
-                {"allocated_bytes_after", cache.allocated_bytes()},
-                {"head_len_min", *least},
-                {"head_len_mean", static_cast<double>(cache.n_entries()) / static_cast<double>(lengths.size())},
-                {"head_len_max", *most},
-                {"n_queries", shared_.n_queries},
-                {"peak_bytes", peak_resident_bytes()}};
+    return cache_sizes(*read_, cache, asked.question_tokens, shared_.n_queries);
   }
 
   Record start_record(const PlannedCell& cell) const {

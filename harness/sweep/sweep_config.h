@@ -11,6 +11,7 @@
 #include "harness/core/config_text.h"
 #include "harness/kv/head_budget.h"
 #include "harness/model/model.h"
+#include "harness/sweep/stop_when.h"
 
 namespace kvc {
 
@@ -25,21 +26,6 @@ struct SweepMethod {
   std::vector<Json> queries;                       // {name, options...} each; one null where the method takes none
   std::vector<std::optional<TargetSize>> targets;  // one nullopt where the method takes none
   std::vector<Json> budgets;                       // {name, options...} each; null is the uniform rule
-};
-
-// When a cell is measured on no further documents, as a sweep file's stop_when says. What of it holds for which task is
-// decided by whoever judges answers (report/certification.h).
-struct StopWhen {
-  std::string rule;  // "decided" or "certified"
-  // What is tolerated, by loss: accuracy and agreement in shares of what the full cache has, kl in nats per token.
-  std::map<std::string, double> tolerance = {{"accuracy", 0.05}, {"kl", 0.1}};
-  double confidence = 0.95;
-  double kl_bound = 2;  // nats; a KL above counts as this much
-  bool give_up = true;  // "certified": leave what the documents left cannot certify
-  bool halving =
-      false;  // "certified": after a few documents only the better half of the methods goes on, again and again
-
-  Json to_json() const;
 };
 
 // Every plug-in is {name, options...} with all defaults written out.
@@ -65,8 +51,5 @@ struct SweepConfig {
 // the file are reported in one Error(kUsage), each with line and cure. No model and no data are touched.
 SweepConfig load_sweep(const std::string& path);
 SweepConfig parse_sweep(const ConfigText& text);
-
-// "0.01" or "1 %"; nothing for another text.
-std::optional<double> parse_share(const std::string& text);
 
 }  // namespace kvc

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <numeric>
 
 namespace kvc {
@@ -279,6 +280,67 @@ NaiveMerge naive_d2o(const at::Tensor& keys, const at::Tensor& values, const at:
     }
     for (double& x : merge.keys[c]) x /= total;
     for (double& x : merge.values[c]) x /= total;
+  }
+  return merge;
+}
+
+NaiveSets naive_kv_merger(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& bias,
+                          const std::vector<double>& attention, const std::vector<int64_t>& kept_apart, size_t n_sets) {
+  const NaiveRows k = naive_rows(keys), v = naive_rows(values);
+  std::vector<std::vector<size_t>> sets;  // one entry each, then joined pair by pair
+  for (size_t i = 0; i < k.size(); ++i) {
+    if (!is_kept(kept_apart, i)) sets.push_back({i});
+  }
+  while (sets.size() > n_sets) {
+    size_t best = 0;
+    double highest = -2;
+    for (size_t s = 0; s + 1 < sets.size(); ++s) {
+      const double similarity = cosine(k[sets[s].back()], k[sets[s + 1].front()]);
+      if (similarity > highest) {
+        highest = similarity;
+        best = s;
+      }
+    }
+    sets[best].insert(sets[best].end(), sets[best + 1].begin(), sets[best + 1].end());
+    sets.erase(sets.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+  }
+  std::map<size_t, std::vector<size_t>> by_place;
+  for (const int64_t entry : kept_apart) by_place[static_cast<size_t>(entry)] = {static_cast<size_t>(entry)};
+  for (const auto& set : sets) {
+    size_t pivot = set.front();
+    for (const size_t i : set) {
+      if (attention[i] > attention[pivot]) pivot = i;
+    }
+    by_place[pivot] = set;
+  }
+  NaiveSets merge;
+  merge.n_merged = static_cast<int64_t>(k.size() - by_place.size());
+  const size_t d = k[0].size();
+  for (const auto& [pivot, set] : by_place) {
+    const auto distance = [&](size_t i) {
+      double sum = 0;
+      for (size_t x = 0; x < d; ++x) sum += (k[i][x] - k[pivot][x]) * (k[i][x] - k[pivot][x]);
+      return std::sqrt(sum);
+    };
+    double mean = 0, total = 0;
+    for (const size_t i : set) mean += distance(i) / std::max(1.0, static_cast<double>(set.size() - 1));
+    std::vector<double> key(d), value(d);
+    for (const size_t i : set) {
+      const double ratio = mean > 0 ? distance(i) / mean : 0;
+      const double weight = std::exp(-ratio * ratio + bias_of(bias, i) - bias_of(bias, pivot));
+      total += weight;
+      for (size_t x = 0; x < d; ++x) {
+        key[x] += weight * k[i][x];
+        value[x] += weight * v[i][x];
+      }
+    }
+    for (size_t x = 0; x < d; ++x) {
+      key[x] /= total;
+      value[x] /= total;
+    }
+    merge.kept.push_back(static_cast<int64_t>(pivot));
+    merge.keys.push_back(key);
+    merge.values.push_back(value);
   }
   return merge;
 }

@@ -59,5 +59,12 @@ NaiveMerge naive_cam(const at::Tensor& keys, const at::Tensor& values, const std
 // D2O, arXiv:2406.13035; bias (T) or undefined.
 NaiveMerge naive_d2o(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& bias,
                      const std::vector<int64_t>& kept);
+// KVMerger, arXiv:2407.08454, as kv_merger.cpp departs from it: `kept_apart` (ascending) are merged with nothing, the
+// others become n_sets entries; `kept` says which entries' places are taken, ascending.
+struct NaiveSets : NaiveMerge {
+  std::vector<int64_t> kept;
+};
+NaiveSets naive_kv_merger(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& bias,
+                          const std::vector<double>& attention, const std::vector<int64_t>& kept_apart, size_t n_sets);
 
 }  // namespace kvc
