@@ -152,6 +152,16 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
   EXPECT_THAT(kvc({"score", results, "--output", path("scores.jsonl")}).err, HasSubstr("replace it with --force"));
   EXPECT_EQ(kvc({"score", results, "--output", path("scores.jsonl"), "--force"}).code, 0);
   EXPECT_THAT(kvc({"score", results, "--output", config, "--force"}).err, HasSubstr("did not write it"));
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+           {"table", results, "--output"}, {"export", results, "--output"}, {"plot", results, "--out"}}) {
+    const std::string file = path(command.front() + ".svg");
+    std::vector<std::string> call = command;
+    call.push_back(file);
+    EXPECT_EQ(kvc(call).code, 0) << command.front();
+    EXPECT_THAT(kvc(call).err, HasSubstr("replace it with --force")) << command.front();
+    call.push_back("--force");
+    EXPECT_EQ(kvc(call).code, 0) << command.front();
+  }
   EXPECT_THAT(kvc({"run", config, "--results", results, "--dry-run"}).out, HasSubstr("1 done"));
 
   // A folder that cannot be written to still shows its table.

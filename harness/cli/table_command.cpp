@@ -6,6 +6,7 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/list.h"
+#include "harness/cli/model_options.h"
 #include "harness/cli/text_output.h"
 #include "harness/report/value_table.h"
 
@@ -15,13 +16,14 @@ namespace {
 struct TableArguments {
   std::vector<std::string> folders;
   std::string output;
-  bool no_intervals = false;
+  bool no_intervals = false, force = false;
   ValueTableOptions table;
 };
 
 int table(const TableArguments& options) {
   ValueTableOptions wanted = options.table;
   wanted.intervals = !options.no_intervals;
+  check_new_output("--output", options.output, options.force);
   std::vector<LoadedReport> folders;
   for (const std::string& folder : options.folders) {
     check_text_output(options.output, folder);
@@ -55,6 +57,7 @@ Runner declare_table(CLI::App& app) {
       ->check(CLI::Range(20, 10000))
       ->capture_default_str();
   command->add_option("--output", options->output, "file to write; default: standard output");
+  add_force(*command, options->force);
   return [options] { return table(*options); };
 }
 

@@ -7,6 +7,7 @@
 
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/output_file.h"
 
 namespace kvc {
 
@@ -18,6 +19,10 @@ void check_text_output(const std::string& output, const std::string& results_fol
     return;
   throw Error(ErrorKind::kUsage, "a .jsonl file among the records would be read as records", option + " " + output,
               "write it elsewhere, or end the name with .txt");
+}
+
+void check_new_output(const std::string& option, const std::string& output, bool force) {
+  check_outputs({{option, output, [](const std::string&) { return true; }}}, {}, force);
 }
 
 void write_text_output(const std::string& output, std::string_view text) {

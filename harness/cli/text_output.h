@@ -9,6 +9,9 @@ namespace kvc {
 // Throws Error(kUsage) for a .jsonl file in a results folder: it would be read as records.
 void check_text_output(const std::string& output, const std::string& results_folder,
                        const std::string& option = "--output");
+// For texts and pictures, which nothing in them marks as ours: throws Error(kUsage) where the file exists and `force`
+// is false, or is none to be replaced.
+void check_new_output(const std::string& option, const std::string& output, bool force);
 // To standard output where `output` is empty.
 void write_text_output(const std::string& output, std::string_view text);
 
