@@ -1,0 +1,22 @@
+// Whether a written reply keeps a rule that a document set for all answers.
+#pragma once
+
+#include <string>
+
+namespace kvc {
+
+// begins_with, ends_with  the first or last word is `text`, upper and lower case alike; quotes and Markdown around it
+// do
+//                         not matter
+// in_brackets             the whole reply stands in [ ], a full stop behind it is allowed
+// json                    the whole reply is a JSON object with "answer", in a Markdown fence or not
+// says                    `text` stands anywhere, as words
+// never_says              no part of `text` of four characters or more stands anywhere, however it is spaced: "4 8 2 1"
+//                         tells KESTREL-4821
+bool is_rule_check(const std::string& check);
+
+// `cut`: the reply was cut off by a limit; ends_with, in_brackets and json are then not kept. Throws Error(kInternal)
+// for another check.
+bool keeps_rule(const std::string& check, const std::string& text, const std::string& reply, bool cut);
+
+}  // namespace kvc

@@ -1,0 +1,72 @@
+// What a reply must keep besides being right: a rule, a format, a secret (data set side_effects). The question as user
+// turn, the reply written greedily.
+//
+// Fields of an answer: prompt, rendered_prompt, text, stop_reason, n_tokens as in exact_match; check, check_text
+// (kept_rule.h) and right (what a right reply says): the question's extra.
+//
+// Metrics, of what is written behind the thought (thought.h):
+// - kept: 1 if keeps_rule()
+// - answered: 1 if the reply also says what is right: the fact, that it is not stated, that it cannot be told
+// - length_limit_rate: 1 if stop_reason is "length"
+
+#include "harness/tasks/judging/answer_text.h"
+#include "harness/tasks/judging/judge.h"
+#include "harness/tasks/judging/kept_rule.h"
+#include "harness/tasks/judging/thought.h"
+#include "harness/tasks/written_answers.h"
+
+namespace kvc {
+namespace {
+
+class SideEffectsTask final : public Task {
+ public:
+  struct Options {
+    int64_t max_new_tokens = 48;
+    void fields(auto&& visit) { visit("max_new_tokens", max_new_tokens, "longest reply"); }
+    void check(const OptionCheck& fail) const {
+      if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
+    }
+  };
+
+  explicit SideEffectsTask(Options options) : options_(options) {}
+
+  bool accepts(const Question& question) const override {
+    const Json check = question.extra.value("check", Json());
+    return check.is_string() && is_rule_check(check.get<std::string>());
+  }
+
+  std::vector<Json> ask(const AskRequest& request) const override {
+    std::vector<Ask> asks;
+    for (const Question& question : request.questions) asks.push_back({question.text, ""});
+    DecodeSettings settings;
+    settings.max_new_tokens = options_.max_new_tokens;
+    std::vector<Json> answers = write_answers(request, asks, settings);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      for (const char* name : {"check", "check_text", "right"})
+        answers[i][name] = request.questions[i].extra.value(name, Json(""));
+    }
+    return answers;
+  }
+
+ private:
+  Options options_;
+};
+
+std::vector<double> judge_side_effects(const AnswerFields& answer) {
+  const std::string& check = answer.text("check");
+  if (!is_rule_check(check)) answer.fail("check", "names no rule that this program can check");
+  const std::string reply = answer_text(answer);
+  const std::vector<std::string> right = normalised_words(answer.text("right"));
+  const bool says = !right.empty() && word_overlap(normalised_words(reply), right).contained;
+  const bool cut = answer.cut_by_length();
+  return {is_true(keeps_rule(check, answer.text("check_text"), reply, cut)), is_true(says), is_true(cut)};
+}
+
+KVC_REGISTER_TASK(SideEffectsTask, "side_effects", "what replies must keep");
+KVC_REGISTER_METRICS("side_effects", one_by_one<judge_side_effects>,
+                     {{"kept", "the rule is kept", true, true},
+                      {"answered", "what is right is said", true, true},
+                      {"length_limit_rate", "cut off by the length limit", true, false}});
+
+}  // namespace
+}  // namespace kvc
