@@ -33,6 +33,7 @@ constexpr std::array kCommands = {
     Command{"Sweeps", declare_validate},
     Command{"Sweeps", declare_submit},
     Command{"Sweeps", declare_merge},
+    Command{"Sweeps", declare_import},
     Command{"Reports", declare_report},
     Command{"Reports", declare_score},
     Command{"Reports", declare_explain},

@@ -21,6 +21,7 @@ Runner declare_run(CLI::App& app);
 Runner declare_validate(CLI::App& app);
 Runner declare_submit(CLI::App& app);
 Runner declare_merge(CLI::App& app);
+Runner declare_import(CLI::App& app);
 Runner declare_report(CLI::App& app);
 Runner declare_score(CLI::App& app);
 Runner declare_explain(CLI::App& app);

@@ -1,0 +1,317 @@
+#include "harness/cli/import_am.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <set>
+
+#include "harness/api/dataset.h"
+#include "harness/core/text_file.h"
+#include "harness/sweep/cell.h"
+#include "harness/tasks/judging/paper_choice.h"
+
+namespace kvc {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kImplementation = "the reference implementation of arXiv:2602.16284";
+
+Json member_of(const Json& object, const char* name) {
+  return object.is_object() && object.contains(name) ? object.at(name) : Json();
+}
+std::string text_of(const Json& object, const char* name) {
+  const Json value = member_of(object, name);
+  return value.is_string() ? value.get<std::string>() : "";
+}
+double number_of(const Json& object, const char* name) {
+  const Json value = member_of(object, name);
+  return value.is_number() ? value.get<double>() : 0;
+}
+std::string behind_slash(const std::string& text) {
+  const size_t slash = text.find_last_of('/');
+  return slash == std::string::npos ? text : text.substr(slash + 1);
+}
+
+// "quality_20002" is our 20002; "longhealth_group_00_patients_01-05" our patient_01_to_patient_05.
+std::string document_id_of(const std::string& article) {
+  if (article.starts_with("quality_")) return article.substr(8);
+  const size_t at = article.find("patients_");
+  if (at == std::string::npos) return article;
+  const std::string range = article.substr(at + 9);
+  const size_t dash = range.find('-');
+  return dash == std::string::npos
+             ? "patient_" + range
+             : fmt::format("patient_{}_to_patient_{}", range.substr(0, dash), range.substr(dash + 1));
+}
+
+// quality, longhealth5 and the like by the names of our data sets.
+std::string dataset_name_of(const std::string& name) {
+  for (const char* ours : {"quality", "longhealth"}) {
+    if (name.starts_with(ours)) return ours;
+  }
+  return name;
+}
+
+class Importer {
+ public:
+  Importer(const std::vector<Json>& known, const ImportSettings& settings) : known_(known), settings_(settings) {}
+
+  Imported run(const std::string& folder) {
+    std::error_code error;
+    if (!fs::is_directory(folder, error))
+      throw Error(ErrorKind::kData, "no such folder", folder, "name the folder of results");
+    std::vector<std::string> files;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (entry.is_regular_file() && entry.path().extension() == ".json") files.push_back(entry.path().string());
+    }
+    std::sort(files.begin(), files.end());
+    if (files.empty()) {
+      throw Error(ErrorKind::kData, "the folder has no .json file", folder,
+                  "name the folder that run_qa_evaluation wrote, e.g. logs/qa_evaluation/NAME; folders of this program "
+                  "are brought together by kvc merge");
+    }
+    for (const std::string& file : files) read_file(file);
+    imported_.files = static_cast<int64_t>(files.size());
+    return std::move(imported_);
+  }
+
+ private:
+  [[noreturn]] static void refuse(const std::string& file, const std::string& fact) {
+    throw Error(ErrorKind::kData, fmt::format("not a result of {}: {}", kImplementation, fact), file,
+                "it writes {\"config\": {...}, \"results\": [...]} for an evaluation and {\"article_id\": ..., "
+                "\"generations\": [...]} for stored answers; move other files away");
+  }
+
+  void read_file(const std::string& file) {
+    const Json json = Json::parse(read_text_file(file), nullptr, false);
+    if (json.is_discarded()) refuse(file, "the file is not valid JSON");
+    if (member_of(json, "generations").is_array()) return read_answers(file, json);
+    for (const char* name : {"config", "results"}) {
+      if (!json.is_object() || !json.contains(name)) refuse(file, fmt::format("'{}' is missing", name));
+    }
+    if (!json.at("results").is_array()) refuse(file, "'results' must be a list");
+    const Json& config = json.at("config");
+    for (const char* name : {"model_name", "dataset_name"}) {
+      if (text_of(config, name).empty()) refuse(file, fmt::format("'config.{}' is missing", name));
+    }
+    for (size_t i = 0; i < json.at("results").size(); ++i) {
+      read_result(fmt::format("{}, results[{}]", file, i), json, json.at("results")[i]);
+    }
+  }
+
+  // --- one method on one article ---
+
+  void read_result(const std::string& where, const Json& run, const Json& result) {
+    const std::string article = text_of(result, "article_id"), method = text_of(result, "method");
+    if (article.empty()) refuse(where, "'article_id' is missing");
+    if (method.empty()) refuse(where, "'method' is missing");
+    const Json& qa = member_of(result, "qa_results");
+    const Json questions = member_of(qa, "results_per_question");
+    if (!questions.is_array()) refuse(where, "'qa_results.results_per_question' is missing");
+    if (questions.empty()) {
+      imported_.warnings.push_back(where + ": no answers (perplexity only); left out");
+      return;
+    }
+    const Json& config = run.at("config");
+    Cell cell = cell_of(text_of(config, "model_name"), dataset_name_of(text_of(config, "dataset_name")), article);
+    set_method(method, run, cell);
+    const bool takes_target = cell.method.value("name", "") != "no_context" && method != "original";
+    if (takes_target) {
+      const Json target = member_of(result, "target_size_param");
+      if (!target.is_number()) refuse(where, "'target_size_param' must be a number");
+      cell.target = target.get<double>() >= 1 ? Json(target.get<int64_t>()) : target;
+      cell.queries = queries_of(config);
+    }
+    Record record = record_of(cell, document_id_of(article), where);
+    set_sizes(result, record);
+    record.seconds = {{"prefill_s", number_of(result, "extraction_time")},
+                      {"queries_s", number_of(result, "query_generation_time")},
+                      {"compaction_shared_s", 0.0},
+                      {"compaction_s", number_of(result, "compaction_time")},
+                      {"ask_s", number_of(qa, "total_generation_time")}};
+    for (size_t q = 0; q < questions.size(); ++q)
+      add_answer(fmt::format("{}.qa_results.results_per_question[{}]", where, q), questions[q], record);
+    if (!record.answers.empty()) imported_.records.push_back(std::move(record));
+  }
+
+  void add_answer(const std::string& where, const Json& question, Record& record) {
+    const Json options = member_of(question, "options"), gold = member_of(question, "gold_label"),
+               text = member_of(question, "model_answer_text"), id = member_of(question, "question_id");
+    if (!id.is_string() || !text.is_string()) refuse(where, "'question_id' or 'model_answer_text' is missing");
+    if (!options.is_array() || options.size() < 2 || options.size() > 26 || !gold.is_number_integer()) {
+      refuse(where, "'options' and 'gold_label' must be a list of 2 to 26 options and a number");
+    }
+    const auto n_options = static_cast<int64_t>(options.size());
+    if (gold < 1 || gold > n_options)
+      refuse(where, fmt::format("'gold_label' must be 1 to {}; got {}", n_options, gold.dump()));
+    const auto n_tokens = static_cast<int64_t>(number_of(question, "num_generated_tokens"));
+    Json answer = {{"question_id", id},
+                   {"prompt", text_of(question, "question")},
+                   {"text", text},
+                   {"stop_reason", n_tokens >= settings_.max_new_tokens ? "length" : "end"},
+                   {"n_tokens", n_tokens},
+                   {"gold_option", gold.get<int64_t>() - 1},
+                   {"n_options", n_options},
+                   {"extra", Json::object()},
+                   {"reference_choice", member_of(question, "model_choice")}};
+    // The reference reads texts of "original" and summaries with five letters, however many options there are.
+    const auto choice = paper_choice(text.get<std::string>(), n_options);
+    const Json theirs = member_of(question, "is_correct");
+    const bool right = choice && *choice == gold.get<int64_t>() - 1;
+    ++((theirs == Json(true)) == right ? imported_.judged_alike : imported_.judged_otherwise);
+    record.answers.push_back(std::move(answer));
+    ++imported_.answers;
+  }
+
+  static void set_sizes(const Json& result, Record& record) {
+    const double article = number_of(result, "original_article_tokens"),
+                 kept = number_of(result, "effective_article_tokens"), around = number_of(result, "non_article_tokens");
+    record.sizes = {{"context_tokens", static_cast<int64_t>(article + around)},
+                    {"compactable_tokens", static_cast<int64_t>(article)}};
+    if (article > 0) record.sizes["kept_fraction"] = kept / article;
+    if (kept > 0) record.sizes["compaction_ratio"] = article / kept;
+  }
+
+  // --- stored answers of full contexts ---
+
+  void read_answers(const std::string& file, const Json& json) {
+    const std::string article = text_of(json, "article_id"), model = text_of(json, "model_name");
+    if (article.empty() || model.empty()) refuse(file, "'article_id' or 'model_name' is missing");
+    const std::string dataset = dataset_name_of(article.substr(0, article.find('_')));
+    if (settings_.data.empty()) {
+      throw Error(ErrorKind::kData, "stored answers do not say which answers are right", file,
+                  "give the data set's file: --data quality.jsonl, or LongHealth's benchmark_v5.json");
+    }
+    if (Registry<Dataset>::instance().find(dataset) == nullptr) refuse(file, fmt::format("no data set '{}'", dataset));
+    const std::map<std::string, Question>& right = questions_of(dataset);
+    Cell cell = cell_of(model, dataset, article);
+    set_method("original", json, cell);
+    Record record = record_of(cell, document_id_of(article), file);
+    int64_t n_unknown = 0;
+    for (const Json& generation : json.at("generations")) {
+      const auto found = right.find(text_of(generation, "question_id"));
+      const Json text = member_of(generation, "generated_text");
+      if (!text.is_string()) refuse(file, "'generated_text' is missing");
+      if (found == right.end() || !found->second.gold_option) {
+        ++n_unknown;
+        continue;
+      }
+      const Question& question = found->second;
+      record.answers.push_back({{"question_id", question.id},
+                                {"prompt", question.text},
+                                {"text", text},
+                                {"stop_reason", "end"},
+                                {"gold_option", *question.gold_option},
+                                {"n_options", question.options.size()},
+                                {"extra", question.extra}});
+      ++imported_.answers;
+    }
+    if (n_unknown > 0) {
+      imported_.warnings.push_back(fmt::format("{}: {} of {} questions are not in {}; left out", file, n_unknown,
+                                               json.at("generations").size(), settings_.data));
+    }
+    if (!record.answers.empty()) imported_.records.push_back(std::move(record));
+  }
+
+  const std::map<std::string, Question>& questions_of(const std::string& dataset) {
+    auto [place, is_new] = questions_.try_emplace(dataset);
+    if (!is_new) return place->second;
+    const auto loader = Registry<Dataset>::instance().create(dataset, {{"path", settings_.data}});
+    for (const Document& document : loader->load({})) {
+      for (const Question& question : document.questions) place->second.emplace(question.id, question);
+    }
+    return place->second;
+  }
+
+  // --- cells ---
+
+  // The known part of this name, or one of the name alone. A model is known by the end of its name: ours may be a file.
+  Json part_named(const char* part, const std::string& name) const {
+    for (const Json& cell : known_) {
+      const Json candidate = member_of(cell, part);
+      std::string known = behind_slash(text_of(candidate, "name"));
+      if (known.ends_with(".gguf")) known.resize(known.size() - 5);
+      if (known == name) return candidate;
+    }
+    return {{"name", name}};
+  }
+
+  Cell cell_of(const std::string& model, const std::string& dataset, const std::string& article) const {
+    Cell cell;
+    cell.model = part_named("model", behind_slash(model));
+    cell.dataset = part_named("dataset", dataset);
+    // Contexts of five patients and of one are not one data set.
+    if (cell.dataset.size() == 1 && dataset == "longhealth") {
+      const size_t at = article.find("patients_");
+      const std::string range = at == std::string::npos ? "" : article.substr(at + 9);
+      const size_t dash = range.find('-');
+      if (dash != std::string::npos) {
+        const auto number = [](const std::string& digits) { return std::strtol(digits.c_str(), nullptr, 10); };
+        cell.dataset["patients_per_context"] = number(range.substr(dash + 1)) - number(range.substr(0, dash)) + 1;
+      }
+    }
+    cell.task = part_named("task", "multiple_choice");
+    return cell;
+  }
+
+  void set_method(const std::string& method, const Json& run, Cell& cell) const {
+    const bool full = method == "original", none = method == "no_context";
+    if (full || none) {
+      const char* ours = full ? "full_cache" : "no_context";
+      const bool has_own = std::any_of(known_.begin(), known_.end(), [&](const Json& known) {
+        return member_of(known, "model") == cell.model && member_of(known, "dataset") == cell.dataset &&
+               text_of(member_of(known, "method"), "name") == ours;
+      });
+      cell.method = {{"name", has_own ? "reference_" + method : std::string(ours)}};
+      return;
+    }
+    cell.method = {{"name", "reference_" + method}};
+    const Json hyperparameters = member_of(member_of(run, "hyperparameters"), method.c_str());
+    if (!hyperparameters.is_object()) return;
+    for (const auto& [name, value] : hyperparameters.items()) {
+      if (value.is_string()) {
+        cell.method[name] = behind_slash(value.get<std::string>());
+      } else if (value.is_primitive() && !value.is_null()) {
+        cell.method[name] = value;
+      }
+    }
+  }
+
+  static Json queries_of(const Json& config) {
+    std::vector<std::string> names;
+    for (const Json& method : member_of(member_of(config, "query_config"), "method_configs"))
+      names.push_back(text_of(method, "method"));
+    if (names.empty()) return nullptr;
+    return {{"name", fmt::format("{}", fmt::join(names, "+"))}};
+  }
+
+  Record record_of(Cell cell, const std::string& document, const std::string& where) {
+    cell.seed = 0;
+    while (!seen_.insert(cell.id() + "/" + document).second) ++cell.seed;  // the same method run again
+    Record record;
+    record.cell = cell.to_json();
+    record.cell_id = cell.id();
+    record.document_id = document;
+    record.status = "done";
+    record.provenance = {{"program", {{"version", kImplementation}}}, {"imported_from", behind_slash(where)}};
+    return record;
+  }
+
+  const std::vector<Json>& known_;
+  const ImportSettings& settings_;
+  std::map<std::string, std::map<std::string, Question>> questions_;  // data set -> id -> question
+  std::set<std::string> seen_;
+  Imported imported_;
+};
+
+}  // namespace
+
+Imported import_am(const std::string& folder, const std::vector<Json>& known, const ImportSettings& settings) {
+  return Importer(known, settings).run(folder);
+}
+
+}  // namespace kvc

@@ -1,0 +1,88 @@
+// kvc import: results of another program as records, so that reports show them beside ours.
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/import_am.h"
+#include "harness/cli/show_report.h"
+#include "harness/core/error.h"
+#include "harness/sweep/results_folder.h"
+
+namespace kvc {
+namespace {
+
+struct ImportArguments {
+  std::string layout;
+  std::string source, target;
+  ImportSettings settings;
+};
+
+// The cells that the folder has measured itself; none where it is not there yet. Those of an earlier import do not
+// count: "original" would then be imported a second time, under another name.
+std::vector<Json> own_cells_in(const std::string& folder) {
+  std::vector<Json> cells;
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) return cells;
+  std::vector<std::string> warnings;
+  for (const Record& record : load_records(folder, warnings)) {
+    if (record.provenance.contains("imported_from")) continue;
+    if (cells.empty() || cells.back() != record.cell) cells.push_back(record.cell);
+  }
+  return cells;
+}
+
+int run_import(const ImportArguments& options) {
+  if (options.layout != "am") {
+    throw Error(ErrorKind::kUsage, fmt::format("no layout '{}'", options.layout), "kvc import",
+                suggest_name(options.layout, {"am"}));
+  }
+  const Imported imported = import_am(options.source, own_cells_in(options.target), options.settings);
+  for (const std::string& warning : imported.warnings) fmt::print(stderr, "warning: {}\n", warning);
+  if (imported.records.empty()) {
+    throw Error(ErrorKind::kData, "no answer could be imported", options.source, "see the warnings above");
+  }
+  int64_t n_new = 0;
+  {
+    const ResultsFolder folder(options.target);
+    for (const Record& record : imported.records) {
+      if (folder.done(record.cell_id).contains(record.document_id)) continue;
+      folder.append(record);
+      ++n_new;
+    }
+  }
+  show_report(options.target);
+  fmt::print(stderr, "{} files with {} answers: {} records imported into {}, {} were there\n", imported.files,
+             imported.answers, n_new, options.target, static_cast<int64_t>(imported.records.size()) - n_new);
+  if (imported.judged_alike + imported.judged_otherwise > 0) {
+    fmt::print(stderr, "accuracy_paper and the files' own is_correct agree on {} of {} answers\n",
+               imported.judged_alike, imported.judged_alike + imported.judged_otherwise);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Runner declare_import(CLI::App& app) {
+  auto options = std::make_shared<ImportArguments>();
+  CLI::App* command =
+      app.add_subcommand("import", "read results of another program into records, then write and print the report");
+  command->add_option("layout", options->layout, "am: the reference implementation of Attention Matching")->required();
+  command->add_option("folder", options->source, "folder with its result files (*.json)")->required();
+  command->add_option("--into", options->target, "results folder to write to, e.g. results/NAME")->required();
+  command->add_option("--data", options->settings.data,
+                      "am: QuALITY's or LongHealth's file with the right answers, for stored answers without them");
+  command
+      ->add_option("--max-new-tokens", options->settings.max_new_tokens,
+                   "am: longest answer of that run; one of as many tokens was cut off")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  return [options] { return run_import(*options); };
+}
+
+}  // namespace kvc
