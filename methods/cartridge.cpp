@@ -25,6 +25,7 @@
 #include "harness/core/error.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
+#include "harness/math/adam.h"
 #include "harness/model/generate.h"
 #include "methods/parts/cache_training.h"
 #include "methods/parts/training_texts.h"

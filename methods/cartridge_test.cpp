@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "harness/core/error.h"
+#include "harness/math/adam.h"
 #include "harness/testing/method_scene.h"
 #include "methods/parts/cache_training.h"
 #include "methods/parts/training_texts.h"

@@ -3,11 +3,11 @@
 // arXiv:2410.10819. The paper's method is this rule with {method: streaming_llm, n_sink: 128}.
 //
 // The file is the authors' full_attention_heads.tsv: a line a layer, a number a KV head, its gate from 0 (streaming) to
-// 1 (retrieval), which they find by training on passkeys. Streaming heads are as long as n_sink + n_recent; what is
-// left of the target goes to the heads of highest gate, one after the other, each as far as it has entries; of equal
-// gates the lower layer and head first. So the target decides how many heads are retrieval heads, where the paper gives
-// their fraction, and at most one head has something between. A target of less than the streaming heads' lengths is
-// shared in proportion to these.
+// 1 (retrieval), which they find by training on passkeys, and `kvc budget --by gates` likewise. Streaming heads are as
+// long as n_sink + n_recent; what is left of the target goes to the heads of highest gate, one after the other, each as
+// far as it has entries; of equal gates the lower layer and head first. So the target decides how many heads are
+// retrieval heads, where the paper gives their fraction, and at most one head has something between. A target of less
+// than the streaming heads' lengths is shared in proportion to these.
 #include <algorithm>
 #include <sstream>
 

@@ -51,10 +51,12 @@ void check_budget_outputs(const BudgetArguments& options) {
 
 int run_budget(BudgetArguments& options) {
   BudgetSearch& search = options.search;
-  const bool by_utility = options.by == "utility";
-  search.by = by_utility ? BudgetSearch::By::kUtility : BudgetSearch::By::kAnswers;
+  const bool by_utility = options.by == "utility", by_gates = options.by == "gates";
+  search.by = by_gates     ? BudgetSearch::By::kGates
+              : by_utility ? BudgetSearch::By::kUtility
+                           : BudgetSearch::By::kAnswers;
   if (options.method.empty()) options.method = by_utility ? "expected_attention" : "am_highest_attention";
-  if (by_utility) search.check = 0;
+  if (by_utility || by_gates) search.check = 0;
   check_fractions(search.targets, "--targets");
   check_fractions(search.curves.baselines, "--baselines");
   std::vector<double>& fractions = search.curves.fractions;
@@ -73,7 +75,10 @@ int run_budget(BudgetArguments& options) {
   print_out(budget_report_text(report));
   if (!search.quiet) {
     fmt::print(stderr, "shares in {}; use them as budget: {{budget: {}, file: {}}}\n", search.out,
-               by_utility ? "lu_kv" : "proportions", search.out);
+               by_gates     ? "duo_attention"
+               : by_utility ? "lu_kv"
+                            : "proportions",
+               search.out);
   }
   return 0;
 }
@@ -85,12 +90,15 @@ Runner declare_budget(CLI::App& app) {
   BudgetSearch& search = options->search;
   search.model.dtype = "float32";  // in bfloat16 rounding moves the answers as much as one head of many does
   CLI::App* command = app.add_subcommand(
-      "budget", "find how heads should share a budget, measured on documents, for the rules 'proportions' and 'lu_kv'");
+      "budget",
+      "find how heads should share a budget, measured on documents, for the rules 'proportions', 'lu_kv' and "
+      "'duo_attention'");
   command
       ->add_option("--by", options->by,
                    "answers: how far they move without a head's entries (rule proportions); utility: what they look at "
-                   "(LU-KV's profile, rule lu_kv; --targets, --floor and --baselines play no part)")
-      ->check(CLI::IsMember({"answers", "utility"}))
+                   "(LU-KV's profile, rule lu_kv); gates: whether a head needs more than first and recent entries "
+                   "(DuoAttention's training, rule duo_attention). Only 'answers' has --targets, --floor, --baselines")
+      ->check(CLI::IsMember({"answers", "utility", "gates"}))
       ->capture_default_str();
   add_model_options(*command, search.model);
   command->add_option("--chat-template", search.model.chat_template,
@@ -124,10 +132,23 @@ Runner declare_budget(CLI::App& app) {
   command->add_option("--answer-tokens", search.curves.answer_tokens, "longest answer of the full cache")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  command->add_option("--steps", search.gates.steps, "by gates: steps of training")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  command->add_option("--sink", search.gates.n_sink, "by gates: first entries that a streaming head keeps")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--recent", search.gates.n_recent, "by gates: most recent entries that it keeps")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--penalty", search.gates.penalty, "by gates: loss for each head that is open")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_option("--seed", search.seed, "random seed; default 0");
   command
-      ->add_option("--out", search.out,
-                   "JSON file for the shares, by utility a .npy; OUT.curves.jsonl keeps the measurements")
+      ->add_option(
+          "--out", search.out,
+          "JSON file for the shares, by utility a .npy, by gates a .tsv; OUT.curves.jsonl keeps the measurements")
       ->required();
   command->add_option("--report", options->report, "JSON file for curves, weights and the check");
   add_force(*command, options->force);

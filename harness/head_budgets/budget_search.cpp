@@ -19,6 +19,7 @@
 namespace kvc {
 namespace {
 
+constexpr int64_t kGateSteps = 10;
 constexpr int64_t kCheckQuestions = 12;  // their distributions are held at once
 
 std::string head_name(size_t head, int64_t n_kv_heads) {
@@ -46,6 +47,7 @@ class Search {
   Json run() {
     choose_documents();
     if (search_.by == BudgetSearch::By::kUtility) return run_utility();
+    if (search_.by == BudgetSearch::By::kGates) return run_gates();
     CurvesFile file(search_.curves_file, settings());
     const std::vector<HeadCurves> curves = measure(file);
     const std::vector<LossCurve> losses = loss_curves(curves, search_.curves);
@@ -102,6 +104,71 @@ class Search {
             {"steps", steps}};
   }
 
+  // The state after every kGateSteps steps is on disk, so that a killed search loses no more than these.
+  Json run_gates() {
+    const Json given = gate_settings();
+    CurvesFile file(search_.curves_file, given);
+    const std::vector<GateText> texts = gate_texts();
+    GateTraining training(model_.decoder(), search_.gates, model_.decoder().options().dtype().toScalarType());
+    if (const Json state = file.find("state", "latest"); !state.is_null()) training.restore(state, file.path());
+    progress_.expect(search_.gates.steps);
+    progress_.begin();
+    progress_.reached(training.steps_made(), "gates of heads");
+    double distance = 0;
+    while (training.steps_made() < search_.gates.steps) {
+      const int64_t step = training.steps_made();
+      distance += training.accumulate(texts[static_cast<size_t>(step) % texts.size()]);
+      training.step();
+      progress_.reached(step + 1, "gates of heads");
+      const int64_t since = step % kGateSteps + 1;
+      if (since < kGateSteps && step + 1 < search_.gates.steps) continue;
+      file.keep("distance", std::to_string(step + 1), distance / static_cast<double>(since));
+      file.keep("state", "latest", training.state());
+      distance = 0;
+    }
+    write_file_atomically(search_.out, gates_as_tsv(training.gates()));
+    Json course = Json::array();
+    for (int64_t step = 1; step <= search_.gates.steps; ++step) {
+      const Json value = file.find("distance", std::to_string(step));
+      if (value.is_number()) course.push_back({{"step", step}, {"distance", value}});
+    }
+    return {{"format", "kvcompact.streaming_gates.v1"},
+            {"settings", given},
+            {"documents", ids(measured_)},
+            {"n_heads", training.gates().numel()},
+            {"above_half", training.gates().gt(0.5).sum().item<int64_t>()},
+            {"course", course}};
+  }
+
+  Json gate_settings() const {
+    return {{"by", "gates"},
+            {"kvc_version", KVC_VERSION},
+            {"model", model_.identity()},
+            {"dataset", search_.dataset.value},
+            {"dataset_identity", search_.dataset.plugin->identity()},
+            {"documents", ids(measured_)},
+            {"seed", search_.seed},
+            {"gates", search_.gates.to_json()}};
+  }
+
+  std::vector<GateText> gate_texts() const {
+    std::vector<GateText> texts;
+    size_t longest = 0;
+    for (const Document* document : measured_) {
+      texts.push_back(gate_text(model_, *document));
+      longest = std::max(longest, texts.back().tokens.size());
+    }
+    const int64_t window = search_.gates.n_sink + search_.gates.n_recent;
+    if (static_cast<int64_t>(longest) <= window) {
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("a streaming head keeps {} entries and the longest text has {} tokens: no gate decides "
+                              "anything",
+                              window, longest),
+                  "--recent", "take longer documents, or smaller --sink and --recent");
+    }
+    return texts;
+  }
+
   // All that a document's curves depend on.
   Json settings() const {
     return {{"kvc_version", KVC_VERSION},
@@ -134,6 +201,7 @@ class Search {
       (i < n_measured ? measured_ : checked_).push_back(&document);
       // What cannot be done is known before an hour is spent.
       const Context context = make_context(model_, document.text);
+      if (search_.by == BudgetSearch::By::kGates) continue;
       for (const double target : search_.targets) uniform_budget(fraction_target(target), lengths_of(model_, context));
     }
     if (measured_.empty()) throw Error(ErrorKind::kData, "the data set has no document", "--dataset", "name another");
@@ -311,7 +379,8 @@ std::string kl_table(const Json& rows) {
 
 Json search_budget(const BudgetSearch& search) {
   const CompactionMethod& method = *search.method.plugin;
-  if (!method.needs_target() || !method.compacts_cache()) {
+  const bool of_method = search.by != BudgetSearch::By::kGates;
+  if (of_method && (!method.needs_target() || !method.compacts_cache())) {
     throw Error(ErrorKind::kUsage,
                 fmt::format("method '{}' has no budget of entries to share", search.method.value.value("name", "")),
                 "--method", "name a method on the cache that takes a target");
@@ -332,6 +401,15 @@ std::string budget_report_text(const Json& report) {
                           100 * row.at("least").get<double>(), 100 * row.at("most").get<double>());
     }
     return text;
+  }
+  if (report.at("format") == "kvcompact.streaming_gates.v1") {
+    const Json& course = report.at("course");
+    return fmt::format(
+        "{} of {} heads need the whole text (gate above a half), found on {} documents in {} steps\n"
+        "distance to the model as it is: {:.4f} in the first {} steps, {:.4f} in the last\n",
+        report.at("above_half").dump(), report.at("n_heads").dump(), report.at("documents").size(),
+        course.back().at("step").dump(), course.front().at("distance").get<double>(), course.front().at("step").dump(),
+        course.back().at("distance").get<double>());
   }
   for (const Json& row : report.at("additivity")) {
     text += fmt::format(

@@ -13,14 +13,16 @@
 
 #include "harness/api/plugin_entry.h"
 #include "harness/head_budgets/head_curves.h"
+#include "harness/head_budgets/streaming_gates.h"
 
 namespace kvc {
 
 struct BudgetSearch {
   // What a head's entries are worth by: kAnswers, how far the answers move without them; kUtility, what the answers
-  // look at (future_utility.h): then `out` is a profile for the rule 'lu_kv', whatever the targets, and nothing is
-  // checked.
-  enum class By : std::uint8_t { kAnswers, kUtility };
+  // look at (future_utility.h): then `out` is a profile for the rule 'lu_kv'; kGates, whether a head needs more than
+  // first and recent entries (streaming_gates.h): then `out` is a table of gates for the rule 'duo_attention'. For
+  // these two, targets play no part and nothing is checked; for gates neither do method, queries and curves.
+  enum class By : std::uint8_t { kAnswers, kUtility, kGates };
   By by = By::kAnswers;
   ModelConfig model;
   Resolved<Dataset> dataset;
@@ -30,6 +32,7 @@ struct BudgetSearch {
   int64_t check = 1;  // the next ones, on which the result is compared with uniform; fewer if
                       // the data set has no more
   CurveSettings curves;
+  GateSettings gates;
   std::vector<double> targets = {0.01, 0.02, 0.05, 0.1};
   double floor_share = 0.25;
   std::uint64_t seed = 0;
@@ -48,8 +51,12 @@ struct BudgetSearch {
 // By utility: {format: kvcompact.utility_profile.v1, settings, documents, steps: [{evicted, least, most}]}, the
 // smallest and the largest part that a head loses.
 //
-// Throws Error(kUsage) for a method without a target or on the text, Error(kData) when curves_file was made with other
-// settings (naming them), is held by another process, or a document is shorter than the least target needs.
+// By gates: {format: kvcompact.streaming_gates.v1, settings, documents, n_heads, above_half, course: [{step,
+// distance}]}, the mean distance over the steps up to this one; gates above a half are retrieval heads.
+//
+// Throws Error(kUsage) for a method without a target or on the text, and by gates for documents that are all within
+// what a streaming head keeps; Error(kData) when curves_file was made with other settings (naming them), is held by
+// another process, or a document is shorter than the least target needs.
 Json search_budget(const BudgetSearch& search);
 
 // The report for people.

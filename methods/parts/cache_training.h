@@ -1,10 +1,7 @@
-// Training the entries of a cache by gradient: the decoder's forward pass as a chain of plain ATen operations, through
-// which gradients flow to keys and values, and the distillation loss on top. The model itself stays as it is.
+// Training the entries of a cache by gradient: a distillation loss on top of DifferentiableDecoder, from which
+// gradients flow to keys and values.
 //
-// Decoder's own kernels keep nothing for a gradient. This forward agrees with them up to rounding and is slower; it is
-// the same code for every family, since a family is data.
-//
-// Letters: N tokens of one text, Hkv KV heads, g query heads per KV head, d head dimension, t_h trained entries.
+// Letters: N tokens of one text, d head dimension, t_h trained entries.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,34 +10,9 @@
 #include <vector>
 
 #include "harness/api/context.h"
-#include "harness/model/decoder.h"
+#include "harness/model/differentiable_decoder.h"
 
 namespace kvc {
-
-class DifferentiableDecoder {
- public:
-  // `dtype`: float32 or bfloat16 as the weights are, which are then shared, or float64 for judging (converted).
-  DifferentiableDecoder(const Decoder& decoder, at::ScalarType dtype);
-
-  at::ScalarType dtype() const { return dtype_; }
-  const DecoderSpec& spec() const { return spec_; }
-  at::Tensor embed(const std::vector<int64_t>& tokens) const;  // (N, hidden)
-  // One layer over the tokens of a text that stand at first_position and up, behind `heads` (one for each KV head).
-  at::Tensor run_layer(int64_t layer, const at::Tensor& hidden, const std::vector<HeadEntries>& heads,
-                       int64_t first_position) const;
-  at::Tensor final_norm(const at::Tensor& hidden) const;
-  at::Tensor head() const { return weights_.head; }  // (vocab, hidden)
-
- private:
-  at::Tensor attend(const LayerWeights& weights, const at::Tensor& normed, const std::vector<HeadEntries>& heads,
-                    int64_t first_position) const;
-  at::Tensor rotated(const at::Tensor& heads, const at::Tensor& norm, int64_t first_position) const;
-
-  DecoderSpec spec_;
-  at::ScalarType dtype_;
-  DecoderWeights weights_;
-  RopeTables rotary_;
-};
 
 // A text behind the context, and what the model makes of it with the full cache.
 struct TrainingText {
@@ -75,18 +47,6 @@ class CacheTraining {
   const KvCache& start_;
   Compactable compactable_;
   std::vector<at::Tensor> parameters_;  // keys of layer 0, values of layer 0, keys of layer 1, ...
-};
-
-// Kingma and Ba, arXiv:1412.6980; beta 0.9 and 0.999, epsilon 1e-8.
-class Adam {
- public:
-  explicit Adam(std::vector<at::Tensor> parameters);
-  // Applies and clears the gradients.
-  void step(double learning_rate);
-
- private:
-  std::vector<at::Tensor> parameters_, mean_, square_;
-  int64_t n_steps_ = 0;
 };
 
 }  // namespace kvc
