@@ -78,7 +78,7 @@ class Gsm8k final : public Dataset {
   Options options_;
 };
 
-KVC_REGISTER_DATASET(Gsm8k, "gsm8k", "arXiv:2110.14168");
+KVC_REGISTER_DATASET(Gsm8k, "gsm8k", "grade school problems (arXiv:2110.14168)");
 
 }  // namespace
 }  // namespace kvc

@@ -149,7 +149,7 @@ class InfiniteBench final : public Dataset {
   Options options_;
 };
 
-KVC_REGISTER_DATASET(InfiniteBench, "infinitebench", "arXiv:2402.13718");
+KVC_REGISTER_DATASET(InfiniteBench, "infinitebench", "twelve tasks of 100k tokens and more (arXiv:2402.13718)");
 
 }  // namespace
 }  // namespace kvc

@@ -102,7 +102,7 @@ class LongBenchV2 final : public Dataset {
   Options options_;
 };
 
-KVC_REGISTER_DATASET(LongBenchV2, "longbench_v2", "arXiv:2412.15204");
+KVC_REGISTER_DATASET(LongBenchV2, "longbench_v2", "multiple choice about long texts (arXiv:2412.15204)");
 
 }  // namespace
 }  // namespace kvc

@@ -110,7 +110,7 @@ class Loogle final : public Dataset {
   Options options_;
 };
 
-KVC_REGISTER_DATASET(Loogle, "loogle", "arXiv:2311.04939");
+KVC_REGISTER_DATASET(Loogle, "loogle", "questions, summaries and blanks of long texts (arXiv:2311.04939)");
 
 }  // namespace
 }  // namespace kvc

@@ -88,7 +88,7 @@ class Math500 final : public Dataset {
   Options options_;
 };
 
-KVC_REGISTER_DATASET(Math500, "math500", "arXiv:2103.03874");
+KVC_REGISTER_DATASET(Math500, "math500", "competition problems of MATH (arXiv:2103.03874, 2305.20050)");
 
 }  // namespace
 }  // namespace kvc

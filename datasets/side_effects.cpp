@@ -208,7 +208,7 @@ class SideEffects final : public Dataset {
   Options options_;
 };
 
-KVC_REGISTER_DATASET(SideEffects, "side_effects", "made by seed");
+KVC_REGISTER_DATASET(SideEffects, "side_effects", "rules, formats and secrets that answers must keep; made by seed");
 
 }  // namespace
 }  // namespace kvc

@@ -41,8 +41,8 @@ FoundData load_as(const std::string& dataset, const std::string& path, const Tok
     found.written_by_model += std::count_if(document.questions.begin(), document.questions.end(),
                                             [](const Question& question) { return question.written_by_model; });
   }
-  std::vector<const char*> tasks = {"published_score", "exact_match", "likelihood",
-                                    "multiple_choice", "reasoning",   "fidelity"};
+  std::vector<const char*> tasks = {"published_score", "side_effects", "exact_match", "likelihood",
+                                    "multiple_choice", "reasoning",    "fidelity",    "turns"};
   if (dataset == "ruler") tasks.insert(tasks.begin(), "string_match");
   for (const char* name : tasks) {
     const auto* entry = Registry<Task>::instance().find(name);

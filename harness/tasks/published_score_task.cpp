@@ -112,7 +112,8 @@ std::vector<double> judge_published_score(const AnswerFields& answer) {
           is_true(answer.cut_by_length())};
 }
 
-KVC_REGISTER_TASK(PublishedScore, "published_score", "LongBench, arXiv:2308.14508");
+KVC_REGISTER_TASK(PublishedScore, "published_score",
+                  "free answers scored as LongBench, InfiniteBench and LooGLE publish it");
 KVC_REGISTER_METRICS("published_score", one_by_one<judge_published_score>,
                      {{"score", "score as published", true, true},
                       {"length_limit_rate", "cut off by the length limit", true, false}});

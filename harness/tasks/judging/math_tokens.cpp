@@ -178,7 +178,7 @@ class Lexer {
 
   // Bytes of "," "{,}" "\," "\!" ",\!" or a blank between groups of three digits; 0 for none.
   size_t thousands_separator() const {
-    for (const std::string_view separator : {",\\!", "{,}", "\\,", "\\!", "\\ ", ",", " "}) {
+    for (const std::string_view separator : {",\\! ", ",\\!", "{,}", "\\,", "\\!", "\\ ", ",", " "}) {
       if (std::string_view(text_).substr(at_).starts_with(separator)) return separator.size();
     }
     return 0;
