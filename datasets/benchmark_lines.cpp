@@ -33,7 +33,7 @@ std::vector<std::string> texts_of_field(DataReader& in, const Json& object, cons
     if (item.is_number()) {
       texts.push_back(item.dump());
     } else if (item.is_string()) {
-      if (const std::string text = strip_space(item.get<std::string>()); !text.empty()) texts.push_back(text);
+      if (const std::string text = item.get<std::string>(); !strip_space(text).empty()) texts.push_back(text);
     } else {
       valid = false;
     }

@@ -31,7 +31,8 @@ Json score_extra(const std::string& subset, const std::string& rule, const std::
 // Text, or "" where the field is missing, null or empty; a problem where it is something else.
 std::string optional_text(DataReader& in, const Json& object, const std::string& name);
 
-// The texts of a field that is a text, a number or a list of them; a problem where it is missing or nothing is left.
+// The texts of a field that is a text, a number or a list of them, as they are written: the indentation of a line of
+// code is part of the answer. Blank ones are left out; a problem where the field is missing or nothing is left.
 std::vector<std::string> texts_of_field(DataReader& in, const Json& object, const std::string& name);
 
 }  // namespace kvc

@@ -65,6 +65,8 @@ TEST_F(Benchmarks, LongBenchGivesEachLineItsScore) {
   EXPECT_EQ(extra_of("trec").at("classes").size(), 3U);
   EXPECT_EQ(extra_of("trec").at("first_line"), true);
   EXPECT_EQ(extra_of("lcc").at("score_rule"), "code_edit");
+  EXPECT_EQ(extra_of("lcc").at("references"),
+            Json{"        return sum(price for _, price in self.items)"});  // indentation counts, as published
   EXPECT_EQ(extra_of("multi_news").at("max_new_tokens"), 512);
   EXPECT_EQ(load("longbench", {{"lines", 2}}).size(), 1U);
 }

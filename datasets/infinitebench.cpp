@@ -116,7 +116,7 @@ class InfiniteBench final : public Dataset {
     if (answers.empty()) return;
     if (set.rule.empty()) {
       in.options_field(json, "", question.options);
-      const auto right = std::find(question.options.begin(), question.options.end(), answers.front());
+      const auto right = std::find(question.options.begin(), question.options.end(), strip_space(answers.front()));
       if (right == question.options.end()) {
         in.add("answer", fmt::format("the answer '{}' is none of the options", shortened(answers.front())),
                "write one of the options");
