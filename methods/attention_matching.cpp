@@ -116,7 +116,7 @@ class AttentionMatching : public PerHeadMethod {
   }
 
   bool needs_queries() const override { return true; }
-  bool fits_heads_together() const override { return true; }
+  bool fits_heads_together(const at::Device& device) const override { return !device.is_cpu(); }
 
   // Scores, picks and fits of a batch of heads at a time; what a batch cannot fit is fitted alone.
   std::vector<HeadResult> fit_heads(const std::vector<HeadProblem>& problems,

@@ -16,9 +16,6 @@
 // of it is.
 #include <ATen/ATen.h>
 
-#include <algorithm>
-#include <vector>
-
 #include "harness/api/published_queries.h"
 #include "methods/parts/merging.h"
 #include "methods/parts/query_reach.h"
@@ -56,17 +53,20 @@ class Cam final : public PerHeadMethod, public PublishedQueries {
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
     const at::Tensor attention = scores_once(problem);
-    const at::Tensor merged = draw_merged(problem, attention.cpu().to(at::kDouble));
-    const at::Tensor values = problem.values.cpu().to(at::kDouble).contiguous();
+    // Drawn on the CPU whatever the device: the same draws. Scores are all that is copied there.
+    const at::Tensor merged = draw_merged(problem, attention.cpu().to(at::kDouble)).to(attention.device());
+    const at::Tensor values = problem.values.to(at::kDouble).contiguous();
     return [this, problem, attention, merged, values](int64_t target_len) {
       const at::Tensor kept = heavy_and_recent(attention, target_len, options_.recent_fraction);
       const Split split = split_entries(kept, attention.size(0));
       HeadFit fit = keep(problem, split.kept);
       fit.notes = reach_notes(problem, options_.range());
-      at::Tensor passed_on = at::zeros({attention.size(0)}, at::TensorOptions(at::kBool));
-      passed_on.index_copy_(0, split.evicted.cpu(), merged.index_select(0, split.evicted.cpu()));
+      at::Tensor passed_on = at::zeros({attention.size(0)}, merged.options());
+      passed_on.index_copy_(0, split.evicted, merged.index_select(0, split.evicted));
       fit.notes["merged_entries"] = passed_on.sum().item<int64_t>();
-      fit.values = pass_on(values, passed_on).index_select(0, split.kept.cpu()).to(fit.values.options());
+      const at::Tensor passed = values.is_cpu() ? pass_values_on(values, passed_on, options_.n_merged)
+                                                : pass_values_on_in_blocks(values, passed_on, options_.n_merged);
+      fit.values = passed.index_select(0, split.kept).to(fit.values.options());
       return fit;
     };
   }
@@ -83,26 +83,6 @@ class Cam final : public PerHeadMethod, public PublishedQueries {
     // The last entry's mean is 0 / 0, and no number is below a chance that is none. Entries without attention among
     // others without it: the same, their values would not show anyway.
     return draws.lt(attention / mean);
-  }
-
-  // Values after every entry of `passed_on` has given its own to those behind it: (T, d).
-  at::Tensor pass_on(const at::Tensor& values, const at::Tensor& passed_on) const {
-    const int64_t source_len = values.size(0), d = values.size(1), m = options_.n_merged;
-    at::Tensor result = at::empty_like(values), gifts = at::zeros_like(values);
-    const double* value = values.const_data_ptr<double>();
-    const bool* gives = passed_on.const_data_ptr<bool>();
-    auto *out = result.mutable_data_ptr<double>(), *gift = gifts.mutable_data_ptr<double>();
-    std::vector<double> received(static_cast<size_t>(d), 0.0);  // sum of the gifts of the m entries before
-    for (int64_t i = 0; i < source_len; ++i) {
-      const double share = gives[i] ? 1.0 / static_cast<double>(std::min(m, source_len - 1 - i)) : 0.0;
-      for (int64_t c = 0; c < d; ++c) {
-        auto& sum = received[static_cast<size_t>(c)];
-        out[i * d + c] = value[i * d + c] + sum;
-        gift[i * d + c] = out[i * d + c] * share;
-        sum += gift[i * d + c] - (i >= m ? gift[(i - m) * d + c] : 0.0);
-      }
-    }
-    return result;
   }
 
   Options options_;

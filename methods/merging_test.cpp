@@ -269,5 +269,23 @@ TEST(Merging, KeepingEverythingMergesNothing) {
   }
 }
 
+// As on a GPU: in blocks shorter and longer than what an entry reaches, the last one not full.
+TEST(Merging, ValuesArePassedOnInBlocksAsOneByOne) {
+  for (const int64_t source_len : {1, 37, 256, 300}) {
+    at::manual_seed(5);
+    const at::Tensor values = at::randn({source_len, 6}, at::kDouble);
+    at::Tensor gives = at::rand({source_len}).lt(0.8);
+    gives[source_len - 1] = false;
+    for (const int64_t m : {1, 7, 32, 1000}) {
+      const at::Tensor want = pass_values_on(values, gives, m);
+      for (const int64_t block : {1, 16, 64, 256}) {
+        const at::Tensor got = pass_values_on_in_blocks(values, gives, m, block);
+        ASSERT_EQ(got.sizes(), want.sizes());
+        EXPECT_LT((got - want).abs().max().item<double>(), 1e-11) << source_len << " " << m << " " << block;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kvc

@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "harness/api/pack_compaction.h"
 #include "harness/core/error.h"
 #include "harness/testing/method_scene.h"
 
@@ -167,6 +169,65 @@ TEST(PerHeadMethod, SumsNotesOverHeadsAndHandsOutTheWallClock) {
     EXPECT_GE(one.shared_s, 0.0);
     EXPECT_GT(one.own_s, 0.0);
   }
+}
+
+// --- heads fitted together, as on a GPU
+
+// Attention Matching's way of a GPU, taken on the CPU; layer 1, head 0 spoiled.
+class Gathered final : public PerHeadMethod {
+ public:
+  explicit Gathered(const std::string& name, Spoil spoil = {})
+      : inner_(Registry<CompactionMethod>::instance().create(name, Json::object())), spoil_(std::move(spoil)) {}
+  bool needs_queries() const override { return true; }
+  bool fits_heads_together(const at::Device&) const override { return true; }
+  std::vector<HeadResult> fit_heads(const std::vector<HeadProblem>& problems,
+                                    const std::vector<std::vector<int64_t>>& targets) const override {
+    std::vector<HeadResult> results = dynamic_cast<const PerHeadMethod&>(*inner_).fit_heads(problems, targets);
+    for (size_t i = 0; i < problems.size() && spoil_; ++i) {
+      if (problems[i].layer == 1 && problems[i].kv_head == 0) spoil_(results[i].fits.front(), problems[i]);
+    }
+    return results;
+  }
+  const CompactionMethod& inner() const { return *inner_; }
+
+ protected:
+  HeadFitter prepare(const HeadProblem&, int64_t) const override {
+    throw Error(ErrorKind::kInternal, "a head was asked for alone", "", "");
+  }
+
+ private:
+  std::unique_ptr<CompactionMethod> inner_;
+  Spoil spoil_;
+};
+
+TEST(PerHeadMethod, HeadsFittedTogetherMakeTheSameCaches) {
+  const Scene& scene = Scene::of(at::kFloat);
+  for (const char* name : {"am_highest_attention", "am_omp"}) {
+    const Gathered gathered(name);
+    const std::vector<HeadBudget> budgets = {every_head(6), ragged(scene), every_head(scene.source_len())};
+    const std::vector<Compaction> got = scene.compact(gathered, budgets),
+                                  want = scene.compact(gathered.inner(), budgets);
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t b = 0; b < want.size(); ++b) {
+      EXPECT_EQ(got[b].notes, want[b].notes) << name;
+      for (int64_t layer = 0; layer < kLayers; ++layer) {
+        const LayerKv &made = got[b].cache.layer(layer), &other = want[b].cache.layer(layer);
+        EXPECT_EQ(made.head_offsets, other.head_offsets);
+        EXPECT_TRUE(at::equal(made.keys, other.keys)) << name << " " << b;
+        EXPECT_LT((made.values - other.values).abs().max().item<float>(), 1e-2) << name << " " << b;
+        ASSERT_EQ(made.bias.defined(), other.bias.defined());
+        if (made.bias.defined()) {
+          EXPECT_LT((made.bias - other.bias).abs().max().item<float>(), 1e-2);
+        }
+      }
+      EXPECT_GT(got[b].own_s, 0.0);
+    }
+  }
+}
+
+TEST(PerHeadMethod, FaultsOfHeadsFittedTogetherAreNamed) {
+  const Gathered spoiled("am_highest_attention", [](HeadFit& fit, const HeadProblem&) { fit.values[2][0] = INFINITY; });
+  EXPECT_THAT(refusal(spoiled, {every_head(6)}), HasSubstr("layer 1, KV head 0"));
 }
 
 // --- budgets that heads share by score

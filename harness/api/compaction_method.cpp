@@ -94,7 +94,7 @@ std::vector<HeadResult> PerHeadMethod::fit_layers(const CompactionRequest& reque
                                                   const std::vector<at::Tensor>& queries, const SettledBudgets& settled,
                                                   int64_t first_layer, int64_t n_layers) const {
   const int64_t n_kv_heads = request.cache.n_kv_heads(), n_heads = n_layers * n_kv_heads;
-  const bool on_cpu = request.cache.layer(0).keys.is_cpu();
+  const at::Device device = request.cache.layer(0).keys.device();
   const auto problem_of = [&](int64_t item) {
     HeadProblem problem = make_problem(request, queries, first_layer + item / n_kv_heads, item % n_kv_heads);
     problem.scores = settled.scores_of(static_cast<size_t>(item));
@@ -108,9 +108,9 @@ std::vector<HeadResult> PerHeadMethod::fit_layers(const CompactionRequest& reque
     return targets;
   };
   std::vector<HeadResult> heads(static_cast<size_t>(n_heads));
-  if (on_cpu || !fits_heads_together()) {
+  if (!fits_heads_together(device)) {
     // On a GPU threads would only contend for its stream.
-    for_each_item(n_heads, on_cpu, [&](int64_t item) {
+    for_each_item(n_heads, device.is_cpu(), [&](int64_t item) {
       fit_targets(problem_of(item), targets_of(item), heads[static_cast<size_t>(item)]);
     });
     return heads;

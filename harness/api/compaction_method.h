@@ -91,8 +91,8 @@ class PerHeadMethod : public CompactionMethod {
   // One head alone, for every target in [0, T]; checked as in compact().
   std::vector<HeadFit> fit(const HeadProblem& problem, const std::vector<int64_t>& targets) const;
 
-  // Whether a GPU gets the heads of a request together, by fit_heads(); else one head after another.
-  virtual bool fits_heads_together() const { return false; }
+  // Whether the heads of a request on that device are fitted together, by fit_heads(); else one head after another.
+  virtual bool fits_heads_together(const at::Device& /*device*/) const { return false; }
   // fit() of many heads, unchecked: results[i].fits[k] is problems[i] at targets[i][k], the same number of targets for
   // every head. Works on any device. A method that says fits_heads_together() has one of its own, which is for devices
   // that one head leaves idle; its numbers are those of fit() within rounding.

@@ -23,4 +23,13 @@ at::Tensor group_sums(const at::Tensor& rows, const at::Tensor& group, int64_t n
 // Sums of rows[first_i .. last_i): (n, d) float64. rows (E, d) float64; first, last (n) int64 with first <= last.
 at::Tensor range_sums(const at::Tensor& rows, const at::Tensor& first, const at::Tensor& last);
 
+// Values (T, d) float64 after every entry of `gives` (T) bool, in order of position, has given its own, and what it was
+// given, in equal parts to the m entries behind it, or to all where there are fewer: (T, d). The last entry has none
+// behind it and must not give. On the CPU.
+at::Tensor pass_values_on(const at::Tensor& values, const at::Tensor& gives, int64_t m);
+// The same for devices, where a chain of T steps would take seconds: a triangular system for each `block` entries, all
+// factored at once, T / block steps of ten launches. Memory 16 T block bytes. Within rounding the same numbers, and the
+// same bits on every run.
+at::Tensor pass_values_on_in_blocks(const at::Tensor& values, const at::Tensor& gives, int64_t m, int64_t block = 256);
+
 }  // namespace kvc

@@ -9,9 +9,9 @@
 namespace kvc {
 
 Turn turn_at(const DecoderSpec& spec, const at::Tensor& positions, const at::TensorOptions& options) {
-  const std::vector<float> frequencies = rope_frequencies(spec).frequencies;
-  const at::Tensor angles = at::outer(positions.to(at::kFloat), at::tensor(frequencies));
-  return {angles.cos().to(options.device()), angles.sin().to(options.device())};
+  const at::Tensor frequencies = at::tensor(rope_frequencies(spec).frequencies).to(options.device());
+  const at::Tensor angles = at::outer(positions.to(options.device(), at::kFloat), frequencies);
+  return {angles.cos(), angles.sin()};
 }
 
 at::Tensor turned(const at::Tensor& x, const Turn& turn, double sign) {

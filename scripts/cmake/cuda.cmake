@@ -87,7 +87,8 @@ endif()
 if(KVC_NVCC)
   foreach(number 80 90)
     add_test(NAME kernels_sm_${number}
-             COMMAND ${PYTHON3} ${CMAKE_SOURCE_DIR}/scripts/check_kernels --nvcc ${KVC_NVCC} --arch sm_${number} ${cuda_sources})
+             COMMAND ${PYTHON3} ${CMAKE_SOURCE_DIR}/scripts/check_kernels --nvcc ${KVC_NVCC} --arch sm_${number}
+                     --tools ${torch_root}/.. --tools ${CMAKE_SOURCE_DIR}/.deps/cuda-tools ${cuda_sources})
     set_tests_properties(kernels_sm_${number} PROPERTIES TIMEOUT 900 LABELS kernels)
   endforeach()
 endif()
@@ -106,7 +107,7 @@ set_tests_properties(gpu PROPERTIES LABELS gpu TIMEOUT 900 ENVIRONMENT "OMP_WAIT
 add_executable(gpu_bench ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_bench.cpp ${gpu_parts})
 target_link_libraries(gpu_bench PRIVATE kvc_api CLI11::CLI11)
 target_precompile_headers(gpu_bench REUSE_FROM kvc_pch)
-foreach(step limits prefill read decode score fit pursuit)
+foreach(step limits prefill read decode score fit pursuit match)
   add_test(NAME gpu_bench_${step} COMMAND gpu_bench --step ${step} --shape tiny --device cpu --seconds 0.1)
   set_tests_properties(gpu_bench_${step} PROPERTIES TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive
                        PASS_REGULAR_EXPRESSION "\"seconds\"" FAIL_REGULAR_EXPRESSION "\"error\"")

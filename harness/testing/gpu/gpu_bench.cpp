@@ -3,9 +3,11 @@
 //
 //   gpu_bench --step NAME [--shape NAME] [--device cuda] [--seconds 20]
 //
-// Steps: limits (copies and products, which the others are held against), prefill, read, decode, score, fit, pursuit.
-// Weights, caches and texts are random numbers made on the device from a seed, so nothing is loaded. Fits and pursuits
-// get keys in clusters and queries that look at some of them, since random ones attend to everything alike.
+// Steps: limits (copies and products, which the others are held against), prefill, read, decode, score, fit, pursuit,
+// match (Attention Matching as a sweep calls it, heads in batches). score, fit and pursuit take the 8 heads of a layer
+// at once; their times are of all 8, and are to be multiplied by the 36 layers. Weights, caches and texts are random
+// numbers made on the device from a seed, so nothing is loaded. Fits and pursuits get keys in clusters and queries that
+// look at some of them, since random ones attend to everything alike.
 //
 // With --device cpu the same program runs on the CPU, for which --shape tiny is meant: a test that it works.
 #include <ATen/ATen.h>
@@ -22,16 +24,21 @@
 #include <string>
 #include <vector>
 
+#include "harness/api/compaction_method.h"
+#include "harness/api/pack_compaction.h"
 #include "harness/attention/device_attention.h"
 #include "harness/attention/ragged_attention.h"
 #include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/config_text.h"
 #include "harness/core/error.h"
+#include "harness/core/registry.h"
 #include "harness/core/stopwatch.h"
-#include "harness/math/attention.h"
+#include "harness/math/batched_least_squares.h"
+#include "harness/math/block_cholesky.h"
 #include "harness/math/device_pursuit.h"
 #include "harness/math/float_product.h"
 #include "harness/math/least_squares.h"
+#include "harness/math/product_statistics.h"
 #include "harness/model/decode_step.h"
 #include "harness/model/device_care.h"
 #include "harness/model/linear.h"
@@ -129,8 +136,9 @@ class Bench {
     if (step == "score") return score();
     if (step == "fit") return fit();
     if (step == "pursuit") return pursuit();
+    if (step == "match") return match();
     throw Error(ErrorKind::kUsage, fmt::format("unknown step '{}'", step), "--step",
-                suggest_name(step, {"limits", "prefill", "read", "decode", "score", "fit", "pursuit"}));
+                suggest_name(step, {"limits", "prefill", "read", "decode", "score", "fit", "pursuit", "match"}));
   }
 
   const DecoderSpec& spec() const { return shape_.spec; }
@@ -390,66 +398,110 @@ class Bench {
     };
     return {around(n, 0.6, 1.0), around(entries, 1.0, 0.7), normal({entries, d}, 1)};
   }
-  Json per_head() const { return {{"heads", spec().n_layers * spec().n_kv_heads}}; }
+  // Several of them, stacked.
+  Head heads(int64_t count, int64_t n, int64_t entries) const {
+    std::vector<at::Tensor> queries, keys, values;
+    for (int64_t h = 0; h < count; ++h) {
+      Head one = head(n, entries);
+      queries.push_back(std::move(one.queries));
+      keys.push_back(std::move(one.keys));
+      values.push_back(std::move(one.values));
+    }
+    return {at::stack(queries), at::stack(keys), at::stack(values)};
+  }
+  int64_t at_once() const { return spec().n_kv_heads; }
+  Json of_heads() const { return {{"heads", at_once()}, {"of", spec().n_layers * spec().n_kv_heads}}; }
 
   void score() {
     for (const int64_t n : shape_.n_queries) {
-      const Head h = head(n, shape_.context);
-      const double logits = static_cast<double>(n) * static_cast<double>(shape_.context);
+      const Head h = heads(at_once(), n, shape_.context);
+      const double logits = static_cast<double>(at_once() * n) * static_cast<double>(shape_.context);
       Json facts = {{"queries", n}, {"entries", shape_.context}};
-      facts.update(per_head());
+      facts.update(of_heads());
+      // A logit is written and read a few times: header of product_statistics.h.
       tell(
-          "score, one head", facts,
-          [&] { (void)summarize_attention(h.queries, h.keys, {}, KeyScore::kRms, h.values, {}, /*by_products=*/true); },
-          0, 4 * logits * static_cast<double>(spec().head_dim), limits_.bfloat16_flops);
+          "score", facts, [&] { (void)summarize_heads(h.queries, h.keys, {}, KeyScore::kRms, h.values); }, 32 * logits,
+          4 * logits * static_cast<double>(spec().head_dim), limits_.bfloat16_flops);
     }
   }
 
   void fit() {
     for (const int64_t n : shape_.n_queries) {
       for (const int64_t t : shape_.targets) {
-        const Head h = head(n, t);
-        const at::Tensor logits = attention_logits(h.queries, h.keys, {});
-        const at::Tensor table = (logits - logits.amax(1, true)).exp_(), mass = table.sum(1);
-        const at::Tensor weights = at::softmax(logits, 1), output = at::mm(weights, h.values.to(at::kFloat));
-        const double flops = 2 * static_cast<double>(n) * std::pow(static_cast<double>(t), 2);
+        const Head h = heads(at_once(), n, t);
+        at::Tensor table = at::empty({at_once(), n, t}, floats());
+        logits_into(table, h.queries, h.keys, {});
+        table.sub_(table.amax(2, true)).exp_();
+        const at::Tensor mass = table.sum(2);
+        const at::Tensor weights = table / mass.unsqueeze(2), output = at::bmm(weights, h.values.to(at::kFloat));
+        const at::Tensor present = at::ones({at_once(), t}, floats().dtype(at::kBool));
+        const double flops = 1.13 * static_cast<double>(at_once() * n) * std::pow(static_cast<double>(t), 2);
         for (const FitRoute route : {FitRoute::kRefined, FitRoute::kDouble}) {
           const bool doubles = route == FitRoute::kDouble;
           Json facts = {{"queries", n}, {"target", t}, {"route", doubles ? "float64" : "refined"}};
-          facts.update(per_head());
+          facts.update(of_heads());
           const double rate = doubles ? limits_.float64_flops : limits_.float32_flops;
+          const BoxSettings box{.lower = 0.05, .upper = 20.0, .iterations = 2};
           tell(
-              "bias fit, one head", facts,
-              [&] {
-                (void)NormalEquations(table, mass, route).fit_box(t, {.lower = 0.05, .upper = 20.0, .iterations = 2});
-              },
-              0, flops, rate);
+              "bias fit", facts, [&] { (void)batched_fit_box(table, mass, present, box, route); }, 0, flops, rate);
           tell(
-              "value fit, one head", facts, [&] { (void)least_squares(weights, output, route); }, 0, flops, rate);
+              "value fit", facts, [&] { (void)batched_least_squares(weights, output, route); }, 0, flops, rate);
         }
-        const at::Tensor gram = at::mm(table.t().to(at::kDouble), table.to(at::kDouble));
+        at::Tensor gram = at::bmm(table.transpose(1, 2).to(at::kDouble), table.to(at::kDouble));
+        gram.diagonal(0, 1, 2).mul_(1.001);
+        Json facts = {{"target", t}};
+        facts.update(of_heads());
         tell(
-            "Cholesky, float64", {{"target", t}}, [&] { (void)at::linalg_cholesky_ex(gram); }, 0,
-            std::pow(static_cast<double>(t), 3) / 3, limits_.float64_flops);
+            "Cholesky, float64", facts, [&] { (void)BlockCholesky(gram.clone()); }, 0,
+            2 * static_cast<double>(at_once()) * std::pow(static_cast<double>(t), 3) / 3, limits_.float64_flops);
       }
     }
   }
 
   void pursuit() {
-    const Head h = head(shape_.pursuit_keys, shape_.pursuit_keys);
-    const AttentionSummary summary =
-        summarize_attention(h.queries, h.keys, {}, KeyScore::kRms, {}, {}, /*by_products=*/true);
-    const auto size = static_cast<double>(shape_.pursuit_keys);
-    Json facts = {{"queries", shape_.pursuit_keys}, {"entries", shape_.pursuit_keys}, {"target", shape_.pursuit_picks}};
-    facts.update(per_head());
+    const int64_t size = shape_.pursuit_keys, picks = shape_.pursuit_picks;
+    const Head h = heads(at_once(), size, size);
+    const AttentionSummary summary = summarize_heads(h.queries, h.keys, {}, KeyScore::kRms);
+    Json facts = {{"queries", size}, {"entries", size}, {"target", picks}};
+    facts.update(of_heads());
+    const KeysAtHand usual;
+    const auto n = static_cast<double>(size), t = static_cast<double>(picks);
+    const double a_pick = 8 * n * t + 8 * t * t / 2 + 4 * n * static_cast<double>(usual.keys) +
+                          4 * n * n / static_cast<double>(usual.choices);
+    int64_t n_taken_back = 0;
     tell(
-        "pursuit, one head", facts,
+        "pursuit", facts,
         [&] {
-          DevicePursuit pursuit(h.queries, h.keys, {}, summary.row_max, summary.row_sum, {});
-          pursuit.run(shape_.pursuit_picks);
-          (void)pursuit.picks(shape_.pursuit_picks);
+          DevicePursuits pursuits(h.queries, h.keys, {}, summary.row_max, summary.row_sum, {});
+          pursuits.run(std::vector<int64_t>(static_cast<size_t>(at_once()), picks));
+          (void)pursuits.picks(std::vector<int64_t>(static_cast<size_t>(at_once()), picks));
+          n_taken_back = pursuits.n_taken_back();
         },
-        4 * size * size * static_cast<double>(shape_.pursuit_picks), 0, 0);
+        static_cast<double>(at_once()) * t * a_pick, 0, 0);
+    print({{"step", "pursuit: choices taken back"}, {"choices", n_taken_back}, {"of", picks}});
+  }
+
+  // The methods themselves, over as many heads as a small GPU holds.
+  void match() {
+    const int64_t n = shape_.n_queries.front(), target = shape_.targets.back(), count = 2 * at_once();
+    std::vector<HeadProblem> problems;
+    for (int64_t h = 0; h < count; ++h) {
+      const Head one = head(n, shape_.context);
+      HeadProblem problem;
+      problem.keys = one.keys;
+      problem.values = one.values;
+      problem.queries = one.queries;
+      problems.push_back(std::move(problem));
+    }
+    const std::vector<std::vector<int64_t>> targets(problems.size(), {target});
+    for (const char* name : {"am_highest_attention", "am_omp"}) {
+      const auto made = Registry<CompactionMethod>::instance().create(name, Json::object());
+      const auto& method = dynamic_cast<const PerHeadMethod&>(*made);
+      const Json facts = {{"method", name},   {"queries", n},   {"entries", shape_.context},
+                          {"target", target}, {"heads", count}, {"of", spec().n_layers * spec().n_kv_heads}};
+      tell(
+          "match", facts, [&] { (void)method.fit_heads(problems, targets); }, 0, 0, 0);
+    }
   }
 
   Shape shape_;
@@ -466,7 +518,7 @@ int run(int argc, char** argv) {
   double seconds = 20;
   Limits limits;
   CLI::App app("Stages of a sweep on a GPU, at published shapes, beside their rooflines");
-  app.add_option("--step", step, "limits, prefill, read, decode, score, fit or pursuit")->required();
+  app.add_option("--step", step, "limits, prefill, read, decode, score, fit, pursuit or match")->required();
   app.add_option("--shape", shape, "qwen3-4b, llama-3.1-8b or tiny")->capture_default_str();
   app.add_option("--device", device, "cuda, cuda:1 or cpu")->capture_default_str();
   app.add_option("--seconds", seconds, "that one measurement may take, once it has been made")->capture_default_str();

@@ -15,6 +15,7 @@
 #include "harness/attention/ragged_attention.h"
 #include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/registry.h"
+#include "harness/math/batched_least_squares.h"
 #include "harness/math/device_pursuit.h"
 #include "harness/math/float_product.h"
 #include "harness/math/least_squares.h"
@@ -187,10 +188,22 @@ TEST_F(Gpu, ScoresFitsAndPicksAreTheCpus) {
   DevicePursuit pursuit(there(queries), there(keys), {}, there(want.row_max), there(want.row_sum), {});
   pursuit.run(80);
   EXPECT_EQ(pursuit.picks(80).order, host.picks(80).order);
+  // Several heads at once, some choices checked and taken back.
+  const auto twice = [](const at::Tensor& one) { return at::stack({one, one.flip(0)}); };
+  const at::Tensor mass = there(at::stack({want.row_sum, want.row_sum.flip(0)}));
+  const at::Tensor most_of = there(at::stack({want.row_max, want.row_max.flip(0)}));
+  DevicePursuits several(there(twice(queries)), there(at::stack({keys, keys})), {}, most_of, mass, {}, {65, 32});
+  several.run({80, 33});
+  const std::vector<PursuitPicks> picks = several.picks({80, 33});
+  EXPECT_EQ(picks[0].order, host.picks(80).order);
+  EXPECT_EQ(picks[1].order, host.picks(33).order);
   const at::Tensor a = at::softmax(queries.narrow(1, 0, 40), 1), b = values.repeat({2, 1}).narrow(0, 0, 700);
   for (const FitRoute route : {FitRoute::kRefined, FitRoute::kDouble}) {
     expect_near(least_squares(there(a), there(b), route).solution, least_squares(a, b, FitRoute::kDouble).solution,
                 1e-4, "least squares");
+    const BatchedSolution both = batched_least_squares(there(twice(a)), there(twice(b)), route);
+    EXPECT_TRUE(both.trusted.all().item<bool>());
+    expect_near(both.solution[1], least_squares(a, b, FitRoute::kDouble).solution, 1e-4, "least squares of two heads");
   }
 }
 
