@@ -16,7 +16,7 @@
 namespace kvc::KVC_CUDA_NAMESPACE {
 
 #ifdef KVC_CUDA_EMULATION
-using ::kvc::emulation::launch;
+using KVC_EMULATED_LAUNCH;
 #else
 // Why the launch failed, or null. Blocks that want more than the 48 KiB of shared memory that every GPU grants are
 // asked for by name.

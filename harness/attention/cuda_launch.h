@@ -1,6 +1,8 @@
 // What host code needs to know to call a kernel's launcher: no CUDA header, no torch header.
 #pragma once
 
+#include <cstdint>
+
 struct CUstream_st;
 
 namespace kvc {
@@ -18,5 +20,10 @@ using CudaStream = ::CUstream_st*;
 namespace kvc::KVC_CUDA_NAMESPACE {
 
 enum class Number { kFloat32, kBfloat16 };
+
+// How many kernels of one file were launched and how many bytes they had to read and write, by their shapes.
+struct LaunchCount {
+  int64_t launches = 0, bytes = 0;
+};
 
 }  // namespace kvc::KVC_CUDA_NAMESPACE

@@ -6,6 +6,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "harness/attention/cuda_layer_glue.h"
+#include "harness/attention/kernel_stand_in.h"
 
 namespace kvc::gpu {
 
@@ -44,17 +45,31 @@ std::optional<at::Tensor> silu_mul(const at::Tensor& gate_up) {
 
 #else
 
-Pair rotate_heads(const at::Tensor&, int64_t, int64_t, const at::Tensor&, const at::Tensor&, double, const at::Tensor&,
-                  const at::Tensor&, const at::Tensor&) {
-  return std::nullopt;
+namespace {
+
+// What a test put in the kernels' place, for tensors of its GPU.
+const KernelStandIn* instead(const at::Tensor& tensor) {
+  return tensor.is_cuda() ? stand_in() : nullptr;
 }
 
-Pair add_rms_norm(const at::Tensor&, const at::Tensor&, const at::Tensor&, double) {
-  return std::nullopt;
+}  // namespace
+
+Pair rotate_heads(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads, const at::Tensor& q_norm,
+                  const at::Tensor& k_norm, double eps, const at::Tensor& cos, const at::Tensor& sin,
+                  const at::Tensor& positions) {
+  const KernelStandIn* calls = instead(qkv);
+  if (calls == nullptr) return std::nullopt;
+  return calls->rotate_heads(qkv, n_query_heads, n_kv_heads, q_norm, k_norm, eps, cos, sin, positions);
 }
 
-std::optional<at::Tensor> silu_mul(const at::Tensor&) {
-  return std::nullopt;
+Pair add_rms_norm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& weight, double eps) {
+  const KernelStandIn* calls = instead(a);
+  return calls == nullptr ? std::nullopt : calls->add_rms_norm(a, b, weight, eps);
+}
+
+std::optional<at::Tensor> silu_mul(const at::Tensor& gate_up) {
+  const KernelStandIn* calls = instead(gate_up);
+  return calls == nullptr ? std::nullopt : calls->silu_mul(gate_up);
 }
 
 #endif

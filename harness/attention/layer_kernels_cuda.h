@@ -9,10 +9,6 @@
 
 namespace kvc::KVC_CUDA_NAMESPACE {
 
-// Of one forward pass: how many kernels were launched and how many bytes they had to read and write, by their shapes.
-struct LaunchCount {
-  int64_t launches = 0, bytes = 0;
-};
 // Of this thread since it began; anyone may set it to nought.
 LaunchCount& layer_launches();
 

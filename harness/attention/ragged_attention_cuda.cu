@@ -335,7 +335,32 @@ const char* refusal(const AttentionShape& shape, const ContextPart& part) {
   return nullptr;
 }
 
+int64_t number_bytes(const AttentionShape& shape) {
+  return shape.number == Number::kFloat32 ? 4 : 2;
+}
+
+void count_attention(int64_t bytes) {
+  ++attention_launches().launches;
+  attention_launches().bytes += bytes;
+}
+
+// Queries and outputs of each piece, and the part's entries once for every tile of rows.
+int64_t attend_bytes(const AttentionShape& shape, const ContextPart& part, int n_pieces) {
+  const bool is_prefix = part.lengths == nullptr;
+  const int64_t entries = is_prefix ? part.head_offsets[shape.n_kv_heads] - part.head_offsets[0]
+                                    : part.batch * shape.n_kv_heads * part.most_entries;
+  const int64_t an_entry = 2 * shape.head_dim * number_bytes(shape) + (part.bias != nullptr ? 4 : 0);
+  const int64_t rows = shape.n_tokens * shape.n_query_heads;
+  return entries * an_entry * row_tiles(shape, part) +
+         n_pieces * rows * (shape.head_dim * number_bytes(shape) + 4 * (shape.head_dim + 1));
+}
+
 }  // namespace
+
+LaunchCount& attention_launches() {
+  thread_local LaunchCount counted;
+  return counted;
+}
 
 int pieces_of(const ContextPart& part) {
   return pieces_for(part.most_entries);
@@ -345,6 +370,7 @@ const char* attend(const AttentionShape& shape, const ContextPart& part, const v
                    float* output, float* log_sum_exp, CudaStream stream) {
   if (const char* why = refusal(shape, part)) return why;
   if (most_rows(shape, part) == 0) return nullptr;
+  count_attention(attend_bytes(shape, part, n_pieces));
   if (shape.number == Number::kFloat32) {
     return attend_dims<float>(shape, part, queries, n_pieces, output, log_sum_exp, stream);
   }
@@ -356,6 +382,8 @@ const char* merge_pieces(const AttentionShape& shape, int n_pieces, const float*
                          CudaStream stream) {
   const int64_t n_rows = shape.n_tokens * shape.n_query_heads;
   if (n_rows == 0) return nullptr;
+  count_attention(n_rows *
+                  (n_pieces * 4 * (shape.head_dim + 1) + shape.head_dim * (number == Number::kFloat32 ? 4 : 2)));
   const dim3 grid(static_cast<unsigned>((n_rows + kWarps - 1) / kWarps));
   if (number == Number::kFloat32) {
     return launch(merge_kernel<float>, grid, dim3(kThreads), 0, stream, n_rows, shape.head_dim, n_pieces, piece_output,
@@ -379,6 +407,7 @@ const char* write_as(const AttentionShape& shape, const ContextPart& part, const
 const char* write_tails(const AttentionShape& shape, const ContextPart& part, const void* new_keys, int64_t key_stride,
                         const void* new_values, int64_t value_stride, CudaStream stream) {
   if (shape.n_tokens == 0) return nullptr;
+  count_attention(4 * shape.n_tokens * shape.n_kv_heads * shape.head_dim * number_bytes(shape));
   const auto write = shape.number == Number::kFloat32 ? write_as<float> : write_as<__nv_bfloat16>;
   return write(shape, part, new_keys, key_stride, new_values, value_stride, stream);
 }

@@ -44,6 +44,10 @@ struct ContextPart {
   int64_t most_entries = 0;  // of one head. An upper bound; chooses the number of pieces only
 };
 
+// Of this thread since it began; anyone may set it to nought. Of tails, whose lengths the host does not know, the bytes
+// are those of the most entries they may have.
+LaunchCount& attention_launches();
+
 // How many pieces the longest head is divided into. A head's own division follows from its own length alone, so that a
 // row's result does not depend on the rest of the batch.
 int pieces_of(const ContextPart& part);

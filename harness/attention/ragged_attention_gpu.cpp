@@ -12,6 +12,7 @@
 #include <algorithm>
 
 #include "harness/attention/cuda_attention_glue.h"
+#include "harness/attention/kernel_stand_in.h"
 
 namespace kvc::gpu {
 
@@ -29,6 +30,10 @@ CudaStream current_stream(const at::Tensor& tensor) {
 
 bool has_kernels() {
   return true;
+}
+
+void set_stand_in(const KernelStandIn*) {
+  throw Error(ErrorKind::kInternal, "this build has kernels of its own", "set_stand_in", "");
 }
 
 bool has_fast_double(const c10::Device& device) {
@@ -107,11 +112,21 @@ void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tens
 
 namespace {
 
+const KernelStandIn* g_stand_in = nullptr;
+
 [[noreturn]] void refuse() {
   throw Error(ErrorKind::kInternal, "this program was built without CUDA kernels", "attention", "");
 }
 
 }  // namespace
+
+void set_stand_in(const KernelStandIn* calls) {
+  g_stand_in = calls;
+}
+
+const KernelStandIn* stand_in() {
+  return g_stand_in;
+}
 
 bool has_kernels() {
   return false;
@@ -122,15 +137,15 @@ bool has_fast_double(const c10::Device&) {
 }
 
 int64_t memory_bytes(const c10::Device&) {
-  return 0;
+  return g_stand_in == nullptr ? 0 : g_stand_in->memory_bytes;
 }
 
 const char* attention_way() {
   return "FlashAttention and LibTorch's operations (this build has no CUDA kernels)";
 }
 
-bool takes(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) {
-  return false;
+bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads) {
+  return g_stand_in != nullptr && g_stand_in->takes(queries, keys, values, n_kv_heads);
 }
 
 PartialAttention prefix_attention(const at::Tensor&, const LayerKv&) {
@@ -152,16 +167,22 @@ bool write_tails(const at::Tensor&, const at::Tensor&, const at::Tensor&, const 
   return false;
 }
 
-at::Tensor step_attention(const at::Tensor&, const LayerKv&, const at::Tensor&, const at::Tensor&, const StepTables&) {
-  refuse();
+at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const StepTables& tables) {
+  if (g_stand_in == nullptr) refuse();
+  return g_stand_in->step_attention(queries, prefix, keys, values, tables);
 }
 
-PartialAttention step_tail_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const StepTables&) {
-  refuse();
+PartialAttention step_tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                     const StepTables& tables) {
+  if (g_stand_in == nullptr) refuse();
+  return g_stand_in->step_tail_attention(queries, keys, values, tables);
 }
 
-void write_step(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const StepTables&) {
-  refuse();
+void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                const at::Tensor& new_values, const StepTables& tables) {
+  if (g_stand_in == nullptr) refuse();
+  g_stand_in->write_step(keys, values, new_keys, new_values, tables);
 }
 
 #endif

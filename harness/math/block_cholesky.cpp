@@ -20,13 +20,14 @@ BlockCholesky::BlockCholesky(const at::Tensor& matrices) : lower_(matrices) {
   const int64_t heads = matrices.size(0), t = matrices.size(1);
   inverses_ = at::zeros({heads, t, std::min(kBlockColumns, t)}, matrices.options());
   failed_ = at::zeros({heads}, matrices.options().dtype(at::kBool));
+  const at::Tensor eye = at::eye(std::min(kBlockColumns, t), matrices.options());
   for (int64_t first = 0; first < t; first += kBlockColumns) {
     const int64_t here = std::min(kBlockColumns, t - first), behind = t - first - here;
     const at::Tensor corner = part_of(lower_, first, here, first, here);
     const auto [factor, info] = at::linalg_cholesky_ex(corner);
     failed_.logical_or_(info.ne(0));
     corner.copy_(factor);
-    const at::Tensor unit = at::eye(here, matrices.options()).expand({heads, here, here});
+    const at::Tensor unit = eye.narrow(0, 0, here).narrow(1, 0, here).expand({heads, here, here});
     const at::Tensor inverse = at::linalg_solve_triangular(factor, unit, /*upper=*/false);
     part_of(inverses_, first, here, 0, here).copy_(inverse);
     if (behind == 0) break;

@@ -114,7 +114,8 @@ at::Tensor DevicePursuits::best(State& state, const std::vector<int64_t>& k_of, 
   };
   if (rough.size(1) > n) {
     const at::Tensor least = last_of(values).to(at::kDouble) - state.margin;
-    state.n_cut.add_(at::logical_and(rough.ge(least).sum(1).gt(n), state.flags_of(k_of)));
+    const at::Tensor cut = rough.ge(least).sum(1).gt(n), chose = state.flags_of(k_of);
+    state.n_cut.add_(chose.defined() ? at::logical_and(cut, chose) : cut);
   }
   const at::Tensor position = std::get<0>(at::sort(found, 1));
   const at::Tensor keys = view.keys.defined() ? view.keys.gather(1, position) : position;
@@ -235,10 +236,11 @@ int64_t DevicePursuits::check(const State& state, const View& view, const at::Te
   const auto n = static_cast<int64_t>(choices.size());
   const at::Tensor inside = taken.scatter(1, view.keys, true).unsqueeze(2);
   const at::Tensor outside = correlations.narrow(2, 0, n).masked_fill(inside, kNowhere).amax(1);  // (H,choices)
+  const at::Tensor everyone = at::ones({taken.size(0)}, taken.options());
   std::vector<at::Tensor> least, live;
   for (const Choice& choice : choices) {
     least.push_back(choice.least);
-    live.push_back(choice.live);
+    live.push_back(choice.live.defined() ? choice.live : everyone);
   }
   const at::Tensor won = at::logical_and(outside >= at::cat(least, 1) - state.margin, at::stack(live, 1));
   const at::Tensor lost = won.any(0).cpu().contiguous();

@@ -81,7 +81,9 @@ DevicePursuits::State DevicePursuits::prefix(const std::vector<int64_t>& targets
   part.n_cut = at::zeros_like(path_->n_cut);
   if (part.rows == 0) return part;
   part.mark_taken(0);
-  part.n_cut = path_->cuts.gather(1, indices(last, table_).unsqueeze(1)).squeeze(1) * part.flags_of(part.size);
+  part.n_cut = path_->cuts.gather(1, indices(last, table_).unsqueeze(1)).squeeze(1);
+  const at::Tensor some = part.flags_of(part.size);
+  if (some.defined()) part.n_cut.mul_(some);
   solve_anew(part);
   return part;
 }

@@ -44,10 +44,11 @@ struct DevicePursuits::State {
     std::copy(of.begin(), of.end(), host.mutable_data_ptr<bool>());
     return host.to(taken.device());
   }
+  // Heads whose count is above nought; undefined: all of them.
   at::Tensor flags_of(const std::vector<int64_t>& counts) const {
     std::vector<bool> some;
     for (const int64_t count : counts) some.push_back(count > 0);
-    return flags(some);
+    return std::find(some.begin(), some.end(), false) == some.end() ? at::Tensor() : flags(some);
   }
   // (H,rows) bool.
   at::Tensor fillers() const {
@@ -103,7 +104,7 @@ struct DevicePursuits::Choice {
   State::Mark before;
   at::Tensor residual;  // (H,n,1) float32
   at::Tensor least;     // (H,1) float64: the lowest correlation that was chosen
-  at::Tensor live;      // (H) bool: heads that chose
+  at::Tensor live;      // (H) bool: heads that chose; undefined: all
 };
 
 }  // namespace kvc

@@ -51,7 +51,7 @@ at::Tensor DecodeStep::logits(const std::vector<int64_t>& tokens, Tails& tails) 
   if (changed) {
     const at::Device device = decoder_.options().device();
     const at::TensorOptions numbers = at::TensorOptions().dtype(at::kLong);
-    sent_ = at::empty({3, batch}, numbers.pinned_memory(device.is_cuda()));
+    sent_ = at::empty({3, batch}, numbers.pinned_memory(device.is_cuda() && at::hasCUDA()));
     table_ = at::empty({3, batch}, numbers.device(device));
     tables_ = StepTables::of(batch, device);
     tables_.lengths = table_[2];

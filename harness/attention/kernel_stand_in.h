@@ -1,0 +1,45 @@
+// What a build without kernels calls in their place where a test has put something there, so that the way through them
+// can be followed, and its launches counted, on a machine without CUDA. Builds with kernels know nothing of it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <utility>
+
+#include "harness/attention/step_attention.h"
+#include "harness/kv/kv_cache.h"
+#include "harness/math/attention.h"
+
+namespace kvc::gpu {
+
+// Functions of ragged_attention_gpu.h and layer_kernels.h, by name.
+struct KernelStandIn {
+  int64_t memory_bytes = 0;
+  std::function<bool(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads)>
+      takes;
+  std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                           const at::Tensor& values, const StepTables& tables)>
+      step_attention;
+  std::function<PartialAttention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                                 const StepTables& tables)>
+      step_tail_attention;
+  std::function<void(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
+                     const at::Tensor& new_values, const StepTables& tables)>
+      write_step;
+  using Pair = std::optional<std::pair<at::Tensor, at::Tensor>>;
+  std::function<Pair(const at::Tensor& qkv, int64_t n_query_heads, int64_t n_kv_heads, const at::Tensor& q_norm,
+                     const at::Tensor& k_norm, double eps, const at::Tensor& cos, const at::Tensor& sin,
+                     const at::Tensor& positions)>
+      rotate_heads;
+  std::function<Pair(const at::Tensor& a, const at::Tensor& b, const at::Tensor& weight, double eps)> add_rms_norm;
+  std::function<std::optional<at::Tensor>(const at::Tensor& gate_up)> silu_mul;
+};
+
+// `calls` outlives what follows; null: nothing. Throws Error(kInternal) in a build with kernels.
+void set_stand_in(const KernelStandIn* calls);
+const KernelStandIn* stand_in();
+
+}  // namespace kvc::gpu

@@ -1,0 +1,128 @@
+// What a step of decoding asks of a GPU: its launches and bytes, counted on a pretended one at a published shape.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "harness/model/decode_step.h"
+#include "harness/testing/pretended_gpu.h"
+
+namespace kvc {
+namespace {
+
+// Qwen3-4B with fewer layers.
+DecoderSpec qwen3_4b(int64_t n_layers) {
+  DecoderSpec spec;
+  spec.n_layers = n_layers;
+  spec.hidden_size = 2560;
+  spec.n_query_heads = 32;
+  spec.n_kv_heads = 8;
+  spec.head_dim = 128;
+  spec.feed_forward_size = 9728;
+  spec.vocab_size = 151'936;
+  spec.max_positions = 131'072;
+  spec.qk_norm = true;
+  spec.tied_embeddings = true;
+  return spec;
+}
+
+at::TensorOptions halves() {
+  return at::TensorOptions().dtype(at::kBFloat16).device(at::kCUDA, 0);
+}
+
+Decoder decoder_of(const DecoderSpec& s) {
+  const auto weight = [](at::IntArrayRef shape) { return at::empty(shape, halves()); };
+  DecoderWeights weights;
+  weights.embedding = weights.head = weight({s.vocab_size, s.hidden_size});
+  weights.final_norm = weight({s.hidden_size});
+  for (int64_t l = 0; l < s.n_layers; ++l) {
+    LayerWeights layer;
+    layer.attention_norm = layer.feed_forward_norm = weight({s.hidden_size});
+    if (s.qk_norm) layer.q_norm = layer.k_norm = weight({s.head_dim});
+    layer.qkv = weight({(s.n_query_heads + 2 * s.n_kv_heads) * s.head_dim, s.hidden_size});
+    layer.attention_output = weight({s.hidden_size, s.n_query_heads * s.head_dim});
+    layer.gate_up = weight({2 * s.feed_forward_size, s.hidden_size});
+    layer.down = weight({s.hidden_size, s.feed_forward_size});
+    weights.layers.push_back(std::move(layer));
+  }
+  return {s, std::move(weights)};
+}
+
+// Heads of `entries` entries, half of them shorter; with a bias or none.
+KvCache cache_of(const DecoderSpec& spec, int64_t entries, bool bias) {
+  std::vector<LayerKv> layers;
+  for (int64_t l = 0; l < spec.n_layers; ++l) {
+    LayerKv layer;
+    layer.head_offsets = {0};
+    for (int64_t h = 0; h < spec.n_kv_heads; ++h) {
+      layer.head_offsets.push_back(layer.head_offsets.back() + (h % 2 == 0 ? entries : entries / 2));
+    }
+    layer.keys = at::empty({layer.n_entries(), spec.head_dim}, halves());
+    layer.values = at::empty({layer.n_entries(), spec.head_dim}, halves());
+    if (bias) layer.bias = at::empty({layer.n_entries()}, halves().dtype(at::kFloat));
+    layers.push_back(std::move(layer));
+  }
+  return {std::move(layers), 60'000};
+}
+
+// A step of `batch` sequences; the second, for the first sends tables.
+pretended::GpuCounts step_of(int64_t n_layers, int64_t batch, int64_t entries, bool bias) {
+  const Decoder decoder = decoder_of(qwen3_4b(n_layers));
+  const KvCache prefix = cache_of(decoder.spec(), entries, bias);
+  Tails tails = Tails::behind(prefix, batch, 512);
+  DecodeStep step(decoder, prefix, DecodeStep::Way::kEachTime);
+  const std::vector<int64_t> tokens(static_cast<size_t>(batch), 7);
+  (void)step.logits(tokens, tails);
+  (void)pretended::take_gpu_counts();
+  (void)step.logits(tokens, tails);
+  return pretended::take_gpu_counts();
+}
+
+std::string names_of(const pretended::GpuCounts& counts) {
+  std::string text;
+  for (const auto& [name, n] : counts.by_name) text += name + " " + std::to_string(n) + ", ";
+  return text;
+}
+
+class GpuStep : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!pretended::install_gpu()) GTEST_SKIP() << "this LibTorch has CUDA: nothing is pretended beside it";
+  }
+  const c10::InferenceMode inference_;
+};
+
+TEST_F(GpuStep, HasTwelveLaunchesALayerBehindACompactedCache) {
+  for (const int64_t batch : {1, 20, 100}) {
+    const pretended::GpuCounts one = step_of(1, batch, 3000, true), three = step_of(3, batch, 3000, true);
+    EXPECT_EQ((three.launches - one.launches) % 2, 0);
+    EXPECT_LE((three.launches - one.launches) / 2, 12) << names_of(three);
+    EXPECT_LE(one.launches - (three.launches - one.launches) / 2, 8) << names_of(one);  // embedding, norms, logits
+    EXPECT_EQ(three.waits, 0);
+  }
+}
+
+TEST_F(GpuStep, HasFewMoreBehindAWholeCache) {
+  const pretended::GpuCounts one = step_of(1, 20, 60'000, false), three = step_of(3, 20, 60'000, false);
+  EXPECT_LE((three.launches - one.launches) / 2, 45) << names_of(three);
+  EXPECT_EQ(three.waits, 0);
+}
+
+// Weights, cache and tails once each are nearly all that a layer moves at one sequence.
+TEST_F(GpuStep, MovesTheBytesOfItsWeightsAndCache) {
+  const DecoderSpec s = qwen3_4b(1);
+  const pretended::GpuCounts one = step_of(1, 1, 3000, true), three = step_of(3, 1, 3000, true);
+  const double weights = 2.0 * static_cast<double>(s.hidden_size) *
+                         static_cast<double>((s.n_query_heads + 2 * s.n_kv_heads) * s.head_dim +
+                                             s.n_query_heads * s.head_dim + 3 * s.feed_forward_size);
+  const double cache = 6.0 * 3000 * (4.0 * static_cast<double>(s.head_dim) + 4);  // 6: half of the heads half as long
+  const double moved = static_cast<double>(three.bytes - one.bytes) / 2;
+  EXPECT_GT(moved, weights + cache);
+  EXPECT_LT(moved, 1.1 * (weights + cache) + 4e6) << weights << " " << cache;
+}
+
+}  // namespace
+}  // namespace kvc

@@ -1,0 +1,29 @@
+// A GPU that has shapes but no numbers, for builds whose LibTorch has no CUDA: what is written for a GPU runs on the
+// CPU as far as shapes, dtypes and branches go, and its launches, bytes and waits are counted.
+//
+// Tensors on "cuda:0" hold no memory. An operation on them runs on LibTorch's meta device, which computes shapes, and
+// counts as one launch; views and allocations count nothing. So an operation of several kernels (a sort) counts once: a
+// count says what the host asks for. What reads a number (item(), a copy to the CPU) gets 1, or false, and counts as
+// a wait. What cannot be known without numbers (nonzero) throws. This project's own kernels are not run but counted, by
+// the launchers' own text.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace kvc::pretended {
+
+struct GpuCounts {
+  int64_t launches = 0;
+  int64_t bytes = 0;  // read and written, as the operations' tensors say
+  int64_t waits = 0;
+  std::map<std::string, int64_t> by_name;  // launches of each operation or kernel
+};
+
+// Makes the device known to LibTorch, once a process. False, and nothing done, where LibTorch has CUDA.
+bool install_gpu();
+// Since the last call.
+GpuCounts take_gpu_counts();
+
+}  // namespace kvc::pretended
