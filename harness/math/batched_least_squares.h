@@ -30,7 +30,7 @@ struct BatchedSolution {
 // as fast as least_squares() asks. Not given: the device's route.
 //
 // Cost a head: 1.13 n t^2 + 2 t^3 / 3 + (2 + 4 steps) n t m flops; 20 + 8 (steps) bytes an entry of A for copies in
-// float64; launches: some 20 for each 1 GiB of A in float64 and 14 for each 128 columns, whatever H. Memory: 1 GiB and
+// float64; launches: some 20 for each 1 GiB of A in float64 and 60 for each 128 columns, whatever H. Memory: 1 GiB and
 // 24 t^2 bytes a head beside A. The host waits for nothing.
 BatchedSolution batched_least_squares(const at::Tensor& a, const at::Tensor& b, std::optional<FitRoute> route = {});
 

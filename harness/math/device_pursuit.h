@@ -18,7 +18,7 @@
 // change nothing. The host waits once for 32 choices of all heads, and where keys are dropped.
 //
 // Cost a head and pick: 16 n t + 16 t^2 bytes for columns and M, 4 n 2,048 for the keys at hand, 4 n T / 32 for the
-// check; some 45 launches a pick, whatever H. Memory a head: bytes().
+// check; 64 launches a pick, whatever H. Memory a head: bytes().
 #pragma once
 
 #include <ATen/core/Tensor.h>
