@@ -19,6 +19,8 @@ namespace {
 
 constexpr int64_t kCandidates = 64;  // compared in float64
 constexpr double kRounding = 4e-6;   // of the largest E^T y: what float32 leaves uncertain in a correlation
+// Choices before the first check, for correlations fall fast in the beginning, and the fewest between two.
+constexpr int64_t kFirstChoices = 8, kFewestChoices = 4;
 constexpr double kNowhere = -std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -49,6 +51,7 @@ int64_t DevicePursuits::bytes(int64_t n_queries, int64_t source_len, int64_t tar
 
 // E^T of residuals (H,n,b) float32: (H,T,b).
 at::Tensor DevicePursuits::correlate(const State& state, const at::Tensor& residuals) const {
+  n_readings_ += 1;
   if (state.heads.size() == static_cast<size_t>(table_.size(0))) return at::bmm(table_, residuals);
   std::vector<at::Tensor> parts;
   for (size_t i = 0; i < state.heads.size(); ++i) {
@@ -73,9 +76,10 @@ DevicePursuits::View DevicePursuits::view_of(const State& state, const at::Tenso
 }
 
 at::Tensor DevicePursuits::residual(const State& state) const {
-  if (state.rows == 0) return state.goal.unsqueeze(2);
-  return at::baddbmm(state.goal.unsqueeze(2), state.columns.narrow(1, 0, state.rows).transpose(1, 2),
-                     state.weights.narrow(1, 0, state.rows).unsqueeze(2), 1, -1);
+  const int64_t rows = state.rows();
+  if (rows == 0) return state.goal.unsqueeze(2);
+  return at::baddbmm(state.goal.unsqueeze(2), state.columns.narrow(1, 0, rows).transpose(1, 2),
+                     state.weights.narrow(1, 0, rows).unsqueeze(2), 1, -1);
 }
 
 // How many keys the next iteration picks for each head.
@@ -130,78 +134,74 @@ at::Tensor DevicePursuits::best(State& state, const std::vector<int64_t>& k_of, 
   return keys.gather(1, by_height.narrow(1, 0, k));
 }
 
-// key (H,1) int64; a filler where a head is not live.
+// key (H,1) int64; nothing where a head is not live.
 void DevicePursuits::add(State& state, const at::Tensor& key, const std::vector<bool>& live) const {
-  const int64_t k = state.rows;
+  const int64_t rows = state.rows() + 1;
   const bool all = std::all_of(live.begin(), live.end(), [](bool one) { return one; });
-  state.order.narrow(1, k, 1).copy_(key);
+  const at::Tensor lives = all ? at::Tensor() : state.flags(live).unsqueeze(1);
   at::Tensor column = table_rows(state, key).squeeze(1).to(at::kDouble);
-  if (all) {
-    state.taken.scatter_(1, key, true);
-  } else {
-    const at::Tensor lives = state.flags(live).unsqueeze(1);
-    state.taken.scatter_(1, key, at::logical_or(state.taken.gather(1, key), lives));
-    column = column * lives;
-  }
-  state.columns.select(1, k).copy_(column);
+  if (!all) column = column * lives;
+  state.taken.scatter_(
+      1, key, all ? at::ones_like(key, state.taken.options()) : at::logical_or(state.taken.gather(1, key), lives));
+  state.order.scatter_(1, state.position, key);
+  const at::Tensor row = state.position.unsqueeze(2);
+  state.columns.scatter_(1, row.expand({-1, 1, column.size(1)}), column.unsqueeze(1));
+  const at::Tensor own = column.unsqueeze(2);
+  push(state, at::bmm(state.columns.narrow(1, 0, rows), own).squeeze(2), at::bmm(own.transpose(1, 2), own).squeeze(2),
+       at::bmm(state.goal.unsqueeze(1), own).squeeze(2));
+  state.cuts.scatter_(1, state.position, state.n_cut.unsqueeze(1));
   for (size_t h = 0; h < live.size(); ++h) {
-    state.real[h].push_back(live[h]);
     state.size[h] += live[h] ? 1 : 0;
     state.n_taken[h] += live[h] ? 1 : 0;
   }
-  const at::Tensor own = column.unsqueeze(2);
-  push(state, at::bmm(state.columns.narrow(1, 0, k + 1), own).squeeze(2),
-       at::bmm(state.goal.unsqueeze(1), own).view({-1, 1}));
-  state.cuts.select(1, k).copy_(state.n_cut);
+  state.position = all ? state.position + 1 : state.position + lives;
 }
 
-// Appends the row's part of the Gram matrix, with the rows before it and itself (H, rows + 1), to M and to M E^T y.
-// moment (H,1): its column . y.
-void DevicePursuits::push(State& state, const at::Tensor& gram, const at::Tensor& moment) const {
-  const int64_t k = state.rows;
-  const at::Tensor own = gram.narrow(1, k, 1);
-  at::Tensor rest = own, forward = moment, spanned;
-  if (k > 0) {
-    const at::Tensor inverse = state.inverse.narrow(1, 0, k).narrow(2, 0, k);
-    const at::Tensor factor = at::bmm(inverse, gram.narrow(1, 0, k).unsqueeze(2)).squeeze(2);
-    rest = own - factor.square().sum(1, /*keepdim=*/true);
-    spanned = at::bmm(factor.unsqueeze(1), inverse).squeeze(1);
-    forward = moment - (factor * state.forward.narrow(1, 0, k)).sum(1, /*keepdim=*/true);
-  }
+// Writes the row at each head's position of M and of M E^T y. gram (H, rows): products with the rows before it, zeros
+// behind them (what it has with itself is not read); own (H,1): with itself; moment (H,1): with y. A head that has a
+// column of zeros gets a row of zeros.
+void DevicePursuits::push(State& state, const at::Tensor& gram, const at::Tensor& own, const at::Tensor& moment) const {
+  const int64_t rows = gram.size(1);
+  const at::Tensor inverse = state.inverse.narrow(1, 0, rows).narrow(2, 0, rows);
+  const at::Tensor factor = at::bmm(inverse, gram.unsqueeze(2)).squeeze(2);
+  const at::Tensor rest = own - factor.square().sum(1, /*keepdim=*/true);
+  at::Tensor row = at::bmm(factor.unsqueeze(1), inverse).squeeze(1);
+  at::Tensor forward = moment - (factor * state.forward.narrow(1, 0, rows)).sum(1, /*keepdim=*/true);
   const at::Tensor independent = rest > own * State::kDependent;
   const at::Tensor scale = at::where(independent, rest.abs().rsqrt(), at::zeros_like(rest));
-  const at::Tensor row = state.inverse.select(1, k).narrow(1, 0, k + 1);
-  if (k > 0) row.narrow(1, 0, k).copy_(spanned.mul_(-scale));
-  row.narrow(1, k, 1).copy_(scale);
-  forward = forward * scale;
-  state.forward.narrow(1, k, 1).copy_(forward);
-  state.free.narrow(1, 0, k + 1).addcmul_(row, forward);
-  state.dependent.narrow(1, k, 1).copy_(independent.logical_not());
-  state.weights.select(1, k).fill_(settings_.lower);
-  ++state.rows;
+  row.mul_(-scale).scatter_(1, state.position, scale);
+  forward.mul_(scale);
+  state.inverse.narrow(2, 0, rows).scatter_(1, state.position.unsqueeze(2).expand({-1, 1, rows}), row.unsqueeze(1));
+  state.forward.scatter_(1, state.position, forward);
+  state.free.narrow(1, 0, rows).addcmul_(row, forward);
+  state.dependent.scatter_(1, state.position, independent.logical_not());
+  state.weights.scatter_(1, state.position, settings_.lower);
 }
 
 // Clamped least squares over all picks, of the heads `whose`; the others keep their weights.
 void DevicePursuits::solve(State& state, const std::vector<bool>& whose) const {
-  if (state.rows == 0 || std::none_of(whose.begin(), whose.end(), [](bool one) { return one; })) return;
-  at::Tensor w = state.free.narrow(1, 0, state.rows)
+  const int64_t rows = state.rows();
+  if (rows == 0 || std::none_of(whose.begin(), whose.end(), [](bool one) { return one; })) return;
+  at::Tensor w = state.free.narrow(1, 0, rows)
                      .clamp(settings_.lower, settings_.upper)
-                     .masked_fill_(state.dependent.narrow(1, 0, state.rows), settings_.lower);
-  const at::Tensor weights = state.weights.narrow(1, 0, state.rows);
+                     .masked_fill_(state.dependent.narrow(1, 0, rows), settings_.lower);
+  const at::Tensor weights = state.weights.narrow(1, 0, rows);
   if (!std::all_of(whose.begin(), whose.end(), [](bool one) { return one; })) {
     w = at::where(state.flags(whose).unsqueeze(1), w, weights);
   }
   weights.copy_(w);
 }
 
-// The same from M, not from sums that grew with it, for all heads.
+// The same from M, not from sums that grew with it, for all heads; no weight behind their picks.
 void DevicePursuits::solve_anew(State& state) const {
-  if (state.rows == 0) return;
-  const at::Tensor inverse = state.inverse.narrow(1, 0, state.rows).narrow(2, 0, state.rows);
-  const at::Tensor forward = state.forward.narrow(1, 0, state.rows).masked_fill(state.fillers(), 0.0);
-  state.free.narrow(1, 0, state.rows).copy_(at::bmm(forward.unsqueeze(1), inverse).squeeze(1));
+  const int64_t rows = state.rows();
+  if (rows == 0) return;
+  const at::Tensor inverse = state.inverse.narrow(1, 0, rows).narrow(2, 0, rows);
+  const at::Tensor nothing = state.present(0, rows).logical_not_();
+  const at::Tensor forward = state.forward.narrow(1, 0, rows).masked_fill(nothing, 0.0);
+  state.free.narrow(1, 0, rows).copy_(at::bmm(forward.unsqueeze(1), inverse).squeeze(1));
   solve(state, std::vector<bool>(state.heads.size(), true));
-  state.weights.narrow(1, 0, state.rows).masked_fill_(state.fillers(), 0.0);
+  state.weights.narrow(1, 0, rows).masked_fill_(nothing, 0.0);
 }
 
 // One iteration towards `targets` picks; false when no head picks a key.
@@ -229,10 +229,10 @@ bool DevicePursuits::advance(State& state, const std::vector<int64_t>& targets, 
   return true;
 }
 
-// How many of the choices no key outside the view could have won, `correlations` (H,T, at least so many) being those of
-// their residuals. The first is right, for the view is made of its own correlations.
-int64_t DevicePursuits::check(const State& state, const View& view, const at::Tensor& taken,
-                              const std::vector<Choice>& choices, const at::Tensor& correlations) const {
+// How many of a head's choices no key outside the view could have won, `correlations` (H,T, at least so many) being
+// those of their residuals. The first is right, for the view is made of its own correlations.
+std::vector<int64_t> DevicePursuits::check(const State& state, const View& view, const at::Tensor& taken,
+                                           const std::vector<Choice>& choices, const at::Tensor& correlations) const {
   const auto n = static_cast<int64_t>(choices.size());
   const at::Tensor inside = taken.scatter(1, view.keys, true).unsqueeze(2);
   const at::Tensor outside = correlations.narrow(2, 0, n).masked_fill(inside, kNowhere).amax(1);  // (H,choices)
@@ -243,27 +243,53 @@ int64_t DevicePursuits::check(const State& state, const View& view, const at::Te
     live.push_back(choice.live.defined() ? choice.live : everyone);
   }
   const at::Tensor won = at::logical_and(outside >= at::cat(least, 1) - state.margin, at::stack(live, 1));
-  const at::Tensor lost = won.any(0).cpu().contiguous();
+  const at::Tensor lost = won.cpu().contiguous();
   const bool* flags = lost.const_data_ptr<bool>();
-  for (int64_t i = 1; i < n; ++i) {
-    if (flags[i]) return i;
+  std::vector<int64_t> right(state.heads.size(), n);
+  for (size_t h = 0; h < right.size(); ++h) {
+    const bool* own = flags + static_cast<int64_t>(h) * n;
+    for (int64_t i = n - 1; i > 0; --i) right[h] = own[i] ? i : right[h];
   }
-  return n;
+  return right;
+}
+
+// Takes back what each head chose after its first right[h] choices; `first` rows were there of every head.
+void DevicePursuits::take_back(State& state, const std::vector<Choice>& choices, const std::vector<int64_t>& right,
+                               const at::Tensor& taken, int64_t first) const {
+  const int64_t end = state.rows();
+  for (size_t i = 1; i < choices.size(); ++i) {
+    std::vector<bool> which;
+    for (const int64_t own : right) which.push_back(own == static_cast<int64_t>(i));
+    if (std::find(which.begin(), which.end(), true) == which.end()) continue;
+    for (size_t h = 0; h < which.size(); ++h) {
+      if (which[h]) state.back_to(choices[i].before, h);
+    }
+    state.restore(choices[i].before, state.flags(which));
+  }
+  state.settle(taken, first, end);
 }
 
 void DevicePursuits::drive(State& state, const std::vector<int64_t>& targets) const {
   const int64_t source_len = table_.size(1);
-  int64_t n_keys = at_hand_.keys;
+  int64_t n_keys = at_hand_.keys, n_choices = std::min(kFirstChoices, at_hand_.choices);
   at::Tensor correlations;  // (H,T) of the residual
-  while (n_keys <= source_len / 2) {
+  for (;;) {
+    if (n_keys > source_len / 4) {  // no fewer than all would do, for the time being
+      for (int64_t i = 0; i < at_hand_.choices || at_hand_.keys > source_len / 4; ++i) {
+        if (!advance(state, targets, {}, nullptr)) return;
+      }
+      n_keys = at_hand_.keys;
+      n_choices = std::min(kFirstChoices, at_hand_.choices);
+      correlations = at::Tensor();
+    }
     if (!correlations.defined()) correlations = correlate(state, residual(state).to(at::kFloat)).squeeze(2);
     const View view = view_of(state, correlations, n_keys);
     const at::Tensor taken = state.taken.clone();
-    const int64_t first_row = state.rows;
+    const int64_t first = *std::min_element(state.size.begin(), state.size.end());
     std::vector<Choice> choices;
     std::vector<at::Tensor> residuals;
     bool more = true;
-    while (static_cast<int64_t>(choices.size()) < at_hand_.choices) {
+    while (static_cast<int64_t>(choices.size()) < n_choices) {
       Choice choice;
       choice.before = state.mark();
       more = advance(state, targets, view, &choice);
@@ -274,17 +300,30 @@ void DevicePursuits::drive(State& state, const std::vector<int64_t>& targets) co
     if (choices.empty()) return;
     residuals.push_back(residual(state).to(at::kFloat));
     const at::Tensor all = correlate(state, at::cat(residuals, 2));
-    const int64_t right = check(state, view, taken, choices, all);
-    correlations = all.select(2, right);
-    if (right < static_cast<int64_t>(choices.size())) {
-      n_taken_back_ += static_cast<int64_t>(choices.size()) - right;
-      state.back_to(choices[static_cast<size_t>(right)].before, taken, first_row);
-      n_keys *= 2;
-    } else if (!more) {
-      return;
+    const std::vector<int64_t> right = check(state, view, taken, choices, all);
+    const auto made = static_cast<int64_t>(choices.size()), n_heads = static_cast<int64_t>(right.size());
+    const double parts = static_cast<double>(n_keys * (made + 2)) / static_cast<double>(source_len);
+    const double reading = 1 + parts;  // of the table, since the last check
+    n_readings_ += parts;
+    const int64_t n_right = std::accumulate(right.begin(), right.end(), int64_t{0});
+    n_taken_back_ += made * n_heads - n_right;
+    if (n_right == made * n_heads) {
+      if (!more) return;
+      correlations = all.select(2, made);
+    } else {
+      take_back(state, choices, right, taken, first);
+      const at::Tensor of = at::tensor(right, at::kLong).to(all.device()).view({-1, 1, 1});
+      correlations = all.gather(2, of.expand({-1, source_len, 1})).squeeze(2);
     }
-  }
-  while (advance(state, targets, {}, nullptr)) {
+    // By the slowest head: the others wait for it in the end.
+    int64_t least = made;
+    for (size_t h = 0; h < right.size(); ++h) least = state.size[h] < targets[h] ? std::min(least, right[h]) : least;
+    if (static_cast<double>(least) < reading) {
+      n_keys = source_len;  // all of them cost less
+      continue;
+    }
+    n_choices = std::clamp(2 * least, std::min(kFewestChoices, at_hand_.choices), at_hand_.choices);
+    n_keys = least < kFewestChoices ? 2 * n_keys : std::max(n_keys / 2, at_hand_.keys);
   }
 }
 
@@ -297,12 +336,12 @@ void DevicePursuits::run(const std::vector<int64_t>& most) {
   std::iota(heads.begin(), heads.end(), 0);
   path_ = std::make_unique<State>(begin(heads, largest));
   drive(*path_, most);
-  // After how many iterations each row was there: the schedule says it.
+  // After how many iterations each pick was there: the schedule says it.
   iterations_.clear();
-  for (int64_t iteration = 1; static_cast<int64_t>(iterations_.size()) < path_->rows; ++iteration) {
-    const auto rows = static_cast<int64_t>(iterations_.size());
-    const int64_t k = std::min(pursuit_schedule(settings_, rows).k_choice, path_->rows - rows);
-    iterations_.resize(static_cast<size_t>(rows + k), iteration);
+  for (int64_t iteration = 1; static_cast<int64_t>(iterations_.size()) < path_->rows(); ++iteration) {
+    const auto picks = static_cast<int64_t>(iterations_.size());
+    const int64_t k = std::min(pursuit_schedule(settings_, picks).k_choice, path_->rows() - picks);
+    iterations_.resize(static_cast<size_t>(picks + k), iteration);
   }
 }
 

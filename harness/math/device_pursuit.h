@@ -5,20 +5,22 @@
 //
 // Correlations are formed anew from the table E itself, a float32 product that reads 4 n T bytes: a Gram matrix of all
 // keys would be 4 T^2 bytes, and its rows are of use only where they are picked. So as not to read the whole table for
-// every pick, picks are made among the 2,048 keys of highest correlation for 32 choices; then one product over the
-// whole table checks all 32: a choice that a key outside could have won is taken back with all behind it, and the next
-// 32 begin there with other (and twice as many) keys. The 64 best of a choice are compared in float64. Hence picks are
-// those of a float64 loop over all keys wherever the float32 product tells the 64 from the rest; where it does not, the
-// choice is counted (n_cut).
+// every pick, some picks are made among the 2,048 keys of highest correlation; then one product over the whole table
+// checks them all: of each head a choice that a key outside could have won is taken back with those behind it, and the
+// next ones begin there with other keys. How many are checked at a time (4 to 32) follows from how many were right of
+// the slowest head; where that does not pay, the next 32 are made among all keys. The 64 best of a choice are compared
+// in float64. Hence picks are those of a float64 loop over all keys wherever the float32 product tells the 64 from the
+// rest; where it does not, the choice is counted (n_cut).
 //
 // In place of the growing Cholesky factor L of the picks' Gram matrix its inverse M grows by a row a pick: w = M^T M
 // E^T y is a sum of rows of M, where solves with L are chains of T dependent steps that leave a GPU idle.
 //
-// Heads go in step. One that has its picks, or whose iteration picks fewer keys, gets fillers: columns of zeros, which
-// change nothing. The host waits once for 32 choices of all heads, and where keys are dropped.
+// Every operation is for all heads, each of which has its own number of picks. One that has all of its own, or whose
+// iteration picks fewer keys, writes zeros behind them meanwhile. The host waits once a check, and where keys are
+// dropped.
 //
-// Cost a head and pick: 16 n t + 16 t^2 bytes for columns and M, 4 n 2,048 for the keys at hand, 4 n T / 32 for the
-// check; 64 launches a pick, whatever H. Memory a head: bytes().
+// Cost a head and pick: 16 n t + 16 t^2 bytes for columns and M, and of the table's 4 n T bytes the part n_readings()
+// per pick: 0.07 where no choice is taken back, 1 at worst. 67 launches a pick, whatever H. Memory a head: bytes().
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -54,8 +56,10 @@ class DevicePursuits {
   void run(const std::vector<int64_t>& most);
   // Pursuit::picks() of every head, targets[h] <= most[h].
   std::vector<PursuitPicks> picks(const std::vector<int64_t>& targets) const;
-  // Choices that checks took back so far, of all heads.
+  // What choices have cost so far: those that checks took back, and how often a head's table was read, parts of it
+  // counted as parts; 1 a choice without keys at hand.
   int64_t n_taken_back() const { return n_taken_back_; }
+  double n_readings() const { return n_readings_; }
 
  private:
   struct State;
@@ -66,10 +70,12 @@ class DevicePursuits {
   bool advance(State& state, const std::vector<int64_t>& targets, const View& view, Choice* choice) const;
   at::Tensor best(State& state, const std::vector<int64_t>& k_of, const View& view, Choice* choice) const;
   std::vector<int64_t> keys_to_pick(const State& state, const std::vector<int64_t>& targets) const;
-  int64_t check(const State& state, const View& view, const at::Tensor& taken, const std::vector<Choice>& choices,
-                const at::Tensor& correlations) const;
+  std::vector<int64_t> check(const State& state, const View& view, const at::Tensor& taken,
+                             const std::vector<Choice>& choices, const at::Tensor& correlations) const;
+  void take_back(State& state, const std::vector<Choice>& choices, const std::vector<int64_t>& right,
+                 const at::Tensor& taken, int64_t first) const;
   void add(State& state, const at::Tensor& key, const std::vector<bool>& live) const;
-  void push(State& state, const at::Tensor& gram, const at::Tensor& moment) const;
+  void push(State& state, const at::Tensor& gram, const at::Tensor& own, const at::Tensor& moment) const;
   void solve(State& state, const std::vector<bool>& whose) const;
   void solve_anew(State& state) const;
   at::Tensor residual(const State& state) const;
@@ -87,8 +93,9 @@ class DevicePursuits {
   at::Tensor target_;  // (H,n) float64, y
   at::Tensor margin_;  // (H) float64: what float32 leaves uncertain of two correlations
   std::unique_ptr<State> path_;
-  std::vector<int64_t> iterations_;  // after each of its rows
+  std::vector<int64_t> iterations_;  // after each of its picks
   mutable std::atomic<int64_t> n_taken_back_ = 0;
+  mutable std::atomic<double> n_readings_ = 0;
 };
 
 // The same of one head. queries (n,d), keys (T,d), bias (T), row_max and row_sum (n,1).

@@ -37,22 +37,23 @@ DevicePursuits::State DevicePursuits::begin(const std::vector<int64_t>& heads, i
                           flags = doubles.dtype(at::kBool);
   State state;
   state.heads = heads;
-  state.real.resize(heads.size());
   state.size.assign(heads.size(), 0);
   state.n_taken = state.iteration = state.size;
   state.solved.assign(heads.size(), false);
   const at::Tensor which = indices(heads, table_);
+  const int64_t room = capacity + 1;
   state.first_row = (which * t).unsqueeze(1);
+  state.position = at::zeros({h, 1}, whole);
   state.goal = target_.index_select(0, which);
   state.margin = margin_.index_select(0, which).unsqueeze(1);
-  state.order = at::zeros({h, capacity}, whole);
-  state.columns = at::empty({h, capacity, n}, doubles);
-  state.inverse = at::zeros({h, capacity, capacity}, doubles);
-  state.forward = at::zeros({h, capacity}, doubles);
-  state.free = at::zeros({h, capacity}, doubles);
-  state.dependent = at::zeros({h, capacity}, flags);
-  state.weights = at::zeros({h, capacity}, doubles);
-  state.cuts = at::zeros({h, capacity}, whole);
+  state.order = at::zeros({h, room}, whole);
+  state.columns = at::zeros({h, room, n}, doubles);
+  state.inverse = at::zeros({h, room, room}, doubles);
+  state.forward = at::zeros({h, room}, doubles);
+  state.free = at::zeros({h, room}, doubles);
+  state.dependent = at::zeros({h, room}, flags);
+  state.weights = at::zeros({h, room}, doubles);
+  state.cuts = at::zeros({h, room}, whole);
   state.n_cut = at::zeros({h}, whole);
   state.taken = at::zeros({h, t}, flags);
   return state;
@@ -61,25 +62,19 @@ DevicePursuits::State DevicePursuits::begin(const std::vector<int64_t>& heads, i
 // The first picks of the path, solved; shares what does not change.
 DevicePursuits::State DevicePursuits::prefix(const std::vector<int64_t>& targets) const {
   State part = *path_;
-  part.rows = 0;
-  for (size_t h = 0; h < targets.size(); ++h) {
-    part.size[h] = std::min(targets[h], path_->size[h]);
-    part.rows = std::max(part.rows, part.size[h]);
-  }
   std::vector<int64_t> last;
   for (size_t h = 0; h < targets.size(); ++h) {
-    const auto picks = static_cast<size_t>(part.size[h]);
+    part.size[h] = std::min(targets[h], path_->size[h]);
     part.n_taken[h] = part.size[h];
-    part.iteration[h] = picks > 0 ? iterations_[picks - 1] : 0;
-    part.real[h].assign(static_cast<size_t>(part.rows), false);
-    std::fill_n(part.real[h].begin(), picks, true);
+    part.iteration[h] = part.size[h] > 0 ? iterations_[static_cast<size_t>(part.size[h] - 1)] : 0;
     last.push_back(std::max<int64_t>(part.size[h] - 1, 0));
   }
+  part.place();
   part.weights = at::zeros_like(path_->weights);
   part.free = at::zeros_like(path_->free);
   part.taken = at::zeros_like(path_->taken);
   part.n_cut = at::zeros_like(path_->n_cut);
-  if (part.rows == 0) return part;
+  if (part.rows() == 0) return part;
   part.mark_taken(0);
   part.n_cut = path_->cuts.gather(1, indices(last, table_).unsqueeze(1)).squeeze(1);
   const at::Tensor some = part.flags_of(part.size);
@@ -98,25 +93,7 @@ DevicePursuits::State DevicePursuits::without(const State& state, const std::vec
   std::vector<int64_t> heads;
   for (const int64_t member : members) heads.push_back(state.heads[static_cast<size_t>(member)]);
 
-  State plan;  // how many rows there will be
-  plan.heads = heads;
-  for (size_t i = 0; i < members.size(); ++i) {
-    plan.size.push_back(static_cast<int64_t>(kept[i].size()));
-    plan.n_taken.push_back(state.n_taken[static_cast<size_t>(members[i])]);
-  }
-  int64_t capacity = rows;
-  for (;;) {
-    const std::vector<int64_t> k_of = keys_to_pick(plan, targets);
-    const int64_t k = *std::max_element(k_of.begin(), k_of.end());
-    if (k <= 0) break;
-    capacity += k;
-    for (size_t i = 0; i < k_of.size(); ++i) {
-      plan.size[i] += std::max<int64_t>(k_of[i], 0);
-      plan.n_taken[i] += std::max<int64_t>(k_of[i], 0);
-    }
-  }
-
-  State next = begin(heads, capacity);
+  State next = begin(heads, std::max(rows, *std::max_element(targets.begin(), targets.end())));
   const at::Tensor which = indices(members, table_);
   next.taken = state.taken.index_select(0, which);
   next.n_cut = state.n_cut.index_select(0, which);
@@ -124,37 +101,37 @@ DevicePursuits::State DevicePursuits::without(const State& state, const std::vec
   for (size_t i = 0; i < members.size(); ++i) {
     const auto member = static_cast<size_t>(members[i]);
     std::copy(kept[i].begin(), kept[i].end(), index.begin() + static_cast<int64_t>(i) * rows);
-    next.real[i].assign(static_cast<size_t>(rows), false);
-    std::fill_n(next.real[i].begin(), kept[i].size(), true);
     next.size[i] = static_cast<int64_t>(kept[i].size());
     next.n_taken[i] = state.n_taken[member];
     next.iteration[i] = state.iteration[member] + 1;
   }
   if (rows == 0) return next;
   const at::Tensor of = indices(index, table_).view({n_heads, rows});
-  next.rows = rows;
-  const at::Tensor fillers = next.fillers();
-  next.rows = 0;
+  next.place();
+  const at::Tensor nothing = next.present(0, rows).logical_not_();
   next.order.narrow(1, 0, rows).copy_(state.order.index_select(0, which).gather(1, of));
   const at::Tensor columns = next.columns.narrow(1, 0, rows);
-  columns.copy_(table_rows(next, next.order.narrow(1, 0, rows))).masked_fill_(fillers.unsqueeze(2), 0.0);
+  columns.copy_(table_rows(next, next.order.narrow(1, 0, rows))).masked_fill_(nothing.unsqueeze(2), 0.0);
   const at::Tensor gram = at::bmm(columns, columns.transpose(1, 2));
   const at::Tensor moment = at::bmm(columns, next.goal.unsqueeze(2));
 
   // M at once, unless a pick depends on others, which takes one row after another.
   const at::Tensor own = gram.diagonal(0, 1, 2);
-  const BlockCholesky factor(
-      at::where(at::eye(rows, fillers.options()).unsqueeze(0).logical_and(fillers.unsqueeze(2)), 1.0, gram));
+  const at::Tensor unit = at::eye(rows, nothing.options()).unsqueeze(0).logical_and(nothing.unsqueeze(2));
+  const BlockCholesky factor(at::where(unit, 1.0, gram));
   const at::Tensor spanned = factor.diagonal().square() <= own * State::kDependent;
-  const at::Tensor dependent = at::logical_or(factor.failed(), at::logical_and(spanned, fillers.logical_not()).any(1));
+  const at::Tensor dependent = at::logical_or(factor.failed(), at::logical_and(spanned, nothing.logical_not()).any(1));
   if (dependent.any().item<bool>()) {
-    for (int64_t k = 0; k < rows; ++k) push(next, gram.select(1, k).narrow(1, 0, k + 1), moment.select(1, k));
+    for (int64_t k = 0; k < rows; ++k) {
+      next.position.fill_(k);
+      push(next, gram.select(1, k).narrow(1, 0, k + 1), own.narrow(1, k, 1), moment.select(1, k));
+    }
+    next.place();
+    next.dependent.narrow(1, 0, rows).masked_fill_(nothing, false);
   } else {
-    const at::Tensor inverse = factor.inverse_factors().masked_fill_(fillers.unsqueeze(2), 0.0);
+    const at::Tensor inverse = factor.inverse_factors().masked_fill_(nothing.unsqueeze(2), 0.0);
     next.inverse.narrow(1, 0, rows).narrow(2, 0, rows).copy_(inverse);
     next.forward.narrow(1, 0, rows).copy_(at::bmm(inverse, moment).squeeze(2));
-    next.dependent.narrow(1, 0, rows).copy_(fillers);
-    next.rows = rows;
   }
   solve_anew(next);
   return next;
@@ -163,32 +140,28 @@ DevicePursuits::State DevicePursuits::without(const State& state, const std::vec
 // Results of some heads of a state whose weights are those of a solve.
 void DevicePursuits::finish(const State& state, const std::vector<int64_t>& members,
                             std::vector<PursuitPicks>& results) const {
-  if (members.empty() || state.rows == 0) return;
+  const int64_t n_rows = state.rows();
+  if (members.empty() || n_rows == 0) return;
   const at::Tensor rest = residual(state).squeeze(2);
-  const at::Tensor dependent =
-      at::logical_and(state.dependent.narrow(1, 0, state.rows), state.fillers().logical_not()).sum(1);
+  const at::Tensor dependent = at::logical_and(state.dependent.narrow(1, 0, n_rows), state.present(0, n_rows)).sum(1);
   const auto facts = table_on_host(at::stack(
       {dependent.to(at::kDouble), state.n_cut.to(at::kDouble), rest.square().sum(1), state.goal.square().sum(1)}, 1));
-  const auto weights = table_on_host(state.weights.narrow(1, 0, state.rows));
-  const at::Tensor order = state.order.narrow(1, 0, state.rows).cpu().contiguous();
+  const auto weights = table_on_host(state.weights.narrow(1, 0, n_rows));
+  const at::Tensor order = state.order.narrow(1, 0, n_rows).cpu().contiguous();
   for (const int64_t member : members) {
     const auto h = static_cast<size_t>(member);
     PursuitPicks& result = results[static_cast<size_t>(state.heads[h])];
-    std::vector<int64_t> rows;
-    for (int64_t row = 0; row < state.rows; ++row) {
-      if (!state.real[h][static_cast<size_t>(row)]) continue;
-      rows.push_back(row);
-      result.order.push_back(order.const_data_ptr<int64_t>()[member * state.rows + row]);
-      result.weights.push_back(weights[h][static_cast<size_t>(row)]);
-    }
+    const int64_t own = state.size[h];
+    const int64_t* keys = order.const_data_ptr<int64_t>() + member * n_rows;
+    result.order.assign(keys, keys + own);
+    result.weights.assign(weights[h].begin(), weights[h].begin() + own);
     result.n_dependent = static_cast<int64_t>(facts[h][0]);
     result.n_cut = static_cast<int64_t>(facts[h][1]);
     // As MatchingPursuit: clamped least squares of picks that span one another can be worse than no weights at all.
-    if (rows.empty() || (result.n_dependent == 0 && !(facts[h][2] > facts[h][3]))) continue;
-    const at::Tensor columns = state.columns[member].index_select(0, indices(rows, table_)).to(at::kFloat).t();
+    if (own == 0 || (result.n_dependent == 0 && !(facts[h][2] > facts[h][3]))) continue;
+    const at::Tensor columns = state.columns[member].narrow(0, 0, own).to(at::kFloat).t();
     const NormalEquations equations(columns.contiguous(), state.goal[member].to(at::kFloat));
-    const BoxedFit fit =
-        equations.fit_active_set(static_cast<int64_t>(rows.size()), {settings_.lower, settings_.upper});
+    const BoxedFit fit = equations.fit_active_set(own, {settings_.lower, settings_.upper});
     result.weights = table_on_host(fit.solution.unsqueeze(0)).front();
     for (double& w : result.weights) w = std::clamp(w, settings_.lower, settings_.upper);  // float32 rounds the bounds
   }
@@ -197,15 +170,14 @@ void DevicePursuits::finish(const State& state, const std::vector<int64_t>& memb
 std::vector<PursuitPicks> DevicePursuits::picks(const std::vector<int64_t>& targets) const {
   std::vector<PursuitPicks> results(targets.size());
   State state = prefix(targets);
-  for (int round = 0; settings_.drop_below && round < kMostDropRounds && state.rows > 0; ++round) {
-    const auto weights = table_on_host(state.weights.narrow(1, 0, state.rows));
+  for (int round = 0; settings_.drop_below && round < kMostDropRounds && state.rows() > 0; ++round) {
+    const auto weights = table_on_host(state.weights.narrow(1, 0, state.rows()));
     std::vector<int64_t> done, dropping, some_targets;
     std::vector<std::vector<int64_t>> kept;
     for (size_t h = 0; h < state.heads.size(); ++h) {
       std::vector<int64_t> stays;
-      for (int64_t row = 0; row < state.rows; ++row) {
-        const auto i = static_cast<size_t>(row);
-        if (state.real[h][i] && !(std::log(weights[h][i]) < *settings_.drop_below)) stays.push_back(row);
+      for (int64_t row = 0; row < state.size[h]; ++row) {
+        if (!(std::log(weights[h][static_cast<size_t>(row)]) < *settings_.drop_below)) stays.push_back(row);
       }
       const int64_t n_dropped = state.size[h] - static_cast<int64_t>(stays.size());
       const auto head = static_cast<size_t>(state.heads[h]);

@@ -315,9 +315,9 @@ TEST(DevicePursuits, HeadsOfDifferentTargetsAreThoseOfALoopEach) {
       if (fast) settings.k_choice = 4, settings.nnls_interval = 2;
       const std::vector<int64_t> most = {60, 1, 33, 50}, fewer = {17, 0, 33, 12};
       std::vector<Head> heads;
-      for (std::uint64_t h = 0; h < most.size(); ++h) heads.push_back(clustered(400, 192, 24, 30 + h, true));
+      for (std::uint64_t h = 0; h < most.size(); ++h) heads.push_back(clustered(400, 320, 24, 30 + h, true));
       int64_t n_taken_back = 0, n_dropped = 0;
-      for (const KeysAtHand& at_hand : {KeysAtHand{}, KeysAtHand{65, 48}, KeysAtHand{96, 5}}) {
+      for (const KeysAtHand& at_hand : {KeysAtHand{}, KeysAtHand{65, 48}, KeysAtHand{70, 5}}) {
         const auto pursuits = Head::several(heads, settings, at_hand);
         pursuits->run(most);
         for (const std::vector<int64_t>& targets : {most, fewer}) {

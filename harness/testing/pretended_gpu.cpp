@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -134,6 +135,15 @@ bool starts_nothing(std::string_view name) {
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
+// Of operations that read or write what an index names and leave the rest of self alone. arguments: self, dim, index.
+std::optional<int64_t> indexed_bytes(std::string_view name, const std::vector<c10::IValue>& arguments,
+                                     const torch::jit::Stack& results) {
+  const bool in_place = name == "aten::scatter" && results.back().toTensor().is_same(arguments[0].toTensor());
+  if (!in_place && name != "aten::gather") return std::nullopt;
+  const at::Tensor index = arguments[2].toTensor();
+  return index.numel() * static_cast<int64_t>(sizeof(int64_t) + 2 * arguments[0].toTensor().itemsize());
+}
+
 void on_meta(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::string& name = op.schema().name();
   const size_t n = op.schema().arguments().size();
@@ -160,7 +170,7 @@ void on_meta(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   for (const c10::IValue& argument : arguments) inner.push_back(call.there(argument));
   op.callBoxed(&inner);
   for (const c10::IValue& result : inner) stack->push_back(call.back(result));
-  if (!starts_nothing(name)) count(name, call.bytes());
+  if (!starts_nothing(name)) count(name, indexed_bytes(name, arguments, *stack).value_or(call.bytes()));
 }
 
 // Operations that only a GPU has, by their shapes.

@@ -469,6 +469,7 @@ class Bench {
     const double a_pick = 8 * n * t + 8 * t * t / 2 + 4 * n * static_cast<double>(usual.keys) +
                           4 * n * n / static_cast<double>(usual.choices);
     int64_t n_taken_back = 0;
+    double n_readings = 0;
     tell(
         "pursuit", facts,
         [&] {
@@ -476,9 +477,13 @@ class Bench {
           pursuits.run(std::vector<int64_t>(static_cast<size_t>(at_once()), picks));
           (void)pursuits.picks(std::vector<int64_t>(static_cast<size_t>(at_once()), picks));
           n_taken_back = pursuits.n_taken_back();
+          n_readings = pursuits.n_readings();
         },
         static_cast<double>(at_once()) * t * a_pick, 0, 0);
-    print({{"step", "pursuit: choices taken back"}, {"choices", n_taken_back}, {"of", picks}});
+    print({{"step", "pursuit: choices"},
+           {"taken_back", n_taken_back},
+           {"of", picks * at_once()},
+           {"readings_a_pick", n_readings / static_cast<double>(picks)}});
   }
 
   // The methods themselves, over as many heads as a small GPU holds.
