@@ -19,6 +19,10 @@
 // position and the power iteration begins with the row sums, so equal requests give equal bytes; the pursuit always
 // ends with a solve over all its picks, and its weights keep to the bounds. A head that keeps all its entries (t = T)
 // is returned untouched: w = 1, C = V solves both fits exactly, and solving would only add rounding.
+//
+// On a GPU heads go through in batches (fit_heads): the same numbers within rounding. How heads share batches follows
+// from their shapes and targets and from the GPU's memory, so equal requests give equal bytes there too; a target
+// beside other targets may differ from the same target alone in last bits.
 #include <ATen/ATen.h>
 
 #include <algorithm>
