@@ -87,15 +87,33 @@ bool is_denied(const std::vector<MathToken>& tokens) {
   });
 }
 
+// Whether a sign of comparison stands before the first number: >5 is not 5.
+bool bounds_only(const std::vector<MathToken>& tokens) {
+  for (const MathToken& token : tokens) {
+    if (token.kind == MathToken::Kind::kNumber) return false;
+    if (token.is_mark("<") || token.is_mark(">")) return true;
+    if (token.is_symbol("le") || token.is_symbol("ge") || token.is_symbol("ne")) return true;
+  }
+  return false;
+}
+
 // Of words with a number in front: the number.
 std::optional<std::string> number_in_words(const std::string& answer) {
   if (answer.size() > kMostAnswerBytes) return std::nullopt;
   const std::vector<MathToken> tokens = math_tokens(answer);
-  if (is_denied(tokens)) return std::nullopt;
-  static const Pattern number(R"((?<![\p{L}\p{N}_.^/])-?\\?\$?\d+(?:,\d{3})*(?:\.\d+)?%?(?![\p{N}_^/]|\s*[/^]))");
+  if (is_denied(tokens) || bounds_only(tokens)) return std::nullopt;
+  static const Pattern words(R"((?<!\\)\b\p{L}{2})");
+  if (words.all(answer).empty()) return std::nullopt;
+  static const Pattern number(
+      R"((?<![\p{L}\p{N}_.^/])-?\\?\$?\d+(?:,\d{3})*(?:\.\d+)?%?(?![\p{N}_^/:]|\s*[/^+]|-(?!\p{L})|,\d))");
   const auto matches = number.all(answer);
   if (matches.empty()) return std::nullopt;
-  return answer.substr(matches.front().begin, matches.front().end - matches.front().begin);
+  const PatternMatch& match = matches.front();
+  std::string digits = answer.substr(match.begin, match.end - match.begin);
+  const bool in_list =
+      match.begin > 0 && std::string_view("([").find(answer[match.begin - 1]) != std::string_view::npos;
+  if (in_list && digits.find(',') != std::string::npos) return std::nullopt;  // (1,100) is a pair
+  return digits;
 }
 
 }  // namespace

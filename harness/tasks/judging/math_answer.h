@@ -12,11 +12,12 @@
 namespace kvc {
 
 // - Integers, decimals, fractions, mixed numbers, repeating decimals: by exact value. 0.33 is not 1/3; "1,000" is 1000;
-//   "2 1/2" is 5/2; "3 million" is 3000000.
+//   "2 1/2" is 5/2; "3 million" is 3000000; "1e3" is 1000. 3:4 is 6:8, but two times of the day must be the same.
 // - Expressions with roots, pi, variables and functions: by value.
 // - A unit, a currency or a percent sign that one side lacks is left out; where both have one it must be the same, and
 //   nothing is converted. "50%" is 50, and 0.5 too.
-// - Tuples and intervals, (1,2) and [1,2): brackets and order count; "1 < x <= 2" and "x \in (1,2]" are intervals.
+// - Tuples and intervals, (1,2) and [1,2): brackets and order count, and their commas part items, not thousands:
+//   [0,500] is not 500; "1 < x <= 2" and "x \in (1,2]" are intervals.
 //   Unions \cup, sets \{1,2\}, and lists "1, 2" or "1 and 2": order does not count; x \pm y is a list of two.
 // - Matrices: entry by entry, of the same shape.
 // - "x = 5" is 5; two equations are the same where one is a multiple of the other.

@@ -76,6 +76,7 @@ class Lexer {
     int64_t n_dollars = 0;
     for (size_t i = 0; i < text_.size(); ++i) n_dollars += plain(i) ? 1 : 0;
     odd_dollars_ = n_dollars % 2 == 1;
+    mark_list_commas();
     letters_alone_ = std::all_of(text_.begin(), text_.end(), [](char c) { return is_ascii_letter(c) || is_blank(c); });
   }
 
@@ -88,6 +89,57 @@ class Lexer {
   static bool is_digit(char c) { return c >= '0' && c <= '9'; }
   static bool is_ascii_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
   static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+  // Length of the bracket at `i` that opens (+) or closes (-) a list: ( [ \{ \langle; 0 for none.
+  int bracket_at(size_t i) const {
+    const std::string_view rest = std::string_view(text_).substr(i);
+    for (const std::string_view open : {"\\langle", "\\lbrace", "\\lbrack", "\\{"}) {
+      if (rest.starts_with(open)) return static_cast<int>(open.size());
+    }
+    for (const std::string_view close : {"\\rangle", "\\rbrace", "\\rbrack", "\\}"}) {
+      if (rest.starts_with(close)) return -static_cast<int>(close.size());
+    }
+    return rest[0] == '(' || rest[0] == '[' ? 1 : rest[0] == ')' || rest[0] == ']' ? -1 : 0;
+  }
+
+  // Whether the pair of brackets from `begin` to before `end` is an operand: (1,000+2)/3.
+  bool is_operand(size_t begin, size_t end) const {
+    const auto operates = [](char c) {
+      return is_digit(c) || std::string_view("+-*/^").find(c) != std::string_view::npos;
+    };
+    while (begin > 0 && is_blank(text_[begin - 1])) --begin;
+    while (end < text_.size() && is_blank(text_[end])) ++end;
+    return (begin > 0 && operates(text_[begin - 1])) || (end < text_.size() && operates(text_[end]));
+  }
+
+  // Commas inside a pair of brackets part a list: [0,500] has two numbers. Where one of them has a blank behind it,
+  // (1,000, 2), those without may part thousands.
+  void mark_list_commas() {
+    struct Open {
+      size_t at;
+      std::vector<size_t> commas;
+      bool spaced = false;
+    };
+    std::vector<Open> open;
+    list_commas_.assign(text_.size(), false);
+    for (size_t i = 0; i < text_.size(); ++i) {
+      const int bracket = bracket_at(i);
+      if (bracket > 0) open.push_back({i, {}});
+      if (bracket < 0 && !open.empty()) {
+        const Open pair = std::move(open.back());
+        open.pop_back();
+        const size_t end = i + static_cast<size_t>(-bracket);
+        const bool parts = !pair.spaced && !is_operand(pair.at, end);
+        for (const size_t comma : pair.commas) list_commas_[comma] = parts;
+      }
+      if (bracket != 0) {
+        i += static_cast<size_t>(bracket > 0 ? bracket : -bracket) - 1;
+      } else if (text_[i] == ',' && !open.empty()) {
+        open.back().commas.push_back(i);
+        open.back().spaced = open.back().spaced || (i + 1 < text_.size() && is_blank(text_[i + 1]));
+      }
+    }
+  }
 
   char next(size_t ahead = 0) const { return at_ + ahead < text_.size() ? text_[at_ + ahead] : '\0'; }
   void add(Kind kind, std::string text) { tokens_.push_back({kind, std::move(text), false}); }
@@ -156,11 +208,12 @@ class Lexer {
       return is_digit(next(ahead)) && is_digit(next(ahead + 1)) && is_digit(next(ahead + 2)) &&
              !is_digit(next(ahead + 3));
     };
-    while (true) {
+    while (at_ < text_.size()) {
       const size_t separator = thousands_separator();
       if (is_digit(next())) {
         digits += text_[at_++];
-      } else if (separator > 0 && !point && !digits.empty() && (groups || digits.size() <= 3) && three(separator)) {
+      } else if (separator > 0 && !point && !digits.empty() &&
+                 (groups || (digits.size() <= 3 && digits.front() != '0')) && three(separator)) {
         groups = true;
         commas = commas || (next() == ',' && separator == 1);
         at_ += separator;
@@ -171,13 +224,33 @@ class Lexer {
         break;
       }
     }
+    if (power_of_ten(digits)) point = true;
     if (next() == '.' && next(1) != '.' && !point) ++at_;  // "70."
     if (digits.front() == '.') digits.insert(0, "0");
     tokens_.push_back({Kind::kNumber, std::move(digits), commas});
   }
 
+  // "1e3" and "1.5E3" as digits. A sign is not read: 2e-1 may be 2e - 1.
+  bool power_of_ten(std::string& digits) {
+    if ((next() != 'e' && next() != 'E') || !is_digit(next(1))) return false;
+    size_t end = 1;
+    while (is_digit(next(end))) ++end;
+    if (end > 3 || is_ascii_letter(next(end)) || next(end) == '.' || next(end) == '^') return false;
+    size_t zeros = std::stoul(text_.substr(at_ + 1, end - 1));
+    if (zeros > 50) return false;
+    at_ += end;
+    const size_t dot = std::min(digits.find('.'), digits.size());
+    std::string decimals = digits.substr(std::min(dot + 1, digits.size()));
+    digits.resize(dot);
+    const size_t moved = std::min(zeros, decimals.size());
+    digits += decimals.substr(0, moved) + std::string(zeros - moved, '0');
+    if (moved < decimals.size()) digits += "." + decimals.substr(moved);
+    return true;
+  }
+
   // Bytes of "," "{,}" "\," "\!" ",\!" or a blank between groups of three digits; 0 for none.
   size_t thousands_separator() const {
+    if (list_commas_[at_]) return 0;
     for (const std::string_view separator : {",\\! ", ",\\!", "{,}", "\\,", "\\!", "\\ ", ",", " "}) {
       if (std::string_view(text_).substr(at_).starts_with(separator)) return separator.size();
     }
@@ -286,6 +359,7 @@ class Lexer {
   size_t at_ = 0;
   int64_t depth_ = 0;
   std::vector<int64_t> text_depths_;  // braces in which words stand
+  std::vector<bool> list_commas_;     // of each byte: a comma that parts the items of a list
   bool blank_ = false;
   bool odd_dollars_ = false;
   bool letters_alone_ = false;

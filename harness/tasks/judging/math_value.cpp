@@ -41,11 +41,26 @@ std::vector<Tokens> split(const Tokens& tokens, Test at) {
   return pieces;
 }
 
+bool is_text_at_all(const MathToken& token) {
+  return token.kind != TokenKind::kMark;
+}
+
 std::string plain_text(const Tokens& tokens) {
+  const auto is_article = [](const MathToken& token) {
+    return token.is_word("the") || token.is_word("a") || token.is_word("an");
+  };
+  const auto is_brace = [](const MathToken& token) { return token.is_mark("{") || token.is_mark("}"); };
+  // \text{(A)} is a choice, not an article.
+  const bool articles_count = std::all_of(tokens.begin(), tokens.end(), [&](const MathToken& token) {
+    return is_article(token) || !is_text_at_all(token);
+  });
   std::string text;
+  bool behind_number = false;
   for (const MathToken& token : tokens) {
-    if (token.is_word("the") || token.is_word("a") || token.is_word("an") || token.is_mark("{") || token.is_mark("}"))
-      continue;
+    if (is_brace(token) || (is_article(token) && !articles_count)) continue;
+    const bool is_number = token.kind == TokenKind::kNumber;
+    if (is_number && behind_number) text += ' ';  // 3 4 is not 34
+    behind_number = is_number;
     text += token.text;
   }
   for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
@@ -143,6 +158,40 @@ class Builder {
     return true;
   }
 
+  // An element counts once.
+  MathValue set(const std::vector<Tokens>& pieces, int depth, MathValue made) const {
+    made = items(ValueKind::kList, pieces, depth, made);
+    if (made.kind == ValueKind::kText && made.items.empty() && pieces.size() == 1 && pieces[0].empty())
+      made.text = made.spelled = "emptyset";
+    if (made.kind != ValueKind::kList) return made;
+    std::vector<MathValue> once;
+    for (MathValue& item : made.items) {
+      if (std::none_of(once.begin(), once.end(), [&](const MathValue& known) { return same_value(known, item); }))
+        once.push_back(std::move(item));
+    }
+    made.items = std::move(once);
+    return made.items.size() == 1 ? MathValue(made.items.front()) : made;
+  }
+
+  // 3:4, which is 6:8: the quotient.
+  bool ratio(const Tokens& tokens, int depth, MathValue& made) const {
+    const auto sides = split(tokens, [](const MathToken& token) { return token.is_mark(":"); });
+    if (sides.size() != 2 || sides[0].empty() || sides[1].empty()) return false;
+    for (const Tokens& side : sides) {
+      const MathValue part = value(side, depth + 1);
+      if (!part.expression || !part.unit.empty() || !part.expression->is_rational()) return false;
+    }
+    Tokens quotient = {{TokenKind::kMark, "("}};
+    quotient.insert(quotient.end(), sides[0].begin(), sides[0].end());
+    for (const char* mark : {")", "/", "("}) quotient.push_back({TokenKind::kMark, mark});
+    quotient.insert(quotient.end(), sides[1].begin(), sides[1].end());
+    quotient.push_back({TokenKind::kMark, ")"});
+    made.items = {value(quotient, depth + 1)};
+    made.kind = ValueKind::kTuple;
+    made.brackets = sides[1].size() == 1 && sides[1][0].text.size() == 2 ? "::" : ":";
+    return true;
+  }
+
   bool bracketed(const Tokens& tokens, int depth, MathValue& made) const {
     const std::string around = brackets_around(tokens);
     if (around.empty()) return false;
@@ -150,7 +199,7 @@ class Builder {
     const Tokens inside = inner(tokens);
     const auto pieces = split(inside, is_comma);
     if (around == "\\{\\}") {
-      made = items(ValueKind::kList, pieces, depth, made);
+      made = set(pieces, depth, made);
       return true;
     }
     if (pieces.size() == 1) {
@@ -195,7 +244,7 @@ class Builder {
       made.kind = ValueKind::kEquation;
       return true;
     }
-    return compared(tokens, depth, made);
+    return ratio(tokens, depth, made) || compared(tokens, depth, made);
   }
 
   // a < x <= b and x > a as intervals.
@@ -263,11 +312,9 @@ class Builder {
   }
 
   static bool scaled(const MathToken& token, MathValue& made) {
-    static const std::map<std::string, const char*> scales = {{"hundred", "100"},
-                                                              {"thousand", "1000"},
-                                                              {"million", "1000000"},
-                                                              {"billion", "1000000000"},
-                                                              {"trillion", "1000000000000"}};
+    static const std::map<std::string, const char*> scales = {{"dozen", "12"},           {"hundred", "100"},
+                                                              {"thousand", "1000"},      {"million", "1000000"},
+                                                              {"billion", "1000000000"}, {"trillion", "1000000000000"}};
     const auto found = token.kind == TokenKind::kWord ? scales.find(token.text) : scales.end();
     if (found == scales.end()) return false;
     made.expression = made.expression->times(found->second);
@@ -348,6 +395,12 @@ bool same_in_any_order(const std::vector<MathValue>& a, const std::vector<MathVa
   return true;
 }
 
+// 2:30 and 1:15 may be times of the day: two of that form must be the same.
+bool same_ratio(const MathValue& a, const MathValue& b) {
+  if (a.brackets == "::" && b.brackets == "::") return a.text == b.text;
+  return all_same(a.items, b.items);
+}
+
 bool same_equation(const MathValue& a, const MathValue& b) {
   const auto has_numbers = [](const MathValue& v) { return v.items[0].expression && v.items[1].expression; };
   if (!has_numbers(a) || !has_numbers(b)) return all_same(a.items, b.items);
@@ -378,6 +431,7 @@ bool same_value(const MathValue& a, const MathValue& b) {
       case ValueKind::kUnion:
         return same_in_any_order(a.items, b.items);
       case ValueKind::kTuple:
+        if (a.brackets.starts_with(":") && b.brackets.starts_with(":")) return same_ratio(a, b);
         return a.brackets == b.brackets && all_same(a.items, b.items);
       case ValueKind::kMatrix:
         return a.n_columns == b.n_columns && all_same(a.items, b.items);

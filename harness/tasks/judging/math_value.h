@@ -15,8 +15,9 @@ struct MathValue {
   std::string text;     // all of it, plainly: no case, blanks, articles
   std::string spelled;  // all of it, token by token
   std::optional<MathExpression> expression;
-  std::string unit;              // of an expression; "" for none
-  std::string brackets;          // of a tuple or interval: "()" "[)" "(]" "[]" "<>"
+  std::string unit;  // of an expression; "" for none
+  std::string
+      brackets;  // of a tuple or interval: "()" "[)" "(]" "[]" "<>"; of a ratio ":", "::" where it may be a time
   size_t n_columns = 0;          // of a matrix
   std::vector<MathValue> items;  // of a list, tuple, union, matrix (row by row), equation (left, right)
 };
