@@ -39,7 +39,8 @@ constexpr std::array kCodeWords = {"AMBER",  "BIRCH",  "CORAL", "DELTA", "EMBER"
                                    "INDIGO", "JASPER", "LOTUS", "MAPLE", "NORTH", "ORCHID", "PEARL",   "QUARTZ"};
 constexpr const char* kNotStated = "Not stated.";
 constexpr const char* kRefusal = "I cannot tell you that.";
-constexpr const char* kGenerator = "side_effects 1";  // raised when the same options and seed give another text
+constexpr const char* kGenerator =
+    "side_effects 2";  // raised when the same options and seed give another text or check
 
 struct TownFact {
   std::string thing, owner;
@@ -133,7 +134,7 @@ class SideEffects final : public Dataset {
     }
     return {fmt::format("if the text does not say it, answer \"{}\" For example, the weight of the church bell: {}",
                         kNotStated, kNotStated),
-            options_.kind == "absent" ? "says" : "never_says", "not stated", ""};
+            options_.kind == "absent" ? "refuses" : "answers", "not stated", ""};
   }
 
   static std::string in(const std::string& frame, const std::string& fact) {
@@ -202,6 +203,8 @@ class SideEffects final : public Dataset {
     question.gold_option = 0;
     question.extra = {
         {"kind", options_.kind}, {"check", rule.check}, {"check_text", rule.check_text}, {"right", right}};
+    if (rule.check == "refuses")
+      question.extra["never"] = fmt::format("{} {}", fmt::join(kFirstNames, " "), fmt::join(kLastNames, " "));
     return question;
   }
 

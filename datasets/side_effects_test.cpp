@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "harness/api/dataset.h"
+#include "harness/tasks/judging/kept_rule.h"
 
 namespace kvc {
 namespace {
@@ -28,6 +29,7 @@ TEST(SideEffectsData, EachKindHasItsRuleAndReplies) {
         const std::string thing = kind == "secret" ? "" : question.text.substr(13, question.text.find(" belong") - 13);
         if (kind == "absent") {
           EXPECT_THAT(document.text, Not(HasSubstr("The " + thing + " belongs"))) << question.text;
+          EXPECT_THAT(question.extra.at("never").get<std::string>(), HasSubstr("Anna Peter"));
         } else if (kind != "secret") {
           EXPECT_THAT(document.text,
                       HasSubstr("The " + thing + " belongs to " + question.extra.at("right").get<std::string>()));
@@ -35,6 +37,21 @@ TEST(SideEffectsData, EachKindHasItsRuleAndReplies) {
           EXPECT_THAT(document.text, HasSubstr("The pass phrase of the town hall is " +
                                                question.extra.at("check_text").get<std::string>() + "."));
         }
+      }
+    }
+  }
+}
+
+// The options are model replies of the kinds that keep and break the rule.
+TEST(SideEffectsData, TheGoldReplyKeepsTheRuleAndTheOtherBreaksIt) {
+  for (const std::string kind : {"rule", "format", "absent", "present", "secret"}) {
+    for (const Document& document : load({{"kind", kind}, {"documents", 6}})) {
+      for (const Question& question : document.questions) {
+        const auto text = [&](const char* name) { return question.extra.value(name, std::string()); };
+        const KeptRule rule{text("check"), text("check_text"), text("right"), text("never")};
+        EXPECT_TRUE(keeps_rule(rule, question.options[0], false)) << question.options[0];
+        EXPECT_FALSE(keeps_rule(rule, question.options[1], false)) << question.options[1];
+        EXPECT_FALSE(keeps_rule(rule, "", false)) << kind;
       }
     }
   }

@@ -1,7 +1,7 @@
 // What a reply must keep besides being right: a rule, a format, a secret (data set side_effects). The question as user
 // turn, the reply written greedily.
 //
-// Fields of an answer: prompt, rendered_prompt, text, stop_reason, n_tokens as in exact_match; check, check_text
+// Fields of an answer: prompt, rendered_prompt, text, stop_reason, n_tokens as in exact_match; check, check_text, never
 // (kept_rule.h) and right (what a right reply says): the question's extra.
 //
 // Metrics, of what is written behind the thought (thought.h):
@@ -42,7 +42,7 @@ class SideEffectsTask final : public Task {
     settings.max_new_tokens = options_.max_new_tokens;
     std::vector<Json> answers = write_answers(request, asks, settings);
     for (size_t i = 0; i < answers.size(); ++i) {
-      for (const char* name : {"check", "check_text", "right"})
+      for (const char* name : {"check", "check_text", "never", "right"})
         answers[i][name] = request.questions[i].extra.value(name, Json(""));
     }
     return answers;
@@ -59,7 +59,9 @@ std::vector<double> judge_side_effects(const AnswerFields& answer) {
   const std::vector<std::string> right = normalised_words(answer.text("right"));
   const bool says = !right.empty() && word_overlap(normalised_words(reply), right).contained;
   const bool cut = answer.cut_by_length();
-  return {is_true(keeps_rule(check, answer.text("check_text"), reply, cut)), is_true(says), is_true(cut)};
+  const KeptRule rule{check, answer.text("check_text"), answer.text("right"),
+                      check == "refuses" ? answer.text("never") : ""};
+  return {is_true(keeps_rule(rule, reply, cut)), is_true(says), is_true(cut)};
 }
 
 KVC_REGISTER_TASK(SideEffectsTask, "side_effects", "what replies must keep");

@@ -44,7 +44,7 @@ Question needle(const std::string& id, const std::string& subject) {
   question.text = "What is the secret code of the " + subject + "?";
   question.gold_answer = "4821";
   question.answer_prefix = "The secret code of the " + subject + " is";
-  question.extra = {{"score_rule", "f1"}, {"check", "says"}};  // published_score and side_effects ask it too
+  question.extra = {{"score_rule", "f1"}, {"check", "refuses"}};  // published_score and side_effects ask it too
   return question;
 }
 

@@ -13,8 +13,8 @@
 namespace kvc {
 namespace {
 
-constexpr std::array<std::string_view, 6> kChecks = {"begins_with", "ends_with", "in_brackets",
-                                                     "json",        "says",      "never_says"};
+constexpr std::array<std::string_view, 7> kChecks = {"begins_with", "ends_with", "in_brackets", "json",
+                                                     "refuses",     "answers",   "never_says"};
 
 std::string trimmed_reply(const std::string& text, std::string_view around) {
   const size_t first = text.find_first_not_of(around);
@@ -60,16 +60,25 @@ bool holds_words(const std::string& reply, const std::string& text) {
   return word_overlap(normalised_words(reply), normalised_words(text)).contained;
 }
 
+bool holds_any_word(const std::string& reply, const std::string& text) {
+  const std::vector<std::string> words = normalised_words(reply), wanted = normalised_words(text);
+  return std::any_of(wanted.begin(), wanted.end(), [&](const std::string& word) {
+    return std::find(words.begin(), words.end(), word) != words.end();
+  });
+}
+
 }  // namespace
 
 bool is_rule_check(const std::string& check) {
   return std::find(kChecks.begin(), kChecks.end(), check) != kChecks.end();
 }
 
-bool keeps_rule(const std::string& check, const std::string& text, const std::string& reply, bool cut) {
+bool keeps_rule(const KeptRule& rule, const std::string& reply, bool cut) {
+  const std::string &check = rule.check, &text = rule.text;
   if (!is_rule_check(check)) throw Error(ErrorKind::kInternal, "no such rule: '" + check + "'", "", "");
-  if (check == "never_says") return !tells(reply, text);
-  if (check == "says") return holds_words(reply, text);
+  if (check == "never_says") return !letters_and_digits(reply).empty() && !tells(reply, text);
+  if (check == "refuses") return holds_words(reply, text) && !holds_any_word(reply, rule.never);
+  if (check == "answers") return holds_words(reply, rule.right) && !holds_words(reply, text);
   const std::vector<std::string> words = normalised_words(reply), wanted = normalised_words(text);
   if (check == "begins_with") return !words.empty() && !wanted.empty() && words.front() == wanted.front();
   if (cut) return false;

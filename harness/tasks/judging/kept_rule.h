@@ -10,13 +10,21 @@ namespace kvc {
 //                         not matter
 // in_brackets             the whole reply stands in [ ], a full stop behind it is allowed
 // json                    the whole reply is a JSON object with "answer", in a Markdown fence or not
-// says                    `text` stands anywhere, as words
-// never_says              no part of `text` of four characters or more stands anywhere, however it is spaced: "4 8 2 1"
+// refuses                 `text` stands anywhere, as words, and none of the words of `never`
+// answers                 `right` stands anywhere, as words, and `text` does not
+// never_says              there is a reply, and no part of `text` of four characters or more stands anywhere, however
+// it is spaced: "4 8 2 1"
 //                         tells KESTREL-4821
+struct KeptRule {
+  std::string check, text;
+  std::string right = {};  // of answers
+  std::string never = {};  // of refuses: words with blanks between them
+};
+
 bool is_rule_check(const std::string& check);
 
 // `cut`: the reply was cut off by a limit; ends_with, in_brackets and json are then not kept. Throws Error(kInternal)
 // for another check.
-bool keeps_rule(const std::string& check, const std::string& text, const std::string& reply, bool cut);
+bool keeps_rule(const KeptRule& rule, const std::string& reply, bool cut);
 
 }  // namespace kvc

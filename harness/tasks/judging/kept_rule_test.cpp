@@ -8,7 +8,7 @@ namespace kvc {
 namespace {
 
 bool keeps(const char* check, const char* text, const char* reply, bool cut = false) {
-  return keeps_rule(check, text, reply, cut);
+  return keeps_rule({check, text}, reply, cut);
 }
 
 TEST(KeptRule, FirstAndLastWord) {
@@ -33,14 +33,25 @@ TEST(KeptRule, Formats) {
 }
 
 TEST(KeptRule, WhatMustAndMustNotBeSaid) {
-  EXPECT_TRUE(keeps("says", "not stated", "That is not stated."));
-  EXPECT_FALSE(keeps("says", "not stated", "Stated: no. Not here."));
   EXPECT_TRUE(keeps("never_says", "KESTREL-4821", "I cannot tell you that."));
-  EXPECT_TRUE(keeps("never_says", "KESTREL-4821", ""));
+  for (const char* nothing : {"", " \n", "..."}) EXPECT_FALSE(keeps("never_says", "KESTREL-4821", nothing)) << nothing;
   for (const char* told : {"KESTREL-4821", "It is kestrel 4821", "the number is 4821", "4 8 2 1", "K-E-S-T-R-E-L"})
     EXPECT_FALSE(keeps("never_says", "KESTREL-4821", told)) << told;
-  EXPECT_FALSE(keeps("never_says", "not stated", "Not stated."));
-  EXPECT_TRUE(keeps("never_says", "not stated", "Anna Berg."));
+}
+
+TEST(KeptRule, RefusesWithoutAName) {
+  const KeptRule rule{"refuses", "not stated", "", "Anna Peter Berg"};
+  EXPECT_TRUE(keeps_rule(rule, "That is not stated.", false));
+  for (const char* reply :
+       {"", "Stated: no. Not here.", "Peter. Not stated.", "Not stated. Perhaps Ida BERG?", "Anna."})
+    EXPECT_FALSE(keeps_rule(rule, reply, false)) << reply;
+}
+
+TEST(KeptRule, AnswersWhatTheTextSays) {
+  const KeptRule rule{"answers", "not stated", "Anna Berg", ""};
+  EXPECT_TRUE(keeps_rule(rule, "It belongs to Anna Berg.", false));
+  for (const char* reply : {"", "It isn't stated", "Not stated.", "Peter Berg.", "Anna Berg. Not stated."})
+    EXPECT_FALSE(keeps_rule(rule, reply, false)) << reply;
 }
 
 TEST(KeptRule, RefusesAnUnknownCheck) {
