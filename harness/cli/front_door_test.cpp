@@ -105,6 +105,21 @@ TEST_F(FrontDoor, WhatNewWritesIsValid) {
     EXPECT_EQ(kvc({"new", file, "--model", kModel, "--data", given}).code, 2);
     EXPECT_EQ(read_text_file(file), before);
   }
+  // Methods on the text do not run under reasoning, and kvc validate says so.
+  for (const std::string data : {"gsm8k_form.jsonl", "math500_form.jsonl", "aime_form.jsonl"}) {
+    const std::string file = path("plan_" + data + ".yaml");
+    ASSERT_EQ(kvc({"new", file, "--model", kModel, "--data", kRoot + "/datasets/samples/" + data}).code, 0) << data;
+    const std::string text = read_text_file(file);
+    const Outcome valid = kvc({"validate", file});
+    EXPECT_EQ(valid.code, 0) << data << ": " << valid.err << text;
+    EXPECT_EQ(text.find("answer_tokens: 64") != std::string::npos, data == "math500_form.jsonl");
+    const size_t methods = text.find("  - streaming_llm");
+    ASSERT_NE(methods, std::string::npos);
+    const std::string with_text = text.substr(0, methods) + "  - no_context\n" + text.substr(methods);
+    const Outcome refused = kvc({"validate", write("text_" + data + ".yaml", with_text)});
+    EXPECT_EQ(refused.code, 2) << data;
+    EXPECT_THAT(refused.err, HasSubstr("method 'no_context' works on a text before it is read"));
+  }
   // A document of a dozen tokens: the window of a method must fit into it.
   const std::string tiny = write(
       "tiny.jsonl",

@@ -4,11 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <optional>
 #include <set>
 
 #include "harness/api/dataset.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 #include "harness/sweep/cell.h"
 #include "harness/tasks/judging/paper_choice.h"
@@ -26,10 +28,6 @@ Json member_of(const Json& object, const char* name) {
 std::string text_of(const Json& object, const char* name) {
   const Json value = member_of(object, name);
   return value.is_string() ? value.get<std::string>() : "";
-}
-double number_of(const Json& object, const char* name) {
-  const Json value = member_of(object, name);
-  return value.is_number() ? value.get<double>() : 0;
 }
 std::string behind_slash(const std::string& text) {
   const size_t slash = text.find_last_of('/');
@@ -86,6 +84,39 @@ class Importer {
                 "\"generations\": [...]} for stored answers; move other files away");
   }
 
+  // A count or a time; 0 where the file does not say it.
+  static double number_of(const std::string& where, const Json& object, const char* name) {
+    const Json value = member_of(object, name);
+    if (value.is_null()) return 0;
+    constexpr double kMost = 1e12;
+    if (!value.is_number() || !(value.get<double>() >= 0 && value.get<double>() <= kMost))
+      refuse(where, fmt::format("'{}' must be a number from 0 to 1e12; got {}", name, value.dump()));
+    return value.get<double>();
+  }
+  static int64_t count_of(const std::string& where, const Json& object, const char* name) {
+    const double value = number_of(where, object, name);
+    if (value != std::floor(value))
+      refuse(where, fmt::format("'{}' must be a whole number; got {}", name, member_of(object, name).dump()));
+    return static_cast<int64_t>(value);
+  }
+
+  // A kept fraction, or a number of entries.
+  static Json target_of(const std::string& where, const Json& result) {
+    const Json target = member_of(result, "target_size_param");
+    const double value = target.is_number() ? target.get<double>() : 0;
+    const bool is_count = value >= 1 && value <= 1e9 && value == std::floor(value);
+    if (!is_count && !(value > 0 && value < 1)) {
+      refuse(where,
+             fmt::format("'target_size_param' must be a number between 0 and 1, or a whole number to 1e9; got {}",
+                         target.dump()));
+    }
+    return is_count ? Json(static_cast<int64_t>(value)) : target;
+  }
+
+  static void refuse_duplicate(const std::string& where, const std::string& id, std::set<std::string>& ids) {
+    if (!ids.insert(id).second) refuse(where, fmt::format("duplicate 'question_id' {}", Json(id).dump()));
+  }
+
   void read_file(const std::string& file) {
     const Json json = Json::parse(read_text_file(file), nullptr, false);
     if (json.is_discarded()) refuse(file, "the file is not valid JSON");
@@ -121,20 +152,22 @@ class Importer {
     set_method(method, run, cell);
     const bool takes_target = cell.method.value("name", "") != "no_context" && method != "original";
     if (takes_target) {
-      const Json target = member_of(result, "target_size_param");
-      if (!target.is_number()) refuse(where, "'target_size_param' must be a number");
-      cell.target = target.get<double>() >= 1 ? Json(target.get<int64_t>()) : target;
+      cell.target = target_of(where, result);
       cell.queries = queries_of(config);
     }
     Record record = record_of(cell, document_id_of(article), where);
-    set_sizes(result, record);
-    record.seconds = {{"prefill_s", number_of(result, "extraction_time")},
-                      {"queries_s", number_of(result, "query_generation_time")},
+    set_sizes(where, result, record);
+    record.seconds = {{"prefill_s", number_of(where, result, "extraction_time")},
+                      {"queries_s", number_of(where, result, "query_generation_time")},
                       {"compaction_shared_s", 0.0},
-                      {"compaction_s", number_of(result, "compaction_time")},
-                      {"ask_s", number_of(qa, "total_generation_time")}};
-    for (size_t q = 0; q < questions.size(); ++q)
-      add_answer(fmt::format("{}.qa_results.results_per_question[{}]", where, q), questions[q], record);
+                      {"compaction_s", number_of(where, result, "compaction_time")},
+                      {"ask_s", number_of(where, qa, "total_generation_time")}};
+    std::set<std::string> ids;
+    for (size_t q = 0; q < questions.size(); ++q) {
+      const std::string place = fmt::format("{}.qa_results.results_per_question[{}]", where, q);
+      refuse_duplicate(place, text_of(questions[q], "question_id"), ids);
+      add_answer(place, questions[q], record);
+    }
     if (!record.answers.empty()) imported_.records.push_back(std::move(record));
   }
 
@@ -148,7 +181,7 @@ class Importer {
     const auto n_options = static_cast<int64_t>(options.size());
     if (gold < 1 || gold > n_options)
       refuse(where, fmt::format("'gold_label' must be 1 to {}; got {}", n_options, gold.dump()));
-    const auto n_tokens = static_cast<int64_t>(number_of(question, "num_generated_tokens"));
+    const auto n_tokens = count_of(where, question, "num_generated_tokens");
     Json answer = {{"question_id", id},
                    {"prompt", text_of(question, "question")},
                    {"text", text},
@@ -167,9 +200,10 @@ class Importer {
     ++imported_.answers;
   }
 
-  static void set_sizes(const Json& result, Record& record) {
-    const double article = number_of(result, "original_article_tokens"),
-                 kept = number_of(result, "effective_article_tokens"), around = number_of(result, "non_article_tokens");
+  static void set_sizes(const std::string& where, const Json& result, Record& record) {
+    const double article = number_of(where, result, "original_article_tokens"),
+                 kept = number_of(where, result, "effective_article_tokens"),
+                 around = number_of(where, result, "non_article_tokens");
     record.sizes = {{"context_tokens", static_cast<int64_t>(article + around)},
                     {"compactable_tokens", static_cast<int64_t>(article)}};
     if (article > 0) record.sizes["kept_fraction"] = kept / article;
@@ -192,6 +226,7 @@ class Importer {
     set_method("original", json, cell);
     Record record = record_of(cell, document_id_of(article), file);
     int64_t n_unknown = 0;
+    std::set<std::string> ids;
     for (const Json& generation : json.at("generations")) {
       const auto found = right.find(text_of(generation, "question_id"));
       const Json text = member_of(generation, "generated_text");
@@ -201,6 +236,7 @@ class Importer {
         continue;
       }
       const Question& question = found->second;
+      refuse_duplicate(file, question.id, ids);
       record.answers.push_back({{"question_id", question.id},
                                 {"prompt", question.text},
                                 {"text", text},
@@ -309,6 +345,59 @@ class Importer {
 };
 
 }  // namespace
+
+namespace {
+
+// Method and article: all of the cell but its seed.
+std::string subject_of(const Record& record) {
+  Json cell = record.cell;
+  cell.erase("seed");
+  return canonical_json(cell) + record.document_id;
+}
+
+std::string content_of(const Record& record) {
+  return subject_of(record) + canonical_json({Json(record.answers), record.sizes, record.seconds});
+}
+
+}  // namespace
+
+std::vector<Record> keep_new(std::vector<Record> records, const std::vector<Record>& present) {
+  std::map<std::string, std::vector<const Record*>> unmatched;  // of the folder, by content
+  std::set<std::string> taken;                                  // cell id and document
+  for (const Record& record : present) {
+    taken.insert(record.cell_id + "/" + record.document_id);
+    if (record.provenance.contains("imported_from")) unmatched[content_of(record)].push_back(&record);
+  }
+  std::vector<Record> fresh;
+  for (Record& record : records) {
+    const auto found = unmatched.find(content_of(record));
+    if (found == unmatched.end()) {
+      fresh.push_back(std::move(record));
+      continue;
+    }
+    found->second.pop_back();
+    if (found->second.empty()) unmatched.erase(found);
+  }
+  std::map<std::string, std::string> changed;  // subject and place -> cell id
+  for (const auto& [content, left] : unmatched) {
+    for (const Record* old : left) changed[subject_of(*old) + text_of(old->provenance, "imported_from")] = old->cell_id;
+  }
+  for (Record& record : fresh) {
+    const std::string from = text_of(record.provenance, "imported_from");
+    if (const auto old = changed.find(subject_of(record) + from); old != changed.end()) {
+      throw Error(ErrorKind::kData,
+                  fmt::format("the content of '{}', article {}, differs from what was imported before as {}.jsonl",
+                              text_of(record.cell.at("method"), "name"), record.document_id, old->second),
+                  from, "import into a new folder; if it is another run of the same, give its file another name");
+    }
+    Cell cell = Cell::from_json(record.cell, from);
+    cell.seed = 0;
+    while (!taken.insert(cell.id() + "/" + record.document_id).second) ++cell.seed;
+    record.cell = cell.to_json();
+    record.cell_id = cell.id();
+  }
+  return fresh;
+}
 
 Imported import_am(const std::string& folder, const std::vector<Json>& known, const ImportSettings& settings) {
   return Importer(known, settings).run(folder);

@@ -23,18 +23,33 @@ struct ImportArguments {
   ImportSettings settings;
 };
 
-// The cells that the folder has measured itself; none where it is not there yet. Those of an earlier import do not
-// count: "original" would then be imported a second time, under another name.
-std::vector<Json> own_cells_in(const std::string& folder) {
-  std::vector<Json> cells;
+// None where the folder is not there yet.
+std::vector<Record> records_in(const std::string& folder) {
   std::error_code error;
-  if (!std::filesystem::is_directory(folder, error)) return cells;
+  if (!std::filesystem::is_directory(folder, error)) return {};
   std::vector<std::string> warnings;
-  for (const Record& record : load_records(folder, warnings)) {
+  return load_records(folder, warnings);
+}
+
+// The cells that the folder has measured itself. Those of an earlier import do not count: "original" would then be
+// imported a second time, under another name.
+std::vector<Json> own_cells(const std::vector<Record>& records) {
+  std::vector<Json> cells;
+  for (const Record& record : records) {
     if (record.provenance.contains("imported_from")) continue;
     if (cells.empty() || cells.back() != record.cell) cells.push_back(record.cell);
   }
   return cells;
+}
+
+// Before anything is written.
+void check_target(const ImportArguments& options) {
+  std::error_code error;
+  if (std::filesystem::equivalent(options.source, options.target, error)) {
+    throw Error(ErrorKind::kUsage, "--into names the folder that is imported", options.target,
+                "name another folder, e.g. results/NAME");
+  }
+  check_report_files(options.target);
 }
 
 int run_import(const ImportArguments& options) {
@@ -42,23 +57,26 @@ int run_import(const ImportArguments& options) {
     throw Error(ErrorKind::kUsage, fmt::format("no layout '{}'", options.layout), "kvc import",
                 suggest_name(options.layout, {"am"}));
   }
-  const Imported imported = import_am(options.source, own_cells_in(options.target), options.settings);
+  check_target(options);
+  Imported imported = import_am(options.source, own_cells(records_in(options.target)), options.settings);
   for (const std::string& warning : imported.warnings) fmt::print(stderr, "warning: {}\n", warning);
   if (imported.records.empty()) {
     throw Error(ErrorKind::kData, "no answer could be imported", options.source, "see the warnings above");
   }
+  const auto n_all = std::ssize(imported.records);
+  keep_new(imported.records, records_in(options.target));  // refuses before a folder is made
   int64_t n_new = 0;
   {
     const ResultsFolder folder(options.target);
-    for (const Record& record : imported.records) {
-      if (folder.done(record.cell_id).contains(record.document_id)) continue;
+    // Read again under the folder's lock: another import may have written meanwhile.
+    for (const Record& record : keep_new(std::move(imported.records), records_in(options.target))) {
       folder.append(record);
       ++n_new;
     }
   }
   show_report(options.target);
   fmt::print(stderr, "{} files with {} answers: {} records imported into {}, {} were there\n", imported.files,
-             imported.answers, n_new, options.target, static_cast<int64_t>(imported.records.size()) - n_new);
+             imported.answers, n_new, options.target, n_all - n_new);
   if (imported.judged_alike + imported.judged_otherwise > 0) {
     fmt::print(stderr, "accuracy_paper and the files' own is_correct agree on {} of {} answers\n",
                imported.judged_alike, imported.judged_alike + imported.judged_otherwise);

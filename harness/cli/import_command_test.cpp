@@ -118,6 +118,80 @@ TEST_F(Import, ARunOfTheSameIsAnotherSeed) {
   EXPECT_EQ(all.records[0].cell.at("target"), 100);
 }
 
+// Files may be added in front, renamed or gone: what was imported stays, and nothing counts twice.
+TEST_F(Import, RecordsAreMatchedByContent) {
+  const auto run = [&](const std::string& text) {
+    return evaluation({result("AM-OMP", 0.05, "quality_1", {question("q1", 2, text)})});
+  };
+  const auto texts = [&] {
+    std::vector<std::string> found, warnings;
+    for (const Record& record : load_records(path("results"), warnings))
+      found.push_back(record.answers.at(0).at("text").get<std::string>());
+    std::sort(found.begin(), found.end());
+    return found;
+  };
+  const auto import_again = [&] { return kvc({"import", "am", path("am"), "--into", path("results")}); };
+  write_run("b.json", run("B"));
+  ASSERT_EQ(import_again().code, 0);
+  write_run("a.json", run("A"));
+  const Outcome second = import_again();
+  EXPECT_THAT(second.err, HasSubstr("1 records imported into " + path("results") + ", 1 were there"));
+  EXPECT_EQ(texts(), (std::vector<std::string>{"A", "B"}));
+  std::filesystem::rename(path("am") + "/b.json", path("am") + "/0.json");
+  EXPECT_THAT(import_again().err, HasSubstr("0 records imported into " + path("results") + ", 2 were there"));
+  write_run("a.json", run("C"));
+  const Outcome changed = import_again();
+  EXPECT_EQ(changed.code, 3);
+  EXPECT_THAT(changed.err, AllOf(HasSubstr("the content of 'reference_AM-OMP', article 1, differs from what was"),
+                                 HasSubstr("a.json, results[0]")));
+  EXPECT_EQ(texts(), (std::vector<std::string>{"A", "B"}));
+}
+
+TEST_F(Import, RefusesValuesThatCannotBe) {
+  const auto refused = [&](const char* name, const Json& value, bool of_question = false) {
+    Json run = evaluation({result("AM-OMP", 0.05, "quality_1", {question("q1", 2, "B")})});
+    Json& place = run["results"][0];
+    (of_question ? place["qa_results"]["results_per_question"][0] : place)[name] = value;
+    write_run("a.json", run);
+    const Outcome outcome = kvc({"import", "am", path("am"), "--into", path("results")});
+    EXPECT_EQ(outcome.code, 3) << name << " " << value;
+    EXPECT_THAT(outcome.err, AllOf(HasSubstr("am/a.json, results[0]"), HasSubstr(std::string("'") + name + "' must")));
+    EXPECT_FALSE(std::filesystem::exists(path("results")));
+  };
+  for (const Json& value : {Json(1e300), Json(1.5), Json(-1), Json(0), Json("x"), Json()})
+    refused("target_size_param", value);
+  for (const char* name : {"original_article_tokens", "effective_article_tokens", "non_article_tokens",
+                           "extraction_time", "compaction_time", "query_generation_time"}) {
+    for (const Json& value : {Json(-3), Json("x"), Json(1e30)}) refused(name, value);
+  }
+  for (const Json& value : {Json(-1), Json("x"), Json(2.5), Json(1e18)}) refused("num_generated_tokens", value, true);
+}
+
+TEST_F(Import, RefusesAQuestionThatAResultHasTwice) {
+  write_run("a.json",
+            evaluation({result("AM-OMP", 0.05, "quality_1", {question("q1", 2, "B"), question("q1", 2, "A")})}));
+  const Outcome outcome = kvc({"import", "am", path("am"), "--into", path("results")});
+  EXPECT_EQ(outcome.code, 3);
+  EXPECT_THAT(outcome.err, AllOf(HasSubstr("duplicate 'question_id' \"q1\""), HasSubstr("results_per_question[1]")));
+}
+
+TEST_F(Import, RefusesItsOwnSourceAndForeignReports) {
+  write_run("a.json", evaluation({result("AM-OMP", 0.05, "quality_1", {question("q1", 2, "B")})}));
+  const auto n_files = [](const std::string& folder) {
+    return std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator());
+  };
+  const Outcome source = kvc({"import", "am", path("am"), "--into", path("am") + "/."});
+  EXPECT_EQ(source.code, 2);
+  EXPECT_THAT(source.err, HasSubstr("--into names the folder that is imported"));
+  EXPECT_EQ(n_files(path("am")), 1);
+  std::filesystem::create_directories(path("foreign"));
+  write("foreign/report.md", "mine");
+  const Outcome foreign = kvc({"import", "am", path("am"), "--into", path("foreign")});
+  EXPECT_EQ(foreign.code, 2);
+  EXPECT_THAT(foreign.err, HasSubstr("the report would replace a file that kvc did not write"));
+  EXPECT_EQ(n_files(path("foreign")), 1);
+}
+
 TEST_F(Import, LongHealthsContextsHaveOurNames) {
   Json run =
       evaluation({result("AM-OMP", 0.1, "longhealth_group_00_patients_01-05", {question("patient_01_q0", 1, "A")})});

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -21,6 +22,7 @@
 #include "harness/sweep/cell.h"
 #include "harness/sweep/preflight.h"
 #include "harness/sweep/runner.h"
+#include "harness/sweep/sweep_blocks.h"
 #include "harness/sweep/sweep_config.h"
 #include "harness/sweep/sweep_plan.h"
 
@@ -158,6 +160,7 @@ int validate(const RunArguments& options) {
   if (std::filesystem::is_directory(options.config, error)) return validate_folder(options.config);
   const SweepConfig config = load_sweep(options.config);
   sweep_rule(config);
+  make_blocks(config, [](const std::string&) { return std::map<std::string, Json>(); });  // throws as kvc run would
   if (!options.config_only) check_inputs(config);  // throws where an input would stop the sweep
   fmt::print("{} is valid: sweep '{}', {}\n", options.config, config.name,
              plural(static_cast<int64_t>(expand(config).size()), "cell"));

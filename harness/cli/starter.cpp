@@ -101,7 +101,6 @@ FoundData find_data(const std::string& data, const Tokenizer* tokenizer) {
 std::string starter_sweep(const std::string& name, const std::string& model, const FoundData& data) {
   const std::string dataset =
       data.path.empty() ? data.dataset : fmt::format("{{dataset: {}, path: {}}}", data.dataset, quoted(data.path));
-  const bool online = data.tasks.size() == 1 && data.tasks.front() == "reasoning";
   std::string text = fmt::format("# {}. Every key: configs/README.md; names and options: kvc list.\n", data.counts());
   text += fmt::format("sweep: {}                   # results go to results/{}\n", name, name);
   text += "seed: 7                        # of everything random; a list measures each seed\n";
@@ -111,6 +110,10 @@ std::string starter_sweep(const std::string& name, const std::string& model, con
   text += fmt::format("dataset: {}\n", dataset);
   std::vector<std::string> tasks(data.tasks.begin(),
                                  data.tasks.begin() + std::min<std::ptrdiff_t>(2, std::ssize(data.tasks)));
+  // Reasoning compacts what the model writes: methods on the text alone do not run under it.
+  const auto reasoning = std::find(tasks.begin(), tasks.end(), "reasoning");
+  const bool online = reasoning != tasks.end();
+  if (online && data.dataset == "math500") *reasoning = "{task: reasoning, answer_tokens: 64}";  // LaTeX takes tokens
   text += fmt::format("task: [{}]        # this data also allows: {}\n", fmt::join(tasks, ", "),
                       fmt::join(data.tasks, ", "));
   constexpr int64_t kShort = 500;  // where snapkv's window of 64 would be a large part of a document, or longer than it
