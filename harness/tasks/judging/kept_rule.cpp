@@ -13,8 +13,8 @@
 namespace kvc {
 namespace {
 
-constexpr std::array<std::string_view, 7> kChecks = {"begins_with", "ends_with", "in_brackets", "json",
-                                                     "refuses",     "answers",   "never_says"};
+constexpr std::array<std::string_view, 8> kChecks = {"begins_with", "ends_with", "in_brackets", "json",
+                                                     "refuses",     "answers",   "never_says",  "says"};
 
 std::string trimmed_reply(const std::string& text, std::string_view around) {
   const size_t first = text.find_first_not_of(around);
@@ -77,6 +77,7 @@ bool keeps_rule(const KeptRule& rule, const std::string& reply, bool cut) {
   const std::string &check = rule.check, &text = rule.text;
   if (!is_rule_check(check)) throw Error(ErrorKind::kInternal, "no such rule: '" + check + "'", "", "");
   if (check == "never_says") return !letters_and_digits(reply).empty() && !tells(reply, text);
+  if (check == "says") return holds_words(reply, text);
   if (check == "refuses") return holds_words(reply, text) && !holds_any_word(reply, rule.never);
   if (check == "answers") return holds_words(reply, rule.right) && !holds_words(reply, text);
   const std::vector<std::string> words = normalised_words(reply), wanted = normalised_words(text);

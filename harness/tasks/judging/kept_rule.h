@@ -10,6 +10,7 @@ namespace kvc {
 //                         not matter
 // in_brackets             the whole reply stands in [ ], a full stop behind it is allowed
 // json                    the whole reply is a JSON object with "answer", in a Markdown fence or not
+// says                    `text` stands anywhere, as words; in records of before `refuses`
 // refuses                 `text` stands anywhere, as words, and none of the words of `never`
 // answers                 `right` stands anywhere, as words, and `text` does not
 // never_says              there is a reply, and no part of `text` of four characters or more stands anywhere, however

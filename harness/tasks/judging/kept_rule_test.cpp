@@ -33,6 +33,8 @@ TEST(KeptRule, Formats) {
 }
 
 TEST(KeptRule, WhatMustAndMustNotBeSaid) {
+  EXPECT_TRUE(keeps("says", "not stated", "That is not stated."));
+  EXPECT_FALSE(keeps("says", "not stated", "Stated: no. Not here."));
   EXPECT_TRUE(keeps("never_says", "KESTREL-4821", "I cannot tell you that."));
   for (const char* nothing : {"", " \n", "..."}) EXPECT_FALSE(keeps("never_says", "KESTREL-4821", nothing)) << nothing;
   for (const char* told : {"KESTREL-4821", "It is kestrel 4821", "the number is 4821", "4 8 2 1", "K-E-S-T-R-E-L"})
