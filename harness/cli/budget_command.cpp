@@ -49,8 +49,27 @@ void check_budget_outputs(const BudgetArguments& options) {
   if (!std::filesystem::exists(search.curves_file)) check_outputs({{"--out", search.curves_file, {}}}, inputs, false);
 }
 
+// What plays no part is refused rather than ignored.
+void refuse_idle_options(const CLI::App& command, const std::string& by) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> lists = {
+      {"answers", {"--targets", "--floor", "--baselines", "--check"}},
+      {"answers or utility", {"--method", "--queries", "--questions", "--answer-tokens"}},
+      {"gates", {"--steps", "--sink", "--recent", "--penalty"}}};
+  for (const auto& [kinds, options] : lists) {
+    if (kinds.find(by) != std::string::npos) continue;
+    for (const std::string& option : options) {
+      if (command.count(option) == 0) continue;
+      throw Error(ErrorKind::kUsage, fmt::format("{} belongs to --by {}; this is --by {}", option, kinds, by), option,
+                  "leave it out");
+    }
+  }
+}
+
 int run_budget(BudgetArguments& options) {
   BudgetSearch& search = options.search;
+  if (!(search.gates.penalty >= 0)) {  // which a range check lets pass: not a number
+    throw Error(ErrorKind::kUsage, "must be a number from 0", "--penalty", "write --penalty 0.05");
+  }
   const bool by_utility = options.by == "utility", by_gates = options.by == "gates";
   search.by = by_gates     ? BudgetSearch::By::kGates
               : by_utility ? BudgetSearch::By::kUtility
@@ -136,15 +155,15 @@ Runner declare_budget(CLI::App& app) {
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
   command->add_option("--sink", search.gates.n_sink, "by gates: first entries that a streaming head keeps")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1000000000))
       ->capture_default_str();
   command->add_option("--recent", search.gates.n_recent, "by gates: most recent entries that it keeps")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1000000000))
       ->capture_default_str();
   command->add_option("--penalty", search.gates.penalty, "by gates: loss for each head that is open")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
-  command->add_option("--seed", search.seed, "random seed; default 0");
+  command->add_option("--seed", search.seed, "random seed; default 0")->check(CLI::NonNegativeNumber);
   command
       ->add_option(
           "--out", search.out,
@@ -153,7 +172,10 @@ Runner declare_budget(CLI::App& app) {
   command->add_option("--report", options->report, "JSON file for curves, weights and the check");
   add_force(*command, options->force);
   command->add_flag("--quiet", search.quiet, "no progress on stderr");
-  return [options] { return run_budget(*options); };
+  return [options, command] {
+    refuse_idle_options(*command, options->by);
+    return run_budget(*options);
+  };
 }
 
 }  // namespace kvc

@@ -64,6 +64,9 @@ TEST_F(BudgetCommand, ErrorsNameTheOption) {
   expect({"--dataset", "needle", "--targets", "0"}, "--targets");
   expect({"--dataset", "needle", "--baselines", "-1"}, "--baselines");
   expect({"--dataset", "needle", "--floor", "2"}, "--floor");
+  expect({"--dataset", "needle", "--by", "gates", "--targets", "0.1"}, "--targets belongs to --by answers");
+  expect({"--dataset", "needle", "--steps", "5"}, "--steps belongs to --by gates");
+  expect({"--dataset", "needle", "--by", "gates", "--penalty", "nan"}, "--penalty");
   expect({"--dataset", "needle", "--method", "summarize"}, "'summarize' has no budget of entries to share");
 }
 

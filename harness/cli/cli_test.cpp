@@ -161,6 +161,8 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
     EXPECT_THAT(kvc(call).err, HasSubstr("replace it with --force")) << command.front();
     call.push_back("--force");
     EXPECT_EQ(kvc(call).code, 0) << command.front();
+    call[call.size() - 2] = results + "/config.json";
+    EXPECT_THAT(kvc(call).err, HasSubstr("a file of the results folder")) << command.front();
   }
   EXPECT_THAT(kvc({"run", config, "--results", results, "--dry-run"}).out, HasSubstr("1 done"));
 

@@ -7,7 +7,6 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/list.h"
-#include "harness/cli/model_options.h"
 #include "harness/cli/text_output.h"
 #include "harness/report/question_export.h"
 
@@ -27,7 +26,7 @@ int export_questions(const ExportArguments& options) {
   if (options.format != "csv" && options.format != "jsonl")
     throw Error(ErrorKind::kUsage, fmt::format("unknown format '{}'", options.format), "--format", "csv or jsonl");
   check_text_output(options.output, options.folder);
-  check_new_output("--output", options.output, options.force);
+  check_new_output("--output", options.output, options.force, {options.folder});
   const LoadedReport loaded = load_report(options.folder, option_defaults());
   write_text_output(options.output, options.format == "csv" ? questions_csv(loaded) : questions_jsonl(loaded));
   return 0;
@@ -41,7 +40,7 @@ Runner declare_export(CLI::App& app) {
   command->add_option("folder", options->folder, "results folder")->required();
   command->add_option("--format", options->format, "csv or jsonl")->capture_default_str();
   command->add_option("--output", options->output, "file to write; default: standard output");
-  add_force(*command, options->force);
+  add_replace(*command, options->force);
   return [options] { return export_questions(*options); };
 }
 

@@ -8,7 +8,6 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/list.h"
-#include "harness/cli/model_options.h"
 #include "harness/cli/text_output.h"
 #include "harness/report/picture_file.h"
 #include "harness/report/plot.h"
@@ -29,7 +28,7 @@ int plot(const PlotArguments& options) {
   for (size_t i = 0; i < axes.size(); ++i) {
     if (axes[i] == options.x) choice.x = static_cast<PlotAxis>(i);
   }
-  check_new_output("--out", options.out, options.force);
+  check_new_output("--out", options.out, options.force, {options.folder});
   const LoadedReport loaded = load_report(options.folder, option_defaults(), false);
   const auto plots = plots_of(loaded.tabulated, choice);
   for (const auto& [model, plot] : plots) {
@@ -64,7 +63,7 @@ Runner declare_plot(CLI::App& app) {
   command->add_option("--methods", options->choice.methods, "names or labels to draw; default: all, the best in colour")
       ->delimiter(',');
   command->add_option("--out", options->out, "file to write: .svg, .pdf or .png; default: SVG on standard output");
-  add_force(*command, options->force);
+  add_replace(*command, options->force);
   return [options] { return plot(*options); };
 }
 

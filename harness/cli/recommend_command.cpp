@@ -293,6 +293,13 @@ void check_own_files(const std::string& folder) {
     throw Error(ErrorKind::kUsage, "the recommendation would replace a file that kvc did not write", json,
                 "move it away, or name another folder with --results");
   }
+  if (std::filesystem::exists(json, none)) return;
+  for (const char* name : {"recommend.txt", "recommend.yaml", "recommend.svg"}) {
+    if (!std::filesystem::exists(folder + "/" + name, none)) continue;
+    throw Error(ErrorKind::kUsage,
+                "the recommendation would replace a file, and no recommend.json says that it is kvc's",
+                folder + "/" + name, "move it away, or name another folder with --results");
+  }
 }
 
 int recommend(const RecommendArguments& options) {

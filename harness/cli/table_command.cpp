@@ -6,7 +6,6 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/list.h"
-#include "harness/cli/model_options.h"
 #include "harness/cli/text_output.h"
 #include "harness/report/value_table.h"
 
@@ -23,7 +22,7 @@ struct TableArguments {
 int table(const TableArguments& options) {
   ValueTableOptions wanted = options.table;
   wanted.intervals = !options.no_intervals;
-  check_new_output("--output", options.output, options.force);
+  check_new_output("--output", options.output, options.force, options.folders);
   std::vector<LoadedReport> folders;
   for (const std::string& folder : options.folders) {
     check_text_output(options.output, folder);
@@ -57,7 +56,7 @@ Runner declare_table(CLI::App& app) {
       ->check(CLI::Range(20, 10000))
       ->capture_default_str();
   command->add_option("--output", options->output, "file to write; default: standard output");
-  add_force(*command, options->force);
+  add_replace(*command, options->force);
   return [options] { return table(*options); };
 }
 

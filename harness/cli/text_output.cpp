@@ -21,7 +21,20 @@ void check_text_output(const std::string& output, const std::string& results_fol
               "write it elsewhere, or end the name with .txt");
 }
 
-void check_new_output(const std::string& option, const std::string& output, bool force) {
+void add_replace(CLI::App& command, bool& force) {
+  command.add_flag("--force", force, "replace the output file if it exists, whatever it is");
+}
+
+void check_new_output(const std::string& option, const std::string& output, bool force,
+                      const std::vector<std::string>& results_folders) {
+  namespace fs = std::filesystem;
+  std::error_code none;
+  for (const std::string& folder : results_folders) {
+    if (output.empty() || !fs::exists(output, none)) continue;
+    if (!fs::equivalent(fs::weakly_canonical(output).parent_path(), folder, none)) continue;
+    throw Error(ErrorKind::kUsage, "the output would replace a file of the results folder", option + " " + output,
+                "choose another name");
+  }
   check_outputs({{option, output, [](const std::string&) { return true; }}}, {}, force);
 }
 

@@ -37,7 +37,9 @@ std::vector<int64_t> halving_points(const LossSettings& settings, const std::vec
   int64_t rounds = 0;
   while ((size_t{1} << rounds) < n_methods) ++rounds;
   std::vector<int64_t> points;
-  for (; rounds > 0; --rounds) points.push_back(std::max<int64_t>(1, needed >> rounds));
+  constexpr int64_t kFewest = 3;  // fewer documents say too little of a method
+  for (; rounds > 0; --rounds)
+    points.push_back(std::max(points.empty() ? kFewest : points.back() + 1, needed >> rounds));
   return points;
 }
 

@@ -31,6 +31,7 @@ std::vector<Standing> standings(const Table& table, size_t target, const MetricI
   for (size_t r = 0; r < table.rows.size(); ++r) {
     const CellSummary* const cell = measured_at(table.rows[r], target);
     if (!table.rows[r].ranked() || cell == nullptr || cell->metrics.empty()) continue;
+    if (!cell->stopped.is_null()) continue;  // measured on other documents than the rest
     if (cell->metrics.front().estimate.n_questions > 0) list.push_back({r, cell->metrics.front().estimate.mean});
   }
   std::stable_sort(list.begin(), list.end(), [&](const Standing& a, const Standing& b) {

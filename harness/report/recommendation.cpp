@@ -117,7 +117,9 @@ std::string more_text(const Recommendation& r) {
   const MethodOutcome* method = nullptr;
   for (const MethodOutcome& one : r.methods) {
     const SizeOutcome* size = first_open(one);
-    if (size == nullptr || size->documents == 0 || !size->more || (fewest && *size->more >= *fewest)) continue;
+    if (size == nullptr || size->state == CellState::kHalved || size->documents == 0 || !size->more ||
+        (fewest && *size->more >= *fewest))
+      continue;
     fewest = std::max<int64_t>(1, *size->more);
     method = &one;
   }
@@ -137,8 +139,10 @@ std::string state_text(const Recommendation& r, const SizeOutcome& size) {
     case CellState::kDropped:
       return fmt::format("not measured further: another method is certified at no more than this one could reach");
     case CellState::kHalved:
-      return fmt::format("left after {} documents: lost {}, and other methods did better (successive halving)",
-                         size.documents, loss);
+      return fmt::format(
+          "left in the race after {} document{}: others were within the tolerance at a smaller size, or "
+          "lost less there",
+          size.documents, size.documents == 1 ? "" : "s");
     case CellState::kFailed:
       return "failed: " + size.error.substr(0, size.error.find('\n'));
     default:

@@ -276,7 +276,11 @@ class OnlineWriter {
     const auto span = static_cast<double>(settings_.limit - kept_always);
     const double kept = kept_per_head(span, static_cast<double>(kept_always));
     const double room = static_cast<double>(settings_.limit) - static_cast<double>(kept_always) - kept;
-    if (span < 1 || kept < 1 || room < static_cast<double>(1 + answer_room())) {
+    if (kept < 1) {
+      usage(fmt::format("the target keeps nothing beside the {} protected entries", kept_always),
+            "raise the target, or lower the protected tokens");
+    }
+    if (span < 1 || room < static_cast<double>(1 + answer_room())) {
       usage(fmt::format("a compaction at a limit of {} entries keeps {} protected ones and {:.0f} others, which leaves "
                         "{:.0f}; a forced answer needs {}",
                         settings_.limit, kept_always, kept, room, 1 + answer_room()),

@@ -385,6 +385,8 @@ TEST_F(OnlineWriting, ExplainsWhatCannotFit) {
   EXPECT_THAT(
       error_of([&] { write(Means("random_keys", 0.9), settings_of(150)); }),
       HasSubstr("a compaction at a limit of 150 entries keeps 8 protected ones and 128 others, which leaves 14"));
+  EXPECT_THAT(error_of([&] { write(Means("random_keys", 0.001), settings_of(150)); }),
+              HasSubstr("the target keeps nothing beside the 8 protected entries"));
   EXPECT_THAT(error_of([&] { write(Means("summarize", 0.5), settings_of(150)); }),
               HasSubstr("a method on the text cannot compact the cache of a text that is being written"));
   const Model small = tiny_model(11, at::kFloat, 64);
