@@ -36,6 +36,8 @@ class Calibration {
     const int64_t tokens = static_cast<int64_t>(model_.tokenizer().encode_text(document->text).size());
     const int64_t large = std::min(tokens, std::clamp(tokens / 3, kLeastTokens, kMostTokens));
     try {
+      // What is touched for the first time is slow once: weights and code that are not in memory yet.
+      measure(*document, large / 3, 1, asking, [](const Record&) {});
       for (const int64_t size : {large / 3, large}) {
         measure(*document, size, kMostQuestions, asking, [&](const Record& record) { rates_.add(record); });
         measure(*document, size, 1, compacting, [&](const Record& record) { rates_.add_compaction(record); });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <set>
 
 #include "harness/core/byte_size.h"
@@ -15,6 +16,7 @@ constexpr double kPrefillExponent = 1.15;
 constexpr double kCompactionExponent = 1.1;
 constexpr double kReferenceExponent = 0.2;
 constexpr double kMaxExponent = 2.5;
+constexpr double kLinear = 1;     // reading and compacting take at least as much more as there is
 constexpr double kOneSize = 1.2;  // sizes nearer than this factor count as one
 
 std::string key_of(std::initializer_list<Json> parts) {
@@ -116,7 +118,7 @@ bool StageRates::knows_compaction(const Cell& cell) const {
   return own_.contains(method_key(json)) || online_.contains(online_key(json));
 }
 
-double StageRates::power_law(const Points& points, double size, double exponent) {
+double StageRates::power_law(const Points& points, double size, double exponent, double slowest) {
   if (points.empty()) return 0;
   double mean_x = 0, mean_y = 0, least = points.front().size, most = least;
   for (const Point& point : points) {
@@ -133,6 +135,12 @@ double StageRates::power_law(const Points& points, double size, double exponent)
       const double x = std::log(point.size) - mean_x;
       xy += x * (std::log(std::max(point.seconds, 1e-9)) - mean_y);
       xx += x * x;
+    }
+    if (xy / xx < slowest) {
+      Points large;
+      std::copy_if(points.begin(), points.end(), std::back_inserter(large),
+                   [&](const Point& point) { return point.size * kOneSize > most; });
+      return power_law(large, size, slowest, slowest);
     }
     exponent = std::clamp(xy / xx, 0.0, kMaxExponent);
   }
@@ -161,7 +169,7 @@ double StageRates::own_seconds(const Cell& cell, double tokens) const {
   const std::map<double, Points>& by_fraction = place->second;
   const double fraction = fraction_of(cell.model, cell.target, tokens);
   const auto at = [&](std::map<double, Points>::const_iterator it) {
-    return power_law(it->second, tokens, kCompactionExponent);
+    return power_law(it->second, tokens, kCompactionExponent, kLinear);
   };
   const auto above = by_fraction.lower_bound(fraction);
   if (above == by_fraction.end()) return at(std::prev(above));
@@ -191,15 +199,15 @@ std::vector<CellSeconds> StageRates::predict(const std::vector<CellWork>& docume
     }
     const auto once = [&](const char* stage, const std::string& key) { return paid.insert(stage + key).second; };
     if (const std::string key = key_of({work.cell->model}); once("prefill", key))
-      seconds.prefill = power_law(of(prefill_, key), tokens, kPrefillExponent);
+      seconds.prefill = power_law(of(prefill_, key), tokens, kPrefillExponent, kLinear);
     if (const std::string key = key_of({work.cell->model, work.cell->queries});
         !work.cell->queries.is_null() && once("queries", key))
-      seconds.queries = power_law(of(queries_, key), tokens, kPrefillExponent);
+      seconds.queries = power_law(of(queries_, key), tokens, kPrefillExponent, kLinear);
     if (const std::string key = method_key(cell); once("shared", key))
-      seconds.compaction = power_law(of(shared_, key), tokens, kCompactionExponent);
+      seconds.compaction = power_law(of(shared_, key), tokens, kCompactionExponent, kLinear);
     if (once("own", method_key(cell) + work.cell->target.dump())) seconds.compaction += own_seconds(*work.cell, tokens);
     const std::string task = task_key_of(cell);
-    if (once("reference", task)) seconds.reference = n * power_law(of(reference_, task), tokens, kReferenceExponent);
+    if (once("reference", task)) seconds.reference = n * power_law(of(reference_, task), tokens, kReferenceExponent, 0);
     const bool nothing_kept = work.cell->method.value("name", "") == "no_context";
     const double kept = nothing_kept ? 0 : tokens * fraction_of(work.cell->model, work.cell->target, tokens);
     seconds.ask = n * straight_line(of(ask_, task), kept);

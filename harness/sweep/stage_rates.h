@@ -65,8 +65,9 @@ class StageRates {
     double value() const { return n > 0 ? sum / n : 0; }
   };
 
-  // c T^p through the points; with points of one size p is `exponent`.
-  static double power_law(const Points& points, double size, double exponent);
+  // c T^p through the points; with points of one size p is `exponent`. Where they grow more slowly than T^slowest,
+  // which is what a fixed cost does to small sizes, T^slowest through those of the largest size.
+  static double power_law(const Points& points, double size, double exponent, double slowest);
   // a + b x through the points, neither below 0.
   static double straight_line(const Points& points, double x);
   // By target where it was measured, between the nearest two else.

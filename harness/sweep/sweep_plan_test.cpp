@@ -71,6 +71,18 @@ TEST(StageRates, FollowTheLawsOfTwoSizes) {
   EXPECT_NEAR(rates.peak_bytes(4000), 1e8 + 4e8, 1);
 }
 
+// A second that every prefill takes hides its growth between small documents: it grows with the tokens all the same.
+TEST(StageRates, AFixedCostOfSmallDocumentsDoesNotHideGrowth) {
+  StageRates rates;
+  const Cell full = cell("full_cache", nullptr);
+  for (const double tokens : {100.0, 300.0}) {
+    Record record = measured(full, tokens, 4);
+    record.seconds["prefill_s"] = 1 + 1e-2 * tokens;
+    rates.add(record);
+  }
+  EXPECT_NEAR(rates.predict({{&full, 3000, 1}})[0].prefill, 10 * 4.0, 1e-9);
+}
+
 // 100 bytes a token: 40 kB are a tenth of 4,000 tokens.
 TEST(StageRates, UnderstandTargetsInBytes) {
   StageRates rates;
