@@ -25,7 +25,7 @@ bool same_tensor(const at::Tensor& a, const at::Tensor& b) {
 
 struct Comparison {
   double mean_kl = 0;
-  double agreement = 0;  // of the top token, given the same tokens before; near-ties agree
+  double agreement = 0;  // of the top token, given the same tokens before
   bool same_answers = false;
   int64_t n_tokens = 0;
 };
@@ -91,8 +91,7 @@ class Prover {
       const at::Tensor p = at::log_softmax(job_.model.decoder().logits(full_hidden_[i]), -1);
       const at::Tensor q = at::log_softmax(job_.model.decoder().logits(hidden[i]), -1);
       result.mean_kl += (p.exp() * (p - q)).sum().item<double>();
-      const at::Tensor behind = std::get<0>(p.max(-1)) - p.gather(-1, q.argmax(-1, /*keepdim=*/true)).squeeze(-1);
-      agreeing += behind.le(kNearTieNats).sum().item<double>();
+      agreeing += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
       result.n_tokens += p.size(0);
     }
     result.mean_kl /= static_cast<double>(result.n_tokens);

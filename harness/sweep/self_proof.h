@@ -20,11 +20,8 @@ namespace kvc {
 // the compute dtype.
 constexpr double kProofKlFloat32 = 1e-4;
 constexpr double kProofKlBfloat16 = 1e-2;
-// In bfloat16 two nearly equal tokens may change places: the share of tokens at which the compacted cache's likeliest
-// is the full cache's too, or less likely there by no more than kNearTieNats. In float32 greedy answers must be the
-// same token by token.
+// In bfloat16 two nearly equal tokens may change places; in float32 greedy answers must be the same token by token.
 constexpr double kProofAgreementBfloat16 = 0.95;
-constexpr double kNearTieNats = 0.2;
 
 struct ProofJob {
   const Model& model;
