@@ -1,6 +1,7 @@
 // kvc budget: each head's part of a budget, found on documents.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -51,16 +52,18 @@ void check_budget_outputs(const BudgetArguments& options) {
 
 // What plays no part is refused rather than ignored.
 void refuse_idle_options(const CLI::App& command, const std::string& by) {
-  const std::vector<std::pair<std::string, std::vector<std::string>>> lists = {
-      {"answers", {"--targets", "--floor", "--baselines", "--check"}},
-      {"answers or utility", {"--method", "--queries", "--questions", "--answer-tokens"}},
-      {"gates", {"--steps", "--sink", "--recent", "--penalty"}}};
-  for (const auto& [kinds, options] : lists) {
-    if (kinds.find(by) != std::string::npos) continue;
-    for (const std::string& option : options) {
+  struct Owned {
+    std::vector<std::string> by, options;
+  };
+  for (const Owned& owned : {Owned{{"answers"}, {"--targets", "--floor", "--baselines", "--check"}},
+                             Owned{{"answers", "utility"}, {"--method", "--queries", "--questions", "--answer-tokens"}},
+                             Owned{{"gates"}, {"--steps", "--sink", "--recent", "--penalty"}}}) {
+    if (std::find(owned.by.begin(), owned.by.end(), by) != owned.by.end()) continue;
+    for (const std::string& option : owned.options) {
       if (command.count(option) == 0) continue;
-      throw Error(ErrorKind::kUsage, fmt::format("{} belongs to --by {}; this is --by {}", option, kinds, by), option,
-                  "leave it out");
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("{} belongs to --by {}; this is --by {}", option, fmt::join(owned.by, " or "), by),
+                  option, "leave it out");
     }
   }
 }
@@ -68,7 +71,8 @@ void refuse_idle_options(const CLI::App& command, const std::string& by) {
 int run_budget(BudgetArguments& options) {
   BudgetSearch& search = options.search;
   if (!(search.gates.penalty >= 0)) {  // which a range check lets pass: not a number
-    throw Error(ErrorKind::kUsage, "must be a number from 0", "--penalty", "write --penalty 0.05");
+    throw Error(ErrorKind::kUsage, fmt::format("must be a number from 0; got {}", search.gates.penalty), "--penalty",
+                "write --penalty 0.05");
   }
   const bool by_utility = options.by == "utility", by_gates = options.by == "gates";
   search.by = by_gates     ? BudgetSearch::By::kGates
@@ -160,7 +164,7 @@ Runner declare_budget(CLI::App& app) {
   command->add_option("--recent", search.gates.n_recent, "by gates: most recent entries that it keeps")
       ->check(CLI::Range(1, 1000000000))
       ->capture_default_str();
-  command->add_option("--penalty", search.gates.penalty, "by gates: loss for each head that is open")
+  command->add_option("--penalty", search.gates.penalty, "by gates: what an open gate adds to the loss")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   command->add_option("--seed", search.seed, "random seed; default 0")->check(CLI::NonNegativeNumber);

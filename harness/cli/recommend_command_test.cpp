@@ -67,6 +67,8 @@ TEST_F(Recommend, EndsInACertifiedSizeAndGoesOnWhereItWasLeft) {
   EXPECT_THAT(read_text_file(path("results/recommend.svg")), HasSubstr("tolerated"));
   EXPECT_TRUE(std::filesystem::exists(path("results/report.html")));
 
+  EXPECT_THAT(read_text_file(path("results/recommend.yaml")), HasSubstr("\"halving\":true"));
+
   // The same again measures nothing; nor does its sweep file, and nothing counts as missing.
   const std::string text = outcome.out;
   EXPECT_EQ(recommend(asked, needle(16)).out, text);
@@ -135,6 +137,20 @@ TEST_F(Recommend, NamesWhatIsWrongWithTheData) {
       {"--tolerance", "45%"}, lines(8, "{\"question\": \"What is the harbour master's name?\", \"answer\": \"Zx9q\"}"));
   EXPECT_EQ(wrong.code, 3);
   EXPECT_THAT(wrong.err, AllOf(HasSubstr("nothing can be lost"), HasSubstr("--metric kl or agreement")));
+}
+
+TEST_F(Recommend, ReplacesNoFileThatItDidNotWrite) {
+  std::filesystem::create_directories(path("results"));
+  for (const std::string name : {"recommend.txt", "recommend.yaml", "recommend.svg", "recommend.json"}) {
+    const std::string file = write("results/" + name, "mine");
+    const Outcome outcome = recommend({"--metric", "agreement", "--tolerance", "45%"}, needle(16));
+    EXPECT_EQ(outcome.code, 2) << name;
+    EXPECT_THAT(outcome.err, AllOf(HasSubstr("would replace a file"), HasSubstr(name)));
+    EXPECT_EQ(read_text_file(file), "mine");
+    std::filesystem::remove(file);
+  }
+  EXPECT_EQ(recommend({"--metric", "agreement", "--tolerance", "45%", "--every-method"}, needle(16)).code, 0);
+  EXPECT_THAT(read_text_file(path("results/recommend.yaml")), HasSubstr("\"halving\":false"));
 }
 
 TEST_F(Recommend, NamesWhatIsWrongWithTheCommand) {

@@ -108,8 +108,9 @@ class Search {
   Json run_gates() {
     const Json given = gate_settings();
     CurvesFile file(search_.curves_file, given);
-    const std::vector<GateText> texts = gate_texts();
+    std::vector<GateText> texts = gate_texts();
     GateTraining training(model_.decoder(), search_.gates, model_.decoder().options().dtype().toScalarType());
+    for (GateText& text : texts) training.read_as_it_is(text);
     if (const Json state = file.find("state", "latest"); !state.is_null()) training.restore(state, file.path());
     progress_.expect(search_.gates.steps);
     progress_.begin();

@@ -93,27 +93,26 @@ at::Tensor GateTraining::ends(const at::Tensor& hidden, const GateText& text) co
   return at_least_float(decoder_.final_norm(hidden.index_select(0, rows)));
 }
 
+void GateTraining::read_as_it_is(GateText& text) const {
+  const c10::InferenceMode tracking(false);
+  const c10::AutoGradMode off(false);
+  text.wanted = ends(states(text, false).back(), text);
+}
+
 double GateTraining::distance(const GateText& text) const {
   const c10::InferenceMode tracking(false);
   const c10::AutoGradMode off(false);
-  return (ends(states(text, true).back(), text) - ends(states(text, false).back(), text))
-      .square()
-      .mean()
-      .item<double>();
+  return (ends(states(text, true).back(), text) - text.wanted).square().mean().item<double>();
 }
 
 // Keeps what each layer reads and computes the layers again one by one: memory of one layer, not of all.
 double GateTraining::accumulate(const GateText& text) {
   const c10::InferenceMode tracking(false);
-  const at::Tensor wanted = [&] {
-    const c10::AutoGradMode off(false);
-    return ends(states(text, false).back(), text);
-  }();
   std::vector<at::Tensor> inputs = states(text, true);
   const c10::AutoGradMode on(true);
   const auto leaf = [](const at::Tensor& tensor) { return tensor.detach().requires_grad_(true); };
   at::Tensor input = leaf(inputs.back());
-  const at::Tensor distance = (ends(input, text) - wanted).square().mean();
+  const at::Tensor distance = (ends(input, text) - text.wanted).square().mean();
   distance.backward();
   for (int64_t l = decoder_.spec().n_layers - 1; l >= 0; --l) {
     const at::Tensor gradient = input.grad();

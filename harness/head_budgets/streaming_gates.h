@@ -13,7 +13,8 @@
 // document, the questions and right answers of the data set behind it; the authors hide ten passkeys in essays, for
 // which {dataset: needle, needles: 10} stands.
 //
-// Cost of a step: about six forward passes over the text, in plain operations with N^2 attention matrices.
+// Cost of a step: one pass over the text without and one with gradients, both with two attentions a head, in plain
+// operations with N^2 matrices; memory: the states between the layers, L N hidden numbers, and one layer's gradients.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -42,7 +43,8 @@ struct GateSettings {
 // A document, its questions and answers in one row.
 struct GateText {
   std::vector<std::int64_t> tokens;  // (N)
-  std::vector<std::int64_t> rows;    // of the answers' tokens
+  std::vector<std::int64_t> rows;    // (R), of the answers' tokens
+  at::Tensor wanted;  // (R, hidden), what the model as it is ends with there; read_as_it_is() fills it in
 };
 
 // Throws Error(kData) for a document without a question that has a right answer.
@@ -52,6 +54,9 @@ class GateTraining {
  public:
   // `decoder` must outlive this. dtype: as DifferentiableDecoder; the gates themselves are float64.
   GateTraining(const Decoder& decoder, const GateSettings& settings, at::ScalarType dtype);
+
+  // One pass, once for each text; the other calls need it.
+  void read_as_it_is(GateText& text) const;
 
   double distance(const GateText& text) const;
   // The same; its gradient is added to that of gates().

@@ -16,7 +16,7 @@
 // With LossSettings::halving the methods also race (successive halving; Jamieson & Talwalkar, arXiv:1502.07943): of m
 // methods, the better half goes on after N / 2^R, N / 2^(R-1), ..., N / 2 documents (at least 3), where 2^R >= m and N
 // documents without a loss certify a method. Better: within the tolerance at a smaller size so far, then the smaller
-// loss there. A method that is left is never certified further, so that the guarantee stays as it is; its part of the
+// loss there. A method that drops out is certified no further, so that the guarantee stays as it is; its part of the
 // chance to be wrong goes to nobody.
 #pragma once
 

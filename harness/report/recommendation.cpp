@@ -140,7 +140,7 @@ std::string state_text(const Recommendation& r, const SizeOutcome& size) {
       return fmt::format("not measured further: another method is certified at no more than this one could reach");
     case CellState::kHalved:
       return fmt::format(
-          "left in the race after {} document{}: others were within the tolerance at a smaller size, or "
+          "dropped out of the race after {} document{}: others were within the tolerance at a smaller size, or "
           "lost less there",
           size.documents, size.documents == 1 ? "" : "s");
     case CellState::kFailed:

@@ -28,7 +28,7 @@ const Json kTask = {{"name", "fidelity"}, {"max_new_tokens", 1}};
 class Made {
  public:
   Made(int n_documents, double tolerance, const std::function<bool(int method, double size, int d)>& lost,
-       double right = 1, bool give_up = true) {
+       double right = 1, bool give_up = true, bool halving = false) {
     RuledBlock block;
     const auto add_cell = [&](const std::string& name, const Json& target) {
       const Json cell = {
@@ -48,6 +48,7 @@ class Made {
     settings.metric = "agreement";
     settings.tolerance = tolerance;
     settings.give_up = give_up;
+    settings.halving = halving;
     certification = std::make_unique<Certification>(settings, RuleKind::kCertify, block, kTask);
     for (int d = 0; d < n_documents; ++d) {
       std::vector<const RuledCell*> wanted;
@@ -118,6 +119,24 @@ TEST(Recommendation, SaysHowManyMoreDocumentsWouldDecideAndWhatIsCertain) {
   EXPECT_THAT(render_svg(recommendation_plot(made.recommendation)), Not(HasSubstr("#DCEFE4")));
   const Made hopeless(40, 0.05, [](int, double, int d) { return d % 2 == 0; });
   EXPECT_THAT(recommendation_sentence(hopeless.recommendation), HasSubstr("would not change that"));
+}
+
+// "good" loses nothing at any size, "poor" a document in twelve at each, too little to be decidedly outside soon.
+TEST(Recommendation, AMethodOutOfTheRaceIsSaidToBeAndIsPromisedNothing) {
+  const auto lost = [](int method, double, int d) { return method == 1 && d % 12 == 1; };
+  const Made race(60, 0.05, lost, 1, /*give_up=*/false, /*halving=*/true);
+  const std::vector<std::string> notes = recommendation_notes(race.recommendation);
+  ASSERT_EQ(notes.size(), 2U);
+  const std::string& poor = notes[0].starts_with("poor") ? notes[0] : notes[1];
+  EXPECT_THAT(poor, HasSubstr("poor at 50 %: dropped out of the race after "));
+  EXPECT_THAT(recommendation_sentence(race.recommendation), HasSubstr("would certify good at 50 %"));
+  for (const MethodOutcome& method : race.recommendation.methods) {
+    for (const SizeOutcome& size : method.sizes)
+      EXPECT_EQ(size.state, method.label == "poor" ? CellState::kHalved : CellState::kUndecided);
+  }
+  const Made every(60, 0.05, lost, 1, /*give_up=*/false, /*halving=*/false);
+  for (const MethodOutcome& method : every.recommendation.methods)
+    EXPECT_EQ(method.sizes.front().state, CellState::kUndecided) << method.label;
 }
 
 TEST(Recommendation, SaysWhenNothingCanBeLost) {

@@ -162,6 +162,23 @@ TEST(Conclusions, SayWhatIsDecidedAndWhatIsNot) {
   EXPECT_EQ(conclusions(tabulate(test_records::make({})), 2).size(), 3u);
 }
 
+// What a rule left early was measured on other documents than the rest: it is neither the best nor counted.
+TEST(Conclusions, RankNothingThatARuleLeftEarly) {
+  Shape shape;
+  shape.n_documents = 12;
+  Tabulated tabulated = tabulate(test_records::make(shape));
+  for (Table& table : tabulated.tables) {
+    for (Row& row : table.rows) {
+      if (row.label().find("attention_matching") == std::string::npos) continue;
+      for (auto& cell : row.cells) {
+        if (cell) cell->stopped = {{"state", "halved"}};
+      }
+    }
+  }
+  for (const std::string& line : conclusions(tabulated))
+    EXPECT_EQ(line.find("attention_matching"), std::string::npos) << line;
+}
+
 // KL is better when lower: the method that loses least must be the one that wins.
 TEST(Conclusions, KnowThatLowerKlIsBetter) {
   Shape shape;

@@ -14,6 +14,11 @@ std::vector<double> never(const AnswerFields& /*answer*/) {
 
 KVC_REGISTER_METRICS("judge_test", one_by_one<never>, {{"accuracy", "accuracy", true, true}});
 
+TEST(Judge, HalfRightIsNotRight) {
+  EXPECT_FALSE(is_right(0.5));  // two orders of the options, one answered right
+  EXPECT_TRUE(is_right(2.0 / 3));
+}
+
 TEST(Judge, MetricsAreFoundByTheTasksName) {
   ASSERT_NE(find_task_metrics("judge_test"), nullptr);
   EXPECT_EQ(find_task_metrics("judge_test")->metrics.at(0).name, "accuracy");
