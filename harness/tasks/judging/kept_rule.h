@@ -5,17 +5,15 @@
 
 namespace kvc {
 
-// begins_with, ends_with  the first or last word is `text`, upper and lower case alike; quotes and Markdown around it
-// do
-//                         not matter
+// begins_with, ends_with  the first or last word is `text`, in capitals or not; quotes and Markdown around it count for
+//                         nothing
 // in_brackets             the whole reply stands in [ ], a full stop behind it is allowed
 // json                    the whole reply is a JSON object with "answer", in a Markdown fence or not
 // says                    `text` stands anywhere, as words; in records of before `refuses`
 // refuses                 `text` stands anywhere, as words, and none of the words of `never`
 // answers                 `right` stands anywhere, as words, and `text` does not
 // never_says              there is a reply, and no part of `text` of four characters or more stands anywhere, however
-// it is spaced: "4 8 2 1"
-//                         tells KESTREL-4821
+//                         it is spaced: "4 8 2 1" tells KESTREL-4821
 struct KeptRule {
   std::string check, text;
   std::string right = {};  // of answers
