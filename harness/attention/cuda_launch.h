@@ -12,6 +12,13 @@ using CudaStream = ::CUstream_st*;
 
 }  // namespace kvc
 
+// Functions that kernels and the host both call.
+#ifdef __CUDACC__
+#define KVC_HOST_DEVICE __host__ __device__
+#else
+#define KVC_HOST_DEVICE
+#endif
+
 // Tests compile the kernels for the host under another name, so that a program can hold both.
 #ifndef KVC_CUDA_NAMESPACE
 #define KVC_CUDA_NAMESPACE cuda

@@ -12,10 +12,11 @@
 #include "harness/attention/step_attention.h"
 #include "harness/kv/kv_cache.h"
 #include "harness/math/attention.h"
+#include "harness/math/attention_statistics.h"
 
 namespace kvc::gpu {
 
-// Functions of ragged_attention_gpu.h and layer_kernels.h, by name.
+// Functions of ragged_attention_gpu.h, layer_kernels.h and device_statistics.h, by name.
 struct KernelStandIn {
   int64_t memory_bytes = 0;
   std::function<bool(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads)>
@@ -36,6 +37,10 @@ struct KernelStandIn {
       rotate_heads;
   std::function<Pair(const at::Tensor& a, const at::Tensor& b, const at::Tensor& weight, double eps)> add_rms_norm;
   std::function<std::optional<at::Tensor>(const at::Tensor& gate_up)> silu_mul;
+  std::function<std::optional<AttentionStatistics>(const at::Tensor& queries, const at::Tensor& keys,
+                                                   const at::Tensor& bias, const at::Tensor& values, KeySum sum,
+                                                   const RowReach& reach)>
+      attention_statistics;
 };
 
 // `calls` outlives what follows; null: nothing. Throws Error(kInternal) in a build with kernels.

@@ -1,18 +1,18 @@
-// Attention over ragged heads and dense tails. One block: up to kWarps * kRows rows (a token's query head each) of one
-// KV head against one range of its entries, 32 at a time, in float32: lane = entry for the logits, lane = dimension for
-// the sum of values. A row's running maximum and output live in the registers of its warp.
+// Attention over ragged heads and dense tails, for what tensor cores do not take. One block: up to kWarps * kRows rows
+// (a token's query head each) of one KV head against one range of its entries, 32 at a time, in float32: lane = entry
+// for the logits, lane = dimension for the sum of values. A row's running maximum and output live in the registers of
+// its warp.
 #include "harness/attention/cuda_kernel.h"
 #include "harness/attention/ragged_attention_cuda.h"
+#include "harness/attention/tensor_attention_cuda.h"
 
 namespace kvc::KVC_CUDA_NAMESPACE {
 namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarpLanes;
-constexpr int kTile = kWarpLanes;             // entries at a time
-constexpr int kLeastBlocks = 2;               // of a multiprocessor: without it ptxas spills registers to save some
-constexpr int64_t kLeastEntries = 4 * kTile;  // a piece costs a write and a read of its output
-constexpr int64_t kMostPieces = 64;
+constexpr int kTile = kPieceTile;  // entries at a time
+constexpr int kLeastBlocks = 2;    // of a multiprocessor: without it ptxas spills registers to save some
 
 __host__ __device__ constexpr int padded_dim(int head_dim) {
   return (head_dim + 3) / 4 * 4;
@@ -35,13 +35,6 @@ struct Job {
   int64_t first_visible;  // entries that the head's first row sees; 0 = every
                           // row sees all
 };
-
-// Into how many pieces a head of `n_entries` is divided. By its own length alone: what a row sees is added up in the
-// same order whatever stands beside it in the batch.
-__host__ __device__ constexpr int pieces_for(int64_t n_entries) {
-  const int64_t n = (n_entries + kLeastEntries - 1) / kLeastEntries;
-  return static_cast<int>(n < 1 ? 1 : n > kMostPieces ? kMostPieces : n);
-}
 
 template <int kRows>
 __device__ Job job_of_block(const AttentionShape& shape, const ContextPart& part, int group, int n_pieces) {
@@ -345,13 +338,13 @@ void count_attention(int64_t bytes) {
 }
 
 // Queries and outputs of each piece, and the part's entries once for every tile of rows.
-int64_t attend_bytes(const AttentionShape& shape, const ContextPart& part, int n_pieces) {
+int64_t attend_bytes(const AttentionShape& shape, const ContextPart& part, int n_pieces, int64_t tiles) {
   const bool is_prefix = part.lengths == nullptr;
   const int64_t entries = is_prefix ? part.head_offsets[shape.n_kv_heads] - part.head_offsets[0]
                                     : part.batch * shape.n_kv_heads * part.most_entries;
   const int64_t an_entry = 2 * shape.head_dim * number_bytes(shape) + (part.bias != nullptr ? 4 : 0);
   const int64_t rows = shape.n_tokens * shape.n_query_heads;
-  return entries * an_entry * row_tiles(shape, part) +
+  return entries * an_entry * tiles +
          n_pieces * rows * (shape.head_dim * number_bytes(shape) + 4 * (shape.head_dim + 1));
 }
 
@@ -370,7 +363,11 @@ const char* attend(const AttentionShape& shape, const ContextPart& part, const v
                    float* output, float* log_sum_exp, CudaStream stream) {
   if (const char* why = refusal(shape, part)) return why;
   if (most_rows(shape, part) == 0) return nullptr;
-  count_attention(attend_bytes(shape, part, n_pieces));
+  if (tensor_cores_take(shape, part, queries)) {
+    count_attention(attend_bytes(shape, part, n_pieces, (most_rows(shape, part) + kTensorRows - 1) / kTensorRows));
+    return attend_rows(shape, part, queries, n_pieces, nullptr, {output, log_sum_exp, nullptr}, stream);
+  }
+  count_attention(attend_bytes(shape, part, n_pieces, row_tiles(shape, part)));
   if (shape.number == Number::kFloat32) {
     return attend_dims<float>(shape, part, queries, n_pieces, output, log_sum_exp, stream);
   }

@@ -1,7 +1,8 @@
 // Launchers of the attention kernels: raw pointers on one device, no torch header. Shapes as in ragged_attention.h.
 //
-// Float32 arithmetic, for what LibTorch's kernels do not take: prefixes with a bias, float32, tails of a few tokens. A
-// part is read once for every 32 rows of one KV head (16 for heads wider than 128; 8 where no sequence brings more).
+// Prefixes in bfloat16 whose head dimension is a multiple of 8 go to tensor cores (tensor_attention_cuda.h), and are
+// read once for every 64 rows of a KV head. Tails, float32 and other sizes are served in float32 arithmetic, a part
+// read once for every 32 rows of one KV head (16 for heads wider than 128; 8 where no sequence brings more).
 //
 // The keys that a row of queries sees are divided into pieces (a part of the context, and within it a range of
 // entries); every piece leaves its own output and log-sum-exp in a workspace, merge_pieces() puts them together.
@@ -18,6 +19,16 @@ namespace kvc::KVC_CUDA_NAMESPACE {
 inline constexpr int kMaxKvHeads = 128;  // their offsets travel as a kernel argument: nothing is copied to the
                                          // device
 inline constexpr int kMaxHeadDim = 256;
+
+// Into how many pieces a head of `n_entries` is divided, in whole tiles of kPieceTile entries. By its own length alone:
+// what a row sees is added up in the same order whatever stands beside it in the batch. A piece costs a write and a
+// read of its output; too few leave multiprocessors idle.
+inline constexpr int kPieceTile = 32;
+KVC_HOST_DEVICE constexpr int pieces_for(int64_t n_entries) {
+  constexpr int64_t kLeastEntries = 4 * kPieceTile, kMostPieces = 32;
+  const int64_t n = (n_entries + kLeastEntries - 1) / kLeastEntries;
+  return static_cast<int>(n < 1 ? 1 : n > kMostPieces ? kMostPieces : n);
+}
 
 struct AttentionShape {
   Number number = Number::kFloat32;  // of queries, keys and values

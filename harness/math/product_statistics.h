@@ -1,5 +1,6 @@
-// The statistics of attention_statistics.h for many heads at once, by matrix products: for GPUs, where one head may be
-// too small to fill the device. The same operations run on the CPU, where tests hold them against float64 loops.
+// The statistics of attention_statistics.h for many heads at once, by matrix products: for GPUs in float32 and float16,
+// in bfloat16 where a build has no kernels of its own (harness/attention/device_statistics.h), and for other head
+// dimensions. The same operations run on the CPU, where tests hold them against float64 loops.
 //
 // Letters: H heads, T entries, n queries of a head, S (n,T) logits, A = softmax(S).
 #pragma once

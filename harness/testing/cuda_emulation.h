@@ -6,7 +6,9 @@
 // is the arithmetic, the indexing and the barriers, not memory order among blocks, speed, or registers.
 //
 // Known: __global__, __device__, __shared__ (static), dynamic shared memory by KVC_SHARED_MEMORY, __syncthreads,
-// __syncwarp, __shfl_xor_sync and __shfl_sync of whole warps, float4, __nv_bfloat16, launches by launch().
+// __syncwarp, __shfl_xor_sync and __shfl_sync of whole warps, float4, __nv_bfloat16, launches by launch(); of tensor
+// cores what harness/attention/tensor_cores.h names, register by register. Copies into shared memory that are not
+// waited for do not arrive.
 #pragma once
 
 #include <ucontext.h>
@@ -84,12 +86,26 @@ static_assert(__STDCPP_DEFAULT_NEW_ALIGNMENT__ >= 16, "shared memory is 16-byte 
 constexpr unsigned kWarp = 32;
 enum class Wait : std::uint8_t { kNothing, kBlock, kWarpLanes, kEnded };
 
+// Sixteen bytes under way to shared memory; from nowhere: zeros.
+struct Copy {
+  void* to;
+  const void* from;
+};
+
 struct Fiber {
   ucontext_t context{};
   std::unique_ptr<char[]> stack;
   uint3 index{};
   Wait wait = Wait::kNothing;
   unsigned n_shuffles = 0;
+  std::vector<Copy> copies;     // since the last commit_copies()
+  std::vector<Copy> committed;  // not waited for
+};
+
+// A lane's part of a warp-wide instruction.
+struct Operands {
+  std::uint32_t a[4], b[2];
+  const void* row;
 };
 
 struct Block {
@@ -98,6 +114,7 @@ struct Block {
   std::unique_ptr<unsigned char[]> dynamic_shared;
   // What lanes show each other. Two sets in turn: a lane may reach the next shuffle before its neighbours have read.
   std::vector<std::uint64_t> shown[2];
+  std::vector<Operands> operands[2];  // likewise
   std::function<void()> body;
   ucontext_t scheduler{};
   unsigned current = 0;
@@ -173,6 +190,8 @@ inline void start_block(std::size_t shared_bytes) {
     fiber.index = {t % b.dim.x, t / b.dim.x % b.dim.y, t / (b.dim.x * b.dim.y)};
     fiber.wait = Wait::kNothing;
     fiber.n_shuffles = 0;
+    if (!fiber.copies.empty() || !fiber.committed.empty())
+      stop("a thread of the block before ended with copies under way");
     getcontext(&fiber.context);
     fiber.context.uc_stack = {.ss_sp = fiber.stack.get(), .ss_flags = 0, .ss_size = kStack};
     fiber.context.uc_link = &b.scheduler;
@@ -193,6 +212,7 @@ inline void run_grid(dim3 grid, dim3 dim, std::size_t shared_bytes, std::functio
   b.body = std::move(body);
   b.fibers = std::vector<Fiber>(dim.x * dim.y * dim.z);
   for (auto& shown : b.shown) shown.assign(b.fibers.size(), 0);
+  for (auto& operands : b.operands) operands.assign(b.fibers.size(), {});
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
@@ -218,6 +238,86 @@ T shuffle(T value, unsigned mask, unsigned from_lane) {
   T result;
   std::memcpy(&result, &shown[from], sizeof(T));
   return result;
+}
+
+// --- what harness/attention/tensor_cores.h describes ---
+
+// This lane's operands shown to its warp: those of lane 0, followed by the others'. Valid until the next but one.
+inline const Operands* show(const Operands& own) {
+  Block& b = block();
+  const unsigned self = b.current;
+  auto& shown = b.operands[b.fibers[self].n_shuffles++ % 2];
+  shown[self] = own;
+  wait_for(Wait::kWarpLanes);
+  return shown.data() + self / kWarp * kWarp;
+}
+
+inline float half_of(std::uint32_t pair, unsigned which) {
+  return std::bit_cast<float>(which == 0 ? pair << 16U : pair & 0xffff0000U);
+}
+
+inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  const Operands* lanes = show({{a[0], a[1], a[2], a[3]}, {b0, b1}, nullptr});
+  const unsigned lane = block().current % kWarp;
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    float sum = 0;
+    for (unsigned k = 0; k < 16; ++k) {
+      const Operands &left = lanes[row % 8 * 4 + k % 8 / 2], &right = lanes[column * 4 + k % 8 / 2];
+      sum += half_of(left.a[row / 8 + k / 8 * 2], k % 2) * half_of(right.b[k / 8], k % 2);
+    }
+    c[i] += sum;
+  }
+}
+
+inline void load_matrices_as(std::uint32_t (&to)[4], const void* row, bool transposed) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) stop("a row of a matrix is not aligned to 16 bytes");
+  const Operands* lanes = show({{}, {}, row});
+  const unsigned lane = block().current % kWarp;
+  for (unsigned m = 0; m < 4; ++m) {
+    std::uint16_t pair[2];
+    for (unsigned i = 0; i < 2; ++i) {
+      const unsigned in_group = lane % 4 * 2 + i, from_row = transposed ? in_group : lane / 4,
+                     column = transposed ? lane / 4 : in_group;
+      std::memcpy(&pair[i], static_cast<const char*>(lanes[m * 8 + from_row].row) + column * 2, 2);
+    }
+    to[m] = pair[0] | static_cast<std::uint32_t>(pair[1]) << 16U;
+  }
+  // On a GPU the whole warp has read before any of its lanes goes on.
+  wait_for(Wait::kWarpLanes);
+}
+inline void load_matrices(std::uint32_t (&to)[4], const void* row) {
+  load_matrices_as(to, row, false);
+}
+inline void load_matrices_transposed(std::uint32_t (&to)[4], const void* row) {
+  load_matrices_as(to, row, true);
+}
+
+inline void copy_async(void* to, const void* from, bool there) {
+  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0 || (there && reinterpret_cast<std::uintptr_t>(from) % 16 != 0)) {
+    stop("a copy is not aligned to 16 bytes");
+  }
+  block().fibers[block().current].copies.push_back({to, there ? from : nullptr});
+}
+inline void commit_copies() {
+  Fiber& fiber = block().fibers[block().current];
+  fiber.committed.insert(fiber.committed.end(), fiber.copies.begin(), fiber.copies.end());
+  fiber.copies.clear();
+}
+inline void wait_for_copies() {
+  Fiber& fiber = block().fibers[block().current];
+  for (const Copy& copy : fiber.committed) {
+    if (copy.from == nullptr) {
+      std::memset(copy.to, 0, 16);
+    } else {
+      std::memcpy(copy.to, copy.from, 16);
+    }
+  }
+  fiber.committed.clear();
+}
+
+inline float exp2_fast(float x) {
+  return std::exp2(x);
 }
 
 }  // namespace kvc::emulation

@@ -17,9 +17,11 @@
 #include <vector>
 
 #include "harness/attention/cuda_layer_glue.h"
+#include "harness/attention/cuda_statistics_glue.h"
 #include "harness/attention/kernel_stand_in.h"
 #include "harness/attention/layer_kernels_cuda.cu"
 #include "harness/attention/ragged_attention_cuda.cu"
+#include "harness/attention/tensor_attention_cuda.cu"
 #include "harness/testing/pretended_gpu.h"
 
 namespace kvc::pretended {
@@ -299,6 +301,10 @@ gpu::KernelStandIn counted_kernels() {
     return glue::add_and_norm(a, b, weight, eps, nullptr);
   };
   calls.silu_mul = [](const at::Tensor& gate_up) { return glue::gate(gate_up, nullptr); };
+  calls.attention_statistics = [](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
+                                  const at::Tensor& values, KeySum sum, const RowReach& reach) {
+    return glue::statistics(queries, keys, bias, values, sum, reach, nullptr);
+  };
   return calls;
 }
 
@@ -309,6 +315,7 @@ GpuCounts take_gpu_counts() {
   GpuCounts taken = std::exchange(gpu_counts(), {});
   taken.bytes += std::exchange(counted_cuda::layer_launches(), {}).bytes;
   taken.bytes += std::exchange(counted_cuda::attention_launches(), {}).bytes;
+  taken.bytes += std::exchange(counted_cuda::column_launches(), {}).bytes;
   return taken;
 }
 

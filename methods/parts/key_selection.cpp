@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
 
+#include "harness/attention/device_statistics.h"
 #include "harness/core/error.h"
 #include "harness/math/attention_statistics.h"
 #include "harness/math/product_statistics.h"
@@ -55,7 +58,10 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
 
 AttentionSummary summarize_heads(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                  KeyScore score, const at::Tensor& values, const RowReach& reach) {
-  return summary_of(statistics_by_products(queries, keys, bias, values, sum_for(score), reach), score, queries.size(1));
+  const KeySum sum = sum_for(score);
+  std::optional<AttentionStatistics> made = gpu::attention_statistics(queries, keys, bias, values, sum, reach);
+  if (!made) made = statistics_by_products(queries, keys, bias, values, sum, reach);
+  return summary_of(std::move(*made), score, queries.size(1));
 }
 
 at::Tensor best_keys(const at::Tensor& scores, int64_t k) {

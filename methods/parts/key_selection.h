@@ -31,14 +31,15 @@ struct AttentionSummary {
 // queries (n,d), keys (T,d) model dtype; bias (T) float32 or undefined; values (T,d) model dtype or undefined. Without
 // a reach every query sees every entry and nothing else (as in arXiv:2602.16284); with one, A and the scores are shares
 // of all that a query sees (RowReach), row_max, row_sum and the output of the visible entries alone. Cost 2 n T d
-// flops, 4 n T d with values; works on some queries at a time, so that the (n,T) matrix never exists: on the CPU in
-// registers, on a GPU, and by_products on the CPU too, as summarize_heads().
+// flops, 4 n T d with values, twice the logits' on tensor cores; works on some queries at a time, so that the (n,T)
+// matrix never exists: on the CPU in registers, on a GPU, and by_products on the CPU too, as summarize_heads().
 AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                      KeyScore score, const at::Tensor& values = {}, const RowReach& reach = {},
                                      bool by_products = false);
 
-// The same of many heads at once by matrix products, on any device: every tensor has the heads as a leading dimension
-// (scores (H,T), row_max and row_sum (H,n,1), output (H,n,d)); a reach is that of one head, H = 1.
+// The same of many heads at once on any device: in bfloat16 by this project's kernels on a GPU's tensor cores, else by
+// matrix products. Every tensor has the heads as a leading dimension (scores (H,T), row_max and row_sum (H,n,1), output
+// (H,n,d)); a reach is that of one head, H = 1.
 AttentionSummary summarize_heads(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                  KeyScore score, const at::Tensor& values = {}, const RowReach& reach = {});
 

@@ -71,6 +71,7 @@ if(cuda_kernels)
   # The only files that know; they do without the precompiled header, whose flags are others.
   set_source_files_properties(${CMAKE_SOURCE_DIR}/harness/attention/ragged_attention_gpu.cpp
                               ${CMAKE_SOURCE_DIR}/harness/attention/layer_kernels.cpp
+                              ${CMAKE_SOURCE_DIR}/harness/attention/device_statistics.cpp
                               ${CMAKE_SOURCE_DIR}/harness/model/cuda_graph.cpp
                               PROPERTIES COMPILE_DEFINITIONS KVC_CUDA_KERNELS SKIP_PRECOMPILE_HEADERS ON
                                          COMPILE_OPTIONS "-idirafter;${KVC_CUDA_HEADERS}")

@@ -183,6 +183,25 @@ TEST_F(Gpu, ScoresFitsAndPicksAreTheCpus) {
   expect_near(got.scores, want.scores, 1e-4, "scores");
   expect_near(got.row_sum, want.row_sum, 1e-4, "row sums");
   expect_near(got.output, want.output, 1e-4, "output");
+  // In bfloat16, of heads together and with a bias: on a GPU by its tensor cores.
+  const auto half = [](const at::Tensor& one) { return at::stack({one, one.flip(0)}).to(at::kBFloat16); };
+  const at::Tensor half_queries = half(queries), half_keys = half(keys), half_values = half(values);
+  const at::Tensor bias = at::randn({2, 400});
+  for (const KeyScore score : {KeyScore::kRms, KeyScore::kMax, KeyScore::kMean}) {
+    const AttentionSummary heads =
+        summarize_heads(there(half_queries), there(half_keys), there(bias), score, there(half_values));
+    const AttentionSummary again =
+        summarize_heads(there(half_queries), there(half_keys), there(bias), score, there(half_values));
+    EXPECT_TRUE(at::equal(heads.scores, again.scores));
+    EXPECT_TRUE(at::equal(heads.output, again.output));
+    for (int64_t h = 0; h < 2; ++h) {
+      const AttentionSummary one = summarize_attention(half_queries[h], half_keys[h], bias[h], score, half_values[h]);
+      expect_near(heads.scores[h], one.scores, 1e-4, "scores of a head in bfloat16");
+      expect_near(heads.row_max[h], one.row_max, 1e-4, "row maxima in bfloat16");
+      expect_near(heads.row_sum[h], one.row_sum, 1e-4, "row sums in bfloat16");
+      expect_near(heads.output[h], one.output, 1e-2, "output in bfloat16");
+    }
+  }
   MatchingPursuit host(queries, keys, {}, want.row_max, want.row_sum, {});
   host.run(80);
   DevicePursuit pursuit(there(queries), there(keys), {}, there(want.row_max), there(want.row_sum), {});
