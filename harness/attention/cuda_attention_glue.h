@@ -195,27 +195,6 @@ inline at::Tensor step_context(const at::Tensor& queries, const LayerKv& prefix,
   return context_of(queries, prefix, keys.size(1), offsets, tail_of, stream, most_bytes);
 }
 
-// The tails' part of step_context() alone: output (B, Hq, d) float32, log_sum_exp (B, Hq).
-inline PartialAttention step_tails(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                   const StepTables& tables, CudaStream stream, int64_t most_bytes = kMostPieceBytes) {
-  const int64_t batch = queries.size(0), n_kv_heads = keys.size(1);
-  std::vector<int64_t> offsets(static_cast<size_t>(batch) + 1);
-  std::iota(offsets.begin(), offsets.end(), 0);
-  const int64_t n_pieces = pieces_of(step_part(keys, values, tables, 0, batch).part);
-  std::vector<at::Tensor> outputs, sums;
-  for (int64_t first = 0; first < batch;) {
-    const auto n = static_cast<int64_t>(
-        sequences_at_once(queries, n_pieces, offsets, n_kv_heads, static_cast<size_t>(first), most_bytes));
-    PartialAttention part = attend_parts(queries.narrow(0, first, n), n_kv_heads,
-                                         {step_part(keys, values, tables, first, n)}, at::kFloat, stream);
-    if (n == batch) return part;
-    outputs.push_back(part.output);
-    sums.push_back(part.log_sum_exp);
-    first += n;
-  }
-  return {at::cat(outputs), at::cat(sums)};
-}
-
 // New rows (N, Hkv, d), whose heads lie side by side, behind what the tails hold.
 inline void write(const HeldPart& tails, const at::Tensor& keys, const at::Tensor& new_keys,
                   const at::Tensor& new_values, CudaStream stream) {

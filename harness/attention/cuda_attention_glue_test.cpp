@@ -197,7 +197,7 @@ TEST(StepAttention, OnTheCpuTheSameAsTheContext) {
       EXPECT_TRUE(at::equal(values[row].select(1, s.lengths[b]), rows[row]));
       EXPECT_TRUE(at::equal(keys[row].narrow(1, 0, s.lengths[b]), s.keys[row].narrow(1, 0, s.lengths[b])));
     }
-    EXPECT_TRUE(at::equal(kvc::step_attention(s.queries, s.prefix, {}, keys, values, tables),
+    EXPECT_TRUE(at::equal(kvc::step_attention(s.queries, s.prefix, keys, values, tables),
                           context_attention(s.queries, s.prefix, keys, values, s.lengths, s.offsets)));
   }
 }
@@ -207,7 +207,7 @@ TEST(StepAttention, WhereItServes) {
   EXPECT_TRUE(serves_steps(options, 4, 64));
   EXPECT_FALSE(serves_steps(options.device(at::kMeta), 4, 64));
   const at::Tensor meta = at::empty({1, 3, 4, 16}, options.device(at::kMeta));
-  EXPECT_THROW(kvc::step_attention(meta.select(2, 0), {meta[0][0], meta[0][0], {}, {0, 4}}, {}, meta, meta, {}), Error);
+  EXPECT_THROW(kvc::step_attention(meta.select(2, 0), {meta[0][0], meta[0][0], {}, {0, 4}}, meta, meta, {}), Error);
 }
 
 TEST(CudaGlue, OtherTensorsAreNotTaken) {

@@ -42,7 +42,9 @@ const DeviceAttention& gpu_attention() {
 }
 
 bool flash_serves(const at::Tensor& queries, const LayerKv& prefix) {
-  return prefix.n_entries() > 0 && !prefix.bias.defined() && flash_takes(queries, prefix.keys, prefix.values);
+  return prefix.n_entries() > 0 && !prefix.bias.defined() &&
+         queries.size(0) * queries.size(1) > kFewRows * prefix.n_kv_heads() &&
+         flash_takes(queries, prefix.keys, prefix.values);
 }
 
 at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, const LayerKv& prefix,
@@ -67,8 +69,7 @@ at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, co
   };
   const PartialAttention tails = attend_in_runs(queries, keys, values, lengths, sequence_offsets, kLongRows, few, many);
   if (!by_flash || queries.size(0) == 0) return tails.output.to(queries.scalar_type());
-  const FlashPlan plan = plan_flash(prefix, queries.size(0), queries.size(1) / prefix.n_kv_heads());
-  return merge(flash_prefix(queries, prefix, plan, ways.flash), tails).output.to(queries.scalar_type());
+  return merge(flash_prefix(queries, prefix, ways.flash), tails).output.to(queries.scalar_type());
 }
 
 }  // namespace kvc

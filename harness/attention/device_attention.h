@@ -34,15 +34,19 @@ const DeviceAttention& gpu_attention();
 // rows alone.
 inline constexpr int64_t kLongRows = 1024;
 
+// Rows of a KV head (all new tokens times g) up to which a prefix without bias is left to the kernels too, which divide
+// its heads among multiprocessors. Between the two a row's last bits may differ.
+inline constexpr int64_t kFewRows = 512;
+
 // As context_attention():
-//   prefix without bias, bfloat16: flash, for all rows of the batch at once, merged with the tails
-//   prefix with a bias, or float32: one kernel over prefix and tails; for long sequences matrix products
+//   prefix without bias, bfloat16, more than kFewRows rows: flash, for the whole batch at once, merged with the tails
+//   other prefixes: kernels over prefix and tails; for long sequences matrix products
 //   tails: flash for each long sequence in bfloat16, matrix products for it in float32, kernels for the others
 at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, const LayerKv& prefix,
                       const at::Tensor& keys, const at::Tensor& values, const std::vector<int64_t>& lengths,
                       const std::vector<int64_t>& sequence_offsets);
 
-// Whether the flash kernels serve this prefix.
+// Whether flash serves this prefix.
 bool flash_serves(const at::Tensor& queries, const LayerKv& prefix);
 
 }  // namespace kvc

@@ -1,7 +1,7 @@
 // Attention by LibTorch's FlashAttention-2 kernels (Dao, arXiv:2307.08691): bfloat16 on tensor cores, logits never in
-// memory. It serves every part of a context that has no bias: a document while it is read, and prefixes of any ragged
-// shape, whose KV heads are given to it as sequences of their own. Prefixes with a bias are left to this project's
-// kernels: the library has no argument for one.
+// memory. It serves what many rows read and has no bias: a document while it is read, and prefixes of any ragged shape,
+// whose KV heads are given to it as sequences of their own. Prefixes with a bias, for which the library has no
+// argument, and steps of decoding, whose few rows would leave most of a GPU idle, are left to this project's kernels.
 //
 // Letters: N new tokens, Hq query heads, Hkv KV heads, g = Hq / Hkv, d head dimension.
 #pragma once
@@ -41,28 +41,10 @@ FlashResult library_flash_attention(const PackedSequences& sequences);
 // Whether those kernels take tensors of this kind: bfloat16 with a head dimension that is a multiple of 8, at most 256.
 bool flash_takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values);
 
-// How one layer's prefix is given to the kernels for N tokens: each KV head is a sequence whose rows are the N g rows
-// of its query heads. A head of many entries is divided into pieces, sequences with the same rows again, where N g is
-// small: a piece keeps one multiprocessor busy, and there are few heads. Heads are divided by their own lengths alone.
-struct FlashPlan {
-  at::Tensor query_offsets, key_offsets;  // (Hkv pieces + 1) int32 on the device
-  int64_t pieces = 1;                     // of every head; short heads leave the last ones empty
-  int64_t most_entries = 0;               // of one piece
-  bool has_empty = false;                 // some piece has no entries
-};
-
-// More rows than this are not divided: their blocks fill a GPU without. Between the two a row's last bits may differ.
-inline constexpr int64_t kMostDividedRows = 512;
-inline constexpr int64_t kPieceEntries = 2048;
-inline constexpr int64_t kMostFlashPieces = 32;
-
-// For prefix.n_entries() > 0 without bias. Its tables stay valid as long as the plan: a captured graph may hold them.
-FlashPlan plan_flash(const LayerKv& prefix, int64_t n_tokens, int64_t group_size);
-
-// As prefix_attention() of ragged_attention.h, but the output is in the queries' dtype where pieces == 1. The prefix is
-// read once for every 128 rows of N g. `plan` of this prefix and N.
-PartialAttention flash_prefix(const at::Tensor& queries, const LayerKv& prefix, const FlashPlan& plan,
-                              FlashAttention* flash);
+// As prefix_attention() of ragged_attention.h, output in the queries' dtype, for prefix.n_entries() > 0 without bias.
+// Each KV head is a sequence whose rows are the N g rows of its query heads; it is read once for every 128 of them.
+// Throws Error(kInternal) for more rows or entries than int32 counts.
+PartialAttention flash_prefix(const at::Tensor& queries, const LayerKv& prefix, FlashAttention* flash);
 
 // As tail_attention() of ragged_attention.h for a batch of one: keys, values (1, Hkv, capacity, d), `length` entries
 // before the N new ones. Output in the queries' dtype. Nothing is copied.

@@ -64,62 +64,52 @@ void expect_near(const PartialAttention& got, const PartialAttention& want, doub
 TEST(FlashPrefix, EveryGroupSizeAndRaggedHeads) {
   for (int64_t group = 1; group <= 16; ++group) {
     const Scene s(at::kFloat, group, 16, {5, 0, 40, 1}, {0, 0}, {2, 1});
-    const FlashPlan plan = plan_flash(s.prefix, 3, group);
-    expect_near(flash_prefix(s.queries, s.prefix, plan, &naive_flash_attention),
-                naive_prefix_attention(s.queries, s.prefix), 1e-5);
-  }
-}
-
-// Heads of several pieces, of one, and of none; bfloat16 outputs of pieces are rounded before they are put together.
-TEST(FlashPrefix, PiecesMakeTheWhole) {
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const Scene s(dtype, 2, 8, {2 * kPieceEntries + 5, 0, 7, kPieceEntries + 1}, {0}, {3});
-    const FlashPlan plan = plan_flash(s.prefix, 3, 2);
-    EXPECT_EQ(plan.pieces, 3);
-    EXPECT_TRUE(plan.has_empty);
-    expect_near(flash_prefix(s.queries, s.prefix, plan, &naive_flash_attention),
-                naive_prefix_attention(s.queries, s.prefix), dtype == at::kFloat ? 1e-5 : 1e-2);
+    expect_near(flash_prefix(s.queries, s.prefix, &naive_flash_attention), naive_prefix_attention(s.queries, s.prefix),
+                1e-5);
   }
 }
 
 TEST(FlashPrefix, NobodySeesAnything) {
   const Scene s(at::kFloat, 2, 8, {0, 3}, {0}, {1});
-  const PartialAttention found = flash_prefix(s.queries, s.prefix, plan_flash(s.prefix, 1, 2), &naive_flash_attention);
+  const PartialAttention found = flash_prefix(s.queries, s.prefix, &naive_flash_attention);
   EXPECT_TRUE(at::equal(found.output.narrow(1, 0, 2), at::zeros({1, 2, 8})));
   EXPECT_TRUE(found.log_sum_exp.narrow(1, 0, 2).eq(-INFINITY).all().item<bool>());
 }
 
-// A head is divided by its own length, whatever the others'; where many rows read it, not at all.
-TEST(FlashPrefix, PlansOffsetsOfEveryPiece) {
+// What the kernels would be called with, of tensors that hold no numbers.
+PackedSequences g_called;
+FlashResult remember(const PackedSequences& sequences) {
+  g_called = sequences;
+  const at::Tensor& rows = sequences.queries;
+  return {at::zeros({1}).expand(rows.sizes()), at::zeros({1}).expand({1, rows.size(0)})};
+}
+
+Numbers numbers_of(const at::Tensor& offsets) {
+  const at::Tensor wide = offsets.to(at::kLong);
+  return {wide.const_data_ptr<int64_t>(), wide.const_data_ptr<int64_t>() + wide.numel()};
+}
+
+TEST(FlashPrefix, AHeadIsASequence) {
   LayerKv prefix;
   prefix.head_offsets = {0, 4097, 4097, 4107};
   prefix.keys = prefix.values = at::zeros({4107, 8});
-  const FlashPlan divided = plan_flash(prefix, 5, 2), whole = plan_flash(prefix, kMostDividedRows, 1),
-                  many = plan_flash(prefix, kMostDividedRows + 1, 1);
-  const auto numbers = [](const at::Tensor& offsets) {
-    const at::Tensor wide = offsets.to(at::kLong);
-    return Numbers(wide.const_data_ptr<int64_t>(), wide.const_data_ptr<int64_t>() + wide.numel());
-  };
-  EXPECT_EQ(numbers(divided.key_offsets), (Numbers{0, 1365, 2731, 4097, 4097, 4097, 4097, 4107, 4107, 4107}));
-  EXPECT_EQ(numbers(divided.query_offsets), (Numbers{0, 10, 20, 30, 40, 50, 60, 70, 80, 90}));
-  EXPECT_EQ(divided.most_entries, 1366);
-  EXPECT_EQ(whole.pieces, 3);
-  EXPECT_EQ(many.pieces, 1);
-  EXPECT_EQ(numbers(many.key_offsets), (Numbers{0, 4097, 4097, 4107}));
-  EXPECT_EQ(many.most_entries, 4097);
+  (void)flash_prefix(at::zeros({5, 6, 8}), prefix, &remember);
+  EXPECT_EQ(numbers_of(g_called.key_offsets), (Numbers{0, 4097, 4097, 4107}));
+  EXPECT_EQ(numbers_of(g_called.query_offsets), (Numbers{0, 10, 20, 30}));
+  EXPECT_EQ(g_called.most_rows, 10);
+  EXPECT_EQ(g_called.most_entries, 4097);
 }
 
 // 128 KV heads of 128k entries: by index arithmetic alone, nothing is allocated.
 TEST(FlashPrefix, CountsOfTheLargestCachesFitInt32AndLargerOnesAreRefused) {
   LayerKv prefix;
-  prefix.keys = at::empty({0, 8});
   prefix.head_offsets = {0};
   for (int64_t h = 0; h < 128; ++h) prefix.head_offsets.push_back(prefix.head_offsets.back() + (int64_t{1} << 17));
-  const FlashPlan plan = plan_flash(prefix, 20, 16);
-  EXPECT_EQ(plan.pieces, kMostFlashPieces);
-  EXPECT_EQ(plan.key_offsets[-1].item<int>(), 1 << 24);
-  EXPECT_EQ(plan.most_entries, (int64_t{1} << 17) / kMostFlashPieces);
-  EXPECT_THROW(plan_flash(prefix, int64_t{1} << 21, 16), Error);
+  prefix.keys = prefix.values = at::zeros({1}).expand({prefix.n_entries(), 8});
+  (void)flash_prefix(at::zeros({20, 128 * 16, 8}), prefix, &remember);
+  EXPECT_EQ(numbers_of(g_called.key_offsets).back(), 1 << 24);
+  EXPECT_EQ(g_called.most_entries, int64_t{1} << 17);
+  EXPECT_THROW((void)flash_prefix(at::zeros({1}).expand({int64_t{1} << 21, 128 * 16, 8}), prefix, &remember), Error);
 }
 
 TEST(FlashTail, CausalBehindOlderEntriesAndFromNothing) {
@@ -197,7 +187,8 @@ void expect_ways(const Scene& s, const Expected& expected) {
 
 TEST(DeviceAttention, ChoosesByBiasTypeAndLength) {
   const at::ScalarType half = at::kBFloat16;
-  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5, 2}, {1, 1, 1}), {1, 0, 1});         // a step: prefix by flash
+  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5, 2}, {1, 1, 1}), {0, 1, 0});         // a step
+  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5}, {100, 29}), {1, 0, 1});            // questions: prefix by flash
   expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5}, {1, 1}, true), {0, 1, 0});         // with a bias
   expect_ways(Scene(at::kFloat, 4, 16, {30, 9}, {0, 5}, {1, 1}), {0, 1, 0});         // float32
   expect_ways(Scene(half, 4, 16, {0, 0}, {3}, {256}), {1, 0, 0});                    // a document's chunk

@@ -24,9 +24,6 @@ struct KernelStandIn {
   std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                            const at::Tensor& values, const StepTables& tables)>
       step_attention;
-  std::function<PartialAttention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                 const StepTables& tables)>
-      step_tail_attention;
   std::function<void(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
                      const at::Tensor& new_values, const StepTables& tables)>
       write_step;

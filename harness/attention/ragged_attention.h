@@ -9,9 +9,10 @@
 // threads or on how the rows were split over calls. The environment variable KVC_CPU_KERNELS = portable, avx2, avx512
 // or avx512bf16 lowers the instruction set; Error(kUsage) when the processor does not have it.
 //
-// On a GPU (device_attention.h chooses) bfloat16 without bias runs in LibTorch's FlashAttention kernels, prefixes with
-// a bias and float32 in CUDA kernels of this project's own where the build has them (float32 sums, head dimension up to
-// 256; a row's result does not depend on its batch), the rest in LibTorch's operations.
+// On a GPU (device_attention.h chooses) many rows without bias in bfloat16 run in LibTorch's FlashAttention kernels,
+// steps of decoding, prefixes with a bias and float32 in CUDA kernels of this project's own where the build has them
+// (float32 sums, head dimension up to 256; a row's result does not depend on its batch), the rest in LibTorch's
+// operations.
 #pragma once
 
 #include <ATen/core/Tensor.h>

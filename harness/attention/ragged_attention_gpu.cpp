@@ -93,12 +93,6 @@ at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, cons
   return cuda::step_context(queries, prefix, keys, values, tables, current_stream(queries));
 }
 
-PartialAttention step_tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                     const StepTables& tables) {
-  const c10::DeviceGuard device(queries.device());
-  return cuda::step_tails(queries, keys, values, tables, current_stream(queries));
-}
-
 void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
                 const at::Tensor& new_values, const StepTables& tables) {
   if (!cuda::rows_are_dense(new_keys) || !cuda::rows_are_dense(new_values)) {
@@ -171,12 +165,6 @@ at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, cons
                           const at::Tensor& values, const StepTables& tables) {
   if (g_stand_in == nullptr) refuse();
   return g_stand_in->step_attention(queries, prefix, keys, values, tables);
-}
-
-PartialAttention step_tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                     const StepTables& tables) {
-  if (g_stand_in == nullptr) refuse();
-  return g_stand_in->step_tail_attention(queries, keys, values, tables);
 }
 
 void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,

@@ -46,8 +46,6 @@ bool write_tails(const at::Tensor& keys, const at::Tensor& values, const at::Ten
 // above.
 at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                           const at::Tensor& values, const StepTables& tables);
-PartialAttention step_tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                     const StepTables& tables);
 void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
                 const at::Tensor& new_values, const StepTables& tables);
 

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "harness/attention/device_attention.h"
 #include "harness/attention/ragged_attention.h"
 #include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/error.h"
@@ -31,16 +30,8 @@ bool serves_steps(const at::TensorOptions& options, int64_t n_kv_heads, int64_t 
   return gpu::takes(at::empty({1, n_kv_heads, head_dim}, options), rows, rows, n_kv_heads);
 }
 
-std::optional<FlashPlan> plan_step(const at::TensorOptions& options, const LayerKv& prefix, int64_t batch,
-                                   int64_t n_query_heads) {
-  if (options.device().is_cpu()) return std::nullopt;
-  const at::Tensor like = at::empty({1, n_query_heads, prefix.keys.size(1)}, options);
-  if (!flash_serves(like, prefix)) return std::nullopt;
-  return plan_flash(prefix, batch, n_query_heads / prefix.n_kv_heads());
-}
-
-at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const std::optional<FlashPlan>& plan,
-                          const at::Tensor& keys, const at::Tensor& values, const StepTables& tables) {
+at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const StepTables& tables) {
   if (queries.is_cpu()) {
     return context_attention(queries, prefix, keys, values, numbers(tables.lengths), numbers(tables.offsets));
   }
@@ -48,10 +39,7 @@ at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, cons
       !gpu::takes(queries, prefix.keys, prefix.values, prefix.n_kv_heads())) {
     throw Error(ErrorKind::kInternal, "no kernel takes these tensors", "step_attention", "");
   }
-  if (!plan) return gpu::step_attention(queries, prefix, keys, values, tables);
-  return merge(flash_prefix(queries, prefix, *plan, &library_flash_attention),
-               gpu::step_tail_attention(queries, keys, values, tables))
-      .output.to(queries.scalar_type());
+  return gpu::step_attention(queries, prefix, keys, values, tables);
 }
 
 void write_step(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,

@@ -7,9 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
 
-#include "harness/attention/flash_attention.h"
 #include "harness/kv/kv_cache.h"
 
 namespace kvc {
@@ -27,15 +25,11 @@ struct StepTables {
 // kernels and they take float32 or bfloat16 heads of this size.
 bool serves_steps(const at::TensorOptions& options, int64_t n_kv_heads, int64_t head_dim);
 
-// What steps of B sequences need to know of a layer's prefix beforehand: how the flash kernels read it, where they do
-// (see device_attention.h). `options`: the queries' dtype and device.
-std::optional<FlashPlan> plan_step(const at::TensorOptions& options, const LayerKv& prefix, int64_t batch,
-                                   int64_t n_query_heads);
-
-// context_attention() of queries (B, Hq, d), bit for bit. keys, values (B, Hkv, capacity, d) already hold the new rows.
-// plan: plan_step() of this prefix. Throws Error(kInternal) where !serves_steps().
-at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const std::optional<FlashPlan>& plan,
-                          const at::Tensor& keys, const at::Tensor& values, const StepTables& tables);
+// context_attention() of queries (B, Hq, d): bit for bit on the CPU and, on a GPU, up to kFewRows rows of a KV head
+// (device_attention.h); within the last bits of bfloat16 for more. keys, values (B, Hkv, capacity, d) already hold the
+// new rows. Throws Error(kInternal) where !serves_steps().
+at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
+                          const at::Tensor& values, const StepTables& tables);
 
 // Tails::write() of new_keys and new_values (B, Hkv, d), d dense and heads side by side. The caller sees to it that
 // every length is below the capacity.

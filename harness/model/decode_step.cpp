@@ -55,10 +55,6 @@ at::Tensor DecodeStep::logits(const std::vector<int64_t>& tokens, Tails& tails) 
     table_ = at::empty({3, batch}, numbers.device(device));
     tables_ = StepTables::of(batch, device);
     tables_.lengths = table_[2];
-    plans_.clear();
-    for (int64_t l = 0; l < decoder_.spec().n_layers; ++l) {
-      plans_.push_back(plan_step(decoder_.options(), prefix_.layer(l), batch, decoder_.spec().n_query_heads));
-    }
     held_.clear();
     for (int64_t l = 0; l < tails.n_layers(); ++l) {
       held_.push_back(tails.keys(l));
@@ -123,8 +119,7 @@ at::Tensor DecodeStep::attend(const LayerWeights& weights, int64_t layer, const 
   const RotatedHeads heads = rotate_heads(qkv, spec.n_query_heads, spec.n_kv_heads, weights.q_norm, weights.k_norm,
                                           spec.rms_norm_eps, decoder_.rotary().covering(spec.max_positions), table_[1]);
   write_step(tails.keys(layer), tails.values(layer), heads.keys, values_of(qkv, spec), tables_);
-  return step_attention(heads.queries, prefix_.layer(layer), plans_.at(static_cast<size_t>(layer)), tails.keys(layer),
-                        tails.values(layer), tables_)
+  return step_attention(heads.queries, prefix_.layer(layer), tails.keys(layer), tails.values(layer), tables_)
       .view({normed.size(0), spec.n_query_heads * spec.head_dim});
 }
 

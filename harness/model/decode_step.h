@@ -3,14 +3,13 @@
 // The numbers that change from step to step (tokens, positions, lengths) lie in one table on the device, to which the
 // host sends 3 B numbers before each step; all else is the same operations on the same memory, recorded once and
 // replayed. It is recorded anew when the batch or the tails' memory changes (sequences left it, the tails grew), for
-// the price of about three ordinary steps and one wait of the host. Attention reads tails, and prefixes with a bias, by
-// this project's own kernels, whose work follows the lengths on the device, and other prefixes by LibTorch's.
+// the price of about three ordinary steps and one wait of the host. Attention is this project's own kernels', whose
+// work follows the lengths on the device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "harness/attention/step_attention.h"
@@ -49,7 +48,6 @@ class DecodeStep {
   std::vector<at::Tensor> held_;  // the tails' tensors as recorded: their memory is not given away meanwhile
   at::Tensor sent_, table_;       // (3, B) int64, pinned on the host and on the device: tokens, positions, lengths
   StepTables tables_;
-  std::vector<std::optional<FlashPlan>> plans_;  // of each layer's prefix, for this batch
   at::Tensor logits_;
   int64_t n_recorded_ = 0;
 };

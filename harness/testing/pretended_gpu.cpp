@@ -284,10 +284,6 @@ gpu::KernelStandIn counted_kernels() {
                             const at::Tensor& values, const StepTables& tables) {
     return glue::step_context(queries, prefix, keys, values, tables, nullptr);
   };
-  calls.step_tail_attention = [](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                 const StepTables& tables) {
-    return glue::step_tails(queries, keys, values, tables, nullptr);
-  };
   calls.write_step = [](const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
                         const at::Tensor& new_values, const StepTables& tables) {
     glue::write_step(keys, values, new_keys, new_values, tables, nullptr);
