@@ -63,6 +63,10 @@ struct alignas(16) Pack {
   T x[kSize];
 };
 
+inline bool is_aligned(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+}
+
 __device__ __forceinline__ float warp_sum(float x) {
   for (int offset = kWarpLanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
   return x;

@@ -43,7 +43,7 @@ const DeviceAttention& gpu_attention() {
 
 bool flash_serves(const at::Tensor& queries, const LayerKv& prefix) {
   return prefix.n_entries() > 0 && !prefix.bias.defined() &&
-         queries.size(0) * queries.size(1) > kFewRows * prefix.n_kv_heads() &&
+         queries.size(0) * queries.size(1) > kMostKernelRows * prefix.n_kv_heads() &&
          flash_takes(queries, prefix.keys, prefix.values);
 }
 

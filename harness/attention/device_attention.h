@@ -36,12 +36,12 @@ inline constexpr int64_t kLongRows = 1024;
 
 // Rows of a KV head (all new tokens times g) up to which a prefix without bias is left to the kernels too, which divide
 // its heads among multiprocessors. Between the two a row's last bits may differ.
-inline constexpr int64_t kFewRows = 512;
+inline constexpr int64_t kMostKernelRows = 512;
 
 // As context_attention():
-//   prefix without bias, bfloat16, more than kFewRows rows: flash, for the whole batch at once, merged with the tails
-//   other prefixes: kernels over prefix and tails; for long sequences matrix products
-//   tails: flash for each long sequence in bfloat16, matrix products for it in float32, kernels for the others
+//   prefix without bias, bfloat16, more than kMostKernelRows rows: flash, for the whole batch at once, merged with the
+//   tails other prefixes: kernels over prefix and tails; for long sequences matrix products tails: flash for each long
+//   sequence in bfloat16, matrix products for it in float32, kernels for the others
 at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, const LayerKv& prefix,
                       const at::Tensor& keys, const at::Tensor& values, const std::vector<int64_t>& lengths,
                       const std::vector<int64_t>& sequence_offsets);

@@ -274,7 +274,7 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks)
 
 // Rows of one KV head that a warp takes at a time: few, where a step has few rows. Wide heads take fewer: a block's
 // shared memory must fit into the 99 KiB of the smallest GPUs served.
-constexpr int kFewWarpRows = 2;
+constexpr int kFewRows = 2;
 constexpr int many_rows(int head_dim) {
   return head_dim > 128 ? 4 : 8;
 }
@@ -283,15 +283,11 @@ int64_t most_rows(const AttentionShape& shape, const ContextPart& part) {
   return part.most_tokens * (shape.n_query_heads / shape.n_kv_heads);
 }
 bool takes_few(const AttentionShape& shape, const ContextPart& part) {
-  return most_rows(shape, part) <= kWarps * kFewWarpRows;
+  return most_rows(shape, part) <= kWarps * kFewRows;
 }
 int64_t row_tiles(const AttentionShape& shape, const ContextPart& part) {
-  const int64_t rows = kWarps * (takes_few(shape, part) ? kFewWarpRows : many_rows(shape.head_dim));
+  const int64_t rows = kWarps * (takes_few(shape, part) ? kFewRows : many_rows(shape.head_dim));
   return (most_rows(shape, part) + rows - 1) / rows;
-}
-
-bool is_aligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 
 template <class T, int kRows, int kDims>
@@ -307,7 +303,7 @@ const char* attend_as(const AttentionShape& shape, const ContextPart& part, cons
 
 template <class T, int kDims, class... Rest>
 const char* attend_rows(const AttentionShape& shape, const ContextPart& part, Rest... rest) {
-  if (takes_few(shape, part)) return attend_as<T, kFewWarpRows, kDims>(shape, part, rest...);
+  if (takes_few(shape, part)) return attend_as<T, kFewRows, kDims>(shape, part, rest...);
   return attend_as<T, many_rows(kDims * kWarpLanes), kDims>(shape, part, rest...);
 }
 

@@ -25,9 +25,9 @@ struct StepTables {
 // kernels and they take float32 or bfloat16 heads of this size.
 bool serves_steps(const at::TensorOptions& options, int64_t n_kv_heads, int64_t head_dim);
 
-// context_attention() of queries (B, Hq, d): bit for bit on the CPU and, on a GPU, up to kFewRows rows of a KV head
-// (device_attention.h); within the last bits of bfloat16 for more. keys, values (B, Hkv, capacity, d) already hold the
-// new rows. Throws Error(kInternal) where !serves_steps().
+// context_attention() of queries (B, Hq, d): bit for bit on the CPU and, on a GPU, up to kMostKernelRows rows of a KV
+// head (device_attention.h); within the last bits of bfloat16 for more. keys, values (B, Hkv, capacity, d) already hold
+// the new rows. Throws Error(kInternal) where !serves_steps().
 at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                           const at::Tensor& values, const StepTables& tables);
 

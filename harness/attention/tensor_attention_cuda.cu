@@ -1,7 +1,5 @@
-// Attention on tensor cores. Both kernels keep one side's numbers in place and stream the other's through shared
-// memory; a lane finds its logits in its registers as tensor_cores.h lays them out.
-// tensor cores: attend_rows_kernel
-// tensor cores: sum_columns_kernel
+// Both kernels keep one side's numbers in place and stream the other's through shared memory; a lane finds its logits
+// in its registers as tensor_cores.h lays them out. tensor cores: attend_rows_kernel tensor cores: sum_columns_kernel
 #include "harness/attention/tensor_attention_cuda.h"
 #include "harness/attention/tensor_cores.h"
 
@@ -428,10 +426,6 @@ __global__ void __launch_bounds__(kTensorThreads, kSteps > 8 ? 2 : 3)
 
 // --- launches ---
 
-bool on_sixteen(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
-
 template <int kSteps>
 const char* attend_steps(const AttentionShape& shape, const ContextPart& part, const void* queries, int n_pieces,
                          const int64_t* n_visible, const RowResults& results, CudaStream stream) {
@@ -469,8 +463,8 @@ LaunchCount& column_launches() {
 
 bool tensor_cores_take(const AttentionShape& shape, const ContextPart& part, const void* queries) {
   return shape.number == Number::kBfloat16 && part.lengths == nullptr && shape.head_dim % 8 == 0 &&
-         shape.head_dim >= 8 && shape.head_dim <= kMaxHeadDim && on_sixteen(part.keys) && on_sixteen(part.values) &&
-         on_sixteen(queries);
+         shape.head_dim >= 8 && shape.head_dim <= kMaxHeadDim && is_aligned(part.keys) && is_aligned(part.values) &&
+         is_aligned(queries);
 }
 
 const char* attend_rows(const AttentionShape& shape, const ContextPart& part, const void* queries, int n_pieces,
@@ -485,8 +479,8 @@ const char* attend_rows(const AttentionShape& shape, const ContextPart& part, co
 const char* sum_columns(const ColumnShape& shape, ColumnSum sum, const void* queries, const void* keys,
                         const float* bias, const float* shift, const int64_t* n_visible, float* per_key,
                         CudaStream stream) {
-  if (shape.head_dim % 8 != 0 || shape.head_dim < 8 || shape.head_dim > kMaxHeadDim || !on_sixteen(queries) ||
-      !on_sixteen(keys)) {
+  if (shape.head_dim % 8 != 0 || shape.head_dim < 8 || shape.head_dim > kMaxHeadDim || !is_aligned(queries) ||
+      !is_aligned(keys)) {
     return "sizes or addresses that tensor cores do not take";
   }
   if (shape.n_heads > 65535) return "heads beyond 65535";
@@ -495,8 +489,7 @@ const char* sum_columns(const ColumnShape& shape, ColumnSum sum, const void* que
   column_launches().bytes += shape.n_heads * (2 * shape.head_dim * (shape.n_rows + shape.n_entries) +
                                               4 * (shape.n_rows + shape.n_entries * (bias != nullptr ? 2 : 1)) +
                                               (n_visible != nullptr ? 8 * shape.n_rows : 0));
-  const auto* q = static_cast<const Half*>(queries);
-  const auto* k = static_cast<const Half*>(keys);
+  const auto *q = static_cast<const Half*>(queries), *k = static_cast<const Half*>(keys);
   if (shape.head_dim <= 64) return columns_steps<4>(shape, sum, stream, q, k, bias, shift, n_visible, per_key);
   if (shape.head_dim <= 96) return columns_steps<6>(shape, sum, stream, q, k, bias, shift, n_visible, per_key);
   if (shape.head_dim <= 128) return columns_steps<8>(shape, sum, stream, q, k, bias, shift, n_visible, per_key);

@@ -105,7 +105,8 @@ set_tests_properties(gpu PROPERTIES LABELS gpu TIMEOUT 900 ENVIRONMENT "OMP_WAIT
                      SKIP_REGULAR_EXPRESSION "no GPU: LibTorch finds no CUDA device")
 
 # Stages at published shapes beside their rooflines; scripts/gpu_check runs it. Tests run it whole, small and on the CPU.
-add_executable(gpu_bench ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_bench.cpp ${gpu_parts})
+file(GLOB gpu_bench_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/harness/testing/gpu/*bench*.cpp)
+add_executable(gpu_bench ${gpu_bench_sources} ${gpu_parts})
 target_link_libraries(gpu_bench PRIVATE kvc_api CLI11::CLI11)
 target_precompile_headers(gpu_bench REUSE_FROM kvc_pch)
 foreach(step limits prefill read decode score fit pursuit match)
