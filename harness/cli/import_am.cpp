@@ -54,6 +54,14 @@ std::string dataset_name_of(const std::string& name) {
   return name;
 }
 
+// The same method run again on a document is another seed: the first that `taken`, of cell ids and documents, leaves.
+void set_free_seed(Record& record, std::set<std::string>& taken) {
+  for (std::uint64_t seed = 0; seed == 0 || !taken.insert(record.cell_id + "/" + record.document_id).second; ++seed) {
+    record.cell["seed"] = seed;
+    record.cell_id = stable_hash(canonical_json(record.cell));
+  }
+}
+
 class Importer {
  public:
   Importer(const std::vector<Json>& known, const ImportSettings& settings) : known_(known), settings_(settings) {}
@@ -148,12 +156,12 @@ class Importer {
       return;
     }
     const Json& config = run.at("config");
-    Cell cell = cell_of(text_of(config, "model_name"), dataset_name_of(text_of(config, "dataset_name")), article);
+    Json cell = cell_of(text_of(config, "model_name"), dataset_name_of(text_of(config, "dataset_name")), article);
     set_method(method, run, cell);
-    const bool takes_target = cell.method.value("name", "") != "no_context" && method != "original";
+    const bool takes_target = cell["method"].value("name", "") != "no_context" && method != "original";
     if (takes_target) {
-      cell.target = target_of(where, result);
-      cell.queries = queries_of(config);
+      cell["target"] = target_of(where, result);
+      cell["queries"] = queries_of(config);
     }
     Record record = record_of(cell, document_id_of(article), where);
     set_sizes(where, result, record);
@@ -222,7 +230,7 @@ class Importer {
     }
     if (Registry<Dataset>::instance().find(dataset) == nullptr) refuse(file, fmt::format("no data set '{}'", dataset));
     const std::map<std::string, Question>& right = questions_of(dataset);
-    Cell cell = cell_of(model, dataset, article);
+    Json cell = cell_of(model, dataset, article);
     set_method("original", json, cell);
     Record record = record_of(cell, document_id_of(article), file);
     int64_t n_unknown = 0;
@@ -276,43 +284,44 @@ class Importer {
     return {{"name", name}};
   }
 
-  Cell cell_of(const std::string& model, const std::string& dataset, const std::string& article) const {
-    Cell cell;
-    cell.model = part_named("model", behind_slash(model));
-    cell.dataset = part_named("dataset", dataset);
+  // A cell's JSON whose method is still to be set.
+  Json cell_of(const std::string& model, const std::string& dataset, const std::string& article) const {
+    Json cell = Cell().to_json();
+    cell["model"] = part_named("model", behind_slash(model));
+    cell["dataset"] = part_named("dataset", dataset);
     // Contexts of five patients and of one are not one data set.
-    if (cell.dataset.size() == 1 && dataset == "longhealth") {
+    if (cell["dataset"].size() == 1 && dataset == "longhealth") {
       const size_t at = article.find("patients_");
       const std::string range = at == std::string::npos ? "" : article.substr(at + 9);
       const size_t dash = range.find('-');
       if (dash != std::string::npos) {
         const auto number = [](const std::string& digits) { return std::strtol(digits.c_str(), nullptr, 10); };
-        cell.dataset["patients_per_context"] = number(range.substr(dash + 1)) - number(range.substr(0, dash)) + 1;
+        cell["dataset"]["patients_per_context"] = number(range.substr(dash + 1)) - number(range.substr(0, dash)) + 1;
       }
     }
-    cell.task = part_named("task", "multiple_choice");
+    cell["task"] = part_named("task", "multiple_choice");
     return cell;
   }
 
-  void set_method(const std::string& method, const Json& run, Cell& cell) const {
+  void set_method(const std::string& method, const Json& run, Json& cell) const {
     const bool full = method == "original", none = method == "no_context";
     if (full || none) {
       const char* ours = full ? "full_cache" : "no_context";
       const bool has_own = std::any_of(known_.begin(), known_.end(), [&](const Json& known) {
-        return member_of(known, "model") == cell.model && member_of(known, "dataset") == cell.dataset &&
+        return member_of(known, "model") == cell["model"] && member_of(known, "dataset") == cell["dataset"] &&
                text_of(member_of(known, "method"), "name") == ours;
       });
-      cell.method = {{"name", has_own ? "reference_" + method : std::string(ours)}};
+      cell["method"] = {{"name", has_own ? "reference_" + method : std::string(ours)}};
       return;
     }
-    cell.method = {{"name", "reference_" + method}};
+    cell["method"] = {{"name", "reference_" + method}};
     const Json hyperparameters = member_of(member_of(run, "hyperparameters"), method.c_str());
     if (!hyperparameters.is_object()) return;
     for (const auto& [name, value] : hyperparameters.items()) {
       if (value.is_string()) {
-        cell.method[name] = behind_slash(value.get<std::string>());
+        cell["method"][name] = behind_slash(value.get<std::string>());
       } else if (value.is_primitive() && !value.is_null()) {
-        cell.method[name] = value;
+        cell["method"][name] = value;
       }
     }
   }
@@ -325,13 +334,11 @@ class Importer {
     return {{"name", fmt::format("{}", fmt::join(names, "+"))}};
   }
 
-  Record record_of(Cell cell, const std::string& document, const std::string& where) {
-    cell.seed = 0;
-    while (!seen_.insert(cell.id() + "/" + document).second) ++cell.seed;  // the same method run again
+  Record record_of(Json cell, const std::string& document, const std::string& where) {
     Record record;
-    record.cell = cell.to_json();
-    record.cell_id = cell.id();
+    record.cell = std::move(cell);
     record.document_id = document;
+    set_free_seed(record, seen_);
     record.status = "done";
     record.provenance = {{"program", {{"version", kImplementation}}}, {"imported_from", behind_slash(where)}};
     return record;
@@ -390,11 +397,7 @@ std::vector<Record> keep_new(std::vector<Record> records, const std::vector<Reco
                               text_of(record.cell.at("method"), "name"), record.document_id, old->second),
                   from, "import into a new folder; if it is another run of the same, give its file another name");
     }
-    Cell cell = Cell::from_json(record.cell, from);
-    cell.seed = 0;
-    while (!taken.insert(cell.id() + "/" + record.document_id).second) ++cell.seed;
-    record.cell = cell.to_json();
-    record.cell_id = cell.id();
+    set_free_seed(record, taken);
   }
   return fresh;
 }

@@ -80,7 +80,7 @@ TEST_F(Import, AResultIsARecord) {
       cell.method,
       (Json{{"name", "reference_AM-OMP"}, {"algorithm", "omp"}, {"precomputed_budget_path", "x.json"}, {"k", 4}}));
   EXPECT_EQ(cell.queries.at("name"), "context_prefill+self_study");
-  EXPECT_EQ(cell.target, 0.05);
+  EXPECT_EQ(cell.target, (TargetSize{.fraction = 0.05}));
   EXPECT_EQ(record.sizes.at("kept_fraction"), 0.05);
   EXPECT_EQ(record.sizes.at("context_tokens"), 2040);
   EXPECT_EQ(record.seconds.at("compaction_s"), 3.25);
@@ -210,7 +210,7 @@ TEST_F(Import, StandsBesideOurRecords) {
   cell.dataset = {{"name", "quality"}, {"path", "dev.jsonl"}};
   cell.task = {{"name", "multiple_choice"}, {"max_new_tokens", 2048}};
   cell.method = {{"name", "snapkv"}};
-  cell.target = 0.05;
+  cell.target = TargetSize{.fraction = 0.05};
   ours.cell = cell.to_json();
   ours.cell_id = cell.id();
   ours.document_id = "1";

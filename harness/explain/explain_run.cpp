@@ -161,7 +161,7 @@ class Explaining {
   void open_dataset(const Cell& cell, const Record& record) {
     if (dataset_cell_ == cell.dataset && seed_ == cell.seed) return;
     close_dataset();
-    const auto dataset = plugins_.dataset(cell.dataset);
+    const auto dataset = plugins_.get<Dataset>(cell.dataset);
     refuse_other("the data set", data_of(record.provenance), data_of(Json{{"dataset", dataset->identity()}}),
                  record.place, "put the data back as they were measured, or measure again");
     documents_ = dataset->load({cell.seed, [&](std::string_view text) {

@@ -19,8 +19,9 @@ constexpr size_t kMostQuestions = 16;
 struct OutOfTime {};
 
 double fraction(const PlannedCell& cell) {
-  if (!cell.target) return 1;
-  return cell.target->unit == TargetSize::Unit::kFraction ? cell.target->fraction : 0.5;
+  const std::optional<TargetSize>& target = cell.cell.target;
+  if (!target) return 1;
+  return target->unit == TargetSize::Unit::kFraction ? target->fraction : 0.5;
 }
 
 class Calibration {

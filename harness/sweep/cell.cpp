@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "harness/core/stable_hash.h"
+#include "harness/sweep/sweep_config.h"
 
 namespace kvc {
 namespace {
@@ -30,7 +31,7 @@ void expand_methods(const SweepConfig& config, const Cell& outer, std::vector<Ce
             Cell cell = outer;
             cell.queries = queries;
             cell.method = method.method;
-            cell.target = target ? target->to_json() : Json(nullptr);
+            cell.target = target;
             cell.budget = budget;
             cell.task = task;
             cells.push_back(std::move(cell));
@@ -43,20 +44,27 @@ void expand_methods(const SweepConfig& config, const Cell& outer, std::vector<Ce
 
 }  // namespace
 
+Json target_json(const std::optional<TargetSize>& target) {
+  return target ? target->to_json() : Json(nullptr);
+}
+
 Json Cell::to_json() const {
-  Json cell = Json{{"model", model},   {"dataset", dataset}, {"task", task}, {"queries", queries},
-                   {"method", method}, {"target", target},   {"seed", seed}};
-  if (!budget.is_null()) cell["budget"] = budget;
+  Json cell = Json{{"model", model},     {"dataset", dataset}, {"task", task},
+                   {"queries", queries}, {"method", method},   {"target", target_json(target)},
+                   {"seed", seed}};
+  if (!budget.is_null() && budget != kUniformBudget) cell["budget"] = budget;
   return cell;
 }
 
 Cell Cell::from_json(const Json& json, const std::string& where) {
+  const auto refuse = [&](const std::string& fact) {
+    return Error(ErrorKind::kData, fact, where, "delete the record's line and run the sweep again");
+  };
   const auto part = [&](const char* name, bool may_be_null) {
     const Json value = json.is_object() ? json.value(name, Json()) : Json();
     const bool named = value.is_object() && value.contains("name") && value.at("name").is_string();
     if (named || (may_be_null && value.is_null())) return value;
-    throw Error(ErrorKind::kData, fmt::format("the cell's {} must be an object with a name", name), where,
-                "delete the record's line and run the sweep again");
+    throw refuse(fmt::format("the cell's {} must be an object with a name", name));
   };
   Cell cell;
   cell.model = part("model", false);
@@ -65,11 +73,15 @@ Cell Cell::from_json(const Json& json, const std::string& where) {
   cell.queries = part("queries", true);
   cell.method = part("method", false);
   cell.budget = part("budget", true);
-  cell.target = json.value("target", Json());
+  if (const Json target = json.value("target", Json()); !target.is_null()) {
+    Problems problems;
+    cell.target = TargetSize::from_json(target, "target", problems);
+    if (!problems.list().empty()) throw refuse("the cell's " + problems.list().front().fact);
+    if (cell.budget.is_null()) cell.budget = kUniformBudget;
+  }
   const Json seed = json.value("seed", Json());
   if (!seed.is_number_integer() || seed.get<int64_t>() < 0) {
-    throw Error(ErrorKind::kData, "the cell's seed must be a whole number from 0", where,
-                "delete the record's line and run the sweep again");
+    throw refuse("the cell's seed must be a whole number from 0");
   }
   cell.seed = seed.get<std::uint64_t>();
   return cell;
@@ -82,8 +94,9 @@ std::string Cell::id() const {
 std::string Cell::label() const {
   std::string text = method.value("name", "");
   if (!queries.is_null()) text += " with " + queries.value("name", "");
-  if (!budget.is_null()) text += ", " + budget.value("name", "") + " budget";
-  if (!target.is_null()) text += " at " + (target.is_string() ? target.get<std::string>() : target.dump());
+  if (!budget.is_null() && budget != kUniformBudget) text += ", " + budget.value("name", "") + " budget";
+  if (const Json size = target_json(target); !size.is_null())
+    text += " at " + (size.is_string() ? size.get<std::string>() : size.dump());
   return fmt::format("{}, {} on {}", text, task.value("name", ""), dataset.value("name", ""));
 }
 

@@ -2,12 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "harness/sweep/sweep_config.h"
+#include "harness/core/config_text.h"
+#include "harness/kv/head_budget.h"
 
 namespace kvc {
+
+struct SweepConfig;
+
+// The rule of cells whose JSON names none.
+inline const Json kUniformBudget = {{"name", "uniform"}};
+
+// As a cell's JSON and other files have it: 0.05, "512 entries", "64 MiB", or null for none.
+Json target_json(const std::optional<TargetSize>& target);
 
 struct Cell {
   Json model;    // {name, dtype, chat_template}
@@ -15,10 +25,11 @@ struct Cell {
   Json task;
   Json queries;  // {name, options...}, or null where the method takes none
   Json method;
-  Json target;  // 0.05 or "512 entries", or null where the method takes none
-  Json budget;  // {name, options...}; null where the method takes no target, and for the uniform rule
+  std::optional<TargetSize> target;  // and budget: nothing where the method takes none
+  Json budget;                       // {name, options...}
   std::uint64_t seed = 0;
 
+  // With target: null where there is none, and without the budget where that is uniform.
   Json to_json() const;
   // Of a record's cell. Throws Error(kData) naming the part that is missing or no plug-in; `where` names the record.
   static Cell from_json(const Json& json, const std::string& where);

@@ -23,11 +23,12 @@ namespace {
 using Cells = std::vector<const PlannedCell*>;
 
 // Cells that share `key`, in order of first appearance.
-std::vector<Cells> group_by(const Cells& cells, const std::function<Json(const PlannedCell&)>& key) {
-  std::vector<Json> keys;
+template <class Key>
+std::vector<Cells> group_by(const Cells& cells, const Key& key) {
+  std::vector<decltype(key(*cells.front()))> keys;
   std::vector<Cells> groups;
   for (const PlannedCell* cell : cells) {
-    const Json value = key(*cell);
+    const auto value = key(*cell);
     const auto found = std::find(keys.begin(), keys.end(), value);
     const auto index = static_cast<size_t>(found - keys.begin());
     if (found == keys.end()) {
@@ -177,8 +178,8 @@ class DocumentRun {
   void run_method(const Cells& cells, const LayerQueries* queries) {
     std::vector<Cells> targets;
     std::vector<HeadBudget> budgets;
-    for (Cells& group : group_by(cells, [](const auto& c) { return Json{c.cell.budget, c.cell.target}; })) {
-      if (const auto& target = group.front()->target) {
+    for (Cells& group : group_by(cells, [](const auto& c) { return std::pair(c.cell.budget, c.cell.target); })) {
+      if (const auto& target = group.front()->cell.target) {
         HeadBudget budget;
         const auto failure = failure_in([&] {
           budget = group.front()->budget->spread({*target, read_->source_lengths(), read_->entry_sizes()});
@@ -289,7 +290,8 @@ class DocumentRun {
   void ask(const PlannedCell& cell, const Compaction& compaction, Record& record) {
     const Asked& asked = asked_for(cell);
     if (asked.failure) throw Error(ErrorKind::kData, *asked.failure, "the full cache's own answers", "");
-    const OnlineCompaction online{job_.document.text, *cell.method, cell.queries.get(), cell.target, cell.budget.get()};
+    const OnlineCompaction online{job_.document.text, *cell.method, cell.queries.get(), cell.cell.target,
+                                  cell.budget.get()};
     const Stopwatch clock;
     record.answers =
         cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get(),
@@ -449,7 +451,8 @@ std::uint64_t document_seed(std::uint64_t seed, const std::string& purpose, cons
 Compaction compact_cell(const Model& model, const ReadDocument& read, const PlannedCell& cell,
                         const LayerQueries* queries, const std::string& document_id) {
   std::vector<HeadBudget> budgets;
-  if (cell.target) budgets.push_back(cell.budget->spread({*cell.target, read.source_lengths(), read.entry_sizes()}));
+  if (cell.cell.target)
+    budgets.push_back(cell.budget->spread({*cell.cell.target, read.source_lengths(), read.entry_sizes()}));
   const std::uint64_t seed = document_seed(cell.cell.seed, "method", document_id);
   return std::move(read.compact(model, *cell.method, queries, std::move(budgets), seed).front());
 }

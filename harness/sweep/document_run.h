@@ -9,30 +9,13 @@
 #include <string>
 #include <vector>
 
-#include "harness/api/budget_rule.h"
-#include "harness/api/compaction_method.h"
-#include "harness/api/dataset.h"
-#include "harness/api/query_source.h"
 #include "harness/api/read_document.h"
-#include "harness/api/task.h"
 #include "harness/model/device_care.h"
-#include "harness/sweep/cell.h"
+#include "harness/sweep/cell_plugins.h"
 #include "harness/sweep/record.h"
 #include "harness/sweep/reference_store.h"
 
 namespace kvc {
-
-// A cell with the plug-ins it stands for.
-struct PlannedCell {
-  Cell cell;
-  std::string id;
-  std::string label;
-  std::shared_ptr<const QuerySource> queries;  // nullptr where the method takes none
-  std::shared_ptr<const CompactionMethod> method;
-  std::shared_ptr<const Task> task;
-  std::optional<TargetSize> target;
-  std::shared_ptr<const BudgetRule> budget;  // nullptr where the method takes no target
-};
 
 struct DocumentJob {
   const Model& model;

@@ -9,8 +9,6 @@
 #include <sstream>
 
 #include "harness/api/context.h"
-#include "harness/api/dataset.h"
-#include "harness/api/task.h"
 #include "harness/core/text_file.h"
 #include "harness/model/families/inspect.h"
 #include "harness/sweep/document_run.h"
@@ -43,7 +41,7 @@ constexpr const char* kOtherTask =
 class Checker {
  public:
   explicit Checker(const SweepConfig& config) : config_(config) {
-    for (const Json& task : config.tasks) tasks_.push_back(create_nested<Task>(task));
+    for (const Json& task : config.tasks) tasks_.push_back(config.plugins->get<Task>(task));
     askable_.assign(tasks_.size(), false);
     for (const SweepMethod& method : config.methods) {
       for (const Json& queries : method.queries)
@@ -97,7 +95,7 @@ class Checker {
       return headers_.empty() ? count_words(text)
                               : static_cast<int64_t>(headers_.front().tokenizer->encode_text(text).size());
     };
-    const auto loader = create_nested<Dataset>(dataset);
+    const auto loader = config_.plugins->get<Dataset>(dataset);
     const auto documents = loader->load({config_.seeds.front(), count_tokens});
     if (documents.empty())
       add("the data set has no documents", "dataset " + name, "see its options: kvc list datasets " + name);
@@ -156,7 +154,7 @@ class Checker {
   }
 
   const SweepConfig& config_;
-  std::vector<std::unique_ptr<Task>> tasks_;
+  std::vector<std::shared_ptr<const Task>> tasks_;
   std::vector<bool> askable_;  // by task: whether any data set has a question for it
   size_t n_loaded_ = 0;
   std::vector<Header> headers_;

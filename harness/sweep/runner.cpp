@@ -357,7 +357,7 @@ class SweepRun {
     Json methods = Json::array();
     for (const PlannedCell& cell : block.cells) {
       cells.push_back(&cell);
-      Json part = {cell.cell.method, cell.cell.queries, cell.cell.target};
+      Json part = {cell.cell.method, cell.cell.queries, target_json(cell.cell.target)};
       if (std::find(methods.begin(), methods.end(), part) == methods.end()) methods.push_back(std::move(part));
     }
     const Document& document = proof_documents_.at(block.key);

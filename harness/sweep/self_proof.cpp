@@ -173,11 +173,11 @@ class Prover {
     const int64_t source_len = read_->context.article_len();
     std::set<int64_t> lengths;
     for (const PlannedCell* cell : job_.cells) {
-      if (cell->cell.method != like.cell.method || !cell->target) continue;
-      if (cell->target->unit == TargetSize::Unit::kBytes) continue;
-      const double asked = cell->target->unit == TargetSize::Unit::kFraction
-                               ? std::floor(cell->target->fraction * static_cast<double>(source_len))
-                               : static_cast<double>(cell->target->entries);
+      const std::optional<TargetSize>& target = cell->cell.target;
+      if (cell->cell.method != like.cell.method || !target || target->unit == TargetSize::Unit::kBytes) continue;
+      const double asked = target->unit == TargetSize::Unit::kFraction
+                               ? std::floor(target->fraction * static_cast<double>(source_len))
+                               : static_cast<double>(target->entries);
       if (asked >= 1 && asked < static_cast<double>(source_len)) lengths.insert(static_cast<int64_t>(asked));
     }
     lengths.insert(std::max<int64_t>(1, source_len / 2));

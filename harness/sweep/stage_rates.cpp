@@ -5,7 +5,6 @@
 #include <iterator>
 #include <set>
 
-#include "harness/core/byte_size.h"
 #include "harness/core/stable_hash.h"
 
 namespace kvc {
@@ -44,6 +43,13 @@ std::string online_key(const Json& cell) {
   return key_of({Json(task_key_of(cell)), Json(method_key(cell)), part_of(cell, "target")});
 }
 
+// Of a record that may be another program's.
+std::optional<TargetSize> target_of(const Json& cell) {
+  Problems problems;
+  const TargetSize target = TargetSize::from_json(part_of(cell, "target"), "", problems);
+  return problems.list().empty() ? std::optional(target) : std::nullopt;
+}
+
 }  // namespace
 
 CellSeconds& CellSeconds::operator+=(const CellSeconds& other) {
@@ -55,17 +61,14 @@ CellSeconds& CellSeconds::operator+=(const CellSeconds& other) {
   return *this;
 }
 
-double StageRates::fraction_of(const Json& model, const Json& target, double tokens) const {
-  if (target.is_number()) return target.get<double>();
-  if (!target.is_string()) return 1;
-  const std::string text = target.get<std::string>();
-  if (const auto bytes = parse_bytes(text)) {
-    const auto token = token_bytes_.find(key_of({model}));
-    return token == token_bytes_.end()
-               ? 1
-               : std::min(1.0, static_cast<double>(*bytes) / (token->second.value() * std::max(tokens, 1.0)));
-  }
-  return std::min(1.0, std::strtod(text.c_str(), nullptr) / tokens);
+double StageRates::fraction_of(const Json& model, const std::optional<TargetSize>& target, double tokens) const {
+  if (!target) return 1;
+  if (target->unit == TargetSize::Unit::kFraction) return target->fraction;
+  if (target->unit == TargetSize::Unit::kEntries) return std::min(1.0, static_cast<double>(target->entries) / tokens);
+  const auto token = token_bytes_.find(key_of({model}));
+  return token == token_bytes_.end()
+             ? 1
+             : std::min(1.0, static_cast<double>(target->bytes) / (token->second.value() * std::max(tokens, 1.0)));
 }
 
 void StageRates::add_compaction(const Record& record) {
@@ -84,7 +87,7 @@ void StageRates::add_compaction(const Record& record) {
   if (const Json source = part_of(cell, "queries"); !source.is_null())
     queries_[key_of({model, source})].push_back({tokens, number(record.seconds, "queries_s")});
   shared_[method_key(cell)].push_back({tokens, number(record.seconds, "compaction_shared_s")});
-  own_[method_key(cell)][fraction_of(model, part_of(cell, "target"), tokens)].push_back(
+  own_[method_key(cell)][fraction_of(model, target_of(cell), tokens)].push_back(
       {tokens, number(record.seconds, "compaction_s")});
 }
 
@@ -205,7 +208,8 @@ std::vector<CellSeconds> StageRates::predict(const std::vector<CellWork>& docume
       seconds.queries = power_law(of(queries_, key), tokens, kPrefillExponent, kLinear);
     if (const std::string key = method_key(cell); once("shared", key))
       seconds.compaction = power_law(of(shared_, key), tokens, kCompactionExponent, kLinear);
-    if (once("own", method_key(cell) + work.cell->target.dump())) seconds.compaction += own_seconds(*work.cell, tokens);
+    if (once("own", method_key(cell) + target_json(work.cell->target).dump()))
+      seconds.compaction += own_seconds(*work.cell, tokens);
     const std::string task = task_key_of(cell);
     if (once("reference", task)) seconds.reference = n * power_law(of(reference_, task), tokens, kReferenceExponent, 0);
     const bool nothing_kept = work.cell->method.value("name", "") == "no_context";

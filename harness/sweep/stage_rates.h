@@ -74,7 +74,7 @@ class StageRates {
   double own_seconds(const Cell& cell, double tokens) const;
   // A target as a share of a document of so many tokens; what has none keeps all. Targets in bytes: 1 before any record
   // of the model says how large its entries are.
-  double fraction_of(const Json& model, const Json& target, double tokens) const;
+  double fraction_of(const Json& model, const std::optional<TargetSize>& target, double tokens) const;
   void add_online(const Record& record);
 
   Points peak_;

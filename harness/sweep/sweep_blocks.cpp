@@ -9,60 +9,27 @@
 namespace kvc {
 namespace {
 
-class Maker {
- public:
-  explicit Maker(const SweepConfig& config) : config_(config) {}
+Block empty_block(const SweepConfig& config, const Cell& cell) {
+  Block block;
+  block.key = block_key(cell);
+  block.model = &*std::find_if(config.models.begin(), config.models.end(),
+                               [&](const SweepModel& m) { return m.cell == cell.model; });
+  block.dataset_cell = cell.dataset;
+  block.seed = cell.seed;
+  block.dataset = config.plugins->get<Dataset>(cell.dataset);
+  return block;
+}
 
-  Block block_of(const Cell& cell) {
-    Block block;
-    block.key = block_key(cell);
-    block.model = &*std::find_if(config_.models.begin(), config_.models.end(),
-                                 [&](const SweepModel& m) { return m.cell == cell.model; });
-    block.dataset_cell = cell.dataset;
-    block.seed = cell.seed;
-    block.dataset = plugins_.dataset(cell.dataset);
-    return block;
-  }
-
-  PlannedCell planned(const Cell& cell) {
-    PlannedCell planned = plugins_.planned(cell);
-    refuse_text_method(planned);
-    return planned;
-  }
-
- private:
-  void refuse_text_method(const PlannedCell& planned) const {
-    if (!planned.task->compacts_online() || planned.method->compacts_cache()) return;
-    throw Error(
-        ErrorKind::kUsage,
-        fmt::format("method '{}' works on a text before it is read; task '{}' compacts a cache while it is written",
-                    planned.cell.method.value("name", ""), planned.cell.task.value("name", "")),
-        config_.path, "take methods on the cache, and full_cache for no compaction; other methods in another sweep");
-  }
-
-  const SweepConfig& config_;
-  CellPlugins plugins_;
-};
+void refuse_text_method(const PlannedCell& planned, const std::string& where) {
+  if (!planned.task->compacts_online() || planned.method->compacts_cache()) return;
+  throw Error(
+      ErrorKind::kUsage,
+      fmt::format("method '{}' works on a text before it is read; task '{}' compacts a cache while it is written",
+                  planned.cell.method.value("name", ""), planned.cell.task.value("name", "")),
+      where, "take methods on the cache, and full_cache for no compaction; other methods in another sweep");
+}
 
 }  // namespace
-
-PlannedCell CellPlugins::planned(const Cell& cell) {
-  PlannedCell planned{cell,
-                      cell.id(),
-                      cell.label(),
-                      sources_.get(cell.queries),
-                      methods_.get(cell.method),
-                      tasks_.get(cell.task),
-                      std::nullopt,
-                      nullptr};
-  if (!cell.target.is_null()) {
-    Problems problems;
-    planned.target = TargetSize::from_json(cell.target, "/target", problems);
-    problems.throw_if_any(ErrorKind::kInternal);
-    planned.budget = budgets_.get(cell.budget.is_null() ? Json{{"name", "uniform"}} : cell.budget);
-  }
-  return planned;
-}
 
 std::vector<const PlannedCell*> Block::missing_cells(const Document& document) const {
   std::vector<const PlannedCell*> list;
@@ -75,12 +42,12 @@ std::vector<const PlannedCell*> Block::missing_cells(const Document& document) c
 
 std::vector<Block> make_blocks(const SweepConfig& config,
                                const std::function<std::map<std::string, Json>(const std::string& cell_id)>& done) {
-  Maker maker(config);
   std::vector<Block> blocks;
   for (const Cell& cell : expand(config)) {
-    if (blocks.empty() || blocks.back().key != block_key(cell)) blocks.push_back(maker.block_of(cell));
+    if (blocks.empty() || blocks.back().key != block_key(cell)) blocks.push_back(empty_block(config, cell));
     Block& block = blocks.back();
-    block.cells.push_back(maker.planned(cell));
+    block.cells.push_back(config.plugins->planned(cell));
+    refuse_text_method(block.cells.back(), config.path);
     block.done[block.cells.back().id] = done(block.cells.back().id);
   }
   return blocks;

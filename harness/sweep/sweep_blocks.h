@@ -8,46 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "harness/api/dataset.h"
-#include "harness/core/stable_hash.h"
 #include "harness/sweep/document_run.h"
 #include "harness/sweep/stop_rule.h"
 #include "harness/sweep/sweep_config.h"
 
 namespace kvc {
-
-// Cells with the plug-ins they stand for; one instance of each plug-in with its options.
-class CellPlugins {
- public:
-  // Throws Error(kUsage) for an unknown plug-in or option.
-  PlannedCell planned(const Cell& cell);
-  std::shared_ptr<const Dataset> dataset(const Json& part) { return datasets_.get(part); }
-
- private:
-  template <class Interface>
-  class Instances {
-   public:
-    std::shared_ptr<const Interface> get(const Json& part) {
-      if (part.is_null()) return nullptr;
-      auto& instance = instances_[canonical_json(part)];
-      if (instance == nullptr) {
-        Json options = part;
-        options.erase("name");
-        instance = Registry<Interface>::instance().create(part.at("name").get<std::string>(), options);
-      }
-      return instance;
-    }
-
-   private:
-    std::map<std::string, std::shared_ptr<const Interface>> instances_;
-  };
-
-  Instances<Dataset> datasets_;
-  Instances<Task> tasks_;
-  Instances<QuerySource> sources_;
-  Instances<CompactionMethod> methods_;
-  Instances<BudgetRule> budgets_;
-};
 
 struct Block {
   const SweepModel* model = nullptr;

@@ -204,6 +204,7 @@ class Parser {
           problems_.add(fmt::format("duplicate {} {}", key, resolved.value.dump()), at, "keep one of them");
           continue;
         }
+        config_.plugins->add<Interface>(resolved.value, std::move(resolved.plugin));
         list.push_back(std::move(resolved.value));
       }
     }
@@ -239,14 +240,10 @@ class Parser {
     return list;
   }
 
-  // Rules; null for the uniform one, which needs no mention.
   std::vector<Json> budgets(const Json& given, const std::string& pointer) {
     std::vector<Json> list = entries<BudgetRule>("budget", given, pointer);
     if (list.empty() && given.is_array() && given.empty()) {
       problems_.add("the list of budgets is empty", pointer, "name a budget, e.g. uniform");
-    }
-    for (Json& budget : list) {
-      if (budget.at("name") == "uniform") budget = nullptr;
     }
     return list;
   }
@@ -287,6 +284,7 @@ class Parser {
       }
       if (resolved.plugin->needs_target()) {
         method.targets = own_targets.value_or(targets_);
+        method.budgets = {kUniformBudget};
         if (resolved.plugin->compacts_cache()) method.budgets = own_budgets.value_or(budgets_);
         if (!own_targets && !has("target")) {
           problems_.add(fmt::format("method '{}' needs a target, but none is given", name), pointer,
@@ -299,6 +297,7 @@ class Parser {
         problems_.add(fmt::format("method '{}' takes no budget", name), pointer + "/budget", "delete the key");
       }
       check_twice(method, pointer);
+      config_.plugins->add<CompactionMethod>(resolved.value, resolved.plugin);
       config_.methods.push_back(std::move(method));
     }
   }
@@ -315,7 +314,7 @@ class Parser {
     for (const Json& queries : method.queries) {
       for (const auto& target : method.targets) {
         for (const Json& budget : method.budgets) {
-          const Json cell = {method.method, queries, target ? target->to_json() : Json(nullptr), budget};
+          const Json cell = {method.method, queries, target_json(target), budget};
           const auto [first, is_new] = method_places_.emplace(canonical_json(cell), pointer);
           if (is_new) continue;
           problems_.add(fmt::format("duplicate method {}", method.method.dump()), pointer,
@@ -370,7 +369,7 @@ class Parser {
   SweepConfig config_;
   std::vector<Json> queries_;
   std::vector<std::optional<TargetSize>> targets_;
-  std::vector<Json> budgets_ = {nullptr};
+  std::vector<Json> budgets_ = {kUniformBudget};
   std::map<std::string, std::string> method_places_;
 };
 
@@ -389,10 +388,11 @@ Json SweepConfig::to_json() const {
   for (const SweepModel& model : models) list_of_models.push_back(options_to_json(model.config));
   Json list_of_methods = Json::array();
   for (const SweepMethod& method : methods) {
-    Json targets = Json::array();
-    for (const auto& target : method.targets) targets.push_back(target ? target->to_json() : Json(nullptr));
+    Json targets = Json::array(), budgets = Json::array();
+    for (const auto& target : method.targets) targets.push_back(target_json(target));
+    for (const Json& budget : method.budgets) budgets.push_back(budget == kUniformBudget ? Json(nullptr) : budget);
     list_of_methods.push_back(Json{{"method", method.method}, {"queries", method.queries}, {"target", targets}});
-    if (method.budgets != std::vector<Json>{nullptr}) list_of_methods.back()["budget"] = method.budgets;
+    if (budgets != Json::array({nullptr})) list_of_methods.back()["budget"] = budgets;
   }
   Json json = Json{{"sweep", name},       {"seed", seeds}, {"proof_tokens", proof_tokens}, {"model", list_of_models},
                    {"dataset", datasets}, {"task", tasks}, {"method", list_of_methods}};

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "harness/core/config_text.h"
 #include "harness/kv/head_budget.h"
 #include "harness/model/model.h"
+#include "harness/sweep/cell_plugins.h"
 #include "harness/sweep/stop_when.h"
 
 namespace kvc {
@@ -25,7 +27,7 @@ struct SweepMethod {
   Json method;                                     // {name, options...}
   std::vector<Json> queries;                       // {name, options...} each; one null where the method takes none
   std::vector<std::optional<TargetSize>> targets;  // one nullopt where the method takes none
-  std::vector<Json> budgets;                       // {name, options...} each; null is the uniform rule
+  std::vector<Json> budgets;                       // {name, options...} each; one null where the method takes none
 };
 
 // Every plug-in is {name, options...} with all defaults written out.
@@ -42,6 +44,8 @@ struct SweepConfig {
   std::vector<SweepMethod> methods;
   std::string compare_to;  // method that the report compares all others with: its name or label; empty: the best one
   Json equivalence;        // {METRIC: margin} within which the report calls two methods equivalent; null: its defaults
+  // Of the parts above, which they are named by.
+  std::shared_ptr<CellPlugins> plugins = std::make_shared<CellPlugins>();
   std::optional<StopWhen> stop_when;  // documents are then measured in an order shuffled by the seed
 
   Json to_json() const;  // the sweep as understood

@@ -119,11 +119,12 @@ budget: [uniform, pyramid]
   for (const Cell& cell : cells) {
     ids.insert(cell.id());
     budgets.insert(cell.budget.is_null() ? "none" : canonical_json(cell.budget));
-    EXPECT_EQ(cell.to_json().contains("budget"), !cell.budget.is_null());
+    EXPECT_EQ(cell.to_json().contains("budget"), !cell.budget.is_null() && cell.budget != kUniformBudget);
   }
   EXPECT_EQ(ids.size(), cells.size());
   EXPECT_EQ(budgets,
-            (std::set<std::string>{"none", R"({"beta":20.0,"name":"pyramid"})", R"({"beta":5.0,"name":"pyramid"})",
+            (std::set<std::string>{"none", R"({"name":"uniform"})", R"({"beta":20.0,"name":"pyramid"})",
+                                   R"({"beta":5.0,"name":"pyramid"})",
                                    R"({"floor_fraction":0.2,"name":"adaptive","safeguard":"floor","scope":"layer"})"}));
 }
 
@@ -171,7 +172,7 @@ TEST(Cell, IdsAreStable) {
   cell.task = Json{{"name", "probe"}};
   cell.queries = nullptr;
   cell.method = Json{{"name", "first"}, {"begin", 0}};
-  cell.target = 0.05;
+  cell.target = TargetSize{.fraction = 0.05};
   cell.seed = 7;
   EXPECT_EQ(
       canonical_json(cell.to_json()),
@@ -183,7 +184,8 @@ TEST(Cell, IdsAreStable) {
   reordered.model = Json{{"chat_template", ""}, {"name", "tiny.gguf"}, {"dtype", "float32"}};
   EXPECT_EQ(reordered.id(), cell.id());
   for (const auto& change : std::vector<std::function<void(Cell&)>>{
-           [](Cell& c) { c.seed = 8; }, [](Cell& c) { c.target = 0.1; }, [](Cell& c) { c.target = "512 entries"; },
+           [](Cell& c) { c.seed = 8; }, [](Cell& c) { c.target->fraction = 0.1; },
+           [](Cell& c) { c.target = TargetSize{.unit = TargetSize::Unit::kEntries, .entries = 512}; },
            [](Cell& c) { c.model["dtype"] = "bfloat16"; }, [](Cell& c) { c.method["begin"] = 1; },
            [](Cell& c) {
              c.queries = Json{{"name", "q"}};
@@ -192,6 +194,25 @@ TEST(Cell, IdsAreStable) {
     change(other);
     EXPECT_NE(other.id(), cell.id());
   }
+}
+
+TEST(Cell, ComesBackFromARecord) {
+  const std::string text =
+      std::string(kSweep) +
+      "  - {method: test_keep_first, begin: 3, target: [1, 3 entries, 5 MiB], budget: [pyramid, uniform]}\n";
+  for (const Cell& cell : expand(parse(text))) {
+    const Cell back = Cell::from_json(cell.to_json(), "here");
+    EXPECT_EQ(back.id(), cell.id());
+    EXPECT_EQ(back.label(), cell.label());
+    EXPECT_EQ(back.target, cell.target);
+    EXPECT_EQ(back.budget, cell.budget);
+  }
+  Json wrong = expand(parse(kSweep)).back().to_json();
+  wrong["target"] = "much";
+  EXPECT_EQ(
+      error_of([&] { Cell::from_json(wrong, "a.jsonl, record 3"); }),
+      "the cell's target must be a fraction, a number of entries or bytes; got \"much\"\n  where: a.jsonl, record 3\n"
+      "  mend:  delete the record's line and run the sweep again");
 }
 
 TEST(Cell, IdsDoNotDependOnSpellingFolderOrDevice) {

@@ -26,7 +26,8 @@ Cell cell(const std::string& method, const Json& target, const std::string& task
   cell.task = Json{{"name", task}};
   cell.queries = method == "full_cache" ? Json(nullptr) : Json{{"name", "repeat_prefill"}};
   cell.method = Json{{"name", method}};
-  cell.target = target;
+  Problems problems;
+  if (!target.is_null()) cell.target = TargetSize::from_json(target, "", problems);
   cell.seed = 7;
   return cell;
 }
@@ -36,13 +37,13 @@ Record measured(const Cell& cell, double tokens, int questions) {
   Record record;
   record.status = "done";
   record.cell = cell.to_json();
-  const double fraction = cell.target.is_null() ? 1 : cell.target.get<double>();
+  const double fraction = cell.target ? cell.target->fraction : 1;
   record.sizes =
       Json{{"context_tokens", tokens}, {"head_len_mean", fraction * tokens}, {"peak_bytes", 1e8 + 1e5 * tokens}};
   record.seconds = Json{{"prefill_s", 1e-5 * std::pow(tokens, 1.5)},
                         {"queries_s", 3e-5 * std::pow(tokens, 1.2)},
                         {"compaction_shared_s", 2e-4 * tokens},
-                        {"compaction_s", cell.target.is_null() ? 0 : 1e-6 * std::pow(tokens, 2) * fraction},
+                        {"compaction_s", !cell.target ? 0 : 1e-6 * std::pow(tokens, 2) * fraction},
                         {"reference_s", questions * 0.5},
                         {"ask_s", questions * (0.1 + 1e-4 * fraction * tokens)}};
   for (int i = 0; i < questions; ++i) record.answers.push_back(Json{{"question_id", "q"}});
