@@ -88,6 +88,67 @@ TEST_F(Benchmarks, LongBenchExplainsBrokenFiles) {
   EXPECT_THAT(error_of("longbench", "[1]"), HasSubstr("the line must be a JSON object"));
 }
 
+// Rows that no reply could answer rightly are refused where they stand.
+TEST_F(Benchmarks, RowsThatCanNeverBeRightAreRefused) {
+  const auto longbench = [&](const std::string& fields) {
+    return error_of("longbench", R"({"context":"c","_id":"x",)" + fields + "}");
+  };
+  for (const std::string input : {R"("input":"",)", R"("input":null,)", R"("input":"  ",)", ""}) {
+    EXPECT_THAT(longbench(input + R"("answers":["a"],"dataset":"hotpotqa")"),
+                AllOf(HasSubstr("file.jsonl:1, input"), HasSubstr("hotpotqa asks about it")));
+    for (const std::string whole : {"gov_report", "multi_news", "lcc"})
+      EXPECT_EQ(longbench(input + R"("answers":["a"],"dataset":")" + whole + "\""), "no error");
+  }
+  EXPECT_EQ(longbench(R"("answers":["3"],"dataset":"passage_count")"), "no error");
+  EXPECT_THAT(longbench(R"("answers":["three"],"dataset":"passage_count")"),
+              HasSubstr("must be a number; got 'three'"));
+  EXPECT_THAT(longbench(R"("input":"i","answers":["one"],"dataset":"passage_retrieval_en")"),
+              HasSubstr("must hold a number; got 'one'"));
+  EXPECT_EQ(longbench(R"("input":"i","answers":["Paragraph 3"],"dataset":"passage_retrieval_en")"), "no error");
+  EXPECT_THAT(longbench(R"("input":"i","answers":["Food"],"all_classes":["Date","City"],"dataset":"trec")"),
+              AllOf(HasSubstr("file.jsonl:1, answers"), HasSubstr("the class 'Food' is not in 'all_classes'")));
+  EXPECT_EQ(longbench(R"("input":"i","answers":["City"],"all_classes":["Date","City"],"dataset":"trec")"), "no error");
+
+  const auto infinite = [&](const std::string& subset, const std::string& answer, const std::string& input = "i") {
+    return error_of("infinitebench", R"({"context":"c","input":")" + input + R"(","answer":)" + answer + "}",
+                    {{"subset", subset}});
+  };
+  EXPECT_THAT(infinite("longbook_qa_eng", "\"a\"", ""), HasSubstr("'input' is missing or empty"));
+  EXPECT_EQ(infinite("longbook_sum_eng", "\"a\"", ""), "no error");
+  EXPECT_THAT(infinite("passkey", "\"none\""), HasSubstr("the answer of passkey must be a whole number; got 'none'"));
+  EXPECT_THAT(infinite("code_run", "\"1.5\""), HasSubstr("must be a whole number"));
+  EXPECT_EQ(infinite("code_run", "-9"), "no error");
+  EXPECT_EQ(infinite("math_find", "2.5"), "no error");
+  EXPECT_THAT(infinite("math_find", "\"many\""), HasSubstr("must be a number"));
+  EXPECT_THAT(infinite("math_calc", "[1, \"x\"]"), HasSubstr("must be a number; got 'x'"));
+
+  EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":"<mask-0> sat","A":{"<mask-0>":""}}]})"),
+              HasSubstr("what stands for '<mask-0>' must be text"));
+  EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":" ","A":"a"}]})"), HasSubstr("'Q' is empty"));
+  EXPECT_THAT(error_of("math500", R"({"problem":"p","answer":"\\frac{1"})"), HasSubstr("do not match"));
+  EXPECT_EQ(error_of("math500", R"({"problem":"p","answer":"\\{1,2\\}"})"), "no error");
+  EXPECT_THAT(error_of("gsm8k", R"({"question":"","answer":"#### 3"})"), HasSubstr("'question' is empty"));
+  EXPECT_THAT(error_of("gsm8k", R"({"question":"q","answer":"three"})"), HasSubstr("must end in"));
+}
+
+// The first of several answers is shown; all of them count.
+TEST_F(Benchmarks, SeveralAnswersAreKept) {
+  const Question question = load("longbench", {}).at(0).questions.at(0);
+  EXPECT_EQ(question.other_answers, std::vector<std::string>{"a widow"});
+  const auto own = [&](const std::string& answer) {
+    const std::string line = R"({"context":"c","questions":[{"question":"q","answer":)" + answer + "}]}";
+    return load("jsonl", {{"path", write("own.jsonl", line)}}).at(0).questions.at(0);
+  };
+  const Question several = own(R"(["NYC", " New York ", "NYC", "the Big Apple"])");
+  EXPECT_EQ(several.gold_answer, "NYC");
+  EXPECT_EQ(several.other_answers, (std::vector<std::string>{"New York", "the Big Apple"}));
+  EXPECT_TRUE(own("\"NYC\"").other_answers.empty());
+  EXPECT_THAT(error_of("jsonl", R"({"context":"c","questions":[{"question":"q","answer":[]}]})"),
+              AllOf(HasSubstr("file.jsonl:1, questions[0].answer"), HasSubstr("empty list")));
+  EXPECT_THAT(error_of("jsonl", R"({"context":"c","questions":[{"question":"q","answer":["a", 3]}]})"),
+              AllOf(HasSubstr("questions[0].answer[1]"), HasSubstr("must be text; got 3")));
+}
+
 TEST_F(Benchmarks, LongBenchV2IsMultipleChoice) {
   const std::vector<Document> documents = load("longbench_v2", {});
   ASSERT_EQ(documents.size(), 2U);

@@ -39,6 +39,19 @@ std::string shown(const Json& value) {
                                : shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
+void set_right_answers(const std::vector<std::string>& texts, Question& question) {
+  std::set<std::string> seen;
+  question.other_answers.clear();
+  for (const std::string& text : texts) {
+    if (!seen.insert(text).second) continue;
+    if (seen.size() == 1) {
+      question.gold_answer = text;
+    } else {
+      question.other_answers.push_back(text);
+    }
+  }
+}
+
 std::filesystem::path find_data_path(const std::string& path) {
   std::error_code error;
   const std::filesystem::path in_source = std::filesystem::path(KVC_SOURCE_DIR) / path;
@@ -56,7 +69,7 @@ std::string read_data_file(const std::string& path) {
   if (std::filesystem::is_directory(found)) {
     throw Error(ErrorKind::kData, "the data set's path is a folder", path, "name the file in it");
   }
-  return read_document(found.string());
+  return read_utf8_file(found.string());
 }
 
 Json data_file_identity(const std::string& path) {

@@ -24,6 +24,9 @@ std::string shortened(const std::string& text);
 // deep.
 std::string shown(const Json& value);
 
+// The first text becomes the question's gold_answer, the others, without repetitions, its other_answers.
+void set_right_answers(const std::vector<std::string>& texts, Question& question);
+
 // Where `path` is: a relative one is looked for in the working directory, then in the source folder. Throws
 // Error(kData) where there is neither a file nor a folder.
 std::filesystem::path find_data_path(const std::string& path);

@@ -105,7 +105,7 @@ class FolderReader {
   void read_questions() {
     std::string text;
     try {
-      text = read_document(files_.questions.string(), "utf-8", kMostDocumentBytes);
+      text = read_utf8_file(files_.questions.string(), kMostDocumentBytes);
     } catch (const Error& error) {
       throw Error(ErrorKind::kData, error.fact(), join(path_, "questions.csv"),
                   "save it as UTF-8; spreadsheets call this form \"CSV UTF-8\"");
@@ -121,6 +121,10 @@ class FolderReader {
     in_.fail_if_needed();
     for (const FolderFile& file : files_.texts) documents_.emplace(file.id, started(file));
     for (size_t i = 1; i < table.rows.size(); ++i) read_row(table.rows[i]);
+    if (n_listed_ > 0) {
+      folder_.notes.push_back(fmt::format(
+          "questions with several right answers, separated by '|', of which any one is enough: {}", n_listed_));
+    }
     std::vector<std::string> unasked;
     for (auto& [id, document] : documents_) {
       if (document.questions.empty()) {
@@ -199,11 +203,26 @@ class FolderReader {
     for (const char* name : {"id", "question", "answer"}) {
       if (!cells[name].empty()) json[name] = cells[name];
     }
+    if (const std::vector<std::string> answers = parts_of(cells["answer"]); answers.size() > 1) {
+      json["answer"] = answers;
+      ++n_listed_;
+    }
     read_options(cells, numbered, json);
     const std::string id = document == nullptr ? fmt::format("line {}", row.line)
                                                : fmt::format("{}_{}", document->id, document->questions.size() + 1);
     Question question = read_own_question(in_, json, "", id);
     if (document != nullptr) document->questions.push_back(std::move(question));
+  }
+
+  // What a cell lists, separated by '|'; nothing of an empty cell.
+  static std::vector<std::string> parts_of(const std::string& cell) {
+    std::vector<std::string> parts;
+    for (size_t begin = 0; !cell.empty() && begin <= cell.size();) {
+      const size_t end = std::min(cell.find('|', begin), cell.size());
+      parts.push_back(strip_space(cell.substr(begin, end - begin)));
+      begin = end + 1;
+    }
+    return parts;
   }
 
   void read_options(std::map<std::string, std::string>& cells, const std::map<int64_t, std::string>& numbered,
@@ -212,13 +231,7 @@ class FolderReader {
       in_.add("options", "the row has options in 'options' and in columns of their own", "keep one of the two forms");
       return;
     }
-    std::vector<std::string> options;
-    const std::string& list = cells["options"];
-    for (size_t begin = 0; !list.empty() && begin <= list.size();) {
-      const size_t end = std::min(list.find('|', begin), list.size());
-      options.push_back(strip_space(list.substr(begin, end - begin)));
-      begin = end + 1;
-    }
+    std::vector<std::string> options = parts_of(cells["options"]);
     for (const auto& [number, option] : numbered) {
       if (number != static_cast<int64_t>(options.size()) + 1) {
         in_.add(fmt::format("option_{}", options.size() + 1),
@@ -299,7 +312,7 @@ class FolderReader {
         return;
       }
       try {
-        document.text = strip_space(read_document(file.path.string(), "utf-8", kMostDocumentBytes));
+        document.text = strip_space(read_utf8_file(file.path.string(), kMostDocumentBytes));
       } catch (const Error& error) {
         in_.add_at(where, error.fact(), "save it as plain text in UTF-8");
         continue;
@@ -328,6 +341,7 @@ class FolderReader {
   std::vector<std::string> columns_;
   std::map<std::string, Document> documents_;
   std::map<std::string, std::vector<std::string>> stems_;  // id without its ending -> ids
+  int64_t n_listed_ = 0;                                   // questions with several right answers
   int64_t n_unknown_ = 0;                                  // cells that name no document
   DocumentFolder folder_;
 };
@@ -345,6 +359,8 @@ Json document_folder_identity(const std::string& path) {
     for (const Question& question : document.questions) {
       all += canonical_json({question.id, question.text, question.options, question.gold_option.value_or(-1),
                              question.gold_answer, question.written_by_model});
+      // Apart, so that folders of one right answer a question keep the hash they have in records.
+      if (!question.other_answers.empty()) all += canonical_json(question.other_answers);
     }
   }
   return {{"file", path}, {"content_hash", stable_hash(all)}};

@@ -84,6 +84,23 @@ TEST(DocumentFolderSample, IsReadAsItsPageSays) {
   EXPECT_FALSE(documents[0].questions[0].written_by_model);
 }
 
+TEST_F(Folder, ACellMayListSeveralRightAnswers) {
+  write("a.txt", "One.");
+  write("questions.csv", "document,question,answer\na,Where?,NYC | New York\na,Who?,Anna\n");
+  const DocumentFolder folder = read();
+  ASSERT_EQ(folder.documents.at(0).questions.size(), 2U);
+  EXPECT_EQ(folder.documents[0].questions[0].gold_answer, "NYC");
+  EXPECT_THAT(folder.documents[0].questions[0].other_answers, ElementsAre("New York"));
+  EXPECT_THAT(folder.documents[0].questions[1].other_answers, IsEmpty());
+  EXPECT_THAT(notes(),
+              HasSubstr("questions with several right answers, separated by '|', of which any one is enough: 1"));
+  const Json before = document_folder_identity(path_.string());
+  write("questions.csv", "document,question,answer\na,Where?,NYC | York\na,Who?,Anna\n");
+  EXPECT_NE(document_folder_identity(path_.string()), before);
+  write("questions.csv", "document,question,answer\na,Where?,NYC |\na,Who?,Anna\n");
+  EXPECT_THAT(error(), HasSubstr("a right answer must be text"));
+}
+
 TEST_F(Folder, WithoutQuestionsTheModelIsAsked) {
   write("a.txt", "One.");
   write("b.MD", "Two.");

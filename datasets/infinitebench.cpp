@@ -112,8 +112,10 @@ class InfiniteBench final : public Dataset {
     question.id = id + "_q";
     question.text = strip_space(fmt::format(fmt::runtime(set.question), input));
     question.answer_prefix = set.answer_prefix;
-    if (question.text.empty()) in.add("input", "'input' is missing", "this is not a line of InfiniteBench's files");
+    if (input.empty() && set.question.find("{}") != std::string_view::npos)
+      in.add("input", "'input' is missing or empty", "this is not a line of InfiniteBench's files");
     if (answers.empty()) return;
+    check_numbers(in, set, answers);
     if (set.rule.empty()) {
       in.options_field(json, "", question.options);
       const auto right = std::find(question.options.begin(), question.options.end(), strip_space(answers.front()));
@@ -130,6 +132,25 @@ class InfiniteBench final : public Dataset {
     documents.add(id, "", context, std::move(question));
   }
 
+  // What scores of numbers can never give a point for. math_find's and math_calc's numbers may have a point or a minus.
+  static void check_numbers(DataReader& in, const InfiniteBenchSet& set, const std::vector<std::string>& answers) {
+    const std::string_view allowed = set.rule == "first_integer"     ? "0123456789"
+                                     : set.rule == "last_integer"    ? "+-0123456789"
+                                     : set.rule == "first_number"    ? "+-.0123456789"
+                                     : set.rule == "leading_numbers" ? "+-.,[] 0123456789"
+                                                                     : "";
+    if (allowed.empty()) return;
+    for (const std::string& answer : answers) {
+      const std::string text = strip_space(answer);
+      if (text.find_first_not_of(allowed) == std::string::npos && text.find_first_of("0123456789") != std::string::npos)
+        continue;
+      in.add("answer",
+             fmt::format("the answer of {} must be {}; got '{}'", set.name,
+                         set.rule.ends_with("integer") ? "a whole number" : "a number", shortened(text)),
+             "write it in digits");
+    }
+  }
+
   static void set_score(const InfiniteBenchSet& set, const std::vector<std::string>& answers, const std::string& input,
                         Question& question) {
     // The values of a calculation are one answer.
@@ -142,7 +163,7 @@ class InfiniteBench final : public Dataset {
         question.answer_prefix = fmt::format("The value of {} is", call);
       }
     }
-    question.gold_answer = references.front();
+    set_right_answers(references, question);
     question.extra = score_extra(std::string(set.name), std::string(set.rule), references, set.max_new_tokens);
   }
 

@@ -113,16 +113,54 @@ class LongBench final : public Dataset {
     if (id.empty()) id = fmt::format("line_{}", in.line());
     in.check_distinct("question id", id, "_id");
     if (set == nullptr || answers.empty()) return;
+    if (input.empty() && needs_input(*set)) {
+      in.add("input", fmt::format("'input' is missing or empty: {} asks about it", set->name),
+             "give the line its question, or remove the line");
+    }
+    check_numbers(in, *set, answers);
     Question question;
     question.id = id;
     question.text = strip_space(fmt::format(fmt::runtime(set->question), input));
-    question.gold_answer = answers.front();
+    set_right_answers(answers, question);
     question.extra = score_extra(std::string(set->name), std::string(set->rule), answers, set->max_new_tokens);
     if (set->first_line) question.extra["first_line"] = true;
-    if (set->rule == "classification") question.extra["classes"] = texts_of_field(in, json, "all_classes");
+    if (set->rule == "classification") {
+      const std::vector<std::string> classes = texts_of_field(in, json, "all_classes");
+      question.extra["classes"] = classes;
+      const auto known = [&](const std::string& answer) {
+        return std::find(classes.begin(), classes.end(), answer) != classes.end();
+      };
+      if (!classes.empty() && std::none_of(answers.begin(), answers.end(), known)) {
+        in.add(
+            "answers",
+            fmt::format("the class '{}' is not in 'all_classes': no reply could be right", shortened(answers.front())),
+            "write one of all_classes");
+      }
+    }
     if (const Json length = json.value("length", Json()); length.is_number_unsigned())
       question.extra["length"] = length;
     documents.add("longbench_" + id, "", context, std::move(question));
+  }
+
+  // Summaries, counts and code are asked about the text alone; there `{}` stands behind a full stop.
+  static bool needs_input(const LongBenchSet& set) {
+    const size_t place = set.question.find("{}");
+    return place > 0 && set.question[place - 1] != '.';
+  }
+
+  // The scores of counts and paragraphs compare numbers: an answer without one is never right.
+  static void check_numbers(DataReader& in, const LongBenchSet& set, const std::vector<std::string>& answers) {
+    if (set.rule != "count" && set.rule != "retrieval") return;
+    for (const std::string& answer : answers) {
+      const bool right = set.rule == "count" ? answer.find_first_not_of("0123456789") == std::string::npos
+                                             : answer.find_first_of("0123456789") != std::string::npos;
+      if (!right) {
+        in.add("answers",
+               fmt::format("the answer of {} must {} a number; got '{}'", set.name, set.rule == "count" ? "be" : "hold",
+                           shortened(answer)),
+               "write it in digits");
+      }
+    }
   }
 
   static const LongBenchSet* set_of(DataReader& in, const std::string& name) {

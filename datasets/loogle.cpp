@@ -79,6 +79,13 @@ class Loogle final : public Dataset {
     if (!pair.is_object()) return in.add(field, "the question must be an object", "write {\"Q\": ..., \"A\": ...}");
     const std::string asked = in.text_field(pair, field + ".", "Q");
     if (const Json answer = pair.value("A", Json()); answer.is_object() && !answer.empty()) {
+      for (const auto& [mask, filled] : answer.items()) {
+        if (!filled.is_string() || strip_space(filled.get<std::string>()).empty()) {
+          in.add(fmt::format("{}.A", field),
+                 fmt::format("what stands for '{}' must be text; got {}", shortened(mask), shown(filled)),
+                 "write the name");
+        }
+      }
       add_question(
           "cloze",
           "Each <mask-n> in the following stands for a person, a place or an organisation of the text, the same "

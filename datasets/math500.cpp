@@ -62,6 +62,10 @@ class Math500 final : public Dataset {
     question.id = id + "_q";
     question.text = kAnswerInBox;
     question.gold_answer = in.text_field(json, "", "answer");
+    if (!braces_match(question.gold_answer)) {
+      in.add("answer", fmt::format("the braces of '{}' do not match", shortened(question.gold_answer)),
+             "write the answer in LaTeX");
+    }
     question.extra["answer_form"] = "math";
     const std::string subject = json.contains("subject") ? in.text_field(json, "", "subject") : "";
     if (!subject.empty()) question.extra["subject"] = subject;
@@ -72,6 +76,19 @@ class Math500 final : public Dataset {
     };
     if (!wanted(options_.subjects, subject) || !wanted(options_.levels, level)) return;
     documents.push_back({id, fmt::format("problem {}", number), problem, {std::move(question)}});
+  }
+
+  // No reply can be compared with LaTeX that is cut off.
+  static bool braces_match(const std::string& text) {
+    int64_t open = 0;
+    for (size_t i = 0; i < text.size() && open >= 0; ++i) {
+      if (text[i] == '\\') {
+        ++i;
+      } else if (text[i] == '{' || text[i] == '}') {
+        open += text[i] == '{' ? 1 : -1;
+      }
+    }
+    return open == 0;
   }
 
   // 0 where there is none. Older files of MATH write "Level 5".

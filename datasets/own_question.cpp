@@ -40,6 +40,26 @@ void read_gold(DataReader& in, const Json& json, const std::string& parent, Ques
   question.gold_option = gold.get<int64_t>() - 1;
 }
 
+// One right answer, or a list of them of which any one is enough.
+void read_answers(DataReader& in, const Json& json, const std::string& parent, Question& question) {
+  if (!json.contains("answer") || !json.at("answer").is_array()) {
+    question.gold_answer = in.text_field(json, parent, "answer");
+    return;
+  }
+  const Json& list = json.at("answer");
+  if (list.empty()) in.add(parent + "answer", "'answer' is an empty list", "give at least one right answer");
+  std::vector<std::string> answers;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string text = list[i].is_string() ? strip_space(list[i].get<std::string>()) : "";
+    if (text.empty()) {
+      in.add(fmt::format("{}answer[{}]", parent, i), fmt::format("a right answer must be text; got {}", shown(list[i])),
+             "write it in quotes");
+    }
+    answers.push_back(text);
+  }
+  set_right_answers(answers, question);
+}
+
 }  // namespace
 
 Question read_own_question(DataReader& in, const Json& json, const std::string& parent, const std::string& default_id) {
@@ -65,7 +85,7 @@ Question read_own_question(DataReader& in, const Json& json, const std::string& 
   } else if (json.contains("gold")) {
     in.add(parent + "gold", "'gold' needs options", "give `options` and `gold`, or `answer`");
   } else {
-    question.gold_answer = in.text_field(json, parent, "answer");
+    read_answers(in, json, parent, question);
   }
   return question;
 }

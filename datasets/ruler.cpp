@@ -92,8 +92,11 @@ class Ruler final : public Dataset {
     question.id = id;
     question.text = sample.question;
     question.answer_prefix = sample.answer_prefix;
-    question.gold_answer =
-        sample.any_reference ? sample.references.front() : fmt::format("{}", fmt::join(sample.references, ", "));
+    if (sample.any_reference) {
+      set_right_answers(sample.references, question);
+    } else {
+      question.gold_answer = fmt::format("{}", fmt::join(sample.references, ", "));
+    }
     question.extra = {{"references", sample.references},
                       {"any_reference", sample.any_reference},
                       {"max_new_tokens", ruler_answer_tokens(options_.task)}};

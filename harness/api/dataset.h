@@ -13,11 +13,12 @@
 namespace kvc {
 
 struct Question {
-  std::string id;                      // unique within the data set
-  std::string text;                    // of a question that is still to be written: the request to write one
-  std::vector<std::string> options;    // multiple choice; empty for a free answer
-  std::optional<int64_t> gold_option;  // index into options, from 0
-  std::string gold_answer;             // free answer; empty for multiple choice
+  std::string id;                          // unique within the data set
+  std::string text;                        // of a question that is still to be written: the request to write one
+  std::vector<std::string> options;        // multiple choice; empty for a free answer
+  std::optional<int64_t> gold_option;      // index into options, from 0
+  std::string gold_answer;                 // free answer; empty for multiple choice
+  std::vector<std::string> other_answers;  // beside gold_answer, each as right as it; any one is enough
   std::string answer_prefix;      // first words of the answer, given to the model ("The secret code of the castle is")
   bool written_by_model = false;  // the model writes it when the document is read; it has no gold
   Json extra = Json::object();    // what a report may group by, e.g. {"difficult": true} or {"depth_fraction": 0.5}

@@ -10,6 +10,7 @@
 #include "harness/cli/list.h"
 #include "harness/cli/model_options.h"
 #include "harness/cli/show_report.h"
+#include "harness/core/count.h"
 #include "harness/explain/explain_run.h"
 #include "harness/report/cause_table.h"
 #include "harness/report/report.h"
@@ -38,12 +39,12 @@ Json result_json(const ExplainResult& result) {
 // What the counts alone say: nothing lost, or how much was left out.
 std::string counts_text(const ExplainResult& result) {
   if (result.n_flips == 0) {
-    return fmt::format("No flips: of {} answers that the full cache has right, the compact caches chosen lose none.\n",
-                       result.n_compared);
+    return fmt::format("No flips: of {} that the full cache has right, the compact caches chosen lose none.\n",
+                       count(result.n_compared, "answer"));
   }
   std::string text =
-      fmt::format("{} of {} answers that the full cache has right are lost; {} explained ({} of them before).\n",
-                  result.n_flips, result.n_compared, result.made + result.found, result.found);
+      fmt::format("{} of {} that the full cache has right are lost; {} explained ({} of them before).\n",
+                  result.n_flips, count(result.n_compared, "answer"), result.made + result.found, result.found);
   if (result.left_out > 0)
     text += fmt::format("{} left out: --limit {} explains all.\n", result.left_out, result.n_flips);
   return text;

@@ -49,11 +49,39 @@ TEST_F(FrontDoor, MistakesAreNamedInPlainWords) {
   EXPECT_THAT(kvc({"--threads", "2"}).err, HasSubstr("no command given"));
   EXPECT_THAT(kvc({"run"}).err, AllOf(HasSubstr("config is required"), HasSubstr("see kvc run --help")));
   EXPECT_THAT(kvc({"tokenize", "--model"}).err, HasSubstr("--model needs a value"));
-  EXPECT_THAT(kvc({"fit", "--seed", "many"}).err, HasSubstr("--seed must be a number; got many"));
+  EXPECT_THAT(kvc({"fit", "--seed", "many"}).err, HasSubstr("--seed must be a whole number; got many"));
   EXPECT_THAT(kvc({"generate", "--model", "m", "--prompt", "a", "--prompt-file", "b"}).err,
               HasSubstr("cannot be given together"));
   EXPECT_THAT(kvc({"generate", "--model", "m", "--prompt", "a", "--system", "b"}).err,
               HasSubstr("--system needs --chat"));
+}
+
+// Limits as people write them: not 309 digits for the largest double.
+TEST_F(FrontDoor, RangesAreShort) {
+  const auto error = [&](const std::vector<std::string>& command) { return kvc(command).err; };
+  EXPECT_THAT(error({"generate", "--model", kModel, "--prompt", "a", "--seed", "-1"}),
+              HasSubstr("--seed must be at least 0; got -1"));
+  EXPECT_THAT(error({"perplexity", "--model", kModel, "f.txt", "--stride", "0"}),
+              HasSubstr("--stride must be above 0; got 0"));
+  EXPECT_THAT(error({"--threads", "0", "list"}), HasSubstr("--threads must be 1 to 4096; got 0"));
+  EXPECT_THAT(error({"generate", "--model", kModel, "--prompt", "a", "--seed", "99999999999999999999"}),
+              HasSubstr("--seed must be at most 9223372036854775807; got 99999999999999999999"));
+  EXPECT_THAT(error({"generate", "--model", kModel, "--prompt", "a", "--seed", "1.5"}),
+              HasSubstr("--seed must be a whole number; got 1.5"));
+}
+
+// The smallest cache is known from the header; a smaller target fails before anything is loaded.
+TEST_F(FrontDoor, ATargetOfTooFewBytesIsRefusedEarly) {
+  const std::string own = "{dataset: jsonl, path: " + kRoot + "/datasets/samples/own.jsonl}";
+  const Outcome small = kvc({"validate", sweep("small.yaml", own, "fidelity", "method: [snapkv]\ntarget: \"1 B\"\n")});
+  EXPECT_EQ(small.code, 3);
+  EXPECT_THAT(small.err, AllOf(HasSubstr("a target of 1 B is too small"), HasSubstr("the smallest cache has"),
+                               HasSubstr("B\" or more")));
+  const size_t at = small.err.find("write \"");
+  ASSERT_NE(at, std::string::npos);
+  const std::string least = small.err.substr(at + 7, small.err.find('"', at + 7) - at - 7);
+  EXPECT_EQ(
+      kvc({"validate", sweep("least.yaml", own, "fidelity", "method: [snapkv]\ntarget: \"" + least + "\"\n")}).code, 0);
 }
 
 TEST_F(FrontDoor, ListsAllKindsAndOneOfThem) {
@@ -156,7 +184,7 @@ TEST_F(FrontDoor, AFolderOfTextsIsData) {
   EXPECT_THAT(made.err, HasSubstr("note: 1 of 2 documents have no question in questions.csv and are left out"));
   const Outcome valid = kvc({"validate", path("folder.yaml")});
   EXPECT_EQ(valid.code, 0) << valid.err;
-  EXPECT_THAT(valid.out, AllOf(HasSubstr("jsonl: 1 documents, 1 questions"), HasSubstr("note: 1 file is not read")));
+  EXPECT_THAT(valid.out, AllOf(HasSubstr("jsonl: 1 document, 1 question"), HasSubstr("note: 1 file is not read")));
   const Outcome well = kvc({"doctor", "--model", kModel, "--data", folder, "--results", path("results")});
   EXPECT_THAT(well.out, AllOf(HasSubstr("data set jsonl, 1 document, 1 question"), HasSubstr("are left out")));
 }
@@ -207,6 +235,49 @@ TEST_F(FrontDoor, ValidateOpensDataAndModels) {
   EXPECT_THAT(twice.err,
               AllOf(HasSubstr("positions with repeat_prefill; the model has 8192"), HasSubstr("context_prefill")));
   EXPECT_EQ(kvc({"validate", sweep("once.yaml", needle, "exact_match")}).code, 0);
+}
+
+// A data file given to kvc validate is checked as --data would check it, not read as a sweep.
+TEST_F(FrontDoor, ValidateChecksDataFilesToo) {
+  for (const std::string name :
+       {"own.jsonl", "quality.jsonl", "gsm8k_form.jsonl", "longbench_form.jsonl", "longbench_v2_form.jsonl",
+        "longbook_qa_eng.jsonl", "loogle_form.jsonl", "math500_form.jsonl", "longhealth.json"}) {
+    const Outcome valid = kvc({"validate", kRoot + "/datasets/samples/" + name});
+    EXPECT_EQ(valid.code, 0) << name << valid.err;
+    EXPECT_THAT(valid.out, AllOf(HasSubstr("is valid data ("), HasSubstr("kvc new"))) << name;
+  }
+  const std::string bad = write("bad.jsonl", "{\"context\": \"A mill.\", \"questions\": []}\n{\"context\": 3}\n");
+  const Outcome refused = kvc({"validate", bad});
+  EXPECT_EQ(refused.code, 3);
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("bad.jsonl:1, questions"), HasSubstr("bad.jsonl:2, context")));
+  const Outcome utf16 = kvc({"validate", write("wide.jsonl", std::string("\xFF\xFE{\0\"\0", 6))});
+  EXPECT_EQ(utf16.code, 3);
+  EXPECT_THAT(utf16.err, AllOf(HasSubstr("iconv -f utf-16 -t utf-8"), ::testing::Not(HasSubstr("--encoding"))));
+  // A sweep with an error stays a sweep.
+  const Outcome sweep_error = kvc({"validate", write("sweep.json", "{\"sweep\": \"t\", \"method\": [}")});
+  EXPECT_EQ(sweep_error.code, 2);
+  EXPECT_THAT(sweep_error.err, HasSubstr("not valid JSON"));
+}
+
+// The task that a benchmark is scored by, not exact_match, which would ask a summary in sixteen tokens.
+TEST_F(FrontDoor, NewProposesTheTaskOfTheData) {
+  const std::vector<std::pair<std::string, std::string>> tasks = {
+      {"longbench_form.jsonl", "task: [published_score] "},
+      {"loogle_form.jsonl", "task: [published_score] "},
+      {"longbook_qa_eng.jsonl", "task: [published_score] "},
+      {"longbench_v2_form.jsonl", "task: [likelihood, multiple_choice] "},
+      {"quality.jsonl", "task: [likelihood, multiple_choice] "},
+      {"gsm8k_form.jsonl", "task: [reasoning] "},
+      {"aime_form.jsonl", "task: [reasoning] "},
+      {"own.jsonl", "task: [exact_match, likelihood] "},
+      {"side_effects", "task: [side_effects, likelihood] "},
+      {"needle", "task: [exact_match, fidelity] "}};
+  for (const auto& [data, task] : tasks) {
+    const std::string file = path("task_" + data + ".yaml");
+    const std::string given = data.find('.') == std::string::npos ? data : kRoot + "/datasets/samples/" + data;
+    ASSERT_EQ(kvc({"new", file, "--model", kModel, "--data", given}).code, 0) << data;
+    EXPECT_THAT(read_text_file(file), HasSubstr(task)) << data;
+  }
 }
 
 }  // namespace

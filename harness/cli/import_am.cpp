@@ -10,6 +10,7 @@
 #include <set>
 
 #include "harness/api/dataset.h"
+#include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 #include "harness/sweep/cell.h"
@@ -255,8 +256,8 @@ class Importer {
       ++imported_.answers;
     }
     if (n_unknown > 0) {
-      imported_.warnings.push_back(fmt::format("{}: {} of {} questions are not in {}; left out", file, n_unknown,
-                                               json.at("generations").size(), settings_.data));
+      imported_.warnings.push_back(fmt::format("{}: {} of {} not in {}; left out", file, n_unknown,
+                                               count(std::ssize(json.at("generations")), "question"), settings_.data));
     }
     if (!record.answers.empty()) imported_.records.push_back(std::move(record));
   }

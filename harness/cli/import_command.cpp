@@ -11,6 +11,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/import_am.h"
 #include "harness/cli/show_report.h"
+#include "harness/core/count.h"
 #include "harness/core/error.h"
 #include "harness/sweep/results_folder.h"
 
@@ -75,8 +76,8 @@ int run_import(const ImportArguments& options) {
     }
   }
   show_report(options.target);
-  fmt::print(stderr, "{} files with {} answers: {} records imported into {}, {} were there\n", imported.files,
-             imported.answers, n_new, options.target, n_all - n_new);
+  fmt::print(stderr, "{} with {}: {} imported into {}, {} were there\n", count(imported.files, "file"),
+             count(imported.answers, "answer"), count(n_new, "record"), options.target, n_all - n_new);
   if (imported.judged_alike + imported.judged_otherwise > 0) {
     fmt::print(stderr, "accuracy_paper and the files' own is_correct agree on {} of {} answers\n",
                imported.judged_alike, imported.judged_alike + imported.judged_otherwise);

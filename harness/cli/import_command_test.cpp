@@ -135,7 +135,7 @@ TEST_F(Import, RecordsAreMatchedByContent) {
   ASSERT_EQ(import_again().code, 0);
   write_run("a.json", run("A"));
   const Outcome second = import_again();
-  EXPECT_THAT(second.err, HasSubstr("1 records imported into " + path("results") + ", 1 were there"));
+  EXPECT_THAT(second.err, HasSubstr("1 record imported into " + path("results") + ", 1 were there"));
   EXPECT_EQ(texts(), (std::vector<std::string>{"A", "B"}));
   std::filesystem::rename(path("am") + "/b.json", path("am") + "/0.json");
   EXPECT_THAT(import_again().err, HasSubstr("0 records imported into " + path("results") + ", 2 were there"));
@@ -222,7 +222,7 @@ TEST_F(Import, StandsBesideOurRecords) {
   write_run("a.json", evaluation({result("AM-OMP", 0.05, "quality_1", {question("q1", 1, "A")})}));
   const Outcome first = kvc({"import", "am", path("am"), "--into", path("results")});
   ASSERT_EQ(first.code, 0) << first.err;
-  EXPECT_THAT(first.err, AllOf(HasSubstr("1 records imported"), HasSubstr("agree on 1 of 1 answers")));
+  EXPECT_THAT(first.err, AllOf(HasSubstr("1 record imported"), HasSubstr("agree on 1 of 1 answers")));
   const Outcome again = kvc({"import", "am", path("am"), "--into", path("results")});
   EXPECT_THAT(again.err, HasSubstr("0 records imported into " + path("results") + ", 1 were there"));
   const Outcome table = kvc({"table", path("results"), "--format", "csv"});
@@ -246,7 +246,7 @@ TEST_F(Import, StoredAnswersNeedTheirRightOnes) {
   const Outcome with =
       kvc({"import", "am", path("am"), "--into", path("results"), "--data", kRoot + "/datasets/samples/quality.jsonl"});
   EXPECT_EQ(with.code, 0) << with.err;
-  EXPECT_THAT(with.err, AllOf(HasSubstr("1 of 2 questions are not in"), HasSubstr("1 records imported")));
+  EXPECT_THAT(with.err, AllOf(HasSubstr("1 of 2 questions are not in"), HasSubstr("1 record imported")));
 }
 
 TEST_F(Import, RefusesOtherLayoutsByName) {

@@ -9,6 +9,7 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/show_report.h"
+#include "harness/core/count.h"
 #include "harness/sweep/merge.h"
 
 namespace kvc {
@@ -26,7 +27,8 @@ int run_merge(const MergeArguments& options) {
   const MergeSummary merged = merge_results(options.sources, options.target, options.merge);
   for (const std::string& warning : merged.warnings) fmt::print(stderr, "warning: {}\n", warning);
   if (merged.records > 0) show_report(options.target);
-  fmt::print(stderr, "{} folders merged: {} records in {}{}\n", merged.folders, merged.records, options.target,
+  fmt::print(stderr, "{} merged: {} in {}{}\n", count(merged.folders, "folder"), count(merged.records, "record"),
+             options.target,
              merged.duplicates > 0 ? fmt::format(" ({} that were there twice say the same)", merged.duplicates) : "");
   fmt::print(stderr, "{}", coverage_text(merged.coverage));
   return merged.coverage.complete() ? 0 : kSomethingMissing;

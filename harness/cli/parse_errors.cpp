@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,8 +48,54 @@ std::string before(const std::string& text, const std::string& mark) {
   return text.substr(0, text.find(mark));
 }
 
-std::string plain(const CLI::ParseError& error) {
+// "1e+308" of "1000...", "0.5" of "0.500000": CLI11 writes the limits of a range with all their digits.
+std::string short_number(const std::string& text) {
+  int64_t whole = 0;
+  const char* end = text.data() + text.size();
+  if (const auto [p, ec] = std::from_chars(text.data(), end, whole); ec == std::errc() && p == end) return text;
+  double value = 0;
+  const auto [p, ec] = std::from_chars(text.data(), end, value);
+  return ec == std::errc() && p == end ? fmt::format("{:g}", value) : text;
+}
+
+bool is_no_limit(const std::string& text) {
+  double value = 0;
+  const auto [p, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return ec != std::errc() || std::abs(value) >= 9.2e18;
+}
+
+// "--seed: Value -1 not in range 0 to 5" as "--seed must be 0 to 5; got -1"; nothing of another message.
+std::string range_fact(const CLI::App& app, const std::string& what) {
+  const size_t value = what.find(": Value "), range = what.find(" not in range "), to = what.rfind(" to ");
+  if (value == std::string::npos || range == std::string::npos || to == std::string::npos || to < range) return "";
+  const std::string low = what.substr(range + 14, to - range - 14), high = what.substr(to + 4);
+  const std::string got = what.substr(value + 8, range - value - 8), name = what.substr(0, value);
+  // CLI::PositiveNumber's least number is printed as 0; its name is a part of the option's type.
+  const CLI::App* command = parsed_command(app);
+  const CLI::Option* option = (command == nullptr ? app : *command).get_option_no_throw(name);
+  const bool above_zero = option != nullptr && option->get_type_name().find("POSITIVE") != std::string::npos;
+  const std::string limits = is_no_limit(high) ? above_zero ? "above 0" : "at least " + short_number(low)
+                                               : short_number(low) + " to " + short_number(high);
+  return fmt::format("{} must be {}; got {}", name, limits, got);
+}
+
+// What an option that takes a number was given instead.
+std::string number_fact(const CLI::App& app, const std::string& name, const std::string& got) {
+  const CLI::App* command = parsed_command(app);
+  const CLI::Option* option = (command == nullptr ? app : *command).get_option_no_throw(name);
+  const bool whole = option != nullptr && option->get_type_name().find("INT") != std::string::npos;
+  const size_t digits = got.starts_with('-') || got.starts_with('+') ? 1 : 0;
+  const bool is_integer = got.size() > digits && got.find_first_not_of("0123456789", digits) == std::string::npos;
+  if (whole && is_integer && !got.starts_with('-'))
+    return fmt::format("{} must be at most {}; got {}", name, std::numeric_limits<int64_t>::max(), got);
+  if (whole && is_integer && option->get_type_name().find("UINT") != std::string::npos)
+    return fmt::format("{} must be 0 or more; got {}", name, got);
+  return fmt::format("{} must be a {}; got {}", name, whole ? "whole number" : "number", got);
+}
+
+std::string plain(const CLI::App& app, const CLI::ParseError& error) {
   const std::string what = error.what(), kind = error.get_name();
+  if (const std::string range = range_fact(app, what); !range.empty()) return range;
   if (what.rfind("The following argument", 0) == 0) {
     // "The following arguments were not expected: last .. first"
     const size_t at = what.find_last_of(' ');
@@ -65,8 +115,7 @@ std::string plain(const CLI::ParseError& error) {
   if (kind == "ConversionError" && what.rfind("Could not convert: ", 0) == 0) {
     const std::string rest = what.substr(19);
     const size_t at = rest.find(" = ");
-    if (at != std::string::npos)
-      return fmt::format("{} must be a number; got {}", rest.substr(0, at), rest.substr(at + 3));
+    if (at != std::string::npos) return number_fact(app, rest.substr(0, at), rest.substr(at + 3));
   }
   return what;
 }
@@ -98,7 +147,7 @@ void check_names(const CLI::App& app, int argc, const char* const* argv) {
 }
 
 Error parse_error(const CLI::App& app, const CLI::ParseError& error) {
-  return {ErrorKind::kUsage, plain(error), "", help_of(app)};
+  return {ErrorKind::kUsage, plain(app, error), "", help_of(app)};
 }
 
 }  // namespace kvc

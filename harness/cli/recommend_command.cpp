@@ -21,6 +21,7 @@
 #include "harness/cli/show_report.h"
 #include "harness/cli/starter.h"
 #include "harness/cli/sweep_rule.h"
+#include "harness/core/count.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/output_file.h"
 #include "harness/model/families/inspect.h"
@@ -205,18 +206,18 @@ void check_documents(const RecommendArguments& options, Certification& certifica
   for (const double one : right) part += one / most / static_cast<double>(n);
   const double least = smallest_tolerance(right, most, level) * settings.unit();
   const std::string fact = fmt::format(
-      "a loss of at most {} cannot be certified with {} documents at {:g} % confidence: {} documents without any loss "
-      "are needed for {} method{}{}",
-      loss_text(settings, settings.tolerance), n, 100 * settings.confidence, lossless_documents(tolerance, part, level),
-      n_methods, n_methods == 1 ? "" : "s",
+      "a loss of at most {} cannot be certified with {} at {:g} % confidence: {} documents without any loss are needed "
+      "for {}{}",
+      loss_text(settings, settings.tolerance), count(n, "document"), 100 * settings.confidence,
+      lossless_documents(tolerance, part, level), count(static_cast<int64_t>(n_methods), "method"),
       n_methods == 1 ? "" : fmt::format(" ({} for one)", lossless_documents(tolerance, part, settings.level())));
   const std::string smallest =
       least < settings.unit()
-          ? fmt::format("the smallest tolerance that {} documents can certify is {}{}", n,
+          ? fmt::format("the smallest tolerance that {} can certify is {}{}", count(n, "document"),
                         settings.metric == "kl" ? fmt::format("{:.3f} nats", std::ceil(least * 1000) / 1000)
                                                 : fmt::format("{:.1f} %", std::ceil(least * 1000) / 10),
                         part < 0.99 ? " (documents with fewer questions than the largest count for less)" : "")
-          : fmt::format("{} documents can certify nothing", n);
+          : fmt::format("{} can certify nothing", count(n, "document"));
   if (options.anyway) {
     fmt::print(stderr, "note: {}; {}. Measuring all the same.\n", fact, smallest);
     return;

@@ -181,7 +181,7 @@ TEST_F(Recommend, ASweepStopsWhereItIsDecided) {
   const std::string file = sweep("full_cache, streaming_llm", "{rule: decided, tolerance: {agreement: 10 %}}");
   const Outcome run = kvc({"run", file, "--no-plan", "--skip-proof"});
   EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_THAT(run.out, AllOf(HasSubstr("Left early"), HasSubstr("1 cells left early as decided")));
+  EXPECT_THAT(run.out, AllOf(HasSubstr("Left early"), HasSubstr("1 cell left early as decided")));
   const Json stopped = Json::parse(read_text_file(path("sweep/stopped.json")));
   ASSERT_EQ(stopped.size(), 1U);
   EXPECT_EQ(stopped.front().at("state"), "outside");

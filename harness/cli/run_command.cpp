@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <regex>
 #include <string>
 
 #include "harness/cli/commands.h"
@@ -16,6 +18,7 @@
 #include "harness/cli/starter.h"
 #include "harness/cli/sweep_rule.h"
 #include "harness/cli/text_output.h"
+#include "harness/core/count.h"
 #include "harness/core/output_file.h"
 #include "harness/core/progress.h"
 #include "harness/report/value_table.h"
@@ -37,10 +40,6 @@ struct RunArguments {
   bool config_only = false;
   bool no_plan = false;
 };
-
-std::string plural(int64_t count, const std::string& noun) {
-  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
-}
 
 // Prints what is fine and throws Error(kData) with all that is not.
 void check_inputs(const SweepConfig& config) {
@@ -132,38 +131,54 @@ int run_run(const RunArguments& options) {
     throw;
   }
   const std::string outcome =
-      fmt::format("{} measured, {} found{}; {} in {}", plural(summary.measured, "record"), summary.already_done,
+      fmt::format("{} measured, {} found{}; {} in {}", count(summary.measured, "record"), summary.already_done,
                   plan_outcome(summary), run_options.shard ? "records" : "records and report",
                   records_folder(config, run_options.shard));
   progress.end(summary.failed == 0,
-               summary.failed == 0 ? outcome : fmt::format("{}; {} failed", outcome, plural(summary.failed, "record")));
+               summary.failed == 0 ? outcome : fmt::format("{}; {} failed", outcome, count(summary.failed, "record")));
   if (!options.quiet) fmt::print(stderr, "{}\n", outcome);
   if (summary.failed == 0) return 0;
   fmt::print(stderr,
              "error: {} failed\n  where: {}\n  mend:  see \"error\" in the records; the same command tries again what "
              "failed\n",
-             plural(summary.failed, "record"), records_folder(config, run_options.shard));
+             count(summary.failed, "record"), records_folder(config, run_options.shard));
   return kSomeFailed;
 }
 
-// A folder of texts: what it holds, what is not read, and with Error(kData) all that is wrong with it.
-int validate_folder(const std::string& folder) {
-  const FoundData found = find_data(folder, nullptr);
-  fmt::print("{} is valid data: {}\n", folder, found.counts());
+// Whether a file is data and no sweep: JSON lines, a JSON list, or a JSON object without a key of sweeps.
+bool holds_data(const std::string& path) {
+  if (path.ends_with(".jsonl")) return true;
+  std::ifstream file(path, std::ios::binary);
+  std::string start(size_t{1} << 16U, '\0');
+  file.read(start.data(), static_cast<std::streamsize>(start.size()));
+  start.resize(static_cast<size_t>(std::max<std::streamsize>(0, file.gcount())));
+  const size_t first = start.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
+  if (first == std::string::npos || (start[first] != '{' && start[first] != '[')) return false;
+  static const std::regex sweep_key(R"x("(sweep|model|method|target)"\s*:)x");
+  const bool of_sweep = std::regex_search(start, sweep_key);
+  return start[first] == '[' || (!of_sweep && start.find("sweep:") == std::string::npos);
+}
+
+// A file or folder of data: what it holds, what is not read, and with Error(kData) all that is wrong with it.
+int validate_data(const std::string& path) {
+  const FoundData found = find_data(path, nullptr);
+  fmt::print("{} is valid data ({}): {}\n", path, found.dataset, found.counts());
   for (const std::string& note : found.notes) fmt::print("  note: {}\n", note);
-  fmt::print("  kvc new sweep.yaml --model MODEL --data {}\n", folder);
+  fmt::print("  kvc new sweep.yaml --model MODEL --data {}\n", path);
   return 0;
 }
 
 int validate(const RunArguments& options) {
   std::error_code error;
-  if (std::filesystem::is_directory(options.config, error)) return validate_folder(options.config);
+  if (std::filesystem::is_directory(options.config, error)) return validate_data(options.config);
+  if (std::filesystem::is_regular_file(options.config, error) && holds_data(options.config))
+    return validate_data(options.config);
   const SweepConfig config = load_sweep(options.config);
   sweep_rule(config);
   make_blocks(config, [](const std::string&) { return std::map<std::string, Json>(); });  // throws as kvc run would
   if (!options.config_only) check_inputs(config);  // throws where an input would stop the sweep
   fmt::print("{} is valid: sweep '{}', {}\n", options.config, config.name,
-             plural(static_cast<int64_t>(expand(config).size()), "cell"));
+             count(static_cast<int64_t>(expand(config).size()), "cell"));
   return 0;
 }
 
@@ -203,10 +218,11 @@ Runner declare_run(CLI::App& app) {
 Runner declare_validate(CLI::App& app) {
   auto options = std::make_shared<RunArguments>();
   CLI::App* command = app.add_subcommand(
-      "validate", "check a sweep file, its data and its models' headers, or a folder of texts, without running it");
+      "validate", "check a sweep file, its data and its models' headers, or data alone, without running it");
   command
       ->add_option("config", options->config,
-                   "sweep file, YAML or JSON; or a folder of .txt and .md files with questions.csv")
+                   "sweep file, YAML or JSON; or data: a file as kvc new --data takes it, or a folder of .txt and .md "
+                   "files with questions.csv")
       ->required();
   command->add_flag("--config-only", options->config_only, "check the file alone; data and models may be elsewhere");
   return [options] { return validate(*options); };

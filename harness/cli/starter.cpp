@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <sstream>
 
 #include "harness/api/dataset.h"
 #include "harness/api/task.h"
+#include "harness/core/count.h"
 #include "harness/core/error.h"
+#include "harness/core/text_file.h"
 #include "harness/sweep/document_run.h"
 
 namespace kvc {
@@ -21,6 +24,30 @@ int64_t count_words(std::string_view text) {
   int64_t count = 0;
   while (words >> word) ++count;
   return count;
+}
+
+bool is_mathematics(const std::string& dataset) {
+  return dataset == "aime" || dataset == "gsm8k" || dataset == "math500";
+}
+
+// The task that a data set is made for first: a problem that needs thought is not answered in exact_match's few words.
+std::vector<const char*> tasks_in_order(const std::string& dataset) {
+  std::vector<const char*> tasks = {"published_score", "side_effects", "exact_match", "likelihood",
+                                    "multiple_choice", "fidelity",     "turns",       "string_match"};
+  tasks.insert(is_mathematics(dataset) ? tasks.begin() : tasks.end() - 3, "reasoning");
+  if (dataset == "ruler") std::rotate(tasks.begin(), tasks.end() - 1, tasks.end());
+  return tasks;
+}
+
+// What a new sweep asks: the first task, and a second that judges the same questions as well as it does.
+std::vector<std::string> proposed_tasks(const FoundData& data) {
+  std::vector<std::string> tasks = data.tasks;
+  const bool one_alone =
+      data.tasks.front() == "published_score" || data.tasks.front() == "string_match" || is_mathematics(data.dataset);
+  tasks.resize(std::min<size_t>(one_alone ? 1 : 2, tasks.size()));
+  if (tasks.size() == 2 && (tasks[1] == "reasoning" || tasks[1] == "string_match" || tasks[1] == "turns"))
+    tasks.pop_back();
+  return tasks;
 }
 
 FoundData load_as(const std::string& dataset, const std::string& path, const Tokenizer* tokenizer) {
@@ -41,10 +68,7 @@ FoundData load_as(const std::string& dataset, const std::string& path, const Tok
     found.written_by_model += std::count_if(document.questions.begin(), document.questions.end(),
                                             [](const Question& question) { return question.written_by_model; });
   }
-  std::vector<const char*> tasks = {"published_score", "side_effects", "exact_match", "likelihood",
-                                    "multiple_choice", "reasoning",    "fidelity",    "turns"};
-  if (dataset == "ruler") tasks.insert(tasks.begin(), "string_match");
-  for (const char* name : tasks) {
+  for (const char* name : tasks_in_order(dataset)) {
     const auto* entry = Registry<Task>::instance().find(name);
     if (entry == nullptr) continue;
     const auto task = entry->create(Json::object());
@@ -63,6 +87,35 @@ bool builds_on_articles(const std::string& dataset) {
   return dataset.rfind("needle", 0) == 0 || dataset == "ruler";
 }
 
+// The keys by which the first line (or entry) of a file shows what it is made for; the first set that fits counts.
+const std::vector<std::pair<const char*, std::vector<const char*>>> kKeysOf = {
+    {"quality", {"article", "questions"}},
+    {"jsonl", {"context", "questions"}},
+    {"longbench_v2", {"choice_A"}},
+    {"loogle", {"input", "qa_pairs"}},
+    {"longbench", {"context", "answers"}},
+    {"infinitebench", {"context", "input", "answer"}},
+    {"math500", {"problem", "unique_id"}},
+    {"math500", {"problem", "subject"}},
+    {"aime", {"problem", "answer"}},
+    {"gsm8k", {"question", "answer"}},
+    {"jsonl", {"context"}}};
+
+// The data set that a file was probably meant for; "" where nothing tells.
+std::string meant_for(const std::string& path) {
+  const std::string text = read_text_file(path);
+  std::istringstream lines(text);
+  std::string line;
+  while (std::getline(lines, line)) {
+    const Json json = Json::parse(line, nullptr, false);
+    if (!json.is_object()) continue;
+    for (const auto& [dataset, keys] : kKeysOf) {
+      if (std::all_of(keys.begin(), keys.end(), [&](const char* key) { return json.contains(key); })) return dataset;
+    }
+  }
+  return path.ends_with(".jsonl") ? "jsonl" : "";
+}
+
 std::string quoted(const std::string& text) {
   return Json(text).dump();  // a JSON string is a YAML string
 }
@@ -70,8 +123,7 @@ std::string quoted(const std::string& text) {
 }  // namespace
 
 std::string FoundData::counts() const {
-  const auto plural = [](int64_t n, const char* noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); };
-  const std::string text = plural(documents, "document") + ", " + plural(questions, "question");
+  const std::string text = count(documents, "document") + ", " + count(questions, "question");
   return written_by_model == 0 ? text
                                : fmt::format("{}, {} of them to be written by the model", text, written_by_model);
 }
@@ -86,14 +138,18 @@ FoundData find_data(const std::string& data, const Tokenizer* tokenizer) {
                 suggest_name(data, registry.names()));
   }
   std::string reasons;
+  const std::string meant = meant_for(data);
+  std::optional<Error> meant_error;
   for (const auto& [name, entry] : registry.entries()) {
     if (builds_on_articles(name) || !has_path_option(entry)) continue;
     try {
       return load_as(name, data, tokenizer);
     } catch (const Error& e) {
+      if (name == meant) meant_error = e;
       reasons += fmt::format("\n    {}: {}", name, e.fact().substr(0, e.fact().find('\n')));
     }
   }
+  if (meant_error) throw *meant_error;
   throw Error(ErrorKind::kData, "no data set reads this file:" + reasons, data,
               "bring it into one of these forms; datasets/README.md shows them");
 }
@@ -108,8 +164,7 @@ std::string starter_sweep(const std::string& name, const std::string& model, con
       "model:\n  - path: {}\n    dtype: auto                # float32 or bfloat16, whichever is faster here\n",
       quoted(model));
   text += fmt::format("dataset: {}\n", dataset);
-  std::vector<std::string> tasks(data.tasks.begin(),
-                                 data.tasks.begin() + std::min<std::ptrdiff_t>(2, std::ssize(data.tasks)));
+  std::vector<std::string> tasks = proposed_tasks(data);
   // Reasoning compacts what the model writes: methods on the text alone do not run under it.
   const auto reasoning = std::find(tasks.begin(), tasks.end(), "reasoning");
   const bool online = reasoning != tasks.end();

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <sstream>
 #include <string_view>
 
@@ -18,6 +19,19 @@ namespace {
 constexpr std::uintmax_t kMaxConfigBytes = 16u << 20;
 constexpr int kMaxDepth = 64;
 constexpr int kMaxValues = 1'000'000;  // aliases of YAML can name one list a billion times
+
+bool is_whole_number(std::string_view text) {
+  if (text.starts_with('-') || text.starts_with('+')) text.remove_prefix(1);
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+// Of a whole number that int64 does not hold: read as another type it would silently be another number.
+constexpr const char* kBeyondMend = "write a smaller number, or quotes around it if it is a name";
+std::string beyond_integers(std::string_view text) {
+  const std::string digits = text.size() > 40 ? std::string(text.substr(0, 40)) + "..." : std::string(text);
+  return fmt::format("the whole number {} is beyond {} to {}, the integers that are read", digits,
+                     std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max());
+}
 
 // A scalar's type follows YAML 1.2's core schema: quoted text is a string, the rest is null, bool, number or string.
 Json scalar_to_json(const YAML::Node& node) {
@@ -50,8 +64,12 @@ struct Converter {
     if (++n_values > kMaxValues) fail("the file holds more than a million values", node.Mark(), "repeat fewer aliases");
     lines->emplace(pointer, std::max(1, node.Mark().line + 1));  // an empty file has no mark
     switch (node.Type()) {
-      case YAML::NodeType::Scalar:
-        return scalar_to_json(node);
+      case YAML::NodeType::Scalar: {
+        Json value = scalar_to_json(node);
+        if (!value.is_number_integer() && node.Tag() != "!" && is_whole_number(node.Scalar()))
+          fail(beyond_integers(node.Scalar()), node.Mark(), kBeyondMend);
+        return value;
+      }
       case YAML::NodeType::Sequence: {
         Json list = Json::array();
         for (size_t i = 0; i < node.size(); ++i) {
@@ -122,8 +140,15 @@ class JsonBuilder final : public nlohmann::json_sax<Json> {
   bool null() override { return put(nullptr); }
   bool boolean(bool value) override { return put(value); }
   bool number_integer(number_integer_t value) override { return put(value, 1); }
-  bool number_unsigned(number_unsigned_t value) override { return put(value, 1); }
-  bool number_float(number_float_t value, const string_t&) override { return put(value, 1); }
+  bool number_unsigned(number_unsigned_t value) override {
+    if (value > static_cast<number_unsigned_t>(std::numeric_limits<std::int64_t>::max()))
+      fail(beyond_integers(std::to_string(value)), n_read_ - 1, kBeyondMend);
+    return put(value, 1);
+  }
+  bool number_float(number_float_t value, const string_t& text) override {
+    if (is_whole_number(text)) fail(beyond_integers(text), n_read_ - 1, kBeyondMend);
+    return put(value, 1);
+  }
   bool string(string_t& value) override { return put(std::move(value)); }
   bool binary(binary_t&) override { return false; }
   bool start_object(size_t) override { return open(Json::object()); }

@@ -10,6 +10,7 @@
 
 #include "harness/core/byte_size.h"
 #include "harness/core/config_text.h"
+#include "harness/core/count.h"
 #include "harness/core/error.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/options.h"
@@ -21,8 +22,10 @@
 namespace kvc {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class TemporaryFolder {
  public:
@@ -389,6 +392,48 @@ TEST(ByteSize, ReadsWhatItWritesAndWhatPeopleWrite) {
     EXPECT_EQ(parse_bytes(bytes_as_text(bytes)), bytes);
   }
   EXPECT_EQ(bytes_as_text(3 << 20), "3 MiB");
+}
+
+TEST(Count, SaysTheNounInItsNumber) {
+  EXPECT_EQ(count(1, "document"), "1 document");
+  EXPECT_EQ(count(0, "document"), "0 documents");
+  EXPECT_EQ(count(2, "entry"), "2 entries");
+  EXPECT_EQ(count(1, "entry"), "1 entry");
+  EXPECT_EQ(count(2, "day"), "2 days");
+  EXPECT_EQ(count(3, "batch"), "3 batches");
+  EXPECT_EQ(count(3, "KV head"), "3 KV heads");
+}
+
+// A data file has no --encoding: the advice must be one that can be followed.
+TEST(TextFile, DataFilesAreToldToBeConverted) {
+  TemporaryFolder folder;
+  std::ofstream(folder.file("wide.txt")) << std::string("\xFF\xFEh\0", 4);
+  try {
+    read_utf8_file(folder.file("wide.txt"));
+    FAIL() << "UTF-16 was read as UTF-8";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("seems to be UTF-16"), HasSubstr("iconv -f utf-16"), Not(HasSubstr("--encoding"))));
+  }
+}
+
+// Read as a double or wrapped around it would be another number.
+TEST(ConfigText, WholeNumbersBeyondInt64AreRefused) {
+  for (const std::string number : {"9223372036854775808", "18446744073709551615", "-9223372036854775809",
+                                   "1000000000000000000000000000000000000000000000000000000000"}) {
+    for (const auto& [text, path] :
+         {std::pair{"a: 1\nseed: " + number + "\n", "s.yaml"}, {"{\"a\": 1,\n\"seed\": " + number + "}", "s.json"}}) {
+      try {
+        ConfigText::from_string(text, path);
+        FAIL() << text;
+      } catch (const Error& error) {
+        EXPECT_THAT(error.what(), AllOf(HasSubstr("the whole number " + number.substr(0, 40)),
+                                        HasSubstr("9223372036854775807"), HasSubstr(std::string(path) + ":2")));
+      }
+    }
+  }
+  EXPECT_EQ(ConfigText::from_string("a: '9223372036854775808'", "s.yaml").value().at("a"), "9223372036854775808");
+  EXPECT_EQ(ConfigText::from_string("{\"a\": 9223372036854775807}", "s.json").value().at("a"), 9223372036854775807);
 }
 
 }  // namespace

@@ -58,11 +58,11 @@ std::pair<size_t, size_t> count_zeros(std::string_view bytes) {
   return zeros;
 }
 
-// What bytes that are no UTF-8 text seem to be, and the way out.
+// What bytes that are no UTF-8 text seem to be, and the encoding to read them with; "" where there is none.
 std::pair<std::string, std::string> guess(std::string_view bytes) {
   const auto [even, odd] = count_zeros(bytes);
   const size_t seen = std::min<size_t>(bytes.size(), 1000);
-  if (is_utf16(bytes) || (even + odd > seen / 4 && (even == 0 || odd == 0))) return {"UTF-16", "add --encoding utf-16"};
+  if (is_utf16(bytes) || (even + odd > seen / 4 && (even == 0 || odd == 0))) return {"UTF-16", "utf-16"};
   size_t controls = 0, high = 0;
   for (const char c : bytes.substr(0, seen)) {
     const auto byte = static_cast<unsigned char>(c);
@@ -71,24 +71,33 @@ std::pair<std::string, std::string> guess(std::string_view bytes) {
     high += byte >= 0xA0 ? 1 : 0;
   }
   // In running text of a Latin alphabet letters with accents are few.
-  if (controls == 0 && high * 3 <= seen) return {"Latin-1", "add --encoding latin-1, or convert the file to UTF-8"};
-  return {"no text", "name a text file in UTF-8, UTF-16 or Latin-1"};
+  if (controls == 0 && high * 3 <= seen) return {"Latin-1", "latin-1"};
+  return {"no text", ""};
 }
 
-[[noreturn]] void refuse(std::string_view bytes, size_t offset, const char* encoding, const std::string& where) {
+// `option`: the user can name an encoding (--encoding).
+std::string way_out(const std::string& seems, bool option) {
+  if (!option && seems.empty()) return "name a text file in UTF-8";
+  if (seems.empty()) return "name a text file in UTF-8, UTF-16 or Latin-1";
+  const std::string convert = fmt::format("convert the file to UTF-8: iconv -f {} -t utf-8 FILE > NEW", seems);
+  return option ? fmt::format("add --encoding {}, or {}", seems, convert) : convert;
+}
+
+[[noreturn]] void refuse(std::string_view bytes, size_t offset, const char* encoding, const std::string& where,
+                         bool option) {
   const auto byte = static_cast<unsigned char>(bytes[offset]);
-  const auto [kind, mend] = guess(bytes);
+  const auto [kind, seems] = guess(bytes);
   throw Error(
       ErrorKind::kData,
       fmt::format("the file is not {}: byte 0x{:02x} at offset {}; it seems to be {}", encoding, byte, offset, kind),
-      where, mend);
+      where, way_out(seems, option));
 }
 
-std::string checked_utf8(std::string bytes, const std::string& where) {
-  if (is_utf16(bytes)) refuse(bytes, 0, "UTF-8", where);
+std::string checked_utf8(std::string bytes, const std::string& where, bool option) {
+  if (is_utf16(bytes)) refuse(bytes, 0, "UTF-8", where, option);
   for (size_t i = 0; i < bytes.size();) {
     const size_t length = bytes[i] == '\0' ? 0 : utf8_length(bytes, i);
-    if (length == 0) refuse(bytes, i, "UTF-8", where);
+    if (length == 0) refuse(bytes, i, "UTF-8", where, option);
     i += length;
   }
   if (bytes.starts_with("\xEF\xBB\xBF")) bytes.erase(0, 3);
@@ -141,7 +150,7 @@ std::string from_utf16(std::string_view bytes, const std::string& where) {
 std::string from_latin1(std::string_view bytes, const std::string& where) {
   std::string text;
   for (size_t i = 0; i < bytes.size(); ++i) {
-    if (bytes[i] == '\0') refuse(bytes, i, "Latin-1", where);
+    if (bytes[i] == '\0') refuse(bytes, i, "Latin-1", where, /*option=*/true);
     append_utf8(static_cast<unsigned char>(bytes[i]), text);
   }
   return text;
@@ -154,8 +163,9 @@ const std::vector<std::string>& text_encodings() {
   return names;
 }
 
-std::string decode_text(std::string bytes, const std::string& encoding, const std::string& where) {
-  if (encoding == "bytes") return bytes;
+namespace {
+
+void refuse_signatures(const std::string& bytes, const std::string& where) {
   for (const Signature& other : kNoTexts) {
     if (bytes.starts_with(other.start)) {
       throw Error(ErrorKind::kData,
@@ -163,7 +173,14 @@ std::string decode_text(std::string bytes, const std::string& encoding, const st
                   kExtract);
     }
   }
-  if (encoding == "utf-8") return checked_utf8(std::move(bytes), where);
+}
+
+}  // namespace
+
+std::string decode_text(std::string bytes, const std::string& encoding, const std::string& where) {
+  if (encoding == "bytes") return bytes;
+  refuse_signatures(bytes, where);
+  if (encoding == "utf-8") return checked_utf8(std::move(bytes), where, /*option=*/true);
   if (encoding == "utf-16") return from_utf16(bytes, where);
   if (encoding == "latin-1") return from_latin1(bytes, where);
   throw Error(ErrorKind::kUsage, fmt::format("unknown encoding '{}'", encoding), "--encoding",
@@ -172,6 +189,12 @@ std::string decode_text(std::string bytes, const std::string& encoding, const st
 
 std::string read_document(const std::string& path, const std::string& encoding, std::size_t max_bytes) {
   return decode_text(read_text_file(path, max_bytes), encoding, path == "-" ? "standard input" : path);
+}
+
+std::string read_utf8_file(const std::string& path, std::size_t max_bytes) {
+  std::string bytes = read_text_file(path, max_bytes);
+  refuse_signatures(bytes, path);
+  return checked_utf8(std::move(bytes), path, /*option=*/false);
 }
 
 std::string read_text_file(const std::string& path, std::size_t max_bytes) {

@@ -18,9 +18,11 @@ const std::vector<std::string>& text_encodings();  // utf-8, utf-16, latin-1, by
 // byte order mark is little-endian unless its zero bytes say otherwise. Throws Error(kUsage) for another encoding,
 // Error(kData) as read_text_file() does and for bytes that are no such text or hold U+0000: the message names their
 // offset and what the file seems to be.
-std::string read_document(const std::string& path, const std::string& encoding = "utf-8",
+std::string read_document(const std::string& path, const std::string& encoding,
                           std::size_t max_bytes = std::size_t{1} << 30U);
-// The same of bytes in memory; `where` is for messages.
+// A data file in UTF-8, where a user cannot name an encoding: as read_document(), with advice that fits.
+std::string read_utf8_file(const std::string& path, std::size_t max_bytes = std::size_t{1} << 30U);
+// read_document() of bytes in memory; `where` is for messages.
 std::string decode_text(std::string bytes, const std::string& encoding, const std::string& where);
 
 // One name for a file or folder however its path is written: relative where it lies under the working directory, else

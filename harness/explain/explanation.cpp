@@ -6,6 +6,7 @@
 #include <map>
 #include <tuple>
 
+#include "harness/core/count.h"
 #include "harness/core/json_lines.h"
 
 namespace kvc {
@@ -207,7 +208,8 @@ std::vector<Explanation> load_explanations(const std::string& results_folder, st
     }
   }
   if (!lines.broken_lines.empty())
-    warnings.push_back(fmt::format("{}: {} lines are not valid JSON; left out", path, lines.broken_lines.size()));
+    warnings.push_back(
+        fmt::format("{}: {} not valid JSON; left out", path, count(std::ssize(lines.broken_lines), "line")));
   return list;
 }
 

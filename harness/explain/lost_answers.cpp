@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
 #include "harness/tasks/judging/judge.h"
 
@@ -84,13 +85,13 @@ class Finder {
     std::sort(flips_.list.begin(), flips_.list.end(),
               [&](const LostAnswer& a, const LostAnswer& b) { return by_place(a) < by_place(b); });
     if (n_online_ > 0)
-      flips_.notes.push_back(fmt::format(
-          "{} records left aside: their texts are compacted while they are written, so there is no cache of the "
-          "document to look into",
-          n_online_));
+      flips_.notes.push_back(
+          fmt::format("{} left aside: their texts are compacted while they are written, so there is no cache of the "
+                      "document to look into",
+                      count(n_online_, "record")));
     if (n_alone_ > 0)
       flips_.notes.push_back(
-          fmt::format("{} records left aside: full_cache has no record of their document", n_alone_));
+          fmt::format("{} left aside: full_cache has no record of their document", count(n_alone_, "record")));
   }
 
   LostAnswers take() { return std::move(flips_); }

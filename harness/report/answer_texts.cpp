@@ -11,9 +11,9 @@ namespace kvc {
 namespace {
 
 // Shown on their own, or nothing that a reader asks for.
-constexpr std::array<std::string_view, 9> kShownElsewhere = {"question_id",    "prompt",      "rendered_prompt",
-                                                             "reference_text", "gold_option", "gold_answer",
-                                                             "n_options",      "text",        "extra"};
+constexpr std::array<std::string_view, 10> kShownElsewhere = {
+    "question_id", "prompt",        "rendered_prompt", "reference_text", "gold_option",
+    "gold_answer", "other_answers", "n_options",       "text",           "extra"};
 
 const std::string* string_in(const Json& answer, const char* name) {
   const auto found = answer.find(name);
@@ -21,8 +21,13 @@ const std::string* string_in(const Json& answer, const char* name) {
 }
 
 std::string gold_text(const Json& answer) {
-  if (const auto gold = answer.find("gold_answer"); gold != answer.end())
-    return gold->is_string() ? gold->get<std::string>() : gold->dump();
+  if (const auto gold = answer.find("gold_answer"); gold != answer.end()) {
+    std::string text = gold->is_string() ? gold->get<std::string>() : gold->dump();
+    const auto others = answer.find("other_answers");
+    if (others == answer.end() || !others->is_array()) return text;
+    for (const Json& other : *others) text += " | " + (other.is_string() ? other.get<std::string>() : other.dump());
+    return text;
+  }
   const auto option = answer.find("gold_option");
   if (option == answer.end() || !option->is_number_integer()) return "";
   const auto number = option->get<int64_t>();

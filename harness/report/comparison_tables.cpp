@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/core/count.h"
 #include "harness/report/report_tables.h"
 
 namespace kvc {
@@ -143,9 +144,9 @@ std::string rank_note(const Table& table) {
   }
   if (tested == 0)
     return fmt::format("Ranks: undecided. Fewer than {} documents are too few to decide any pair.", kFewDocuments);
-  std::string note = fmt::format(
-      "{} of all {} pairs are decided (Benjamini-Hochberg: at most 5 % of these are expected to be wrong). ", decided,
-      comparison.n_hypotheses);
+  std::string note =
+      fmt::format("{} of all {} {} decided (Benjamini-Hochberg: at most 5 % of these are expected to be wrong). ",
+                  decided, count(comparison.n_hypotheses, "pair"), decided == 1 ? "is" : "are");
   note +=
       decided == 0 ? "Every rank is undecided." : "A range is a tie; columns in which nothing is decided are left out.";
   return note;

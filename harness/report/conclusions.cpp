@@ -6,14 +6,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/core/count.h"
 #include "harness/report/terminal_report.h"
 
 namespace kvc {
 namespace {
-
-std::string plural(int64_t n, const std::string& noun) {
-  return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
-}
 
 const CellSummary* measured_at(const Row& row, size_t target) {
   if (row.cells[target]) return &*row.cells[target];
@@ -70,7 +67,7 @@ std::string needed_text(const Table& table, const std::vector<Standing>& order, 
   const double difference = std::abs(pair->pair.difference.mean);
   if (difference < 1e-12) return fmt::format(" It has the same mean as {}.", next);
   if (!pair->pair.p)
-    return fmt::format(" {} {} too few to compare it with {}.", plural(pair->pair.difference.n_documents, "document"),
+    return fmt::format(" {} {} too few to compare it with {}.", count(pair->pair.difference.n_documents, "document"),
                        pair->pair.difference.n_documents == 1 ? "is" : "are", next);
   if (!pair->detectable) return fmt::format(" The data cannot tell it from {}.", next);
   const double ratio = *pair->detectable / difference;
@@ -105,11 +102,11 @@ std::string table_text(const Table& table, const MetricInfo& metric, bool with_m
   const std::string value = estimate_text(measured_at(best, target)->metrics.front());
   if (n_pairs == 0) return text + fmt::format("{} has {} {}.", best.label(), metric.name, value);
   if (beaten > 0) {
-    text += fmt::format("{} ({} {}) is decidedly better than {} of {} other methods.", best.label(), metric.name, value,
-                        beaten, order.size() - 1);
+    text += fmt::format("{} ({} {}) is decidedly better than {} of {}.", best.label(), metric.name, value, beaten,
+                        count(std::ssize(order) - 1, "other method"));
   } else if (decided > 0) {
-    text += fmt::format("{} of {} pairs are decided; the best mean is {}'s ({} {}).", decided, n_pairs, best.label(),
-                        metric.name, value);
+    text += fmt::format("{} of {} {} decided; the best mean is {}'s ({} {}).", decided, count(n_pairs, "pair"),
+                        decided == 1 ? "is" : "are", best.label(), metric.name, value);
   } else {
     text +=
         fmt::format("no pair of methods is decided; the best mean is {}'s ({} {}).", best.label(), metric.name, value);
@@ -139,7 +136,7 @@ std::vector<std::string> conclusions(const Tabulated& tabulated, size_t n_tables
       ++left_out;
     }
   }
-  if (left_out > 0) lines.push_back(fmt::format("{} more in the report.", plural(left_out, "table")));
+  if (left_out > 0) lines.push_back(fmt::format("{} more in the report.", count(left_out, "table")));
   return lines;
 }
 

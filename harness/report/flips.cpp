@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "harness/core/count.h"
 #include "harness/core/printable.h"
 #include "harness/report/text_table.h"
 #include "harness/tasks/judging/judge.h"
@@ -235,8 +236,8 @@ std::string flips_text(const Flips& flips, const std::string& folder, size_t wid
     ++(flip.gained() ? all.second : all.first);
   }
   std::string text =
-      wrapped_text(fmt::format("{}: {} of {} answers changed between the full cache and a compact one: {}", folder,
-                               flips.list.size(), flips.n_compared, counts_of(all.first, all.second)),
+      wrapped_text(fmt::format("{}: {} of {} changed between the full cache and a compact one: {}", folder,
+                               flips.list.size(), count(flips.n_compared, "answer"), counts_of(all.first, all.second)),
                    width) +
       "\n";
   std::string last;

@@ -148,7 +148,7 @@ TEST(Flips, AreReadableInATerminalAndWholeAsJson) {
   const std::string text = flips_text(flips, "results/x", 60);
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(text_width(line), 60) << line;
-  EXPECT_THAT(text, AllOf(HasSubstr("1 of 1 answers changed"), HasSubstr("right to wrong: document doc, question a"),
+  EXPECT_THAT(text, AllOf(HasSubstr("1 of 1 answer changed"), HasSubstr("right to wrong: document doc, question a"),
                           HasSubstr("\\x1b[2J\\xc2\\x9b\\xe2\\x80\\xae"), HasSubstr("next\\xff"),
                           HasSubstr("--json has all"), Not(HasSubstr("\x1b")), Not(HasSubstr("\xC2\x9B"))));
   const Json line = Json::parse(flips_json(flips));

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "harness/core/count.h"
 #include "harness/report/heat_map.h"
 
 namespace kvc {
@@ -146,13 +147,13 @@ void add_bands(const Table& table, HeatMap& map) {
     });
     const auto n = static_cast<int64_t>(questions.size());
     selection.bins = bins_of(table, selection, n);
-    std::string title = fmt::format("{}, {}: {} document{}", table.dataset_label, table.task_label, documents.size(),
-                                    documents.size() == 1 ? "" : "s");
+    std::string title =
+        fmt::format("{}, {}: {}", table.dataset_label, table.task_label, count(std::ssize(documents), "document"));
     if (up_to > 0) {
       title += least == up_to ? fmt::format(" of {:.0f} tokens", up_to)
                               : fmt::format(" of {:.0f} to {:.0f} tokens", least, up_to);
     }
-    title += fmt::format(", {} question{}", n, n == 1 ? "" : "s");
+    title += ", " + count(n, "question");
     HeatBand band = band_of(table, selection, title);
     if (!band.panels.empty()) map.bands.push_back(std::move(band));
   }

@@ -20,7 +20,9 @@ std::optional<double> depth_fraction(const Json& answer) {
 size_t gold_of(const Json& answer) {
   const auto gold = answer.find("gold_answer");
   if (gold == answer.end() || !gold->is_string()) return 0;
-  return std::hash<std::string>()(gold->get_ref<const std::string&>());
+  const auto others = answer.find("other_answers");
+  const std::string all = gold->get<std::string>() + (others == answer.end() ? "" : "\n" + others->dump());
+  return std::hash<std::string>()(all);
 }
 
 }  // namespace

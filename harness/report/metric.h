@@ -18,7 +18,7 @@ struct QuestionValues {
   std::string question_id;
   std::vector<double> values;              // in the order of metrics_of_task; NaN: this answer has none
   std::optional<double> depth_fraction{};  // where in the document the answer stands, if extra.depth_fraction says so
-  size_t gold = 0;                         // hash of gold_answer within this process; 0 where there is none
+  size_t gold = 0;  // hash of gold_answer and other_answers within this process; 0 where there is none
 };
 
 // One entry per answer of a "done" record, except those that the task counts nowhere; nothing for a task that

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "harness/core/count.h"
 #include "harness/report/label.h"
 #include "harness/report/tabulate.h"
 
@@ -124,7 +125,7 @@ std::string more_text(const Recommendation& r) {
     method = &one;
   }
   if (!fewest) return "More documents like these would not change that: each method lost too much on them.";
-  return fmt::format("About {} more documents like these would certify {} at {}.", *fewest, method->label,
+  return fmt::format("About {} like these would certify {} at {}.", count(*fewest, "more document"), method->label,
                      size_text(first_open(*method)->target));
 }
 
@@ -132,23 +133,24 @@ std::string state_text(const Recommendation& r, const SizeOutcome& size) {
   const std::string loss = size.loss ? loss_text(r.settings, *size.loss) : "nothing measurable";
   switch (size.state) {
     case CellState::kOutside:
-      return fmt::format("loses too much: {} on {} documents, certainly above {}", loss, size.documents,
+      return fmt::format("loses too much: {} on {}, certainly above {}", loss, count(size.documents, "document"),
                          loss_text(r.settings, size.low));
     case CellState::kOutOfReach:
-      return fmt::format("lost {} on {} documents; the documents left could not certify it", loss, size.documents);
+      return fmt::format("lost {} on {}; the documents left could not certify it", loss,
+                         count(size.documents, "document"));
     case CellState::kDropped:
       return fmt::format("not measured further: another method is certified at no more than this one could reach");
     case CellState::kHalved:
       return fmt::format(
-          "dropped out of the race after {} document{}: others were within the tolerance at a smaller size, or "
+          "dropped out of the race after {}: others were within the tolerance at a smaller size, or "
           "lost less there",
-          size.documents, size.documents == 1 ? "" : "s");
+          count(size.documents, "document"));
     case CellState::kFailed:
       return "failed: " + size.error.substr(0, size.error.find('\n'));
     default:
-      return fmt::format("undecided after {} documents: lost {}{}", size.documents, loss,
-                         size.more ? fmt::format("; about {} more documents like these would certify it",
-                                                 std::max<int64_t>(1, *size.more))
+      return fmt::format("undecided after {}: lost {}{}", count(size.documents, "document"), loss,
+                         size.more ? fmt::format("; about {} like these would certify it",
+                                                 count(std::max<int64_t>(1, *size.more), "more document"))
                                    : "");
   }
 }
@@ -218,19 +220,20 @@ std::string recommendation_sentence(const Recommendation& r) {
   const std::string confidence = fmt::format("{:g} % confidence", 100 * r.settings.confidence);
   if (const MethodOutcome* best = r.best()) {
     const SizeOutcome& size = *best->certified();
-    return fmt::format("Keep {} of the cache with {}: {} on documents like these, with {} ({} on {} documents).",
+    return fmt::format("Keep {} of the cache with {}: {} on documents like these, with {} ({} on {}).",
                        size_text(size.target), best->label, what_is_lost(r, tolerance), confidence, lost_text(r, size),
-                       size.documents);
+                       count(size.documents, "document"));
   }
   if (r.documents > 0 && r.right == 0)
     return fmt::format(
-        "The full cache answers nothing right on the {} documents measured: nothing can be lost, and nothing can be "
+        "The full cache answers nothing right on the {} measured: nothing can be lost, and nothing can be "
         "said "
         "about what a smaller cache loses.",
-        r.documents);
-  return fmt::format("No size is certified for a loss of at most {} with {}{}. {} {}", tolerance, confidence,
-                     r.out_of_time ? fmt::format(" after the {} documents that the time allowed", r.documents) : "",
-                     best_bound_text(r), more_text(r));
+        count(r.documents, "document"));
+  return fmt::format(
+      "No size is certified for a loss of at most {} with {}{}. {} {}", tolerance, confidence,
+      r.out_of_time ? fmt::format(" after the {} that the time allowed", count(r.documents, "document")) : "",
+      best_bound_text(r), more_text(r));
 }
 
 TextTable recommendation_table(const Recommendation& r) {
@@ -260,8 +263,8 @@ std::vector<std::string> recommendation_notes(const Recommendation& r) {
       notes.push_back(fmt::format("{} at {}: {}.", method.label, size_text(open->target), state_text(r, *open)));
   }
   if (r.left_out > 0)
-    notes.push_back(
-        fmt::format("{} documents are left out: the full cache itself could not be asked about them.", r.left_out));
+    notes.push_back(fmt::format("{} left out: the full cache itself could not be asked about {}.",
+                                count(r.left_out, "document"), r.left_out == 1 ? "it" : "them"));
   if (r.out_of_time) notes.push_back("The time was over before everything was decided; the same command goes on.");
   return notes;
 }

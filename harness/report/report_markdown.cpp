@@ -5,6 +5,7 @@
 #include <set>
 
 #include "harness/core/byte_size.h"
+#include "harness/core/count.h"
 #include "harness/report/cause_table.h"
 #include "harness/report/conclusions.h"
 #include "harness/report/report.h"
@@ -106,8 +107,8 @@ std::string metric_part(const Table& table, bool with_model) {
     if (i == 0) {
       text += markdown_heading(2, fmt::format("{}: {}", heading(table, with_model), what));
       text += paragraph(fmt::format(
-          "{} documents, {} questions; columns: the target asked, as kept fraction{}.", table.documents.size(),
-          most_questions(table),
+          "{}, {}; columns: the target asked, as kept fraction{}.", count(std::ssize(table.documents), "document"),
+          count(most_questions(table), "question"),
           has_byte_targets(table) ? ", entries per head or bytes of the whole cache" : " or entries per head"));
       text += "\n";
     } else {
@@ -164,13 +165,14 @@ std::string compose(const Tabulated& tabulated, const std::vector<Explanation>& 
 }  // namespace
 
 std::string counts_text(const Tabulated& t) {
-  std::string text = fmt::format("{} records: {} done", t.n_records, t.n_done);
+  std::string text = fmt::format("{}: {} done", count(t.n_records, "record"), t.n_done);
   if (t.n_failed > 0) text += fmt::format(", {} failed", t.n_failed);
   if (t.n_missing > 0) text += fmt::format(", {} missing", t.n_missing);
-  if (t.n_stopped > 0) text += fmt::format("; {} cells left early as decided", t.n_stopped);
+  if (t.n_stopped > 0) text += fmt::format("; {} left early as decided", count(t.n_stopped, "cell"));
   text += ".";
   if (t.n_references > 0)
-    text += fmt::format(" {} reference answers, {} of them kept from before.", t.n_references, t.n_references_kept);
+    text += fmt::format(" {}, {} of them kept from before.", count(t.n_references, "reference answer"),
+                        t.n_references_kept);
   return text;
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
 
 namespace kvc {
@@ -99,7 +100,7 @@ int64_t fewest_documents(const Table& table, size_t metric) {
 }
 
 std::string documents_text(int64_t n) {
-  return fmt::format("{} document{}", n, n == 1 ? "" : "s");
+  return count(n, "document");
 }
 
 std::string margin_text(const Table& table) {

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <utility>
 
+#include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
 #include "harness/report/grouped_records.h"
 #include "harness/report/short_names.h"
@@ -254,19 +255,20 @@ std::string comparison_text(const RunComparison& comparison, const std::string& 
   list("Settings that differ:", comparison.settings);
   if (comparison.asked_otherwise > 0) {
     text += "\n" +
-            wrapped_text(fmt::format("{} answers are not compared: the two runs have another right answer to the same "
+            wrapped_text(fmt::format("{} {} not compared: the two runs have another right answer to the same "
                                      "question id. Were they run with other seeds, or on other data?",
-                                     comparison.asked_otherwise),
+                                     count(comparison.asked_otherwise, "answer"),
+                                     comparison.asked_otherwise == 1 ? "is" : "are"),
                          width) +
             "\n";
   }
   text +=
       "\n" +
-      wrapped_text(
-          fmt::format("{} cells on the same questions: {} decidedly better, {} decidedly worse, {} undecided at 5 % "
-                      "over all of them. Answers: {} better, {} worse, {} the same.",
-                      comparison.cells.size(), verdicts[1], verdicts[-1], verdicts[0], better, worse, same),
-          width) +
+      wrapped_text(fmt::format("{} on the same questions: {} decidedly better, {} decidedly worse, {} undecided at 5 % "
+                               "over all of them. Answers: {} better, {} worse, {} the same.",
+                               count(std::ssize(comparison.cells), "cell"), verdicts[1], verdicts[-1], verdicts[0],
+                               better, worse, same),
+                   width) +
       "\n";
   return text;
 }

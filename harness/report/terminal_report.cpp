@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/core/count.h"
 #include "harness/report/conclusions.h"
 #include "harness/report/report.h"
 #include "harness/report/report_files.h"
@@ -124,13 +125,12 @@ std::string table_part(const Table& table, const std::vector<std::string>& ranke
   const bool whole = fits(text, width);
   text = short_table(table, rows, names, whole, gaps, stopped);
   const MetricInfo& metric = metrics.front();
-  std::string part =
-      wrapped_text(fmt::format("{}{}, {}: {}{}. {} document{}, {} questions{}.",
-                               with_model ? table.model_label + ": " : "", table.dataset_label, table.task_label,
-                               metric.title, metric.higher_is_better ? "" : ", lower is better", table.documents.size(),
-                               table.documents.size() == 1 ? "" : "s", most_questions(table),
-                               whole ? "; 95 % intervals" : "; ±: half of the row's widest 95 % interval"),
-                   width);
+  std::string part = wrapped_text(
+      fmt::format("{}{}, {}: {}{}. {}, {}{}.", with_model ? table.model_label + ": " : "", table.dataset_label,
+                  table.task_label, metric.title, metric.higher_is_better ? "" : ", lower is better",
+                  kvc::count(std::ssize(table.documents), "document"), kvc::count(most_questions(table), "question"),
+                  whole ? "; 95 % intervals" : "; ±: half of the row's widest 95 % interval"),
+      width);
   part += "\n" + terminal_table(text, 1, width);
   std::string note;
   for (const std::string& one : names.notes) note += (note.empty() ? "" : "  ") + one;

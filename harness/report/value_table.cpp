@@ -79,7 +79,10 @@ std::vector<Value> values_of(const std::vector<LoadedReport>& folders, const Val
   }
   if (values.empty()) {
     std::vector<std::string> known(metrics.begin(), metrics.end());
-    throw Error(ErrorKind::kUsage, "no cell has such a value", "--metric, --dataset, --task",
+    throw Error(ErrorKind::kUsage,
+                options.metric.empty() ? "no cell has such a value"
+                                       : fmt::format("no cell has the metric '{}'", options.metric),
+                "--metric, --dataset, --task",
                 options.metric.empty() ? "choose among the data sets and tasks of the report"
                                        : suggest_name(options.metric, known));
   }

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "harness/core/build_info.h"
+#include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
 #include "harness/sweep/record_set.h"
 #include "harness/sweep/results_folder.h"
@@ -209,7 +210,7 @@ std::string coverage_text(const Coverage& coverage) {
   if (coverage.complete()) return text;
   const auto n_failed =
       std::count_if(coverage.gaps.begin(), coverage.gaps.end(), [](const Gap& g) { return g.failed; });
-  text += fmt::format("missing: {} of {} results{}\n", coverage.gaps.size(), coverage.expected,
+  text += fmt::format("missing: {} of {}{}\n", coverage.gaps.size(), count(coverage.expected, "result"),
                       n_failed > 0 ? fmt::format(", {} of them failed", n_failed) : "");
   for (size_t i = 0; i < std::min(kShown, coverage.gaps.size()); ++i) {
     const Gap& gap = coverage.gaps[i];

@@ -468,6 +468,7 @@ void complete_answers(const std::vector<Question>& questions, std::vector<Json>&
     answers[i]["question_id"] = question.id;
     if (question.gold_option) answers[i]["gold_option"] = *question.gold_option;
     if (!question.gold_answer.empty()) answers[i]["gold_answer"] = question.gold_answer;
+    if (!question.other_answers.empty()) answers[i]["other_answers"] = question.other_answers;
     answers[i]["n_options"] = question.options.size();
     answers[i]["extra"] = question.extra;
   }

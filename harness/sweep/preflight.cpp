@@ -6,9 +6,12 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <set>
 #include <sstream>
 
 #include "harness/api/context.h"
+#include "harness/core/byte_size.h"
+#include "harness/core/count.h"
 #include "harness/core/text_file.h"
 #include "harness/model/families/inspect.h"
 #include "harness/sweep/document_run.h"
@@ -86,7 +89,33 @@ class Checker {
     if (!model.config.rope_scaling.empty()) header.max_positions = std::numeric_limits<int64_t>::max();
     found_.facts.push_back(fmt::format("{}: {}, {:.1f} M parameters, {} positions", header.name, facts.architecture,
                                        static_cast<double>(facts.parameters) / 1e6, facts.spec.max_positions));
+    check_byte_targets(header, facts.spec);
     headers_.push_back(std::move(header));
+  }
+
+  // A target in bytes below what the template's entries and one entry of each head take fails on every document.
+  void check_byte_targets(const Header& header, const DecoderSpec& spec) {
+    std::set<int64_t> asked;
+    for (const SweepMethod& method : config_.methods) {
+      for (const std::optional<TargetSize>& target : method.targets)
+        if (target && target->unit == TargetSize::Unit::kBytes) asked.insert(target->bytes);
+    }
+    if (asked.empty()) return;
+    const bool two_bytes = header.model->config.dtype != "float32";  // auto may be either: the smaller of the two
+    const int64_t entry_bytes = 2 * spec.head_dim * (two_bytes ? 2 : 4);
+    const int64_t n_heads = spec.n_layers * spec.n_kv_heads;
+    const Context context = make_context(*header.tokenizer, *header.chat_template, header.max_positions, "x");
+    const int64_t of_template = static_cast<int64_t>(context.tokens.size()) - context.article_len();
+    const int64_t offsets = (n_heads + spec.n_layers) * static_cast<int64_t>(sizeof(int64_t));
+    const int64_t least = n_heads * (1 + of_template) * entry_bytes + offsets;
+    for (const int64_t bytes : asked) {
+      if (bytes >= least) continue;
+      add(fmt::format(
+              "a target of {} is too small for {}: the smallest cache has {} bytes, the {} template entries and "
+              "one entry of each of {} heads, {} bytes an entry",
+              bytes_as_text(bytes), header.name, least, of_template, n_heads, entry_bytes),
+          "target", fmt::format("write \"{} B\" or more", least));
+    }
   }
 
   void check_dataset(const Json& dataset) {
@@ -101,7 +130,8 @@ class Checker {
       add("the data set has no documents", "dataset " + name, "see its options: kvc list datasets " + name);
     size_t questions = 0;
     for (const Document& document : documents) questions += document.questions.size();
-    found_.facts.push_back(fmt::format("{}: {} documents, {} questions", name, documents.size(), questions));
+    found_.facts.push_back(fmt::format("{}: {}, {}", name, count(std::ssize(documents), "document"),
+                                       count(static_cast<int64_t>(questions), "question")));
     for (const std::string& note : loader->notes()) found_.facts.push_back(fmt::format("{}: note: {}", name, note));
     check_tasks(documents, name);
     ++n_loaded_;

@@ -30,7 +30,8 @@ struct Record {
   Json sizes = Json::object();
   // {prefill_s, queries_s, compaction_shared_s, compaction_s, ask_s}; what several cells share is given whole in each
   Json seconds = Json::object();
-  // One object per question: {question_id, gold_option | gold_answer, n_options, extra} and the task's own fields
+  // One object per question: {question_id, gold_option | gold_answer (and other_answers), n_options, extra} and the
+  // task's own fields
   std::vector<Json> answers;
   // The method's notes: counts of numerical fallbacks and the like
   Json notes = Json::object();

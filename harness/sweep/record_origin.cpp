@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
 
 namespace kvc {
@@ -60,7 +61,7 @@ void refuse_if_other(const std::string& what, const Json& origin, const Record& 
 // "2 states of the program: A (12 records); B (3 records)"
 std::string counts_text(const std::map<std::string, int64_t>& counts) {
   std::vector<std::string> parts;
-  for (const auto& [text, n] : counts) parts.push_back(fmt::format("{} ({} record{})", text, n, n == 1 ? "" : "s"));
+  for (const auto& [text, n] : counts) parts.push_back(fmt::format("{} ({})", text, count(n, "record")));
   return fmt::format("{}", fmt::join(parts, "; "));
 }
 

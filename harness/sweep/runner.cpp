@@ -10,6 +10,7 @@
 #include <set>
 
 #include "harness/core/build_info.h"
+#include "harness/core/count.h"
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/stable_hash.h"
@@ -68,8 +69,8 @@ class SweepRun {
       if (entry.path().extension() == ".jsonl" && !own.contains(entry.path().filename().string())) ++foreign;
     }
     if (foreign > 0) {
-      progress_.note(fmt::format("note: {} holds records of {} cells that are not in {}; the report shows them too",
-                                 folder_.path(), foreign, config_.path));
+      progress_.note(fmt::format("note: {} holds records of {} not in {}; the report shows them too", folder_.path(),
+                                 count(foreign, "cell"), config_.path));
     }
   }
 
@@ -409,9 +410,10 @@ class SweepRun {
       worst = std::max(worst, method.value("mean_kl", 0.0));
     }
     progress_.note(
-        fmt::format("{}, first {} article tokens: {} methods repeat themselves bit by bit; a budget of everything "
+        fmt::format("{}, first {} article tokens: {} {} bit by bit; a budget of everything "
                     "reproduces the full cache (mean KL at most {:.1e}); budgets have their effect",
-                    subject, found.at("article_tokens").dump(), proved, worst));
+                    subject, found.at("article_tokens").dump(), count(proved, "method"),
+                    proved == 1 ? "repeats itself" : "repeat themselves", worst));
   }
 
   const SweepConfig& config_;

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <set>
 
+#include "harness/core/count.h"
 #include "harness/core/json_lines.h"
 #include "harness/core/progress.h"
 #include "harness/core/stable_hash.h"
@@ -142,6 +143,10 @@ std::string number_text(std::int64_t value) {
   return digits;
 }
 
+std::string counted(std::int64_t n, std::string_view noun) {
+  return number_text(n) + " " + noun_of(n, noun);
+}
+
 }  // namespace
 
 double Plan::slowest_shard(std::int64_t count) const {
@@ -273,11 +278,11 @@ Plan plan_sweep(const SweepConfig& config, const PlanOptions& options) {
 
 std::string plan_text(const Plan& plan, double within_s) {
   std::string text =
-      fmt::format("{} cells, {} documents of {} tokens, {} questions of {} tokens, {} answers\n",
-                  number_text(plan.cells), number_text(plan.documents), number_text(plan.context_tokens),
-                  number_text(plan.questions), number_text(plan.question_tokens), number_text(plan.answers));
-  text += fmt::format("{} of {} records to be measured, {} on disk\n", number_text(plan.records - plan.found),
-                      number_text(plan.records), bytes_text(plan.record_bytes));
+      fmt::format("{}, {} of {}, {} of {}, {}\n", counted(plan.cells, "cell"), counted(plan.documents, "document"),
+                  counted(plan.context_tokens, "token"), counted(plan.questions, "question"),
+                  counted(plan.question_tokens, "token"), counted(plan.answers, "answer"));
+  text += fmt::format("{} of {} to be measured, {} on disk\n", number_text(plan.records - plan.found),
+                      counted(plan.records, "record"), bytes_text(plan.record_bytes));
   text += fmt::format(
       "{} on this machine: {} prefill, {} queries, {} compaction, {} reference answers, {} asking, {} "
       "self-proof, {} loading\n",
@@ -286,8 +291,8 @@ std::string plan_text(const Plan& plan, double within_s) {
       duration_text(plan.proof_s), duration_text(plan.load_s));
   text += fmt::format(
       "  by {}\n", plan.earlier_records > 0
-                       ? fmt::format("{} records of earlier runs on this hardware, and {:.0f} s of calibration",
-                                     number_text(plan.earlier_records), plan.calibration_s)
+                       ? fmt::format("{} of earlier runs on this hardware, and {:.0f} s of calibration",
+                                     counted(plan.earlier_records, "record"), plan.calibration_s)
                        : fmt::format("a calibration of {:.0f} s on the beginnings of documents", plan.calibration_s));
   text += fmt::format("memory at the peak: {}{}\n", bytes_text(static_cast<double>(plan.host_bytes)),
                       plan.device_bytes > 0
@@ -299,16 +304,15 @@ std::string plan_text(const Plan& plan, double within_s) {
     text += fmt::format("longest document: {} ({})\n", duration_text(longest->seconds), longest->label);
     if (within_s > 0) {
       const auto shards = plan.shards_within(within_s);
-      text += shards ? fmt::format("within {}: {} shard{}, the slowest {}\n", duration_text(within_s), *shards,
-                                   *shards == 1 ? "" : "s", duration_text(plan.slowest_shard(*shards)))
+      text += shards ? fmt::format("within {}: {}, the slowest {}\n", duration_text(within_s), count(*shards, "shard"),
+                                   duration_text(plan.slowest_shard(*shards)))
                      : fmt::format("within {}: not possible, one document with loading and self-proof takes longer\n",
                                    duration_text(within_s));
     }
   }
   if (!plan.unknown.empty()) {
-    text +=
-        fmt::format("not in the time: {} cells whose time neither earlier records nor the calibration tell, e.g. {}\n",
-                    plan.unknown.size(), plan.unknown.front());
+    text += fmt::format("not in the time: {} whose time neither earlier records nor the calibration tell, e.g. {}\n",
+                        count(std::ssize(plan.unknown), "cell"), plan.unknown.front());
   }
   return text;
 }

@@ -4,13 +4,15 @@
 // Fields of an answer: prompt (the user turn), rendered_prompt, answer_prefix (the words given), text (what the model
 // wrote behind them), stop_reason ("end", "length"), n_tokens.
 //
-// Metrics, of what is written behind the thought (thought.h):
-// - accuracy: 1 if exact_match(text, gold_answer)
+// Metrics, of what is written behind the thought (thought.h), each for the right answer that fits best where a question
+// has several (gold_answer, other_answers), as SQuAD's evaluation does (arXiv:1606.05250):
+// - accuracy: 1 if exact_match(text, right answer)
 // - found: 1 if accuracy is 1 and no answer to a question of the same document with another right answer matches this
 //   one's too: a method that gives one answer to everything finds nothing. No value where there is no such question.
-// - exact, f1: word_overlap of the text's first line and gold_answer (answer_text.h); contained: of the whole text
+// - exact, f1: word_overlap of the text's first line and the right answer (answer_text.h); contained: of the whole text
 // - length_limit_rate: 1 if stop_reason is "length"
 
+#include <algorithm>
 #include <limits>
 #include <optional>
 
@@ -50,25 +52,53 @@ class ExactMatch final : public Task {
   Options options_;
 };
 
-// An answer and its gold, read once: every question of a document looks at the answers to all others.
+// An answer and its right answers, read once: every question of a document looks at the answers to all others.
 struct Read {
   explicit Read(const AnswerFields& answer)
-      : text(answer_text(answer)), gold_text(answer.text("gold_answer")), gold(gold_text), written(text) {}
-  std::string text, gold_text;
-  GoldAnswer gold;
+      : text(answer_text(answer)), right_texts(answer.right_answers()), written(text) {
+    for (const std::string& right : right_texts) golds.emplace_back(right);
+  }
+  bool gives(const std::vector<GoldAnswer>& any) {
+    return std::any_of(any.begin(), any.end(), [&](const GoldAnswer& gold) { return written.gives(gold); });
+  }
+  bool shares_answer(const Read& other) const {
+    return std::any_of(golds.begin(), golds.end(), [&](const GoldAnswer& own) {
+      return std::any_of(other.golds.begin(), other.golds.end(),
+                         [&](const GoldAnswer& gold) { return gold.same_words(own); });
+    });
+  }
+  std::string text;
+  std::vector<std::string> right_texts;
+  std::vector<GoldAnswer> golds;
   WrittenAnswer written;
 };
 
-// Whether the right answer of `asked` is given to another question of the document, which has another one; nothing
-// where no question has another.
+// Whether a right answer of `asked` is given to another question of the document, which has no right answer in common
+// with it; nothing where every question has.
 std::optional<bool> given_elsewhere(std::vector<Read>& document, size_t asked) {
   std::optional<bool> given;
   for (size_t other = 0; other < document.size(); ++other) {
-    if (other == asked || document[other].gold.same_words(document[asked].gold)) continue;
-    if (document[other].written.gives(document[asked].gold)) return true;
+    if (other == asked || document[other].shares_answer(document[asked])) continue;
+    if (document[other].gives(document[asked].golds)) return true;
     given = false;
   }
   return given;
+}
+
+// The best over the right answers of the first line's words, and `contained` of the whole text's.
+WordOverlap best_overlap(const Read& read) {
+  const std::string first_line = first_line_of(read.text);
+  const std::vector<std::string> line_words = normalised_words(first_line);
+  const std::vector<std::string> all_words = first_line == read.text ? line_words : normalised_words(read.text);
+  WordOverlap best;
+  for (const std::string& right : read.right_texts) {
+    const std::vector<std::string> gold_words = normalised_words(right);
+    const WordOverlap line = word_overlap(line_words, gold_words);
+    best.exact = best.exact || line.exact;
+    best.f1 = std::max(best.f1, line.f1);
+    best.contained = best.contained || word_overlap(all_words, gold_words).contained;
+  }
+  return best;
 }
 
 std::vector<std::vector<double>> judge_exact_match(const std::vector<AnswerFields>& answers) {
@@ -77,16 +107,12 @@ std::vector<std::vector<double>> judge_exact_match(const std::vector<AnswerField
   for (const AnswerFields& answer : answers) document.emplace_back(answer);
   std::vector<std::vector<double>> values;
   for (size_t i = 0; i < answers.size(); ++i) {
-    Read& read = document[i];
-    const std::vector<std::string> gold_words = normalised_words(read.gold_text);
-    const std::string first_line = first_line_of(read.text);
-    const WordOverlap line = word_overlap(normalised_words(first_line), gold_words);
-    const WordOverlap all = first_line == read.text ? line : word_overlap(normalised_words(read.text), gold_words);
-    const bool right = read.written.gives(read.gold);
+    const WordOverlap overlap = best_overlap(document[i]);
+    const bool right = document[i].gives(document[i].golds);
     const std::optional<bool> elsewhere = given_elsewhere(document, i);
-    values.push_back({is_true(right),
-                      elsewhere ? is_true(right && !*elsewhere) : std::numeric_limits<double>::quiet_NaN(),
-                      is_true(line.exact), is_true(all.contained), line.f1, is_true(answers[i].cut_by_length())});
+    values.push_back(
+        {is_true(right), elsewhere ? is_true(right && !*elsewhere) : std::numeric_limits<double>::quiet_NaN(),
+         is_true(overlap.exact), is_true(overlap.contained), overlap.f1, is_true(answers[i].cut_by_length())});
   }
   return values;
 }

@@ -2,7 +2,7 @@
 // rest written greedily.
 //
 // Fields of an answer: as exact_match, and score_rule (published_score.h), references and classes (lists of {text}),
-// first_line. They are the question's extra; without references the one right answer.
+// first_line. They are the question's extra; without references the right answers.
 //
 // Metrics, of what is written behind the thought (thought.h):
 // - score: published_score()
@@ -79,7 +79,10 @@ class PublishedScore final : public Task {
       answer["answer_prefix"] = question.answer_prefix;
       answer["score_rule"] = question.extra.at("score_rule");
       answer["references"] = as_text_list(question.extra.value("references", Json()));
-      if (answer["references"].empty()) answer["references"].push_back({{"text", question.gold_answer}});
+      if (answer["references"].empty()) {
+        answer["references"] = as_text_list(question.other_answers);
+        answer["references"].push_back({{"text", question.gold_answer}});
+      }
       const Json classes = as_text_list(question.extra.value("classes", Json()));
       if (!classes.empty()) answer["classes"] = classes;
       if (question.extra.value("first_line", Json()) == Json(true)) answer["first_line"] = true;

@@ -94,10 +94,10 @@ class Reasoning final : public Task {
 
   // Integers from 0 to 999, and what a data set of mathematical problems says has a mathematical answer.
   bool accepts(const Question& question) const override {
-    const std::string& gold = question.gold_answer;
-    if (!gold.empty() && is_math(question)) return true;
-    return !gold.empty() && gold.size() <= 3 &&
-           std::all_of(gold.begin(), gold.end(), [](char c) { return c >= '0' && c <= '9'; });
+    if (question.gold_answer.empty()) return false;
+    return is_math(question) ||
+           (is_short_number(question.gold_answer) &&
+            std::all_of(question.other_answers.begin(), question.other_answers.end(), is_short_number));
   }
   bool compacts_online() const override { return true; }
 
@@ -133,6 +133,10 @@ class Reasoning final : public Task {
   }
 
  private:
+  static bool is_short_number(const std::string& text) {
+    return !text.empty() && text.size() <= 3 &&
+           std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  }
   static bool is_math(const Question& question) { return question.extra.value("answer_form", Json()) == Json("math"); }
 
   OnlineSettings settings_for(const Model& model) const {
@@ -191,15 +195,22 @@ struct JudgedText {
 };
 
 JudgedText judge_text(const AnswerFields& answer, const std::string& text, bool cut) {
-  const std::string& gold = answer.text("gold_answer");
+  const std::vector<std::string> golds = answer.right_answers();
   if (answer.has("answer_form")) {
     if (answer.text("answer_form") != "math") answer.fail("answer_form", "must be 'math'");
-    return {gives_math_answer(text, gold, cut), final_math_answer(text, cut).has_value()};
+    return {std::any_of(golds.begin(), golds.end(),
+                        [&](const std::string& gold) { return gives_math_answer(text, gold, cut); }),
+            final_math_answer(text, cut).has_value()};
   }
-  const auto right = parse_integer(gold);
-  if (!right) answer.fail("gold_answer", "must be an integer from 0 to 999");
+  JudgedText judged;
   const auto number = parse_integer(text, cut);
-  return {number == right, number.has_value()};
+  judged.answered = number.has_value();
+  for (const std::string& gold : golds) {
+    const auto right = parse_integer(gold);
+    if (!right) answer.fail("gold_answer", "must be an integer from 0 to 999");
+    judged.right = judged.right || number == right;
+  }
+  return judged;
 }
 
 std::vector<double> judge_reasoning(const AnswerFields& answer) {

@@ -2,7 +2,7 @@
 // first words given, the rest written greedily.
 //
 // Fields of an answer: as exact_match, and references (a list of {text}), any_reference (one of them is enough). They
-// are the question's extra.references and extra.any_reference; without them the one right answer.
+// are the question's extra.references and extra.any_reference; without them the right answers, one of which is enough.
 //
 // Metrics, of what is written behind the thought (thought.h):
 // - string_match: share of the references that the reply holds, upper and lower case alike (RULER's "all"); where one
@@ -50,8 +50,10 @@ class StringMatch final : public Task {
     for (size_t i = 0; i < answers.size(); ++i) {
       const Question& question = request.questions[i];
       answers[i]["answer_prefix"] = asks[i].answer_prefix;
-      answers[i]["references"] = references_of(question);
-      answers[i]["any_reference"] = question.extra.value("any_reference", Json(false)) == Json(true);
+      Json own = own_references(question);
+      answers[i]["any_reference"] = own.empty() ? !question.other_answers.empty()
+                                                : question.extra.value("any_reference", Json(false)) == Json(true);
+      answers[i]["references"] = own.empty() ? right_answers(question) : std::move(own);
     }
     return answers;
   }
@@ -63,15 +65,20 @@ class StringMatch final : public Task {
     return own.is_number_integer() && own > 0 ? std::clamp<int64_t>(own.get<int64_t>(), 1, kMost) : kDefault;
   }
 
-  static Json references_of(const Question& question) {
+  static Json own_references(const Question& question) {
     Json list = Json::array();
     const Json given = question.extra.value("references", Json());
-    if (given.is_array()) {
-      for (const Json& text : given) {
-        if (text.is_string() && !text.get<std::string>().empty()) list.push_back({{"text", text}});
-      }
+    if (!given.is_array()) return list;
+    for (const Json& text : given) {
+      if (text.is_string() && !text.get<std::string>().empty()) list.push_back({{"text", text}});
     }
-    if (list.empty()) list.push_back({{"text", question.gold_answer}});
+    return list;
+  }
+
+  static Json right_answers(const Question& question) {
+    Json list = Json::array();
+    list.push_back({{"text", question.gold_answer}});
+    for (const std::string& other : question.other_answers) list.push_back({{"text", other}});
     return list;
   }
 

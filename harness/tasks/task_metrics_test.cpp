@@ -104,6 +104,43 @@ TEST(TaskMetrics, ExactMatch) {
 }
 
 // A method that says one thing to every question of a document finds nothing.
+// SQuAD's rule (arXiv:1606.05250): the right answer that fits best counts, in every measure and every free task.
+TEST(TaskMetrics, AnyOfSeveralRightAnswersIsRight) {
+  const auto answer = [](const std::string& text, const std::vector<std::string>& others) {
+    Json json = {{"question_id", "q"}, {"gold_answer", "NYC"}, {"text", text}, {"stop_reason", "end"}, {"turn", 1}};
+    if (!others.empty()) json["other_answers"] = others;
+    return json;
+  };
+  const std::vector<std::string> others = {"New York City", "the Big Apple"};
+  EXPECT_THAT(judged("exact_match", {answer("New York City", others)}), ElementsAre(1, ::testing::IsNan(), 1, 1, 1, 0));
+  EXPECT_THAT(judged("exact_match", {answer("It is the Big Apple.", others)}),
+              ElementsAre(1, ::testing::IsNan(), 0, 1, ::testing::DoubleNear(2.0 * 2 / (4 + 2), 1e-12), 0));
+  EXPECT_EQ(judged("exact_match", {answer("New York City", {})}).front(), 0);  // a record of before
+  EXPECT_EQ(judged("turns", {answer("The Big Apple", others)}).front(), 1);
+  EXPECT_EQ(judged("turns", {answer("Boston", others)}).front(), 0);
+  EXPECT_THAT(
+      error_of(
+          "exact_match",
+          {{"question_id", "q"}, {"gold_answer", "a"}, {"other_answers", "b"}, {"text", ""}, {"stop_reason", "end"}}),
+      HasSubstr("other_answers"));
+
+  // A reply to another question that gives any right answer of this one is no find; questions that share a right answer
+  // say nothing.
+  Json boston = answer("Big Apple", {}), shared = answer("Big Apple", {"York"});
+  boston["gold_answer"] = "Boston";
+  EXPECT_EQ(judged("exact_match", {answer("Big Apple", others), boston})[1], 0);
+  EXPECT_TRUE(std::isnan(judged("exact_match", {answer("Big Apple", others), shared})[1]));
+
+  Json sample = {{"text", "</think>\n\nFinal Answer: 12"},
+                 {"stop_reason", "end"},
+                 {"compactions", Json::array()},
+                 {"thought_tokens", 1}};
+  Json problem = {{"question_id", "q"}, {"gold_answer", "7"}, {"other_answers", {"12"}}, {"samples", {sample}}};
+  EXPECT_EQ(judged("reasoning", {problem}).front(), 1);
+  problem["other_answers"] = {"13"};
+  EXPECT_EQ(judged("reasoning", {problem}).front(), 0);
+}
+
 TEST(TaskMetrics, ACodeThatIsGivenToOtherQuestionsTooIsNoFind) {
   const std::vector<Json> constant = {written("4821", "4821"), written("It is 4,821.", "17"), written("99", "99")};
   EXPECT_EQ(judged("exact_match", constant, 0)[0], 1);

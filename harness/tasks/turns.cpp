@@ -7,7 +7,7 @@
 // (behind the document, before this answer).
 //
 // Metrics, of what is written behind the thought (thought.h):
-// - accuracy: 1 if exact_match(text, gold_answer)
+// - accuracy: 1 if exact_match(text, right answer) for any right answer (gold_answer, other_answers)
 // - turn_1 to turn_8: accuracy of that turn; no value in any other
 // - length_limit_rate: 1 if stop_reason is "length"
 //
@@ -15,6 +15,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "harness/api/context.h"
@@ -118,7 +119,10 @@ class Turns final : public Task {
 };
 
 std::vector<double> judge_turns(const AnswerFields& answer) {
-  const double right = is_true(exact_match(answer_text(answer), answer.text("gold_answer")));
+  const std::vector<std::string> golds = answer.right_answers();
+  const std::string text = answer_text(answer);
+  const double right = is_true(
+      std::any_of(golds.begin(), golds.end(), [&](const std::string& gold) { return exact_match(text, gold); }));
   const int64_t turn = answer.integer("turn", 1);
   std::vector<double> values = {right};
   for (int64_t shown = 1; shown <= kTurnsShown; ++shown)

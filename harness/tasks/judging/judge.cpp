@@ -79,6 +79,18 @@ std::vector<AnswerFields> AnswerFields::parts(const char* name) const {
   return list;
 }
 
+std::vector<std::string> AnswerFields::right_answers() const {
+  std::vector<std::string> texts = {text("gold_answer")};
+  if (!has("other_answers")) return texts;
+  const Json& others = at("other_answers");
+  if (!others.is_array()) fail("other_answers", "must be a list of texts");
+  for (const Json& other : others) {
+    if (!other.is_string()) fail("other_answers", "must be a list of texts");
+    texts.push_back(other.get<std::string>());
+  }
+  return texts;
+}
+
 int64_t AnswerFields::gold_option(size_t n_options) const {
   const int64_t gold = integer("gold_option", 0);
   if (gold >= static_cast<int64_t>(n_options))

@@ -35,6 +35,8 @@ class AnswerFields {
   int64_t count(const char* name) const;                    // length of a list, which may be empty
   std::vector<double> numbers(const char* name) const;      // of a list that is not empty
   std::vector<AnswerFields> parts(const char* name) const;  // likewise
+  // Every right answer of a free question: "gold_answer", then the list "other_answers" where there is one.
+  std::vector<std::string> right_answers() const;
   // The field "gold_option", an index below `n_options`.
   int64_t gold_option(size_t n_options) const;
   // The field "stop_reason": true for "length", false for "end", else an error.
