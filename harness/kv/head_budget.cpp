@@ -128,7 +128,7 @@ namespace {
 int64_t uniform_length(const TargetSize& target, int64_t source_len) {
   int64_t keep = target.entries;
   if (target.unit == TargetSize::Unit::kFraction) {
-    // A product such as 0.29 * 100 lies a rounding error below the whole number that was meant.
+    // A product such as 0.29 * 100 is a rounding error below the intended whole number.
     const double product = target.fraction * static_cast<double>(source_len);
     const double nearest = std::round(product);
     keep = static_cast<int64_t>(std::abs(product - nearest) <= 1e-12 * nearest ? nearest : std::floor(product));

@@ -29,11 +29,11 @@ struct TargetSize {
   bool operator==(const TargetSize&) const = default;
 };
 
-// What turns bytes into entries: of one entry's key and value, and of what is kept whatever the target, over all heads.
+// Sizes needed to turn a target in bytes into entries.
 struct EntrySizes {
   int64_t entry_bytes = 0;   // 2 d times the dtype's bytes; 0: unknown, no target in bytes
-  int64_t kept_entries = 0;  // template entries of all heads
-  int64_t other_bytes = 0;   // of a cache, besides entries: where its heads begin
+  int64_t kept_entries = 0;  // template entries of all heads, kept at every target
+  int64_t other_bytes = 0;   // of a cache besides its entries: the table of head offsets
 };
 
 // A budget whose heads share by score, within a layer or over the whole cache; or whose layers do, all heads of a layer
@@ -73,10 +73,10 @@ struct HeadBudget {
 };
 
 // Every head keeps floor(fraction * its source_len), at least one entry, or `entries`; of `bytes` as many entries in
-// all as fit beside the template's, spread in proportion to source_len, everything where more would fit (a fitted bias
-// adds 4 bytes an entry to a cache, which nobody knows beforehand). source_len: [L][Hkv]. Throws Error(kData) when a
-// fraction of a source_len or the bytes give a head less than one entry, or more entries are asked than there are,
-// naming the numbers; Error(kUsage) for bytes where `sizes` are unknown.
+// all as fit beside the template's, spread in proportion to source_len, or all of them where more would fit (a fitted
+// bias adds 4 bytes an entry, which is not known beforehand and not counted). source_len: [L][Hkv]. Throws Error(kData)
+// when a fraction of a source_len or the bytes give a head less than one entry, or more entries are asked than there
+// are, naming the numbers; Error(kUsage) for bytes where `sizes` are unknown.
 HeadBudget uniform_budget(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len,
                           const EntrySizes& sizes = {});
 

@@ -13,7 +13,7 @@
 
 namespace kvc {
 
-// One layer, heads one after the other ("packed"). Tensors may be views that share storage; nobody writes into them.
+// One layer, heads one after the other ("packed"). Tensors may be views that share storage and are never written to.
 struct LayerKv {
   at::Tensor keys;                    // (sum_h len_h, d), model dtype, RoPE-rotated at their original positions
   at::Tensor values;                  // (sum_h len_h, d), model dtype
@@ -30,7 +30,7 @@ struct LayerKv {
   at::Tensor head_bias(int64_t kv_head) const;
 };
 
-// Move-only: a copy of a cache is hundreds of megabytes and must be asked for by name.
+// Move-only: a copy of a cache takes hundreds of megabytes, so it must be asked for by clone().
 class KvCache {
  public:
   // `next_position`: RoPE position of the token that comes next, i.e. the number of tokens the context had; independent
@@ -91,7 +91,7 @@ class Tails {
   at::Tensor values(int64_t layer) const { return values_.at(static_cast<size_t>(layer)); }  // (B, Hkv, capacity, d)
 
   // Writes the rows of a packed batch behind what is there; sequence b gets rows [offsets[b], offsets[b+1]).
-  // new_keys, new_values: (N, Hkv, d). Lengths stay as they are until advance().
+  // new_keys, new_values: (N, Hkv, d). Lengths do not change until advance().
   // `writer` does the copying where it can and says so (gpu::write_tails is one); else LibTorch's copies do.
   using RowWriter = bool(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
                          const at::Tensor& new_values, const std::vector<int64_t>& lengths,

@@ -1,4 +1,4 @@
-// Descent along noisy gradients with a step size for each number of its own.
+// Adam: gradient descent with a step size of its own for each parameter.
 #pragma once
 
 #include <ATen/core/Tensor.h>

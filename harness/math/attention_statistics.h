@@ -1,4 +1,4 @@
-// One pass over the attention of a head that leaves what selection and fits need of it.
+// Statistics of a head's attention that selection and fits need, in one pass over it.
 //
 // Letters: T entries, n queries; S (n,T) logits, m_i = max_j S_ij, A = softmax(S) (n,T).
 #pragma once
@@ -18,8 +18,8 @@ struct AttentionStatistics {
   at::Tensor output;   // (n,dv) A V, or undefined
 };
 
-// What a row of A is a share of besides the entries of `keys`, which of them it sees, and how much it counts. Each may
-// be undefined.
+// Which entries of `keys` a query sees, how much attention it has elsewhere, and how much it counts. Each may be
+// undefined.
 struct RowReach {
   at::Tensor n_visible;  // (n) int64, in [0, T]: only the first n_visible entries; undefined: all
   // (n) float32, ln of the mass that a query has on entries elsewhere: A_ij = exp(S_ij) / (sum_j exp(S_ij) +

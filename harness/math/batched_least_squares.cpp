@@ -21,7 +21,7 @@ constexpr int kBatchRefinements = 3;       // of a float32 factor
 constexpr double kSlowestShrinking = 0.2;  // as linear_systems.cpp: part of the last step that may remain,
 constexpr double kBatchError = 3e-6;       // and what may be left of the solution's error
 constexpr double kOfRounding = 1e-10;
-// Of a float32 factor's largest eigenvalue: smaller ones cannot be told from what rounding made of nothing.
+// Of a float32 factor's largest eigenvalue: smaller ones may be rounding errors of zero.
 constexpr double kFloat32Cutoff = 1e-6;
 
 struct BatchedMoments {

@@ -94,7 +94,7 @@ TEST_P(Routes, HeadsThatNeedAnotherWayAreToldAndSpoilNoOther) {
   EXPECT_LT(relative_error(found.solution[3], svd_solution(a[3], b[3])), 1e-5);
 }
 
-// What float32 cannot solve is told, not returned.
+// A head that float32 cannot solve is reported, not solved wrongly.
 TEST(BatchedLeastSquares, AHardHeadIsRefusedByFloat32AndSolvedByFloat64) {
   const at::Tensor a = matrix_of_condition(600, 96, 3e4, 3).unsqueeze(0).to(at::kFloat);
   const at::Tensor b = normal({1, 600, 4}, 9).to(at::kFloat);

@@ -1,4 +1,5 @@
-// Sums in float64 of products of long columns, for loops where a tensor library's calls would cost more than the sums.
+// Float64 dot products and updates of long columns, for loops in which a tensor library's calls would cost more than
+// the arithmetic.
 #pragma once
 
 #include <cstdint>

@@ -14,7 +14,7 @@ namespace kvc {
 
 class ExponentialTable {
  public:
-  // Of a product: a multiple of this many rows costs least.
+  // Products cost least for a multiple of this many rows.
   static constexpr int64_t kRowsTogether = 6;
 
   // queries (n,d), over sqrt(d) already, keys (T,d), bias (T) or undefined, row_max (n), y (n): float32 on the CPU. 2 n

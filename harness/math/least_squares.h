@@ -21,12 +21,12 @@ namespace kvc {
 // matrix can still tell from rounding), and what float32 solvers use too (eps * max(n, t)).
 inline constexpr double kRankCutoff = 1e-6;
 
-// Where products are made first. kRefined: as said above. kDouble: everything in float64, for GPUs whose float64
-// products are about as fast as their float32 ones (A100, H100, H200): one product a Gram matrix, no refinement of a
-// float32 factor and none of its waits.
+// The precision in which products are made first. kRefined: as described above. kDouble: everything in float64, for
+// GPUs whose float64 products are about as fast as their float32 ones (A100, H100, H200): one product a Gram matrix, no
+// refinement of a float32 factor and none of its waits.
 enum class FitRoute : std::uint8_t { kRefined, kDouble };
 
-// The route of data on a GPU, where a caller names none; kRefined until a model is loaded to one of those. Data on the
+// The route of data on a GPU where the caller names none; kRefined until a model is loaded to such a GPU. Data on the
 // CPU are always kRefined.
 FitRoute gpu_fit_route();
 void set_gpu_fit_route(FitRoute route);

@@ -23,12 +23,12 @@ void check_system(const at::Tensor& a, const at::Tensor& b);
 // The route that `asked` or, where it is not given, the device of `a` says.
 FitRoute route_of(const at::Tensor& a, std::optional<FitRoute> asked);
 
-// Whether the first t columns of A are worth a try in float32.
+// Whether float32 is worth trying for the first t columns of A.
 bool is_quick(const at::Tensor& a, int64_t t, FitRoute route);
 
 // At least as many rows as columns, by a float32 Gram matrix, `moment` A^T B in float32, and refinement. A first step
-// by float32 products is enough where their rounding does not show. Nothing where it does not converge fast: float64
-// then has to do it.
+// by float32 products is enough where their rounding does not show. Returns nothing where it does not converge fast;
+// the caller then uses float64.
 std::optional<LeastSquares> solve_quickly(const at::Tensor& a, const at::Tensor& b, const at::Tensor& gram,
                                           const at::Tensor& moment);
 

@@ -3,13 +3,14 @@
 //
 // Letters: E (n,T) = exp(S - m) with S the logits and m their row maximum, y (n) row sums of E, t picks, w (t) weights.
 //
-// The published loop forms an (n,T) product and solves least squares anew at every step. Here rows of the Gram matrix
-// G = E^T E are formed once (float32), correlations are h - G[:,sel] w, and the Cholesky factor of the picks' own Gram
-// matrix (float64) grows by a row a pick: O(t (T + n + t)) a step, nothing O(n T). Of G there are either the rows of
-// picks and of keys that were close to being picked, 24 by a product with the table E whenever a row is missing, or,
-// where more than a sixth of the keys is asked for or E would take more than 0.5 GB, all of it, half by symmetry.
-// Correlations that lie within G's rounding of the best are computed again in float64 from the columns themselves, so
-// picks are those of a float64 loop; where more than 64 do, the best 64 are, and the choice is counted (n_cut).
+// The published loop forms an (n,T) product and solves least squares from scratch at every step. Here rows of the Gram
+// matrix G = E^T E are formed once (float32), correlations are h - G[:,sel] w, and the Cholesky factor of the picks'
+// own Gram matrix (float64) grows by a row a pick: O(t (T + n + t)) a step, nothing O(n T). Of G there are either the
+// rows of picks and of keys that came close to being picked, 24 by a product with the table E whenever a row is
+// missing, or, where more than a sixth of the keys is asked for or E would take more than 0.5 GB, all of it, half by
+// symmetry. Correlations that lie within G's rounding of the best are computed again in float64 from the columns
+// themselves, so picks are those of a float64 loop; where more than 64 do, the best 64 are, and the choice is counted
+// (n_cut).
 //
 // Memory: 4 n (t + keys dropped) bytes for the picks' columns, 16 t^2 for their factor, 4 n T of at most 0.5 GB for E,
 // and for G 4 T^2 or 4 T a row that was needed; some (512, T) blocks. T = 12k, n = 50k, t = 1,200: 0.24 + 0.6 GB.

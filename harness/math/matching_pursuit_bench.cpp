@@ -1,6 +1,7 @@
 // Matching pursuit beside a plain float32 version of the published loop (Algorithm 1 of arXiv:2602.16284) on the same
 // tensors: T = 2048 keys, n = 4096 queries, d = 128, t = 200 picks. `naive` forms the (n,T) product of the table with
-// the residual and solves least squares anew at every step, as published. Counters: picks equal to naive's, of 200.
+// the residual and solves least squares from scratch at every step, as published. Counters: picks equal to naive's, of
+// 200.
 #include <ATen/ATen.h>
 #include <benchmark/benchmark.h>
 #include <c10/core/InferenceMode.h>

@@ -1,4 +1,4 @@
-// What MatchingPursuit keeps to itself: rows of its Gram matrix, and a pursuit under way.
+// Internals of MatchingPursuit: rows of its Gram matrix, and the state of a pursuit.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,7 +27,7 @@ struct MatchingPursuit::Rows {
   void need(const std::vector<int64_t>& keys, const std::vector<int64_t>& likely, int64_t most);
 };
 
-// A pursuit under way: picks, their columns, and the Cholesky factor of their Gram matrix.
+// The state of a pursuit: picks, their columns, and the Cholesky factor of their Gram matrix.
 struct MatchingPursuit::State {
   std::vector<int64_t> order;
   std::vector<Column> columns;              // of each pick (n)
@@ -43,7 +43,7 @@ struct MatchingPursuit::State {
   bool solved = false;          // weights are those of a solve, with lower bounds for keys picked since
 
   int64_t size() const { return static_cast<int64_t>(order.size()); }
-  // The first `picks` of it, as they were when they were picked; weights are not those of a solve.
+  // The state after the first `picks` picks; its weights are not those of a solve.
   State prefix(size_t picks) const {
     State part = *this;
     part.order.resize(picks);

@@ -194,7 +194,7 @@ TEST_P(BothPursuits, RowsOnDemandAndAllAtOnce) {
   expect_like_judge(head, settings, {30, 60, 71});  // more
 }
 
-// The best of 200 equal keys cannot be told in float32, and is the first of them.
+// Float32 cannot tell the best of 200 equal keys: the first of them is picked.
 TEST_P(BothPursuits, AChoiceAmongTooManyIsCounted) {
   at::manual_seed(12);
   Head head;

@@ -1,5 +1,5 @@
-// Products of narrow panels, the way the processor's registers want them: what reads or makes attention weights without
-// an (n,T) matrix is built of these.
+// Products of narrow panels that fit the processor's registers: the building blocks of code that makes or reads
+// attention weights without an (n,T) matrix.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,4 @@
-// What A X leaves of B, and the direction in which it shrinks: one step of refining a least-squares solution.
+// The residual B - A X and its gradient: one step of refining a least-squares solution.
 //
 // Letters: A (n,t), B (n,m), X (t,m).
 #pragma once

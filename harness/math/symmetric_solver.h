@@ -1,4 +1,4 @@
-// Solvers of symmetric positive systems G x = b, for what a Gram matrix can still tell from rounding.
+// Solvers of symmetric positive systems G x = b; singular values below a Gram matrix's rounding count as zero.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -19,7 +19,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-// Heads of different lengths, one of them nought, biases in layer 0 only; position far beyond the entries.
+// Heads of different lengths, one of them empty, biases in layer 0 only; position far beyond the entries.
 KvCache ragged_prefix(at::ScalarType dtype) {
   at::manual_seed(5);
   std::vector<LayerKv> layers;

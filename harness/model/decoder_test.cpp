@@ -52,7 +52,7 @@ KvCache no_prefix(const Decoder& decoder) {
   return KvCache::empty(spec.n_layers, spec.n_kv_heads, spec.head_dim, decoder.options());
 }
 
-// Different lengths per head, one of them nought, biases in layer 0 only; position far beyond the entries.
+// Different lengths per head, one of them empty, biases in layer 0 only; position far beyond the entries.
 KvCache ragged_prefix(at::ScalarType dtype = at::kFloat) {
   at::manual_seed(5);
   std::vector<LayerKv> layers;

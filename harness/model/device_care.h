@@ -13,8 +13,8 @@
 
 namespace kvc {
 
-// A GPU on which nothing works any more: after an illegal access or a failed kernel its context is lost to the process,
-// and every further operation fails. Nobody records it as the failure of a cell; it ends the run.
+// Thrown when a GPU is lost to the process: after an illegal access or a failed kernel every further operation fails.
+// It is not recorded as the failure of a cell; it ends the run.
 class DeviceLost : public Error {
  public:
   // `first` failed, then the probe of the device with `then`.

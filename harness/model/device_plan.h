@@ -27,7 +27,7 @@ struct DevicePlan {
 // and head counted; every device gets a layer as long as there are any.
 DevicePlan spread_layers(const DecoderSpec& spec, const std::vector<c10::Device>& devices);
 
-// The GPUs of ModelConfig::devices ("auto" = all, or a number) beginning with `first`, on a machine with so many.
+// The GPUs of ModelConfig::devices ("auto" = all, or a number), beginning with `first`, on a machine with that many.
 // Throws Error(kUsage) for more than there are, or where `first` is no GPU.
 std::vector<c10::Device> choose_devices(const std::string& devices, const c10::Device& first, int64_t n_gpus);
 

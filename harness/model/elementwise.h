@@ -1,6 +1,6 @@
-// The work between the matrix products of a decoder layer, each in one pass over memory: on the CPU by own loops,
-// on a GPU by own kernels, elsewhere by chains of ATen operations. Computed in float32, rounded once to the dtype of
-// the inputs (float32 or bfloat16).
+// The work between the matrix products of a decoder layer, each in one pass over memory: this project's own loops on
+// the CPU, its own kernels on a GPU, chains of ATen operations elsewhere. Computed in float32, rounded once to the
+// dtype of the inputs (float32 or bfloat16).
 //
 // Letters: N rows (tokens), D hidden size, F feed-forward size, Hq query heads, Hkv KV heads, d head dimension.
 #pragma once

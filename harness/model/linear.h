@@ -1,4 +1,4 @@
-// x W^T, by whichever way is fast for the number of rows and the processor at hand.
+// x W^T, by the fastest way for the number of rows and the processor.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,8 +12,8 @@ namespace kvc {
 at::Tensor project(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias = {});
 at::Tensor project_float(const at::Tensor& rows, const at::Tensor& weight);  // the result is float32
 
-// On the CPU up to kFewRows rows are multiplied by an own kernel that reads every weight once and gives each row the
-// same bits whatever rows stand beside it: where this is true. Not for bfloat16 on processors that multiply it
+// True where up to kFewRows rows are multiplied on the CPU by this project's kernel, which reads every weight once and
+// gives a row the same bits in any batch. Not for bfloat16 on processors that multiply it
 // themselves; LibTorch is faster there.
 inline constexpr int64_t kFewRows = 32;
 bool has_few_rows_kernel(at::ScalarType dtype);

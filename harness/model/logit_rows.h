@@ -1,4 +1,4 @@
-// Rows of the decoder's output that the steps behind it look at, a bounded number at a time.
+// Logits of the decoder's output rows, a bounded number of rows at a time.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -23,8 +23,8 @@ void for_device_logits(const Model& model, const at::Tensor& hidden, const Visit
   }
 }
 
-// The same with logits on the CPU. On a GPU this copies whole rows: for what looks at all of a distribution. Tokens are
-// chosen where the logits are (sampling_rows.h).
+// The same with logits on the CPU. On a GPU this copies whole rows: use it where whole distributions are needed. Tokens
+// are chosen where the logits are (sampling_rows.h).
 template <class Visit>
 void for_logits(const Model& model, const at::Tensor& hidden, const Visit& visit) {
   for_device_logits(model, hidden, [&](int64_t first, const at::Tensor& logits) { visit(first, logits.cpu()); });

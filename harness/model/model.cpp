@@ -33,7 +33,7 @@ std::optional<int64_t> gpu_number(const std::string& name) {
   return number;
 }
 
-// Without instructions for it, a bfloat16 product is slower than a float32 one.
+// Without bfloat16 instructions, a bfloat16 product is slower than a float32 one.
 bool multiplies_bfloat16_fast() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512bf16") != 0;
@@ -128,7 +128,7 @@ Model Model::load(const ModelConfig& config) {
     }
   }
   std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(config.path);
-  // Folders often have padding tokens that the weights know nothing of; one in a text is refused there.
+  // Folders often have padding tokens beyond the embedding's rows; a text with one is refused when it is read.
   if (tokenizer->vocab_size() > spec.vocab_size && !checkpoint.is_folder()) {
     throw Error(
         ErrorKind::kData,

@@ -16,7 +16,7 @@ struct ModelConfig {
   std::string path;             // GGUF file, or folder as downloaded from a model hub
   std::string dtype = "auto";   // float32, bfloat16; auto = bfloat16 where the processor or GPU has it, else float32
   std::string device = "auto";  // cpu, cuda, cuda:1; auto = cuda where LibTorch finds a GPU, else cpu
-  std::string devices = "1";    // over how many GPUs the layers are spread, from `device` on; auto = all
+  std::string devices = "1";    // number of GPUs over which the layers are spread, from `device` on; auto = all
   std::string chat_template;    // a name of chat_template_names(); empty = the model's own
   std::string thinking;         // on, off: Qwen3's switch in every prompt; empty = as the chat template has it
   // transformers' rope_parameters in place of the model's own: {rope_type: yarn, factor: 2.0}; {} = the model's own.
@@ -36,7 +36,8 @@ struct ModelConfig {
   void check(const OptionCheck& fail) const;
 };
 
-// The device of ModelConfig::device on a machine with so many GPUs. Throws Error(kUsage) for one that is not there.
+// The device of ModelConfig::device on a machine with that many GPUs. Throws Error(kUsage) for a device that is
+// missing.
 c10::Device choose_device(const std::string& name, int64_t n_gpus);
 
 class Model {

@@ -26,12 +26,12 @@ struct RopeFrequencies {
 // would be rotated by different ones. Here they are those of one text length, spec.rope_dynamic_positions, at every
 // position: what transformers computes in one pass over a text of that length, and what it computes without any scaling
 // when that length is within rope_original_max_positions.
-// Throws Error(kData) for numbers from which no frequencies follow.
+// Throws Error(kData) for numbers that give no finite frequencies.
 RopeFrequencies rope_frequencies(const DecoderSpec& spec);
 
-// Cosine and sine times the factor for every position up to spec.max_positions, computed as far as they are asked for:
-// a model of a million positions that reads short texts holds short tables. Angles are rounded to float32, which counts
-// positions exactly up to kMostPositions. Copies share the tables; safe to use from several threads.
+// Cosine and sine times the factor for every position up to spec.max_positions, computed only up to the positions in
+// use: a model of a million positions that reads short texts holds short tables. Angles are rounded to float32, which
+// counts positions exactly up to kMostPositions. Copies share the tables; safe to use from several threads.
 class RopeTables {
  public:
   static constexpr int64_t kMostPositions = 1 << 24;

@@ -27,7 +27,7 @@ class Checkpoint {
   const ModelFamily& family() const { return *family_; }
   const DecoderSpec& spec() const { return spec_; }
   const TensorSource& tensors() const { return *tensors_; }
-  // What is odd about the files and no error, one sentence each.
+  // Oddities of the files that are no errors, one sentence each.
   const std::vector<std::string>& oddities() const { return oddities_; }
 
   std::int64_t weight_bytes() const;  // of the files that hold tensors

@@ -48,8 +48,8 @@ class ConfigFile {
   std::vector<std::string> oddities_;
 };
 
-// What config.json says alike for every family: layers, widths, heads, context, RoPE, tied head, activation;
-// quantised weights are refused. Defaults are those of transformers' LlamaConfig where a family does not pass its own.
+// Keys of config.json that all families share: layers, widths, heads, context, RoPE, tied head, activation.
+// Quantised weights are refused. Defaults are those of transformers' LlamaConfig where a family does not pass its own.
 // `kv_heads`: where num_key_value_heads is not there at all, 0 = as many as query heads; `head_dim`: where that is not
 // there, 0 = hidden_size / heads.
 DecoderSpec read_config_numbers(ConfigFile& config, std::int64_t kv_heads = 0, std::int64_t head_dim = 0);

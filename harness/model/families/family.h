@@ -16,12 +16,12 @@ struct ModelFamily {
   std::string description;           // one line for `kvc list families`
   std::vector<std::string> classes;  // the family's names in config.json's "architectures"
   // Sizes from either source. Throw Error(kData) for what is missing, contradictory, or not computed by the decoder.
-  // gguf is null for a family that GGUF files do not tell from another.
+  // gguf is null for a family that GGUF files cannot tell from another.
   DecoderSpec (*gguf)(GgufMetadata& metadata);
   DecoderSpec (*config)(ConfigFile& config);
   bool gguf_rotates_neighbours = false;  // see WeightLayout
 
-  // The whole of a source, unknown keys judged; what is odd and no error is appended to `oddities` where it is given.
+  // The whole of a source, unknown keys judged; oddities that are no errors are appended to `oddities` if given.
   DecoderSpec spec(const GgufFile& file, std::vector<std::string>* oddities = nullptr) const;
   DecoderSpec spec(ConfigFile config, std::vector<std::string>* oddities = nullptr) const;
 };

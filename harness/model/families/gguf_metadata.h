@@ -34,7 +34,7 @@ class GgufMetadata {
   bool has_tensor(const std::string& name) const { return file_.find_tensor(name) != nullptr; }
 
   [[noreturn]] void refuse(const std::string& fact, const std::string& mend) const;
-  // What is worth knowing and no error: one sentence.
+  // Notes for the user that are no errors: one sentence each.
   void note(const std::string& oddity) { oddities_.push_back(oddity); }
   const std::vector<std::string>& oddities() const { return oddities_; }
 

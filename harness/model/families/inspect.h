@@ -1,4 +1,4 @@
-// What there is to say about a model's files without loading them.
+// A summary of a model's files, made without loading the weights.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ struct ModelFacts {
   std::string weight_problem;  // why load() would refuse the tensors; "" when it would not
 };
 
-// Reads headers only. Throws Error(kData) for what is no model at all: see Checkpoint.
+// Reads headers only. Throws Error(kData) for a path that is not a model: see Checkpoint.
 ModelFacts inspect_model(const std::string& path);
 
 // The numbers of a spec by name; those that do not apply are left out.

@@ -43,7 +43,7 @@ class Reader {
   Reader(const json& parameters, ErrorKind kind, const std::string& where)
       : parameters_(parameters), kind_(kind), where_(where) {
     if (!parameters.is_object()) refuse("RoPE parameters are not an object", kKnownTypes);
-    scaling_of(*this, type());  // another type has parameters of its own: the type is what to name
+    scaling_of(*this, type());  // another type has other parameters: name the type
     for (const auto& [key, value] : parameters.items()) {
       if (std::find(kKnownKeys.begin(), kKnownKeys.end(), key) == kKnownKeys.end()) {
         refuse(fmt::format("RoPE parameter '{}' is not known", printable(key)), suggest_name(key, kKnownKeys));
@@ -211,7 +211,7 @@ void override_rope(const json& parameters, DecoderSpec& spec) {
 
 namespace {
 
-// Llama 3's scaling is no metadata but a tensor: a divisor for each frequency.
+// Llama 3's scaling is stored as a tensor, not as metadata: a divisor for each frequency.
 bool read_divisors(GgufMetadata& metadata, DecoderSpec& spec) {
   const StoredTensor* divisors = metadata.file().find_tensor("rope_freqs.weight");
   if (divisors == nullptr) return false;

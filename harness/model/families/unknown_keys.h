@@ -1,4 +1,4 @@
-// What a key of config.json or of GGUF metadata that nothing reads may mean for the computation.
+// Whether a key of config.json or GGUF metadata that the program does not read may change the computation.
 #pragma once
 
 #include <cstdint>

@@ -18,8 +18,8 @@ namespace kvc {
 class WeightReader {
  public:
   // kCheck only looks at names and shapes and returns undefined tensors, so that a wrong file is refused before
-  // gigabytes are decoded. kRead holds the tensors made so far and the one in work, in compute dtype; the pages of the
-  // file are given back as they are read.
+  // gigabytes are decoded. kRead holds the tensors made so far and the current one, in compute dtype; pages of the
+  // file are released once read.
   enum class Mode : std::uint8_t { kCheck, kRead };
 
   WeightReader(const TensorSource& source, Mode mode, at::ScalarType dtype, at::Device device)

@@ -13,8 +13,8 @@ struct TensorFile {
   std::map<std::string, std::string> metadata;  // "__metadata__"
 };
 
-// Copies every tensor into memory of its own. Throws Error(kData) naming file and tensor for whatever is wrong; sizes
-// are checked against the file before anything is allocated.
+// Copies every tensor into its own memory. Throws Error(kData) naming the file and the tensor that is wrong; sizes are
+// checked against the file before anything is allocated.
 TensorFile read_tensor_file(const std::string& path);
 
 // Tensors of any device and layout, of the dtypes above, none of them empty. The file appears under its name when all
