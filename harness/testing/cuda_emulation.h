@@ -2,8 +2,9 @@
 // includes this header, then the .cu file itself. Slow, and strict where a GPU is lenient: a barrier that some threads
 // of a block (or lanes of a warp) never reach ends the program with a message, and shared memory starts as NaN.
 //
-// Each thread of a block is a fiber; blocks run one after the other, fibers in turns between barriers. So what is shown
-// is the arithmetic, the indexing and the barriers, not memory order among blocks, speed, or registers.
+// Each thread of a block is a fiber; blocks run one after the other, and so do a block's warps from barrier to barrier.
+// So what is shown is the arithmetic, the indexing and the barriers, not memory order among blocks, speed, or
+// registers.
 //
 // Known: __global__, __device__, __shared__ (static), dynamic shared memory by KVC_SHARED_MEMORY, __syncthreads,
 // __syncwarp, __shfl_xor_sync and __shfl_sync of whole warps, float4, __nv_bfloat16, launches by launch(); of tensor
@@ -158,22 +159,31 @@ inline bool release(unsigned begin, unsigned end, Wait what) {
   return true;
 }
 
+// As far as it comes without the block's other warps.
+inline void run_warp(unsigned begin, unsigned end) {
+  Block& b = block();
+  do {
+    for (unsigned t = begin; t < end; ++t) {
+      if (b.fibers[t].wait != Wait::kNothing) continue;
+      b.current = t;
+      swapcontext(&b.scheduler, &b.fibers[t].context);
+    }
+  } while (release(begin, end, Wait::kWarpLanes));
+}
+
+// Warps one after the other, now from the first and now from the last: what one expects of another without a barrier
+// between them is not there.
 inline void run_block() {
   Block& b = block();
-  const auto n = static_cast<unsigned>(b.fibers.size());
-  for (;;) {
-    bool all_ended = true;
-    for (unsigned t = 0; t < n; ++t) {
-      if (b.fibers[t].wait == Wait::kNothing) {
-        b.current = t;
-        swapcontext(&b.scheduler, &b.fibers[t].context);
-      }
-      all_ended = all_ended && b.fibers[t].wait == Wait::kEnded;
+  const auto n = static_cast<unsigned>(b.fibers.size()), n_warps = (n + kWarp - 1) / kWarp;
+  for (bool backwards = false;; backwards = !backwards) {
+    for (unsigned i = 0; i < n_warps; ++i) {
+      const unsigned begin = (backwards ? n_warps - 1 - i : i) * kWarp;
+      run_warp(begin, std::min(n, begin + kWarp));
     }
-    if (all_ended) return;
-    bool progress = release(0, n, Wait::kBlock);
-    for (unsigned w = 0; w < n; w += kWarp) progress |= release(w, std::min(n, w + kWarp), Wait::kWarpLanes);
-    if (!progress) stop("threads wait at a barrier that others never reach");
+    const auto has_ended = [](const Fiber& fiber) { return fiber.wait == Wait::kEnded; };
+    if (std::all_of(b.fibers.begin(), b.fibers.end(), has_ended)) return;
+    if (!release(0, n, Wait::kBlock)) stop("threads wait at a barrier that others never reach");
   }
 }
 
