@@ -2,10 +2,12 @@
 // record alone, by the metrics that the task's file registers beside the task (harness/tasks/judging/judge.h).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "harness/api/budget_rule.h"
@@ -17,10 +19,13 @@
 
 namespace kvc {
 
+class Task;
+
 // What a task keeps of the full cache's answers to compare others with; made once per document.
-class TaskReference {
- public:
+struct TaskReference {
   virtual ~TaskReference() = default;
+  const Task* task = nullptr;             // that made it
+  std::vector<std::string> question_ids;  // that it was made for
 };
 
 // What a task compacts with while the model writes: the cell's method and all that goes with it.
@@ -66,6 +71,40 @@ class Task {
   // One JSON object per question, in their order, each with "question_id" and the fields the task's file documents.
   // All questions are asked together.
   virtual std::vector<Json> ask(const AskRequest& request) const = 0;
+};
+
+// A task that keeps a Reference of the full cache and compares every other cache with it.
+template <class Reference>
+class ComparingTask : public Task {
+ public:
+  std::unique_ptr<TaskReference> reference(const AskRequest& on_full_cache) const final {
+    auto kept = std::make_unique<Kept>(make_reference(on_full_cache));
+    kept->task = this;
+    for (const Question& question : on_full_cache.questions) kept->question_ids.push_back(question.id);
+    return kept;
+  }
+
+  std::vector<Json> ask(const AskRequest& request) const final {
+    const TaskReference* given = request.reference;
+    const bool ours = given != nullptr && given->task == this &&
+                      std::equal(given->question_ids.begin(), given->question_ids.end(), request.questions.begin(),
+                                 request.questions.end(),
+                                 [](const std::string& id, const Question& question) { return id == question.id; });
+    if (ours) return compare(request, static_cast<const Kept*>(given)->reference);
+    throw Error(ErrorKind::kInternal, "the task was asked without the reference of these questions", "",
+                "pass what its reference() returned for the same document");
+  }
+
+ protected:
+  virtual Reference make_reference(const AskRequest& on_full_cache) const = 0;
+  // As ask(), of the questions that the reference was made for.
+  virtual std::vector<Json> compare(const AskRequest& request, const Reference& reference) const = 0;
+
+ private:
+  struct Kept final : TaskReference {
+    explicit Kept(Reference made) : reference(std::move(made)) {}
+    Reference reference;
+  };
 };
 
 #define KVC_REGISTER_TASK(Class, name, source) KVC_REGISTER(::kvc::Task, Class, name, source)

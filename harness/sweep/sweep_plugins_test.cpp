@@ -239,22 +239,18 @@ struct TestFlaky final : CompactionMethod {
 };
 KVC_REGISTER_METHOD(TestFlaky, "test_flaky", "test");
 
-struct TestProbe final : Task {
+struct TestProbe final : ComparingTask<int64_t> {
   struct Options {
     std::string refuse;  // id of a document
     void fields(auto&& visit) { visit("refuse", refuse, "id of a document whose cells fail"); }
   };
   explicit TestProbe(Options o) : options(std::move(o)) {}
-  struct Reference final : TaskReference {
-    explicit Reference(int64_t n) : entries(n) {}
-    int64_t entries;
-  };
   bool accepts(const Question& question) const override { return question.options.empty(); }
-  std::unique_ptr<TaskReference> reference(const AskRequest& request) const override {
+  int64_t make_reference(const AskRequest& request) const override {
     ++calls().references;
-    return std::make_unique<Reference>(request.cache.n_entries());
+    return request.cache.n_entries();
   }
-  std::vector<Json> ask(const AskRequest& request) const override {
+  std::vector<Json> compare(const AskRequest& request, const int64_t& reference_entries) const override {
     ++calls().asks;
     if (!options.refuse.empty() && request.questions.front().id.rfind(options.refuse, 0) == 0) {
       throw Error(ErrorKind::kData, "this document cannot be asked", "", "");
@@ -266,7 +262,7 @@ struct TestProbe final : Task {
       answers.push_back(Json{{"question_id", question.id},
                              {"sum", sum},
                              {"seed", request.seed},
-                             {"reference_entries", dynamic_cast<const Reference&>(*request.reference).entries}});
+                             {"reference_entries", reference_entries}});
     }
     return answers;
   }

@@ -28,8 +28,7 @@ constexpr int64_t kRowsAtATime = 128;
 constexpr int64_t kAnswersVersion =
     1;  // raised when the same request gives another answer: kept ones are then not read
 
-struct FidelityReference final : TaskReference {
-  std::vector<std::string> question_ids;
+struct FidelityReference {
   std::vector<std::vector<int64_t>> prompts;
   std::vector<Continuation> answers;  // answer i to prompt i
   std::vector<std::string> texts;
@@ -44,8 +43,8 @@ struct Comparison {
 };
 
 // full, compact: (N, hidden); tokens: (N) int64.
-Comparison compare(const Decoder& decoder, const at::Tensor& full, const at::Tensor& compact,
-                   const at::Tensor& tokens) {
+Comparison compare_distributions(const Decoder& decoder, const at::Tensor& full, const at::Tensor& compact,
+                                 const at::Tensor& tokens) {
   std::vector<at::Tensor> kl, log_likelihood, agreement;
   for (int64_t begin = 0; begin < full.size(0); begin += kRowsAtATime) {
     const int64_t n = std::min(kRowsAtATime, full.size(0) - begin);
@@ -60,7 +59,7 @@ Comparison compare(const Decoder& decoder, const at::Tensor& full, const at::Ten
   return {at::cat(kl), at::cat(log_likelihood), at::cat(agreement)};
 }
 
-class Fidelity final : public Task {
+class Fidelity final : public ComparingTask<FidelityReference> {
  public:
   struct Options {
     int64_t max_new_tokens = 16;
@@ -74,34 +73,30 @@ class Fidelity final : public Task {
 
   bool accepts(const Question& /*question*/) const override { return true; }
 
-  std::unique_ptr<TaskReference> reference(const AskRequest& on_full_cache) const override {
+  FidelityReference make_reference(const AskRequest& on_full_cache) const override {
     const Model& model = on_full_cache.model;
-    auto reference = std::make_unique<FidelityReference>();
+    FidelityReference reference;
     std::vector<Ask> asks;
-    for (const Question& question : on_full_cache.questions) {
-      asks.push_back({question.text, question.answer_prefix});
-      reference->question_ids.push_back(question.id);
+    for (const Question& question : on_full_cache.questions) asks.push_back({question.text, question.answer_prefix});
+    reference.prompts = make_prompts(model, asks);
+    for (const std::vector<int64_t>& tokens : full_answers(on_full_cache, reference.prompts)) {
+      const auto prompt = static_cast<int64_t>(reference.answers.size());
+      reference.texts.push_back(model.tokenizer().decode(tokens));
+      reference.answers.push_back({prompt, tokens.empty() ? std::vector<int64_t>{end_token(model)} : tokens});
     }
-    reference->prompts = make_prompts(model, asks);
-    for (const std::vector<int64_t>& tokens : full_answers(on_full_cache, reference->prompts)) {
-      const auto prompt = static_cast<int64_t>(reference->answers.size());
-      reference->texts.push_back(model.tokenizer().decode(tokens));
-      reference->answers.push_back({prompt, tokens.empty() ? std::vector<int64_t>{end_token(model)} : tokens});
-    }
-    reference->hidden = continuation_hidden(model, on_full_cache.cache, reference->prompts, reference->answers);
+    reference.hidden = continuation_hidden(model, on_full_cache.cache, reference.prompts, reference.answers);
     return reference;
   }
 
-  std::vector<Json> ask(const AskRequest& request) const override {
-    const FidelityReference& reference = checked_reference(request);
+  std::vector<Json> compare(const AskRequest& request, const FidelityReference& reference) const override {
     if (reference.answers.empty()) return {};
     const std::vector<at::Tensor> hidden =
         continuation_hidden(request.model, request.cache, reference.prompts, reference.answers);
     std::vector<int64_t> tokens;
     for (const Continuation& answer : reference.answers)
       tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
-    const Comparison all =
-        compare(request.model.decoder(), at::cat(reference.hidden), at::cat(hidden), at::tensor(tokens, at::kLong));
+    const Comparison all = compare_distributions(request.model.decoder(), at::cat(reference.hidden), at::cat(hidden),
+                                                 at::tensor(tokens, at::kLong));
 
     std::vector<Json> answers;
     int64_t begin = 0;
@@ -168,18 +163,6 @@ class Fidelity final : public Task {
     const std::vector<int64_t> ends = model.tokenizer().end_ids();
     if (ends.empty()) throw Error(ErrorKind::kInternal, "an answer ended, but the tokenizer has no end token", "", "");
     return ends.front();
-  }
-
-  static const FidelityReference& checked_reference(const AskRequest& request) {
-    const auto* reference = dynamic_cast<const FidelityReference*>(request.reference);
-    bool fits = reference != nullptr && reference->question_ids.size() == request.questions.size();
-    for (size_t i = 0; fits && i < request.questions.size(); ++i)
-      fits = reference->question_ids[i] == request.questions[i].id;
-    if (!fits) {
-      throw Error(ErrorKind::kInternal, "fidelity was asked without the reference of these questions", "",
-                  "pass what reference() returned for the same document");
-    }
-    return *reference;
   }
 
   static Json summarise(const Question& question, const Comparison& all, int64_t begin, int64_t n) {

@@ -26,8 +26,7 @@
 namespace kvc {
 namespace {
 
-struct HeadReference final : TaskReference {
-  std::vector<std::string> question_ids;
+struct HeadReference {
   std::vector<std::vector<int64_t>> prompts;
   std::vector<int64_t> offsets;                // question i asks with tokens [offsets[i], offsets[i + 1])
   std::vector<at::Tensor> queries;             // per layer (Hkv, g n, d) model dtype, query head before token
@@ -87,7 +86,7 @@ double rounded(double value) {
   return std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr);
 }
 
-class HeadErrorsTask final : public Task {
+class HeadErrorsTask final : public ComparingTask<HeadReference> {
  public:
   struct Options {
     int64_t max_tokens = 64;
@@ -102,24 +101,20 @@ class HeadErrorsTask final : public Task {
   bool accepts(const Question& /*question*/) const override { return true; }
 
   // Memory: queries and outputs of all heads, 4 to 6 bytes x layers x query heads x d per token asked.
-  std::unique_ptr<TaskReference> reference(const AskRequest& on_full_cache) const override {
+  HeadReference make_reference(const AskRequest& on_full_cache) const override {
     const Model& model = on_full_cache.model;
-    auto reference = std::make_unique<HeadReference>();
+    HeadReference reference;
     std::vector<Ask> asks;
-    for (const Question& question : on_full_cache.questions) {
-      asks.push_back({question.text, question.answer_prefix});
-      reference->question_ids.push_back(question.id);
-    }
-    reference->prompts = make_prompts(model, asks);
-    reference->group = model.spec().group_size();
-    capture(model, on_full_cache.cache, *reference);
+    for (const Question& question : on_full_cache.questions) asks.push_back({question.text, question.answer_prefix});
+    reference.prompts = make_prompts(model, asks);
+    reference.group = model.spec().group_size();
+    capture(model, on_full_cache.cache, reference);
     for (int64_t layer = 0; layer < on_full_cache.cache.n_layers(); ++layer)
-      reference->exact.push_back(outputs(on_full_cache.cache, layer, reference->queries[static_cast<size_t>(layer)]));
+      reference.exact.push_back(outputs(on_full_cache.cache, layer, reference.queries[static_cast<size_t>(layer)]));
     return reference;
   }
 
-  std::vector<Json> ask(const AskRequest& request) const override {
-    const HeadReference& reference = checked_reference(request);
+  std::vector<Json> compare(const AskRequest& request, const HeadReference& reference) const override {
     const size_t n_questions = reference.prompts.size();
     if (n_questions == 0) return {};
     std::vector<Sums> by_question(n_questions);  // of `relative`, cosine, mass: sums over heads of means
@@ -217,18 +212,6 @@ class HeadErrorsTask final : public Task {
                          {"mass_relative", sums.mass / sums.n}});
     }
     return answers;
-  }
-
-  static const HeadReference& checked_reference(const AskRequest& request) {
-    const auto* reference = dynamic_cast<const HeadReference*>(request.reference);
-    bool fits = reference != nullptr && reference->question_ids.size() == request.questions.size();
-    for (size_t i = 0; fits && i < request.questions.size(); ++i)
-      fits = reference->question_ids[i] == request.questions[i].id;
-    if (!fits) {
-      throw Error(ErrorKind::kInternal, "head_errors was asked without the reference of these questions", "",
-                  "pass what reference() returned for the same document");
-    }
-    return *reference;
   }
 
   Options options_;

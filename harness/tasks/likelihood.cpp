@@ -33,9 +33,7 @@ namespace {
 constexpr const char* kNeutralDocument = "This document has no content.";
 constexpr const char* kNeutralQuestion = "Answer the question.";
 
-struct LikelihoodReference final : TaskReference {
-  std::map<std::string, double> neutral;  // by the option's text
-};
+using NeutralScores = std::map<std::string, double>;  // by the option's text
 
 // The options' tokens, to be scored behind the prompt of their question, or of `neutral` where that is given.
 std::vector<Continuation> continuations_of(const Model& model, const std::vector<Question>& questions,
@@ -69,7 +67,7 @@ double finite(double score, const std::string& option, const Question& question)
               "question " + question.id, "the cache holds numbers that are not finite; try dtype float32");
 }
 
-class Likelihood final : public Task {
+class Likelihood final : public ComparingTask<NeutralScores> {
  public:
   using Options = NoOptions;
   explicit Likelihood(Options) {}
@@ -80,35 +78,30 @@ class Likelihood final : public Task {
   }
 
   // Depends on model and options alone; all options in one batch.
-  std::unique_ptr<TaskReference> reference(const AskRequest& on_full_cache) const override {
+  NeutralScores make_reference(const AskRequest& on_full_cache) const override {
     const Model& model = on_full_cache.model;
     const std::vector<Continuation> continuations = continuations_of(model, on_full_cache.questions, kNeutralQuestion);
-    auto reference = std::make_unique<LikelihoodReference>();
-    if (continuations.empty()) return reference;
+    NeutralScores neutral;
+    if (continuations.empty()) return neutral;
     const KvCache cache = model.decoder().prefill(make_context(model, kNeutralDocument).tokens);
     const std::vector<double> scores =
         continuation_log_likelihoods(model, cache, answer_prompts(model, {{kNeutralQuestion, ""}}), continuations);
     size_t next = 0;
     for (const Question& question : on_full_cache.questions) {
-      for (const std::string& option : question.options)
-        reference->neutral[option] = finite(scores[next++], option, question);
+      for (const std::string& option : question.options) neutral[option] = finite(scores[next++], option, question);
     }
-    return reference;
+    return neutral;
   }
 
   // All options of all questions in one batch; a question's prompt is read once.
-  std::vector<Json> ask(const AskRequest& request) const override {
-    const auto* reference = dynamic_cast<const LikelihoodReference*>(request.reference);
-    if (reference == nullptr) {
-      throw Error(ErrorKind::kInternal, "likelihood was asked without its reference", "", "pass what reference() gave");
-    }
+  std::vector<Json> compare(const AskRequest& request, const NeutralScores& neutral) const override {
     std::vector<Ask> asks;
     for (const Question& question : request.questions) asks.push_back({question.text, ""});
     const std::vector<Continuation> continuations = continuations_of(request.model, request.questions);
     const std::vector<std::vector<int64_t>> prompts = answer_prompts(request.model, asks);
     const std::vector<double> scores =
         continuation_log_likelihoods(request.model, request.cache, prompts, continuations);
-    std::vector<Json> answers = collect(request.questions, continuations, scores, *reference);
+    std::vector<Json> answers = collect(request.questions, continuations, scores, neutral);
     for (size_t i = 0; i < answers.size(); ++i) {
       answers[i]["rendered_prompt"] = spelled(request.model, prompts[i]);
       const std::vector<int64_t> right = equal_options(request.questions[i]);
@@ -120,7 +113,7 @@ class Likelihood final : public Task {
  private:
   static std::vector<Json> collect(const std::vector<Question>& questions,
                                    const std::vector<Continuation>& continuations, const std::vector<double>& scores,
-                                   const LikelihoodReference& reference) {
+                                   const NeutralScores& neutral) {
     std::vector<Json> answers;
     size_t next = 0;
     for (const Question& question : questions) {
@@ -131,13 +124,8 @@ class Likelihood final : public Task {
                      {"option_tokens", Json::array()},
                      {"option_bytes", Json::array()}};
       for (const std::string& option : question.options) {
-        const auto neutral = reference.neutral.find(option);
-        if (neutral == reference.neutral.end()) {
-          throw Error(ErrorKind::kInternal, "likelihood was asked without the reference of these questions", "",
-                      "pass what reference() returned for the same document");
-        }
         answer["option_log_likelihood"].push_back(finite(scores[next], option, question));
-        answer["option_log_likelihood_neutral"].push_back(neutral->second);
+        answer["option_log_likelihood_neutral"].push_back(neutral.at(option));
         answer["option_tokens"].push_back(continuations[next].tokens.size());
         answer["option_bytes"].push_back(option.size());
         ++next;

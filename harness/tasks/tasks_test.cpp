@@ -328,12 +328,18 @@ TEST_F(Tasks, LikelihoodWithoutContextIsMadeOnceAndDependsOnTheOptionAlone) {
   EXPECT_EQ(ask(*task, full_, {other})[0].at("option_tokens"), on_full[1].at("option_tokens"));
   EXPECT_NEAR(ask(*task, full_, {other})[0].at("option_log_likelihood_neutral")[0].get<double>(),
               on_full[1].at("option_log_likelihood_neutral")[0].get<double>(), 1e-3);
-  EXPECT_THAT(error_of([&] { task->ask({model_, full_, choices_, 5, nullptr}); }), HasSubstr("without its reference"));
-  const auto foreign = task->reference({model_, full_, {choices_[1]}, 5, nullptr});
   EXPECT_THAT(error_of([&] {
-                task->ask({model_, full_, choices_, 5, foreign.get()});
+                task->ask({model_, full_, choices_, 5, nullptr});
               }),
               HasSubstr("without the reference of these questions"));
+  const auto of_others = task->reference({model_, full_, {choices_[1]}, 5, nullptr});
+  const auto of_another_task = make_task("fidelity")->reference({model_, full_, choices_, 5, nullptr});
+  for (const TaskReference* wrong : {of_others.get(), of_another_task.get()}) {
+    EXPECT_THAT(error_of([&] {
+                  task->ask({model_, full_, choices_, 5, wrong});
+                }),
+                HasSubstr("without the reference of these questions"));
+  }
 }
 
 TEST_F(Tasks, LikelihoodRefusesAnOptionWithoutTokens) {
