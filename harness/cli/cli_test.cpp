@@ -143,7 +143,7 @@ TEST_F(Cli, RunsASweepToItsTableAndGoesOnWhereItStopped) {
   EXPECT_THAT(scores.out, HasSubstr("\"values\":{\"accuracy\":"));
   const Outcome flips = kvc({"score", results, "--flips"});
   EXPECT_EQ(flips.code, 0) << flips.err;
-  EXPECT_THAT(flips.out, HasSubstr("answers changed between the full cache and a compact one"));
+  EXPECT_THAT(flips.out, HasSubstr("1 of 1 answer changed between the full cache and a compact one"));
   EXPECT_EQ(kvc({"score", results, "--flips", "--method", "absent"}).code, 2);
   EXPECT_EQ(kvc({"score", results, "--method", "snapkv"}).code, 2);
   EXPECT_EQ(kvc({"score", results, "--output", results + "/scores.jsonl"}).code, 2);

@@ -64,8 +64,6 @@ TEST_F(FrontDoor, RangesAreShort) {
   EXPECT_THAT(error({"perplexity", "--model", kModel, "f.txt", "--stride", "0"}),
               HasSubstr("--stride must be above 0; got 0"));
   EXPECT_THAT(error({"--threads", "0", "list"}), HasSubstr("--threads must be 1 to 4096; got 0"));
-  EXPECT_THAT(error({"generate", "--model", kModel, "--prompt", "a", "--seed", "99999999999999999999"}),
-              HasSubstr("--seed must be at most 9223372036854775807; got 99999999999999999999"));
   EXPECT_THAT(error({"generate", "--model", kModel, "--prompt", "a", "--seed", "1.5"}),
               HasSubstr("--seed must be a whole number; got 1.5"));
 }

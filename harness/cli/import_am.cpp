@@ -256,7 +256,7 @@ class Importer {
       ++imported_.answers;
     }
     if (n_unknown > 0) {
-      imported_.warnings.push_back(fmt::format("{}: {} of {} not in {}; left out", file, n_unknown,
+      imported_.warnings.push_back(fmt::format("{}: {} of {} are not in {}; left out", file, n_unknown,
                                                count(std::ssize(json.at("generations")), "question"), settings_.data));
     }
     if (!record.answers.empty()) imported_.records.push_back(std::move(record));
