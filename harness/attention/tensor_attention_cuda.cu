@@ -1,5 +1,9 @@
 // Both kernels keep one side's numbers in place and stream the other's through shared memory; a lane finds its logits
-// in its registers as tensor_cores.h lays them out. tensor cores: attend_rows_kernel tensor cores: sum_columns_kernel
+// in its registers as tensor_cores.h lays them out.
+//
+// tensor cores: attend_rows_kernel
+//
+// tensor cores: sum_columns_kernel
 #include "harness/attention/tensor_attention_cuda.h"
 #include "harness/attention/tensor_cores.h"
 
