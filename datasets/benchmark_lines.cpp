@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "harness/core/stable_hash.h"
 
 namespace kvc {
@@ -28,20 +30,27 @@ std::string optional_text(DataReader& in, const Json& object, const std::string&
 std::vector<std::string> texts_of_field(DataReader& in, const Json& object, const std::string& name) {
   const Json value = object.value(name, Json());
   std::vector<std::string> texts;
-  bool valid = true;
-  for (const Json& item : value.is_array() ? value : Json::array({value})) {
-    if (item.is_number()) {
-      texts.push_back(item.dump());
-    } else if (item.is_string()) {
-      if (const std::string text = item.get<std::string>(); !strip_space(text).empty()) texts.push_back(text);
+  const auto refuse = [&](const std::string& field, const std::string& fact, const std::string& mend) {
+    in.add(field, fmt::format("'{}' {}", field, fact), mend);
+    return std::vector<std::string>();
+  };
+  if (!object.contains(name)) return refuse(name, "is missing", "give at least one, as text or number");
+  const Json list = value.is_array() ? value : Json::array({value});
+  if (list.empty()) return refuse(name, "is an empty list", "give at least one, as text or number");
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string field = value.is_array() ? fmt::format("{}[{}]", name, i) : name;
+    if (list[i].is_string()) {
+      if (const std::string text = list[i].get<std::string>(); !strip_space(text).empty()) texts.push_back(text);
+    } else if (!list[i].is_number()) {
+      return refuse(field, "must be text or a number; got " + shown(list[i]), "write it in quotes");
+    } else if (list[i].is_number_float() && std::abs(list[i].get<double>()) >= 0x1p53) {
+      return refuse(field, "is a number of more digits than JSON numbers keep: " + list[i].dump(),
+                    "write all its digits in quotes");
     } else {
-      valid = false;
+      texts.push_back(list[i].dump());
     }
   }
-  if (!valid || texts.empty()) {
-    in.add(name, fmt::format("'{}' must be an answer or a list of them; got {}", name, shown(value)),
-           "give at least one answer as text or number");
-  }
+  if (texts.empty()) return refuse(name, "is empty", "give at least one, as text or number");
   return texts;
 }
 

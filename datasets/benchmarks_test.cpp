@@ -82,9 +82,17 @@ TEST_F(Benchmarks, LongBenchExplainsBrokenFiles) {
     EXPECT_THAT(with(R"("answers":["a"],"dataset":")" + subset + "\""),
                 AllOf(HasSubstr("'" + subset + "' is not supported"), HasSubstr("jieba")));
   }
-  EXPECT_THAT(with(R"("answers":[],"dataset":"qasper")"), HasSubstr("'answers' must be an answer or a list of them"));
-  EXPECT_THAT(with(R"("dataset":"qasper")"), HasSubstr("'answers' must be an answer or a list of them; got null"));
-  EXPECT_THAT(with(R"("answers":["a"],"dataset":"trec")"), HasSubstr("'all_classes' must be"));
+  EXPECT_THAT(with(R"("answers":[],"dataset":"qasper")"), HasSubstr("'answers' is an empty list"));
+  EXPECT_THAT(with(R"("dataset":"qasper")"), HasSubstr("'answers' is missing"));
+  EXPECT_THAT(
+      with(R"("answers":[null,3],"dataset":"qasper")"),
+      AllOf(HasSubstr("'answers[0]' must be text or a number; got null"), HasSubstr("file.jsonl:1, answers[0]")));
+  EXPECT_THAT(with(R"("answers":["a"],"all_classes":null,"dataset":"trec")"),
+              HasSubstr("'all_classes' must be text or a number; got null"));
+  EXPECT_THAT(with(R"("answers":["a"],"all_classes":["a","b","a"],"dataset":"trec")"),
+              HasSubstr("1 of the 3 classes are there twice"));
+  EXPECT_THAT(with(R"("answers":[1e999],"dataset":"qasper")"), HasSubstr("the line has a number that is too large"));
+  EXPECT_THAT(with(R"("answers":["a"],"dataset":"trec")"), HasSubstr("'all_classes' is missing"));
   EXPECT_THAT(error_of("longbench", "[1]"), HasSubstr("the line must be a JSON object"));
 }
 
@@ -121,6 +129,12 @@ TEST_F(Benchmarks, RowsThatCanNeverBeRightAreRefused) {
   EXPECT_EQ(infinite("math_find", "2.5"), "no error");
   EXPECT_THAT(infinite("math_find", "\"many\""), HasSubstr("must be a number"));
   EXPECT_THAT(infinite("math_calc", "[1, \"x\"]"), HasSubstr("must be a number; got 'x'"));
+  EXPECT_THAT(infinite("math_calc", "99999999999999999999999"),
+              AllOf(HasSubstr("more digits than JSON numbers keep"), HasSubstr("in quotes")));
+  EXPECT_EQ(infinite("math_calc", "\"99999999999999999999999\""), "no error");
+  const std::string same = R"({"id":3,"context":"c","input":"i","answer":"a"})";
+  EXPECT_THAT(error_of("infinitebench", same + "\n" + same, {{"subset", "longbook_qa_eng"}}),
+              HasSubstr("duplicate question id '3', first in line 1"));
 
   EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":"<mask-0> sat","A":{"<mask-0>":""}}]})"),
               HasSubstr("what stands for '<mask-0>' must be text"));
@@ -170,7 +184,22 @@ TEST_F(Benchmarks, LongBenchV2ReadsTheListToo) {
   std::string wrong = question;
   wrong.replace(wrong.find("\"B\""), 3, "\"E\"");
   EXPECT_THAT(error_of("longbench_v2", wrong), HasSubstr("'answer' must be A, B, C or D; got 'E'"));
-  EXPECT_THAT(error_of("longbench_v2", question, {{"lengths", {"long"}}}), HasSubstr("no question of the file has"));
+  EXPECT_THAT(error_of("longbench_v2", question, {{"lengths", {"long"}}}), HasSubstr("nothing with 'long'"));
+  // What is misspelt is named; a file of another form is one problem, not eight.
+  std::string hard = question;
+  hard.insert(1, R"("difficulty":"hard",)");
+  EXPECT_THAT(
+      error_of("longbench_v2", hard, {{"difficulties", {"hard", "hrad"}}}),
+      AllOf(HasSubstr("the file has nothing with 'hrad'"), HasSubstr("option 'difficulties'"), HasSubstr("'hard'")));
+  EXPECT_EQ(error_of("longbench_v2", hard, {{"difficulties", {"hard"}}}), "no error");
+  EXPECT_THAT(error_of("longbench_v2", "[]"), HasSubstr("the list of questions is empty"));
+  const std::string other = error_of("longbench_v2", R"({"data":[1]})");
+  EXPECT_THAT(other, AllOf(HasSubstr("the fields 'question', 'choice_A' and 'context' are missing"),
+                           Not(HasSubstr("problems"))));
+  std::string equal = question;
+  equal.replace(equal.find("\"c\""), 3, "\"b\"");
+  EXPECT_THAT(error_of("longbench_v2", equal),
+              AllOf(HasSubstr("another choice is the same as the right one"), HasSubstr("choice_B")));
 }
 
 TEST_F(Benchmarks, InfiniteBenchIsKnownByTheFilesName) {

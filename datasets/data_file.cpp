@@ -72,6 +72,16 @@ std::string read_data_file(const std::string& path) {
   return read_utf8_file(found.string());
 }
 
+std::string invalid_json(const std::string& subject, const std::string& text) {
+  try {
+    [[maybe_unused]] const Json parsed = Json::parse(text);
+  } catch (const Json::out_of_range&) {
+    return subject + " has a number that is too large, above 1.8e308";
+  } catch (const Json::exception&) {
+  }
+  return subject + " is not valid JSON";
+}
+
 Json data_file_identity(const std::string& path) {
   return {{"file", path}, {"content_hash", stable_hash(read_data_file(path))}};
 }
@@ -117,7 +127,7 @@ Json DataReader::parse(const std::string& text) {
 Json DataReader::object_line(const std::string& line, const std::string& form) {
   Json json = parse(line);
   if (!json.is_discarded() && json.is_object()) return json;
-  add("", json.is_discarded() ? "the line is not valid JSON" : "the line must be a JSON object",
+  add("", json.is_discarded() ? invalid_json("the line", line) : "the line must be a JSON object",
       "each line is one whole object " + form);
   return nullptr;
 }
@@ -164,11 +174,21 @@ bool DataReader::options_field(const Json& object, const std::string& parent, st
   return true;
 }
 
+void DataReader::check_asked_for(const std::string& option, const std::vector<std::string>& asked,
+                                 const std::set<std::string>& found) {
+  for (const std::string& value : asked) {
+    if (found.count(value) > 0) continue;
+    add("option '" + option + "'", fmt::format("the file has nothing with '{}'", shortened(value)),
+        found.empty() ? "leave the option out" : suggest_name(value, {found.begin(), found.end()}));
+  }
+}
+
 void DataReader::check_distinct(const std::string& what, const std::string& id, const std::string& field) {
   if (id.empty()) return;
   const auto [known, is_new] = seen_.emplace(std::pair{what, id}, line_);
   if (is_new) return;
-  add(field, fmt::format("duplicate {} '{}', first in line {}", what, shortened(id), known->second),
+  const std::string first = known->second > 0 ? fmt::format(", first in line {}", known->second) : "";
+  add(field, fmt::format("duplicate {} '{}'{}", what, shortened(id), first),
       what == "document id"   ? "give one of them another id"
       : what == "question id" ? "remove one of the two questions"
                               : "remove one of the two lines");

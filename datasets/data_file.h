@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,9 @@ std::filesystem::path find_data_path(const std::string& path);
 // The text of the file that find_data_path() finds. Throws Error(kData): no such file, a folder, unreadable, not UTF-8
 // (with the offset), or more than 1 GiB.
 std::string read_data_file(const std::string& path);
+
+// "SUBJECT is not valid JSON", or what else a JSON parser refused in `text`: a number beyond the range of doubles.
+std::string invalid_json(const std::string& subject, const std::string& text);
 
 // {file, content_hash}
 Json data_file_identity(const std::string& path);
@@ -70,6 +74,11 @@ class DataReader {
 
   // False after a problem: `options` are 2 to 26 distinct texts.
   bool options_field(const Json& object, const std::string& parent, std::vector<std::string>& options);
+
+  // Adds a problem for every value that the option `option` asks for and no line of the file has; `found`: those it
+  // has.
+  void check_asked_for(const std::string& option, const std::vector<std::string>& asked,
+                       const std::set<std::string>& found);
 
   // Adds a problem when the id was seen before; `what` is "question id" or "document id", or what stands for an id.
   void check_distinct(const std::string& what, const std::string& id, const std::string& field);

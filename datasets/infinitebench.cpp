@@ -108,6 +108,7 @@ class InfiniteBench final : public Dataset {
     const std::string input = optional_text(in, json, "input");
     const std::vector<std::string> answers = texts_of_field(in, json, "answer");
     const std::string id = fmt::format("{}_{}", set.name, in.line());
+    if (json.contains("id")) in.check_distinct("question id", json.at("id").dump(), "id");
     Question question;
     question.id = id + "_q";
     question.text = strip_space(fmt::format(fmt::runtime(set.question), input));

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <string_view>
 
 #include "datasets/benchmark_lines.h"
@@ -127,6 +128,12 @@ class LongBench final : public Dataset {
     if (set->rule == "classification") {
       const std::vector<std::string> classes = texts_of_field(in, json, "all_classes");
       question.extra["classes"] = classes;
+      const std::set<std::string> distinct(classes.begin(), classes.end());
+      if (distinct.size() != classes.size()) {
+        in.add("all_classes",
+               fmt::format("{} of the {} classes are there twice", classes.size() - distinct.size(), classes.size()),
+               "name each class once");
+      }
       const auto known = [&](const std::string& answer) {
         return std::find(classes.begin(), classes.end(), answer) != classes.end();
       };

@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "datasets/benchmark_lines.h"
 
@@ -38,12 +40,19 @@ class LongBenchV2 final : public Dataset {
   std::vector<Document> load(const DatasetRequest& /*request*/) const override {
     DataReader in(options_.path, "this is not a question of LongBench v2's published file");
     DocumentsByText documents;
-    const auto read = [&](const Json& json) { read_question(in, json, documents); };
+    ValuesOfFile found;
+    const auto read = [&](const Json& json) { read_question(in, json, found, documents); };
     if (const std::string text = read_data_file(options_.path); strip_space(text).starts_with('[')) {
       read_list(in, text, read);
     } else {
       read_json_lines(in, options_.path, R"({"question": ..., "choice_A": ..., "answer": "A", "context": ...})", read);
     }
+    in.at_line(0);
+    in.check_asked_for("difficulties", options_.difficulties, found["difficulty"]);
+    in.check_asked_for("lengths", options_.lengths, found["length"]);
+    in.check_asked_for("domains", options_.domains, found["domain"]);
+    in.fail_if_needed();
+    if (found["_id"].empty()) throw Error(ErrorKind::kData, "the list of questions is empty", options_.path, kTakeFile);
     if (documents.n_questions() == 0) {
       throw Error(ErrorKind::kData, "no question of the file has the difficulty, length and domain that were asked for",
                   options_.path, "check `difficulties`, `lengths` and `domains`");
@@ -54,10 +63,12 @@ class LongBenchV2 final : public Dataset {
   Json identity() const override { return data_file_identity(options_.path); }
 
  private:
+  static constexpr const char* kTakeFile = "take LongBench v2's data.json as it is published";
+  using ValuesOfFile = std::map<std::string, std::set<std::string>>;  // field -> what questions have there
+
   static void read_list(DataReader& in, const std::string& text, const std::function<void(const Json&)>& read) {
     const Json list = in.parse(text);
-    if (list.is_discarded())
-      in.add("", "the file is not valid JSON", "take LongBench v2's data.json as it is published");
+    if (list.is_discarded()) in.add("", invalid_json("the file", text), kTakeFile);
     in.fail_if_needed();
     for (size_t i = 0; i < list.size(); ++i) {
       in.at_line(static_cast<int64_t>(i) + 1);
@@ -70,10 +81,14 @@ class LongBenchV2 final : public Dataset {
     in.fail_if_needed();
   }
 
-  void read_question(DataReader& in, const Json& json, DocumentsByText& documents) const {
+  void read_question(DataReader& in, const Json& json, ValuesOfFile& found, DocumentsByText& documents) const {
+    if (!json.contains("question") && !json.contains("choice_A") && !json.contains("context")) {
+      return in.add("", "the fields 'question', 'choice_A' and 'context' are missing", kTakeFile);
+    }
     Question question;
     question.id = in.text_field(json, "", "_id");
     in.check_distinct("question id", question.id, "_id");
+    found["_id"].insert(question.id);
     question.text = in.text_field(json, "", "question");
     for (const char letter : {'A', 'B', 'C', 'D'})
       question.options.push_back(in.text_field(json, "", std::string("choice_") + letter));
@@ -82,11 +97,18 @@ class LongBenchV2 final : public Dataset {
       in.add("answer", fmt::format("'answer' must be A, B, C or D; got '{}'", shortened(answer)), "write the letter");
     }
     question.gold_option = answer.empty() ? 0 : answer[0] - 'A';
+    const auto gold = static_cast<size_t>(question.gold_option.value());
+    if (gold < 4 && std::count(question.options.begin(), question.options.end(), question.options[gold]) > 1 &&
+        !question.options[gold].empty()) {
+      in.add(std::string("choice_") + answer, "another choice is the same as the right one", "write another choice");
+    }
     const std::string context = in.text_field(json, "", "context");
     const std::string difficulty = optional_text(in, json, "difficulty"), length = optional_text(in, json, "length"),
                       domain = optional_text(in, json, "domain");
     for (const auto& [name, value] : {std::pair{"difficulty", difficulty}, {"length", length}, {"domain", domain}}) {
-      if (!value.empty()) question.extra[name] = value;
+      if (value.empty()) continue;
+      question.extra[name] = value;
+      found[name].insert(value);
     }
     const auto wanted = [](const std::vector<std::string>& list, const std::string& value) {
       return list.empty() || std::find(list.begin(), list.end(), value) != list.end();

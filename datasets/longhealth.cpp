@@ -33,9 +33,10 @@ class PatientReader {
       : in_(path, "this is not LongHealth's benchmark_v5.json"), path_(path) {}
 
   std::vector<Patient> read() {
-    const Json json = in_.parse(read_data_file(path_));
+    const std::string text = read_data_file(path_);
+    const Json json = in_.parse(text);
     if (json.is_discarded() || !json.is_object() || json.empty()) {
-      throw Error(ErrorKind::kData, json.is_discarded() ? "the file is not valid JSON" : "the file has no patients",
+      throw Error(ErrorKind::kData, json.is_discarded() ? invalid_json("the file", text) : "the file has no patients",
                   path_, "an object of patients, as in LongHealth's benchmark_v5.json");
     }
     std::vector<Patient> patients;

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "datasets/data_file.h"
 
 namespace kvc {
@@ -30,6 +32,9 @@ class Math500 final : public Dataset {
     void check(const OptionCheck& fail) const {
       if (path.empty()) fail("path", "is empty", "name a JSONL file");
       if (problems < 0) fail("problems", "is negative", "0 for all, or how many");
+      for (const int64_t level : levels) {
+        if (level < 1 || level > 5) fail("levels", fmt::format("must be from 1 to 5; got {}", level), "e.g. [4, 5]");
+      }
     }
   };
   explicit Math500(Options options) : options_(std::move(options)) {}
@@ -38,8 +43,15 @@ class Math500 final : public Dataset {
     DataReader in(options_.path, "each line needs a problem and its answer");
     std::vector<Document> documents;
     int64_t number = 0;
+    std::set<std::string> subjects, levels;  // that the file has
     read_json_lines(in, options_.path, R"({"problem": ..., "answer": ..., "subject": ..., "level": ...})",
-                    [&](const Json& json) { read_line(in, json, ++number, documents); });
+                    [&](const Json& json) { read_line(in, json, ++number, documents, subjects, levels); });
+    std::vector<std::string> asked_levels;
+    for (const int64_t level : options_.levels) asked_levels.push_back(std::to_string(level));
+    in.at_line(0);
+    in.check_asked_for("subjects", options_.subjects, subjects);
+    in.check_asked_for("levels", asked_levels, levels);
+    in.fail_if_needed();
     if (documents.empty()) {
       throw Error(ErrorKind::kData, "no problem of the file has one of the subjects and levels that were asked for",
                   options_.path, "check `subjects` and `levels`");
@@ -52,7 +64,8 @@ class Math500 final : public Dataset {
   Json identity() const override { return data_file_identity(options_.path); }
 
  private:
-  void read_line(DataReader& in, const Json& json, int64_t number, std::vector<Document>& documents) const {
+  void read_line(DataReader& in, const Json& json, int64_t number, std::vector<Document>& documents,
+                 std::set<std::string>& subjects, std::set<std::string>& levels) const {
     const std::string problem = in.text_field(json, "", "problem");
     in.check_distinct("problem", problem, "problem");
     std::string id = fmt::format("math500_{}", number);
@@ -71,6 +84,8 @@ class Math500 final : public Dataset {
     if (!subject.empty()) question.extra["subject"] = subject;
     const int64_t level = level_of(in, json);
     if (level > 0) question.extra["level"] = level;
+    if (!subject.empty()) subjects.insert(subject);
+    if (level > 0) levels.insert(std::to_string(level));
     const auto wanted = [](const auto& list, const auto& value) {
       return list.empty() || std::find(list.begin(), list.end(), value) != list.end();
     };

@@ -74,7 +74,10 @@ TEST(Math500, ExplainsBrokenFiles) {
               HasSubstr("'level' must be 1 to 5; got 7"));
   EXPECT_EQ(error_of("math500", R"({"problem":"p","answer":"5","level":"Level 3"})", {{"levels", {3}}}), "no error");
   EXPECT_THAT(error_of("math500", R"({"problem":"p","answer":"5","level":3})", {{"levels", {4}}}),
-              HasSubstr("no problem of the file has one of the subjects and levels"));
+              HasSubstr("the file has nothing with '4'"));
+  EXPECT_THAT(
+      error_of("math500", R"({"problem":"p","answer":"5","subject":"Algebra"})", {{"subjects", {"Algebra", "Algebr"}}}),
+      AllOf(HasSubstr("the file has nothing with 'Algebr'"), HasSubstr("did you mean 'Algebra'?")));
   const std::string line = R"({"problem":"p","answer":"5","unique_id":"a"})";
   EXPECT_THAT(error_of("math500", line + "\n" + R"({"problem":"r","answer":"5","unique_id":"a"})"),
               HasSubstr("duplicate document id 'a', first in line 1"));

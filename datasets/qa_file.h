@@ -8,9 +8,10 @@
 
 namespace kvc {
 
-// Fills `questions` (those that have an answer, in the file's order) and `passages` (distinct, in the file's order) of
-// `sources`. A relative path is looked for in the working directory, then in the source folder. Throws Error(kData)
-// naming file and field: another form, no question with an answer.
+// Fills `questions` (those that have an answer, in the file's order), `passages` (distinct, in the file's order) and,
+// of SQuAD, `articles` of `sources`. A relative path is looked for in the working directory, then in the source folder.
+// Throws Error(kData) with every problem and its field: another form or version, an empty passage, an id or a key
+// twice; or that no question has an answer.
 void read_qa_file(const std::string& path, RulerSources& sources);
 
 }  // namespace kvc

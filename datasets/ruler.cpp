@@ -2,7 +2,9 @@
 //
 // Departures from the published generator: the templates are worded anew; essays are the articles of a QuALITY file,
 // not Paul Graham's; `tokens` is the length of the document, without question and answer; keys are pairs of our own
-// words. Counts, kinds, depths and repetitions are the published ones.
+// words. The published generator shuffles the passages of qa in the same way in every document, so that the question's
+// own always stands at one place; here they are shuffled anew. Counts, kinds, depths and repetitions are the published
+// ones, see ruler_published_test.cpp.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -17,7 +19,10 @@
 namespace kvc {
 namespace {
 
-constexpr int64_t kRulerVersion = 1;  // raised when the same options and seed give another text
+// Raised for the tasks whose text becomes another for the same options and seed.
+int64_t text_version(const std::string& task) {
+  return task == "vt" || task == "qa" ? 2 : 1;
+}
 
 class Ruler final : public Dataset {
  public:
@@ -63,6 +68,10 @@ class Ruler final : public Dataset {
       for (const Document& article : read_quality_file(options_.path)) articles.push_back(article.text);
       sources.essays = fmt::format("{}", fmt::join(articles, "\n\n"));
     }
+    if (options_.task == "vt") {
+      sources.worked_example =
+          ruler_tracking_example(request.count_tokens, RandomDraws(derive_seed(request.seed, "ruler_vt_example")));
+    }
     if (options_.task == "qa" && options_.documents > static_cast<int64_t>(sources.questions.size())) {
       throw Error(ErrorKind::kData,
                   fmt::format("{} documents need as many questions; the file has {} with an answer", options_.documents,
@@ -79,7 +88,7 @@ class Ruler final : public Dataset {
 
   Json identity() const override {
     Json identity = data_file_identity(options_.task == "qa" ? options_.qa_path : options_.path);
-    identity["text_version"] = kRulerVersion;
+    identity["text_version"] = text_version(options_.task);
     return identity;
   }
 

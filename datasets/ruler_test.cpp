@@ -16,6 +16,7 @@
 namespace kvc {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class TemporaryFolder {
@@ -165,7 +166,7 @@ TEST(Ruler, AChainOfVariablesCanBeFollowed) {
   const Document document = load({{"task", "vt"}, {"tokens", 900}, {"documents", 1}})[0];
   const std::vector<std::string> names = references(document.questions[0]);
   ASSERT_EQ(names.size(), 5u);
-  size_t last = document.text.find("The text:");
+  size_t last = document.text.rfind("The text below hides");
   for (size_t i = 0; i < names.size(); ++i) {
     const std::string statement =
         i == 0 ? fmt::format("VAR {} = ", names[0]) : fmt::format("VAR {} = VAR {}", names[i], names[i - 1]);
@@ -270,11 +271,27 @@ TEST(Ruler, ErrorsSayWhatToDo) {
     std::ofstream(folder.file("x.json")) << text;
     return error_of({{"task", "qa"}, {"qa_path", folder.file("x.json")}, {"tokens", 200}});
   };
-  EXPECT_THAT(with("{"), HasSubstr("the file is not JSON"));
+  EXPECT_THAT(with("{"), HasSubstr("the file is not valid JSON"));
   EXPECT_THAT(with("[]"), HasSubstr("no question with an answer"));
   EXPECT_THAT(with(R"({"data": [{"paragraphs": [{"context": 3, "qas": []}]}]})"),
               HasSubstr("data[0].paragraphs[0].context"));
   EXPECT_THAT(with(R"([{"question": "q"}])"), HasSubstr("'answer' is missing"));
+  // A key twice, an empty passage, an id twice, a text that is none, another version: each with its field.
+  const std::string question = R"("qas": [{"id": "7", "question": "q", "answers": [{"text": "a"}]}])";
+  EXPECT_THAT(with(R"({"data": [{"paragraphs": [{"context": "a", "context": "b", )" + question + "}]}]}"),
+              HasSubstr("duplicate key 'context'"));
+  EXPECT_THAT(with(R"({"data": [{"paragraphs": [{"context": " ", )" + question + "}]}]}"),
+              AllOf(HasSubstr("'context' is empty"), HasSubstr("data[0].paragraphs[0].context")));
+  EXPECT_THAT(with(R"({"data": [{"paragraphs": [{"context": "a", )" + question + R"(}, {"context": "b", )" + question +
+                   "}]}]}"),
+              AllOf(HasSubstr("duplicate question id '7'\n"), HasSubstr("data[0].paragraphs[1].qas[0].id")));
+  EXPECT_THAT(with(R"([{"_id": "1", "question": "q", "answer": "a", "context": [["t", ["s"]]]},
+                       {"_id": "1", "question": "q", "answer": "a", "context": [["t", ["s"]]]}])"),
+              AllOf(HasSubstr("duplicate question id '1'"), HasSubstr("[1]._id")));
+  EXPECT_THAT(
+      with(R"({"data": [{"paragraphs": [{"context": "a", "qas": [{"question": "q", "answers": [{"text": 5}]}]}]}]})"),
+      AllOf(HasSubstr("'text' must be text; got 5"), HasSubstr("qas[0].answers[0].text")));
+  EXPECT_THAT(with(R"({"version": "3.0", "data": []})"), HasSubstr("'version' must be 1.1 or 2.0; got \"3.0\""));
   EXPECT_THAT(error_of({{"task", "qa"}, {"qa_path", squad_file(folder)}, {"tokens", 200}, {"documents", 40}}),
               HasSubstr("the file has 29 with an answer"));
 }

@@ -210,11 +210,11 @@ RulerSample needle_sample(const NeedleForm& form, int64_t size, const RulerSourc
 
 constexpr size_t kHops = 4;
 
-std::string draw_variable(std::set<std::string>& seen, RandomDraws& draws) {
+std::string draw_variable(size_t n_letters, std::set<std::string>& seen, RandomDraws& draws) {
   std::string name;
   do {
     name.clear();
-    for (int i = 0; i < 5; ++i) name += static_cast<char>('A' + draws.below(26));
+    for (size_t i = 0; i < n_letters; ++i) name += static_cast<char>('A' + draws.below(26));
   } while (!seen.insert(name).second);
   return name;
 }
@@ -224,31 +224,36 @@ struct Chain {
   std::vector<std::string> names, statements;
 };
 
-Chain draw_chain(size_t hops, std::set<std::string>& seen, RandomDraws& draws) {
+Chain draw_chain(size_t n_letters, RandomDraws& draws) {
   Chain chain{std::to_string(10000 + draws.below(90000)), {}, {}};
-  for (size_t i = 0; i <= hops; ++i) {
-    chain.names.push_back(draw_variable(seen, draws));
+  std::set<std::string> seen;
+  for (size_t i = 0; i <= kHops; ++i) {
+    chain.names.push_back(draw_variable(n_letters, seen, draws));
     chain.statements.push_back(
         fmt::format("VAR {} = {}", chain.names[i], i == 0 ? chain.value : "VAR " + chain.names[i - 1]));
   }
   return chain;
 }
 
-RulerSample tracking_sample(int64_t size, RandomDraws& draws) {
-  std::set<std::string> seen;
-  const Chain example = draw_chain(kHops, seen, draws), chain = draw_chain(kHops, seen, draws);
-  const std::vector<std::string> lines(static_cast<size_t>(size), noise_line());
-  const std::string body = hide_in_lines(chain.statements, lines, draws);
+std::string tracking_text(const Chain& chain, int64_t n_lines, RandomDraws& draws) {
+  const std::vector<std::string> lines(static_cast<size_t>(n_lines), noise_line());
+  return "The text below hides assignments of variables. Follow them: you will be asked which variables have a "
+         "value.\n\n" +
+         hide_in_lines(chain.statements, lines, draws);
+}
+std::string tracking_question(const Chain& chain) {
+  return fmt::format("Which variables of the text above have the value {}, directly or through others?", chain.value);
+}
+std::string tracking_answer_prefix(const Chain& chain) {
+  return fmt::format("{} variables have the value {}:", chain.names.size(), chain.value);
+}
+
+RulerSample tracking_sample(int64_t size, const RulerSources& sources, RandomDraws& draws) {
+  const Chain chain = draw_chain(5, draws);
   RulerSample sample;
-  const std::string introduction =
-      "The text below hides assignments of variables. Follow them: you will be asked which variables have a value.\n\n";
-  const std::string worked =
-      fmt::format("An example. {}. The variables with the value {} are {}.\n\n", fmt::join(example.statements, ". "),
-                  example.value, fmt::join(example.names, ", "));
-  sample.text = introduction + worked + "The text:\n" + body;
-  sample.question =
-      fmt::format("Which variables of the text above have the value {}, directly or through others?", chain.value);
-  sample.answer_prefix = fmt::format("{} variables have the value {}:", chain.names.size(), chain.value);
+  sample.text = sources.worked_example + tracking_text(chain, size, draws);
+  sample.question = tracking_question(chain);
+  sample.answer_prefix = tracking_answer_prefix(chain);
   sample.references = chain.names;
   for (const std::string& statement : chain.statements) {
     sample.depth_fractions.push_back(depth_in(sample.text, sample.text.find(statement)));
@@ -361,14 +366,29 @@ RulerSample frequent_words_sample(int64_t size, const RulerSources& sources, Ran
 
 // ---- Questions about passages among others ----
 
+// Passages beside the question's own, in the order in which they are taken: those of its article before all others.
+std::vector<std::string> other_passages(const RulerQuestion& asked, const RulerSources& sources, RandomDraws& draws) {
+  const std::set<std::string> golden(asked.golden.begin(), asked.golden.end());
+  std::set<size_t> of_article;
+  if (asked.article >= 0) {
+    const std::vector<size_t>& article = sources.articles.at(static_cast<size_t>(asked.article));
+    of_article.insert(article.begin(), article.end());
+  }
+  std::vector<std::string> near, far;
+  for (size_t i = 0; i < sources.passages.size(); ++i) {
+    if (golden.count(sources.passages[i]) > 0) continue;
+    (of_article.count(i) > 0 ? near : far).push_back(sources.passages[i]);
+  }
+  draws.shuffle(near);
+  draws.shuffle(far);
+  near.insert(near.end(), far.begin(), far.end());
+  return near;
+}
+
 RulerSample passages_sample(int64_t size, const RulerSources& sources, RandomDraws& draws) {
   const RulerQuestion& asked = sources.questions.at(static_cast<size_t>(sources.index) % sources.questions.size());
   std::vector<std::string> passages = asked.golden;
-  std::vector<std::string> others;
-  for (const std::string& other : sources.passages) {
-    if (std::find(passages.begin(), passages.end(), other) == passages.end()) others.push_back(other);
-  }
-  draws.shuffle(others);
+  const std::vector<std::string> others = other_passages(asked, sources, draws);
   if (static_cast<size_t>(size) > others.size()) {
     throw Error(
         ErrorKind::kData,
@@ -423,9 +443,22 @@ int64_t ruler_least_size(const std::string& task) {
   return task == "fwe" ? 80 : 0;  // 80: the third coded word stands oftener than the fourth
 }
 
+std::string ruler_tracking_example(const std::function<int64_t(std::string_view)>& count_tokens, RandomDraws draws) {
+  constexpr int64_t kMostTokens = 500, kAnswerTokens = 30, kStep = 5;  // of the published generator
+  const Chain chain = draw_chain(3, draws);
+  const auto example = [&](int64_t n_lines) {
+    RandomDraws of_lines = draws;
+    return fmt::format("{}\n{} {} {}\n\n", tracking_text(chain, n_lines, of_lines), tracking_question(chain),
+                       tracking_answer_prefix(chain), fmt::join(chain.names, " "));
+  };
+  int64_t n_lines = kStep;
+  while (count_tokens(example(n_lines + kStep)) + kAnswerTokens <= kMostTokens) n_lines += kStep;
+  return example(n_lines);
+}
+
 RulerSample ruler_sample(const std::string& task, int64_t size, const RulerSources& sources, RandomDraws draws) {
   if (const NeedleForm* form = needle_form(task)) return needle_sample(*form, size, sources, draws);
-  if (task == "vt") return tracking_sample(size, draws);
+  if (task == "vt") return tracking_sample(size, sources, draws);
   if (task == "cwe") return common_words_sample(size, sources, draws);
   if (task == "fwe") return frequent_words_sample(size, sources, draws);
   return passages_sample(size, sources, draws);

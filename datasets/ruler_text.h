@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "datasets/random_draws.h"
@@ -25,15 +27,18 @@ struct RulerQuestion {
   std::string text;
   std::vector<std::string> answers;  // spellings, any of which is right
   std::vector<std::string> golden;   // passages, every one of which is needed
+  int64_t article = -1;              // number in RulerSources::articles; -1: the file has none
 };
 
 // What the tasks are made of.
 struct RulerSources {
-  std::string essays;                    // the haystack of words; repeated where it is too short
-  std::vector<RulerQuestion> questions;  // qa only
-  std::vector<std::string> passages;     // qa only: all of the file, distinct
-  int64_t index = 0;                     // number of the document: which of the questions is asked
-  int64_t tokens = 0;                    // wanted length: the published generator makes cwe and fwe by it
+  std::string essays;                         // the haystack of words; repeated where it is too short
+  std::vector<RulerQuestion> questions;       // qa only
+  std::vector<std::string> passages;          // qa only: all of the file, distinct
+  std::vector<std::vector<size_t>> articles;  // qa only: numbers of the passages of each article (SQuAD)
+  std::string worked_example;                 // vt only: ruler_tracking_example(), in front of every document
+  int64_t index = 0;                          // number of the document: which of the questions is asked
+  int64_t tokens = 0;                         // wanted length: the published generator makes cwe and fwe by it
 };
 
 // "niah_single_1" ... "qa": the thirteen of the paper; its two of question answering are one over a file of yours.
@@ -44,6 +49,10 @@ int64_t ruler_answer_tokens(const std::string& task);
 
 // The least `size` that ruler_sample() takes.
 int64_t ruler_least_size(const std::string& task);
+
+// vt's worked example: a whole text of noise with a chain of names of three letters, its question and its answer. As
+// many noise lines, in steps of five, as fit into 500 tokens of `count_tokens` with 30 left for an answer.
+std::string ruler_tracking_example(const std::function<int64_t(std::string_view)>& count_tokens, RandomDraws draws);
 
 // One document of `size` units of haystack (sentences of noise, words of essays, lines, words or passages). The same
 // draws and a greater size give a longer text of the same hidden things. Throws Error(kData) where the sources cannot

@@ -28,9 +28,11 @@ TOPICS = {
     "gguf_blocks": ([MODEL], f"{GOLDEN}/gguf_blocks.json"),
     "intervals": ([], f"{GOLDEN}/intervals.json"),
     "kvpress_picks": ([], f"{GOLDEN}/kvpress_picks.json"),
+    "layer_picks": ([], f"{GOLDEN}/layer_picks.json"),
     "logits": ([MODEL, "datasets/samples/quality.jsonl", "20002"], f"{GOLDEN}/logits.json"),
     "published_scores": ([], f"{GOLDEN}/published_scores.json"),
     "rope": ([], f"{GOLDEN}/rope.json"),
+    "ruler": (["{ruler}"], f"{GOLDEN}/ruler.json"),
     "statistics": ([], f"{GOLDEN}/statistics.json"),
     "tiny_models": ([f"{GOLDEN}/tiny_models"], ""),
     "tokenizer_ids": (["[--released={released}]", f"{GOLDEN}/tokenizers"], ""),
@@ -40,10 +42,11 @@ SOURCES = {
     "quality": "QuALITY v1.0.1, dev, html-stripped, as released (JSON lines)",
     "answers": "stored model answers, see scripts/golden/answers.py",
     "r_kv": "a checkout of github.com/Zefan-Cai/R-KV, see scripts/golden/authors_picks.py",
+    "ruler": "a checkout of github.com/NVIDIA/RULER, see scripts/golden/ruler.py",
     "released": "tokenizers that may not be passed on, see scripts/golden/tokenizer_ids.py",
 }
 PACKAGES = ["transformers", "tokenizers", "accelerate", "gguf", "sentencepiece", "protobuf", "jinja2", "numpy", "scipy", "statsmodels",
-            "kvpress", "safetensors", "rouge", "rouge-score", "fuzzywuzzy"]
+            "kvpress", "safetensors", "rouge", "rouge-score", "fuzzywuzzy", "wonderwords"]
 
 
 def make_environment():

@@ -219,6 +219,22 @@ TEST(Options, ChecksRangesLast) {
   EXPECT_EQ(problems.list()[0].fact, "'n_sink' is negative");
 }
 
+// Beyond this, sums and products of options overflow somewhere.
+TEST(Options, IntegersHaveALimit) {
+  for (const char* value : {"1000000001", "-1000000001", "9223372036854775807", "18446744073709551615"}) {
+    Problems problems;
+    SinkOptions options;
+    read_options(Json{{"n_sink", Json::parse(value)}}, options, "", problems);
+    ASSERT_EQ(problems.list().size(), 1u) << value;
+    EXPECT_EQ(problems.list()[0].fact, fmt::format("'n_sink' must be from -1000000000 to 1000000000; got {}", value));
+  }
+  Problems problems;
+  SinkOptions options;
+  read_options(Json{{"n_sink", kMostInteger}}, options, "", problems);
+  EXPECT_TRUE(problems.empty());
+  EXPECT_EQ(options.n_sink, kMostInteger);
+}
+
 struct Shape {
   virtual ~Shape() = default;
   virtual int64_t size() const = 0;

@@ -9,11 +9,14 @@
 // whose keys somebody else checks, and NestedPlugin. A struct may also have
 //   void complete(const std::string& pointer, Problems& problems);  // of nested plug-ins: fills in and checks
 //   void check(const OptionCheck& fail) const { if (n_sink < 0) fail("n_sink", "is negative", "0 or more"); }
-// which is called once all fields are read.
+// which is called once all fields are read. Integers beyond kMostInteger are refused before that, whatever they count.
 #pragma once
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <type_traits>
@@ -43,7 +46,17 @@ inline void to_json(Json& json, const NestedPlugin& nested) {
 // (field name, fact about it, how to mend)
 using OptionCheck = std::function<void(const std::string&, const std::string&, const std::string&)>;
 
+// No integer option, and no element of a list of integers, is larger than this or smaller than its negative: options
+// count tokens, entries, documents and the like, and code may add or double them without an overflow.
+inline constexpr int64_t kMostInteger = 1'000'000'000;
+
 namespace options_detail {
+
+inline bool within_integers(const Json& value) {
+  if (value.is_array()) return std::all_of(value.begin(), value.end(), within_integers);
+  if (value.is_number_unsigned()) return value.get<std::uint64_t>() <= static_cast<std::uint64_t>(kMostInteger);
+  return !value.is_number_integer() || std::abs(value.get<double>()) <= static_cast<double>(kMostInteger);
+}
 
 template <class T>
 std::string type_name() {
@@ -123,6 +136,14 @@ void read_options(const Json& object, Options& out, const std::string& pointer, 
     known.emplace_back(name);
     if (!object.is_object() || !object.contains(name)) return;
     using Field = std::remove_cvref_t<decltype(field)>;
+    if constexpr (std::is_same_v<Field, int64_t> || std::is_same_v<Field, std::vector<int64_t>>) {
+      if (!options_detail::within_integers(object.at(name))) {
+        problems.add(fmt::format("'{}' must be from {} to {}; got {}", name, -kMostInteger, kMostInteger,
+                                 object.at(name).dump()),
+                     pointer + "/" + name, fmt::format("write a smaller number; default: {}", Json(field).dump()));
+        return;
+      }
+    }
     if (!options_detail::assign(object.at(name), field)) {
       problems.add(
           fmt::format("'{}' is {}, which is no {}", name, object.at(name).dump(), options_detail::type_name<Field>()),
