@@ -71,6 +71,21 @@ class Task {
   // One JSON object per question, in their order, each with "question_id" and the fields the task's file documents.
   // All questions are asked together.
   virtual std::vector<Json> ask(const AskRequest& request) const = 0;
+
+  // For tasks whose answers gain where several caches of one document are asked at once: each cache is asked alone
+  // where `sequences` is 0.
+  struct Batch {
+    int64_t sequences = 0;  // that are decoded together for one cache
+    int64_t tokens = 0;     // of the longest of them at its end, prompt included
+  };
+  virtual Batch batch(const Model& /*model*/, const std::vector<Question>& /*questions*/) const { return {}; }
+  // What ask() gives for each of the requests, which differ in cache and notes only; bit by bit where all sequences are
+  // at most Decoder::independent_rows().
+  virtual std::vector<std::vector<Json>> ask_together(const std::vector<AskRequest>& requests) const {
+    std::vector<std::vector<Json>> answers;
+    for (const AskRequest& request : requests) answers.push_back(ask(request));
+    return answers;
+  }
 };
 
 // A task that keeps a Reference of the full cache and compares every other cache with it.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -33,7 +34,7 @@ namespace kvc {
 namespace {
 
 struct RunArguments {
-  std::string config, results, shard, within, log, progress = "text";
+  std::string config, results, shard, within, log, progress = "text", ask_together;
   bool dry_run = false;
   bool quiet = false;
   bool skip_proof = false;
@@ -47,6 +48,17 @@ void check_inputs(const SweepConfig& config) {
   for (const std::string& fact : found.facts) fmt::print("  {}\n", fact);
   std::fflush(stdout);
   throw_if_any(ErrorKind::kData, found.problems, config.path);
+}
+
+// SweepConfig::ask_together from "auto" or a number.
+int64_t caches_together(const std::string& text) {
+  if (text == "auto") return 0;
+  int64_t caches = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, problem] = std::from_chars(text.data(), end, caches);
+  if (problem == std::errc() && rest == end && caches >= 1) return caches;
+  throw Error(ErrorKind::kUsage, fmt::format("must be auto or a number from 1; got '{}'", text), "--ask-together",
+              "write --ask-together 1 to ask each cache alone, or leave it out");
 }
 
 int dry_run(const SweepConfig& config, const RunArguments& options) {
@@ -102,6 +114,7 @@ ProgressOptions progress_options(const RunArguments& options, const std::string&
 int run_run(const RunArguments& options) {
   SweepConfig config = load_sweep(options.config);
   if (!options.results.empty()) config.results = options.results;
+  if (!options.ask_together.empty()) config.ask_together = caches_together(options.ask_together);
   if (options.dry_run) return dry_run(config, options);
   if (!options.within.empty()) {
     throw Error(ErrorKind::kUsage, "--within belongs to --dry-run", "--within " + options.within,
@@ -200,6 +213,9 @@ Runner declare_run(CLI::App& app) {
   command->add_option("--within", options->within,
                       "with --dry-run: a wall time, e.g. 6h; says how many shards meet it");
   command->add_flag("--no-plan", options->no_plan, "measure no rates before; the time left is then a guess by records");
+  command->add_option("--ask-together", options->ask_together,
+                      "caches of one method asked in one batch: auto (as many as leave the answers' bits alone), or at "
+                      "most so many; 1: each alone. In place of the sweep file's ask_together");
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
   command->add_option("--log", options->log,
                       "append progress, notes and failures to this file, each line with its time: for a sweep under "

@@ -122,7 +122,7 @@ TEST(DecodeStep, WritesTheAnswersOfTheForwardPass) {
   for (const double temperature : {0.0, 1.3}) {
     const DecodeSettings settings{.max_new_tokens = 60, .temperature = temperature};
     const auto want = generate(model, prefix, prompts, settings, seeds);
-    const auto got = generate_by(DecodeStep::Way::kEachTime, model, prefix, prompts, settings, seeds);
+    const auto got = generate_by(DecodeStep::Way::kEachTime, model, {{prefix, prompts, seeds}}, settings).at(0);
     size_t most = 0, ended = 0;
     for (size_t b = 0; b < prompts.size(); ++b) {
       EXPECT_EQ(got[b].tokens, want[b].tokens) << b;
@@ -169,7 +169,7 @@ TEST(DecodeStep, EndedRowsNeedNoPositions) {
       std::vector<int64_t>(20, 7), std::vector<int64_t>(23, 8), {9, 10}, std::vector<int64_t>(24, 11), {12}};
   const DecodeSettings settings{.max_new_tokens = 100};
   const auto want = generate(model, prefix, prompts, settings, {});
-  const auto got = generate_by(DecodeStep::Way::kEachTime, model, prefix, prompts, settings, {});
+  const auto got = generate_by(DecodeStep::Way::kEachTime, model, {{prefix, prompts, {}}}, settings).at(0);
   for (size_t b = 0; b < prompts.size(); ++b) EXPECT_EQ(got[b].tokens, want[b].tokens) << b;
   EXPECT_LT(want[3].tokens.size(), want[4].tokens.size()) << "no row ends before others: the test tests nothing";
 }

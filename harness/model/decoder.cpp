@@ -225,35 +225,58 @@ at::Tensor Decoder::embed(const std::vector<int64_t>& tokens) const {
   return weights_.embedding.index_select(0, device_numbers(tokens, weights_.embedding.device()));
 }
 
-// Attention of the new tokens over prefix and tails, (N, Hq d) model dtype. Writes the tails.
+// Attention of the new tokens over prefixes and tails, (N, Hq d) model dtype. Writes the tails.
 at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at::Tensor& normed,
-                           const std::vector<int64_t>& positions, const std::vector<int64_t>& sequence_offsets,
-                           const LayerKv& prefix, Tails& tails, const QueryTap& tap) const {
+                           const std::vector<int64_t>& positions, const std::vector<LayerPart>& parts,
+                           const QueryTap& tap) const {
   const at::Tensor qkv = project(normed, weights.qkv, weights.qkv_bias);
   const RotatedHeads heads =
       rotate_heads(qkv, spec_.n_query_heads, spec_.n_kv_heads, weights.q_norm, weights.k_norm, spec_.rms_norm_eps,
                    rotary(layer).covering(positions_end(positions)), positions);
   if (tap) tap(layer, heads.queries);
-  tails.write(layer, heads.keys, values_of(qkv, spec_), sequence_offsets, &gpu::write_tails);
-  return context_attention(heads.queries, prefix, tails.keys(layer), tails.values(layer), tails.lengths(),
-                           sequence_offsets)
-      .view({normed.size(0), spec_.n_query_heads * spec_.head_dim});
+  const auto attend_part = [&](const LayerPart& part, const at::Tensor& queries, const at::Tensor& keys,
+                               const at::Tensor& values) {
+    part.tails.write(layer, keys, values, part.sequence_offsets, &gpu::write_tails);
+    return context_attention(queries, part.prefix, part.tails.keys(layer), part.tails.values(layer),
+                             part.tails.lengths(), part.sequence_offsets);
+  };
+  const at::Tensor values = values_of(qkv, spec_);
+  const int64_t width = spec_.n_query_heads * spec_.head_dim;
+  if (parts.size() == 1) {
+    return attend_part(parts.front(), heads.queries, heads.keys, values).view({normed.size(0), width});
+  }
+  std::vector<at::Tensor> outputs;
+  int64_t first = 0;
+  for (const LayerPart& part : parts) {
+    const int64_t n = part.sequence_offsets.back();
+    outputs.push_back(attend_part(part, heads.queries.narrow(0, first, n), heads.keys.narrow(0, first, n),
+                                  values.narrow(0, first, n)));
+    first += n;
+  }
+  return at::cat(outputs).view({normed.size(0), width});
 }
 
 at::Tensor Decoder::run_layer(int64_t layer, const at::Tensor& hidden, const std::vector<int64_t>& positions,
                               const std::vector<int64_t>& sequence_offsets, const LayerKv& prefix, Tails& tails,
                               const QueryTap& tap) const {
+  return run_layer(layer, hidden, positions, {{sequence_offsets, prefix, tails}}, tap);
+}
+
+at::Tensor Decoder::run_layer(int64_t layer, const at::Tensor& hidden, const std::vector<int64_t>& positions,
+                              const std::vector<LayerPart>& parts, const QueryTap& tap) const {
   const c10::InferenceMode inference;
   check_positions(positions, spec_.max_positions);
-  if (static_cast<int64_t>(positions.size()) != hidden.size(0) || sequence_offsets.back() != hidden.size(0)) {
-    throw Error(ErrorKind::kInternal,
-                fmt::format("{} positions and offsets up to {} for {} hidden states", positions.size(),
-                            sequence_offsets.back(), hidden.size(0)),
-                fmt::format("run_layer, layer {}", layer), "");
+  int64_t n_rows = 0;
+  for (const LayerPart& part : parts) n_rows += part.sequence_offsets.back();
+  if (static_cast<int64_t>(positions.size()) != hidden.size(0) || n_rows != hidden.size(0)) {
+    throw Error(
+        ErrorKind::kInternal,
+        fmt::format("{} positions and offsets up to {} for {} hidden states", positions.size(), n_rows, hidden.size(0)),
+        fmt::format("run_layer, layer {}", layer), "");
   }
   const LayerWeights& weights = weights_.layers.at(static_cast<size_t>(layer));
   const auto attention = [&](const at::Tensor& normed) {
-    return attend(weights, layer, normed, positions, sequence_offsets, prefix, tails, tap);
+    return attend(weights, layer, normed, positions, parts, tap);
   };
   return layer_around(attention, weights, spec_.rms_norm_eps, hidden.to(weights.qkv.device()));
 }
@@ -264,26 +287,48 @@ at::Tensor Decoder::final_norm(const at::Tensor& hidden) const {
 }
 
 at::Tensor Decoder::forward(const PackedTokens& input, const KvCache& prefix, Tails& tails, const QueryTap& tap) const {
+  const PrefixPart part{input, prefix, tails};
+  return forward({&part, 1}, tap);
+}
+
+at::Tensor Decoder::forward(std::span<const PrefixPart> parts) const {
+  return forward(parts, {});
+}
+
+at::Tensor Decoder::forward(std::span<const PrefixPart> parts, const QueryTap& tap) const {
   const c10::InferenceMode inference;
-  if (prefix.n_layers() != spec_.n_layers || prefix.n_kv_heads() != spec_.n_kv_heads ||
-      prefix.head_dim() != spec_.head_dim || tails.n_layers() != spec_.n_layers ||
-      tails.batch() + 1 != static_cast<int64_t>(input.sequence_offsets.size())) {
-    throw Error(
-        ErrorKind::kInternal,
-        fmt::format("a prefix of {} layers, {} KV heads, dimension {} and tails of {} layers, {} sequences do not fit "
-                    "a model of {} layers, {} KV heads, dimension {} and an input of {} sequences",
-                    prefix.n_layers(), prefix.n_kv_heads(), prefix.head_dim(), tails.n_layers(), tails.batch(),
-                    spec_.n_layers, spec_.n_kv_heads, spec_.head_dim, input.sequence_offsets.size() - 1),
-        "Decoder::forward", "");
+  std::vector<int64_t> tokens, places;
+  for (const auto& [input, prefix, tails] : parts) {
+    if (prefix.n_layers() != spec_.n_layers || prefix.n_kv_heads() != spec_.n_kv_heads ||
+        prefix.head_dim() != spec_.head_dim || tails.n_layers() != spec_.n_layers ||
+        tails.batch() + 1 != static_cast<int64_t>(input.sequence_offsets.size())) {
+      throw Error(
+          ErrorKind::kInternal,
+          fmt::format(
+              "a prefix of {} layers, {} KV heads, dimension {} and tails of {} layers, {} sequences do not fit "
+              "a model of {} layers, {} KV heads, dimension {} and an input of {} sequences",
+              prefix.n_layers(), prefix.n_kv_heads(), prefix.head_dim(), tails.n_layers(), tails.batch(),
+              spec_.n_layers, spec_.n_kv_heads, spec_.head_dim, input.sequence_offsets.size() - 1),
+          "Decoder::forward", "");
+    }
+    tokens.insert(tokens.end(), input.tokens.begin(), input.tokens.end());
+    const std::vector<int64_t> own = positions(input, prefix, tails);
+    places.insert(places.end(), own.begin(), own.end());
   }
-  const std::vector<int64_t> places = positions(input, prefix, tails);
   check_positions(places, spec_.max_positions);  // before anything is written
-  at::Tensor hidden = embed(input.tokens);
+  at::Tensor hidden = embed(tokens);
   for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
-    hidden = run_layer(layer, hidden, places, input.sequence_offsets, prefix.layer(layer), tails, tap);
+    std::vector<LayerPart> own;
+    for (const auto& [input, prefix, tails] : parts)
+      own.push_back({input.sequence_offsets, prefix.layer(layer), tails});
+    hidden = run_layer(layer, hidden, places, own, tap);
   }
-  tails.advance(input.sequence_offsets);
+  for (const auto& [input, prefix, tails] : parts) tails.advance(input.sequence_offsets);
   return final_norm(hidden);
+}
+
+int64_t Decoder::independent_rows() const {
+  return weights_.embedding.is_cpu() && has_few_rows_kernel(weights_.embedding.scalar_type()) ? kFewRows : 1;
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {

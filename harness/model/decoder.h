@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "harness/kv/kv_cache.h"
@@ -52,6 +53,13 @@ struct PackedTokens {
 // call only.
 using QueryTap = std::function<void(int64_t layer, const at::Tensor& queries)>;
 
+// New tokens of sequences that share one prefix: a part of a pass over several prefixes.
+struct PrefixPart {
+  const PackedTokens& input;
+  const KvCache& prefix;
+  Tails& tails;  // of the input's sequences
+};
+
 class Decoder {
  public:
   // Throws Error(kData) when a weight's shape contradicts the spec.
@@ -80,8 +88,15 @@ class Decoder {
   // tails.lengths()[b] + i. Appends to `tails`. Returns the hidden states after the final norm, (N, hidden) model
   // dtype. Throws Error(kData) when a position passes spec().max_positions, or a token is outside the vocabulary.
   at::Tensor forward(const PackedTokens& input, const KvCache& prefix, Tails& tails, const QueryTap& tap = {}) const;
+  // Several such passes at once, so that each weight is read once for all of them; attention is computed part by part,
+  // on a GPU too. Returns the parts' rows one after the other. A row has the bits that its part alone would give where
+  // all parts together have at most independent_rows() rows.
+  at::Tensor forward(std::span<const PrefixPart> parts) const;
 
-  // The parts of forward(), for work that goes layer by layer. run_layer writes layer `layer` of the tails; the caller
+  // Up to how many rows in one pass a row's bits do not depend on the rows beside it; 1 where they always may.
+  int64_t independent_rows() const;
+
+  // The stages of forward(), for work that goes layer by layer. run_layer writes layer `layer` of the tails; the caller
   // calls tails.advance() once after the last layer it runs. positions: (N) int64 on the CPU.
   at::Tensor embed(const std::vector<int64_t>& tokens) const;  // (N, hidden)
   at::Tensor run_layer(int64_t layer, const at::Tensor& hidden, const std::vector<int64_t>& positions,
@@ -105,9 +120,18 @@ class Decoder {
   KvCache prefill(const std::vector<int64_t>& tokens, int64_t chunk = 0, const ChunkTap& tap = {}) const;
 
  private:
+  // What one layer sees of a PrefixPart.
+  struct LayerPart {
+    const std::vector<int64_t>& sequence_offsets;
+    const LayerKv& prefix;
+    Tails& tails;
+  };
   at::Tensor attend(const LayerWeights& weights, int64_t layer, const at::Tensor& normed,
-                    const std::vector<int64_t>& positions, const std::vector<int64_t>& sequence_offsets,
-                    const LayerKv& prefix, Tails& tails, const QueryTap& tap) const;
+                    const std::vector<int64_t>& positions, const std::vector<LayerPart>& parts,
+                    const QueryTap& tap) const;
+  at::Tensor run_layer(int64_t layer, const at::Tensor& hidden, const std::vector<int64_t>& positions,
+                       const std::vector<LayerPart>& parts, const QueryTap& tap) const;
+  at::Tensor forward(std::span<const PrefixPart> parts, const QueryTap& tap) const;
 
   DecoderSpec spec_;
   DecoderWeights weights_;

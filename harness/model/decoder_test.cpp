@@ -149,6 +149,63 @@ class TinyDecoder : public ::testing::Test {
   }
 };
 
+// Every second, third, ... entry of each head, heads of different lengths, with a bias: as a method leaves a cache.
+KvCache ragged(const KvCache& cache, int64_t every) {
+  std::vector<LayerKv> layers;
+  for (int64_t l = 0; l < cache.n_layers(); ++l) {
+    std::vector<at::Tensor> keys, values, bias;
+    for (int64_t h = 0; h < cache.n_kv_heads(); ++h) {
+      keys.push_back(cache.layer(l).head_keys(h).slice(0, h, cache.layer(l).head_len(h), every + h));
+      values.push_back(cache.layer(l).head_values(h).slice(0, h, cache.layer(l).head_len(h), every + h));
+      bias.push_back(at::linspace(-1, 1, keys.back().size(0)));
+    }
+    layers.push_back(pack_heads(keys, values, bias));
+  }
+  return {std::move(layers), cache.next_position()};
+}
+
+TEST_F(TinyDecoder, APassOverSeveralPrefixesGivesTheBitsOfEachAlone) {
+  const KvCache full = decoder_.prefill(text(60)), empty = decoder_.empty_cache();
+  const KvCache small = ragged(full, 3), smaller = ragged(full, 7);
+  const std::vector<const KvCache*> prefixes = {&full, &small, &empty, &smaller};
+  std::vector<PackedTokens> inputs;
+  std::vector<Tails> tails, tails_alone;
+  at::Tensor alone;
+  for (size_t p = 0; p < prefixes.size(); ++p) {
+    const int64_t batch = 1 + static_cast<int64_t>(p) * 2;  // 16 sequences in all, of one or two new tokens
+    std::vector<std::vector<int64_t>> prompts, next;
+    for (int64_t b = 0; b < batch; ++b) {
+      prompts.push_back(text(2 + (b + static_cast<int64_t>(p)) % 4, 7 + 2 * b));
+      next.push_back(text(1 + b % 2, 11 + 2 * static_cast<int64_t>(p) + 4 * b));
+    }
+    tails.push_back(Tails::behind(*prefixes[p], batch, 8));
+    decoder_.forward(PackedTokens::pack(prompts), *prefixes[p], tails.back());
+    std::vector<int64_t> all(static_cast<size_t>(batch));
+    for (size_t b = 0; b < all.size(); ++b) all[b] = static_cast<int64_t>(b);
+    tails_alone.push_back(tails.back().select(all));
+    inputs.push_back(PackedTokens::pack(next));
+    const at::Tensor rows = decoder_.forward(inputs.back(), *prefixes[p], tails_alone.back());
+    alone = alone.defined() ? at::cat({alone, rows}) : rows;
+  }
+  std::vector<PrefixPart> parts;
+  for (size_t p = 0; p < prefixes.size(); ++p) parts.push_back({inputs[p], *prefixes[p], tails[p]});
+  ASSERT_GT(alone.size(0), 16);
+  ASSERT_LE(alone.size(0), decoder_.independent_rows());
+  const at::Tensor together = decoder_.forward(parts);
+  EXPECT_TRUE(at::equal(together, alone));
+  EXPECT_TRUE(at::equal(decoder_.logits(together), decoder_.logits(alone)));
+  for (size_t p = 0; p < prefixes.size(); ++p) {
+    EXPECT_EQ(tails[p].lengths(), tails_alone[p].lengths());
+    for (int64_t l = 0; l < tails[p].n_layers(); ++l) {
+      for (int64_t b = 0; b < tails[p].batch(); ++b) {
+        const int64_t n = tails[p].lengths()[static_cast<size_t>(b)];
+        EXPECT_TRUE(at::equal(tails[p].keys(l)[b].narrow(1, 0, n), tails_alone[p].keys(l)[b].narrow(1, 0, n)));
+        EXPECT_TRUE(at::equal(tails[p].values(l)[b].narrow(1, 0, n), tails_alone[p].values(l)[b].narrow(1, 0, n)));
+      }
+    }
+  }
+}
+
 TEST_F(TinyDecoder, StepByStepEqualsAtOnce) {
   const std::vector<int64_t> tokens = text(50);
   const at::Tensor at_once = read(tokens, no_prefix(decoder_));

@@ -1,5 +1,5 @@
-// Writing many sequences together over one shared cache, greedily or sampled. The prefix is read once per step for the
-// whole batch.
+// Writing many sequences together over one shared cache or several, greedily or sampled. Each prefix is read once per
+// step for all sequences behind it, each weight once per step for all sequences.
 #pragma once
 
 #include <cstdint>
@@ -41,5 +41,19 @@ using TokenSink = std::function<void(size_t sequence, int64_t token)>;
 std::vector<Generation> generate(const Model& model, const KvCache& prefix,
                                  const std::vector<std::vector<int64_t>>& prompts, const DecodeSettings& settings,
                                  const std::vector<std::uint64_t>& seeds, const TokenSink& sink = {});
+
+// Sequences to be written behind one prefix: the arguments of generate().
+struct PrefixPrompts {
+  const KvCache& prefix;
+  const std::vector<std::vector<int64_t>>& prompts;
+  const std::vector<std::uint64_t>& seeds;
+};
+
+// The same for several prefixes of one model: element i is what generate() gives for parts[i]. Prompts are read prefix
+// by prefix, then all sequences are written in one batch; on a GPU attention is computed prefix by prefix, and with
+// decode_graphs the prefixes are written one after the other. The numbers have the same bits as those of each prefix
+// alone where there are at most Decoder::independent_rows() sequences in all.
+std::vector<std::vector<Generation>> generate(const Model& model, const std::vector<PrefixPrompts>& parts,
+                                              const DecodeSettings& settings);
 
 }  // namespace kvc

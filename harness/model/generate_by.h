@@ -10,11 +10,11 @@
 
 namespace kvc {
 
-// Arguments, result and errors as generate()'s. Every step but the first (the prompts') is a DecodeStep of this way,
-// without one a Decoder::forward().
-std::vector<Generation> generate_by(std::optional<DecodeStep::Way> way, const Model& model, const KvCache& prefix,
-                                    const std::vector<std::vector<int64_t>>& prompts, const DecodeSettings& settings,
-                                    const std::vector<std::uint64_t>& seeds, const TokenSink& sink = {});
+// Arguments, result and errors as generate()'s; `sink` is for one prefix. Every step but the first (the prompts') is a
+// DecodeStep of this way, without one a Decoder::forward().
+std::vector<std::vector<Generation>> generate_by(std::optional<DecodeStep::Way> way, const Model& model,
+                                                 const std::vector<PrefixPrompts>& parts,
+                                                 const DecodeSettings& settings, const TokenSink& sink = {});
 
 // Which rows of a batch go into its next step: those that are still written, and, where rows are dropped at halvings
 // only, the ended ones too until no more than half of the rows are written. So a batch of B changes at most log2(B) + 1

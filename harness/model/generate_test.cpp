@@ -78,6 +78,34 @@ TEST_F(Generate, ABatchEqualsItsSequencesAlone) {
   }
 }
 
+TEST_F(Generate, SeveralPrefixesTogetherEqualEachAlone) {
+  const KvCache other = model_.decoder().prefill(text(17, 5)), nothing = model_.decoder().empty_cache();
+  const std::vector<const KvCache*> prefixes = {&prefix_, &nothing, &other};
+  const std::vector<std::vector<std::vector<int64_t>>> lists = {prompts(10), prompts(7), prompts(15)};
+  const std::vector<std::vector<int64_t>> none;
+  for (const double temperature : {0.0, 1.3}) {
+    DecodeSettings settings{.max_new_tokens = 60, .temperature = temperature};
+    settings.stop = {"a", "\x05"};  // bytes: the tiny model's tokens
+    std::vector<std::vector<std::uint64_t>> own;
+    for (const auto& list : lists) own.push_back(seeds(list.size()));
+    const std::vector<std::uint64_t> no_seeds;
+    std::vector<PrefixPrompts> parts = {{other, none, no_seeds}};
+    for (size_t p = 0; p < prefixes.size(); ++p) parts.push_back({*prefixes[p], lists[p], own[p]});
+    const auto together = generate(model_, parts, settings);
+    ASSERT_EQ(together.size(), 4U);
+    EXPECT_TRUE(together[0].empty());
+    for (size_t p = 0; p < prefixes.size(); ++p) {
+      const auto alone = generate(model_, *prefixes[p], lists[p], settings, own[p]);
+      ASSERT_EQ(together[p + 1].size(), alone.size());
+      for (size_t b = 0; b < alone.size(); ++b) {
+        EXPECT_EQ(together[p + 1][b].tokens, alone[b].tokens) << p << ", " << b;
+        EXPECT_EQ(together[p + 1][b].text, alone[b].text);
+        EXPECT_EQ(together[p + 1][b].stop_reason, alone[b].stop_reason);
+      }
+    }
+  }
+}
+
 TEST_F(Generate, SeedsDecideSamples) {
   const auto list = std::vector<std::vector<int64_t>>(3, text(5, 7));
   const DecodeSettings settings{.max_new_tokens = 20, .temperature = 1.0, .top_k = 50, .top_p = 0.95};
@@ -151,6 +179,16 @@ TEST_F(Generate, EndsThoughtsAtTheirBudget) {
     EXPECT_EQ(thought.tokens, expected);
     EXPECT_FALSE(results[1].thinking_cut);
     EXPECT_EQ(results[1].thinking_tokens, 0);
+    // Behind two prefixes at once.
+    const KvCache other = model_.decoder().prefill(text(20, 5));
+    const DecodeSettings settings{.max_new_tokens = kNew, .thinking_budget = budget};
+    const std::vector<std::vector<int64_t>> both = {thinking, silent}, one = {thinking};
+    const std::vector<std::uint64_t> no_seeds;
+    const auto together = generate(model_, {{other, one, no_seeds}, {prefix_, both, no_seeds}}, settings);
+    EXPECT_EQ(together[0][0].tokens, generate(model_, other, one, settings, {})[0].tokens);
+    EXPECT_EQ(together[1][0].tokens, thought.tokens);
+    EXPECT_EQ(together[1][0].thinking_tokens, budget);
+    EXPECT_EQ(together[1][1].tokens, results[1].tokens);
   }
 }
 

@@ -74,7 +74,15 @@ class Calibration {
     TimedCells list;
     for (const auto& [task, cells] : by_task) {
       list.push_back(cells.first);
-      if (cells.second != cells.first) list.push_back(cells.second);
+      list.push_back(cells.second);
+      const Task& asked = *cells.second->task;
+      if (asked.batch(model_, accepted_questions(asked, document)).sequences == 0) continue;
+      // With all targets of the method, which the sweep asks together.
+      for (const PlannedCell* cell : block_.missing_cells(document)) {
+        if (cell->task == cells.second->task && cell->cell.method == cells.second->cell.method &&
+            cell->cell.queries == cells.second->cell.queries && cell->cell.budget == cells.second->cell.budget)
+          list.push_back(cell);
+      }
     }
     return in_order(list);
   }

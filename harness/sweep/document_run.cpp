@@ -54,6 +54,7 @@ struct Asked {
   std::unique_ptr<TaskReference> reference;
   std::optional<std::string> failure;
   Json notes = Json::object();  // for every record
+  Task::Batch batch;
   double reference_s = 0;
   int64_t question_tokens = 0;
   size_t n_unwritten = 0;  // questions that the model was to write and did not
@@ -200,7 +201,7 @@ class DocumentRun {
     shared_.method_peak = device_peak();
     if (failure && targets.size() > 1) return run_targets_alone(targets, queries);
     if (failure) return fail(targets.front(), *failure);
-    for (size_t i = 0; i < targets.size(); ++i) ask_all(targets[i], made[i]);
+    ask_batches(targets, made);
   }
 
   // A cache for every question, made knowing it; one record of them all.
@@ -274,6 +275,67 @@ class DocumentRun {
     for (const Cells& cells : targets) run_method(cells, queries);
   }
 
+  struct ToAsk {
+    const PlannedCell* cell;
+    const Compaction* compaction;
+  };
+
+  // Each task of the caches of one method, some caches at a time.
+  void ask_batches(const std::vector<Cells>& targets, const std::vector<Compaction>& made) {
+    std::vector<std::pair<const Task*, std::vector<ToAsk>>> tasks;
+    for (size_t i = 0; i < targets.size(); ++i) {
+      for (const PlannedCell* cell : targets[i]) {
+        const Task* task = cell->task.get();
+        auto found = std::find_if(tasks.begin(), tasks.end(), [&](const auto& one) { return one.first == task; });
+        if (found == tasks.end()) found = tasks.insert(tasks.end(), {task, {}});
+        found->second.push_back({cell, &made[i]});
+      }
+    }
+    for (const auto& [task, list] : tasks) {
+      const Asked& asked = asked_for(*list.front().cell);
+      const auto most = static_cast<size_t>(job_.together.at_once(job_.model, asked.batch));
+      const size_t n_batches = (list.size() + most - 1) / most;
+      // Of like size, so that none is nearly empty.
+      for (size_t b = 0, begin = 0; b < n_batches; ++b) {
+        const size_t end = list.size() * (b + 1) / n_batches;
+        ask_batch({list.begin() + static_cast<std::ptrdiff_t>(begin), list.begin() + static_cast<std::ptrdiff_t>(end)});
+        begin = end;
+      }
+    }
+  }
+
+  void ask_batch(const std::vector<ToAsk>& batch) {
+    const PlannedCell& first = *batch.front().cell;
+    const Asked& asked = asked_for(first);
+    if (batch.size() == 1 || asked.failure) return ask_each_alone(batch);
+    job_.stage(fmt::format("{}: {} and {} more", job_.document.id, first.label, batch.size() - 1));
+    std::vector<Record> records;
+    std::vector<AskRequest> requests;
+    records.reserve(batch.size());  // requests point at their notes
+    for (const auto& [cell, compaction] : batch) {
+      records.push_back(start_record(*cell));
+      requests.push_back({job_.model, compaction->cache, asked.questions, purpose_seed("ask"), asked.reference.get(),
+                          nullptr, &records.back().task_notes});
+    }
+    const auto failure = failure_in([&] {
+      const Stopwatch clock;
+      std::vector<std::vector<Json>> answers = first.task->ask_together(requests);
+      const double share_s = clock.seconds() / static_cast<double>(batch.size());
+      const int64_t ask_peak = device_peak();
+      for (size_t i = 0; i < batch.size(); ++i) {
+        records[i].answers = std::move(answers.at(i));
+        finish_record(*batch[i].cell, *batch[i].compaction, asked, share_s, ask_peak, records[i]);
+        records[i].seconds["asked_together"] = batch.size();
+      }
+    });
+    if (failure) return ask_each_alone(batch);  // tells which of them failed
+    for (const Record& record : records) job_.sink(record);
+  }
+
+  void ask_each_alone(const std::vector<ToAsk>& list) {
+    for (const auto& [cell, compaction] : list) ask_all({cell}, *compaction);
+  }
+
   void ask_all(const Cells& cells, const Compaction& compaction) {
     for (const PlannedCell* cell : cells) {
       job_.stage(fmt::format("{}: {}", job_.document.id, cell->label));
@@ -296,8 +358,12 @@ class DocumentRun {
     record.answers =
         cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get(),
                         cell.task->compacts_online() ? &online : nullptr, &record.task_notes});
-    const double ask_s = clock.seconds();
-    const int64_t ask_peak = device_peak();
+    finish_record(cell, compaction, asked, clock.seconds(), device_peak(), record);
+  }
+
+  // All but the answers, which the record has.
+  void finish_record(const PlannedCell& cell, const Compaction& compaction, const Asked& asked, double ask_s,
+                     int64_t ask_peak, Record& record) const {
     record.task_notes.update(asked.notes);
     const size_t n_questions = job_.document.questions.size() - asked.n_unwritten;
     if (asked.questions.size() < n_questions) {
@@ -347,6 +413,7 @@ class DocumentRun {
         asked.question_tokens += static_cast<int64_t>(job_.model.tokenizer().encode_text(question.text).size());
       }
       if (cell.task->compacts_online()) return;
+      asked.batch = cell.task->batch(job_.model, asked.questions);
       const Stopwatch clock;
       std::optional<DocumentReferences> kept;
       if (job_.references != nullptr) kept.emplace(*job_.references, read_->context.tokens);
@@ -430,6 +497,16 @@ std::optional<std::string> message_of(const std::function<void()>& work) {
 }
 
 }  // namespace
+
+int64_t AskTogether::at_once(const Model& model, const Task::Batch& batch) const {
+  if (caches == 1 || batch.sequences <= 0) return 1;
+  const DecoderSpec& spec = model.spec();
+  const auto element = static_cast<int64_t>(model.decoder().options().dtype().itemsize());
+  const int64_t token_bytes = 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * element;
+  const int64_t within_memory = kMaxTailBytes / (batch.sequences * std::max<int64_t>(batch.tokens, 1) * token_bytes);
+  const int64_t wanted = caches > 0 ? caches : model.decoder().independent_rows() / batch.sequences;
+  return std::max<int64_t>(1, std::min(wanted, within_memory));
+}
 
 std::optional<std::string> failure_of(const std::function<void()>& work, const DeviceCare& device) {
   std::optional<std::string> message = message_of(work);

@@ -17,6 +17,17 @@
 
 namespace kvc {
 
+// How many caches of one document are asked in one batch, where the task can (Task::batch()).
+struct AskTogether {
+  // 0, auto: as many as leave every answer's bits as they are (Decoder::independent_rows()), so one on a GPU; else at
+  // most so many, on any device; 1: each cache alone. Never more than hold kMaxTailBytes of sequences behind them.
+  int64_t caches = 0;
+  static constexpr int64_t kMaxTailBytes = int64_t{1} << 30;
+
+  // For a cache whose questions are such a batch.
+  int64_t at_once(const Model& model, const Task::Batch& batch) const;
+};
+
 struct DocumentJob {
   const Model& model;
   const Document& document;
@@ -29,10 +40,13 @@ struct DocumentJob {
   std::function<void(const Json&)> keep_texts = {};
   ReferenceStore* references = nullptr;  // answers of full caches from earlier runs; nullptr: none are kept
   DeviceCare device = DeviceCare::of(model.decoder().devices());
+  AskTogether together = {};
 };
 
-// Every cell gives exactly one record, done or failed. What a plug-in or LibTorch throws becomes a failed record; too
-// little memory on a GPU too, and the next cell has what the failed one gave back. Throws DeviceLost.
+// Every cell gives exactly one record, done or failed. The caches that a method makes for several targets are asked in
+// batches; the records of a batch come when it is done, each with an equal share of its seconds, and where a batch
+// fails its caches are asked one by one. What a plug-in or LibTorch throws becomes a failed record; too little memory
+// on a GPU too, and the next cell has what the failed one gave back. Throws DeviceLost.
 void measure_document(const DocumentJob& job);
 
 // Runs `work`; the message of what it threw (kvc::Error, c10::Error, out of memory), or nothing. Throws DeviceLost

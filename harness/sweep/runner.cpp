@@ -330,6 +330,7 @@ class SweepRun {
     const auto keep_texts = [&](const Json& line) { folder_.append_texts(line); };
     DocumentJob job{model, document, std::move(cells), provenance, sink, stage, keep_texts, &*references_};
     if (options_.device) job.device = *options_.device;
+    job.together.caches = config_.ask_together;
     measure_document(job);
     if (rule != rules_.end()) tell_stopped(*rule->second);
   }

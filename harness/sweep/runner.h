@@ -1,6 +1,6 @@
 // Runs a sweep: model > seed > data set > document > prefill (once) > queries (once per source) > compaction (one call
-// per method for all targets) > tasks. Every record is on disk before the next is measured; what is there is never
-// measured again.
+// per method for all targets) > tasks. Every record is on disk before the next is measured, those of caches that are
+// asked in one batch (SweepConfig::ask_together) before the next batch; what is there is never measured again.
 #pragma once
 
 #include <functional>

@@ -105,7 +105,8 @@ void StageRates::add(const Record& record) {
   if (tokens <= 0) return;
   const std::string task = task_key_of(record.cell);
   reference_[task].push_back({tokens, number(record.seconds, "reference_s") / n});
-  ask_[task].push_back({number(record.sizes, "head_len_mean"), number(record.seconds, "ask_s") / n});
+  (number(record.seconds, "asked_together") > 1 ? ask_together_ : ask_)[task].push_back(
+      {number(record.sizes, "head_len_mean"), number(record.seconds, "ask_s") / n});
   Mean& bytes = record_bytes_[task];
   bytes.sum += static_cast<double>(record.to_json().dump(-1, ' ', false, Json::error_handler_t::replace).size());
   bytes.n += n;
@@ -113,7 +114,17 @@ void StageRates::add(const Record& record) {
 
 bool StageRates::knows_ask(const Cell& cell) const {
   const Json json = cell.to_json();
-  return ask_.contains(task_key_of(json)) || online_.contains(online_key(json));
+  const std::string task = task_key_of(json);
+  return ask_.contains(task) || ask_together_.contains(task) || online_.contains(online_key(json));
+}
+
+const StageRates::Points& StageRates::ask_points(const std::string& task, bool together) const {
+  static const Points none;
+  const auto& first = together ? ask_together_ : ask_;
+  const auto& second = together ? ask_ : ask_together_;
+  if (const auto place = first.find(task); place != first.end()) return place->second;
+  const auto place = second.find(task);
+  return place == second.end() ? none : place->second;
 }
 
 bool StageRates::knows_compaction(const Cell& cell) const {
@@ -189,6 +200,11 @@ std::vector<CellSeconds> StageRates::predict(const std::vector<CellWork>& docume
     return place == map.end() ? none : place->second;
   };
   std::set<std::string> paid;
+  std::map<std::string, int64_t> caches;  // of one method that one task asks
+  for (const CellWork& work : document) {
+    const Json cell = work.cell->to_json();
+    ++caches[task_key_of(cell) + method_key(cell)];
+  }
   std::vector<CellSeconds> list;
   for (const CellWork& work : document) {
     CellSeconds seconds;
@@ -214,7 +230,8 @@ std::vector<CellSeconds> StageRates::predict(const std::vector<CellWork>& docume
     if (once("reference", task)) seconds.reference = n * power_law(of(reference_, task), tokens, kReferenceExponent, 0);
     const bool nothing_kept = work.cell->method.value("name", "") == "no_context";
     const double kept = nothing_kept ? 0 : tokens * fraction_of(work.cell->model, work.cell->target, tokens);
-    seconds.ask = n * straight_line(of(ask_, task), kept);
+    const bool together = caches.at(task + method_key(cell)) > 1;
+    seconds.ask = n * straight_line(ask_points(task, together), kept);
     list.push_back(seconds);
   }
   return list;

@@ -4,7 +4,8 @@
 // Letters: T tokens of a document's context, q questions asked of it.
 //   prefill, queries, compaction: seconds grow as c T^p; p from records of two sizes, else one of each stage
 //   reference: seconds per question grow as c T^p
-//   ask: seconds per question = a + b * entries per head left of the document (what each step must read)
+//   ask: seconds per question = a + b * entries per head left of the document (what each step must read); caches that
+//   were asked in one batch apart from those that were asked alone, where there are records of both
 // Tasks that compact while they write: seconds per question of the same task, method and target, whose texts end where
 // they end.
 #pragma once
@@ -70,6 +71,8 @@ class StageRates {
   static double power_law(const Points& points, double size, double exponent, double slowest);
   // a + b x through the points, neither below 0.
   static double straight_line(const Points& points, double x);
+  // Points of a task whose caches were asked in batches, or alone; the other ones where there are none.
+  const Points& ask_points(const std::string& task, bool together) const;
   // By target where it was measured, between the nearest two else.
   double own_seconds(const Cell& cell, double tokens) const;
   // A target as a share of a document of so many tokens; what has none keeps all. Targets in bytes: 1 before any record
@@ -78,7 +81,7 @@ class StageRates {
   void add_online(const Record& record);
 
   Points peak_;
-  std::map<std::string, Points> prefill_, queries_, shared_, reference_, ask_;
+  std::map<std::string, Points> prefill_, queries_, shared_, reference_, ask_, ask_together_;
   std::map<std::string, std::map<double, Points>> own_;  // by kept fraction
   std::map<std::string, Mean> record_bytes_;             // of a question, by task and data set
   std::map<std::string, Mean> token_bytes_;              // of the full cache, by model

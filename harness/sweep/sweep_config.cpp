@@ -22,9 +22,9 @@
 namespace kvc {
 namespace {
 
-const std::vector<std::string> kKeys = {"sweep",  "seed",    "results",    "references",  "proof_tokens",
-                                        "model",  "dataset", "task",       "queries",     "target",
-                                        "budget", "method",  "compare_to", "equivalence", "stop_when"};
+const std::vector<std::string> kKeys = {
+    "sweep",   "seed",   "results", "references", "proof_tokens", "model",       "dataset",   "task",
+    "queries", "target", "budget",  "method",     "compare_to",   "equivalence", "stop_when", "ask_together"};
 
 class Parser {
  public:
@@ -95,7 +95,20 @@ class Parser {
                       "/proof_tokens", "write a number of tokens, or 0 for the whole article");
       }
     }
+    read_ask_together();
     read_seeds();
+  }
+
+  void read_ask_together() {
+    if (!has("ask_together")) return;
+    const Json& value = root_.at("ask_together");
+    if (value == Json("auto")) return;
+    if (value.is_number_integer() && value.get<int64_t>() >= 1) {
+      config_.ask_together = value.get<int64_t>();
+    } else {
+      problems_.add(fmt::format("'ask_together' must be auto or a number from 1; got {}", value.dump()),
+                    "/ask_together", "write 1 to ask each cache alone, or leave it out");
+    }
   }
 
   void check_name() {
@@ -396,6 +409,7 @@ Json SweepConfig::to_json() const {
   }
   Json json = Json{{"sweep", name},       {"seed", seeds}, {"proof_tokens", proof_tokens}, {"model", list_of_models},
                    {"dataset", datasets}, {"task", tasks}, {"method", list_of_methods}};
+  if (ask_together > 0) json["ask_together"] = ask_together;
   if (!compare_to.empty()) json["compare_to"] = compare_to;
   if (!equivalence.is_null()) json["equivalence"] = equivalence;
   if (stop_when) json["stop_when"] = stop_when->to_json();

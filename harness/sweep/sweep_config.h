@@ -38,6 +38,7 @@ struct SweepConfig {
   std::string references;  // folder of the full caches' answers; empty: "references" in `results`
   std::vector<std::uint64_t> seeds;
   int64_t proof_tokens = 512;  // article tokens of the self-proof; 0 = the whole article
+  int64_t ask_together = 0;    // AskTogether::caches; 0 = auto
   std::vector<SweepModel> models;
   std::vector<Json> datasets;
   std::vector<Json> tasks;

@@ -57,6 +57,9 @@ TEST(SweepConfig, SaysWhatTheReportComparesWith) {
 TEST(SweepConfig, SaysWhenACellIsMeasuredOnNoFurtherDocuments) {
   const std::string sweep = kSweep;
   EXPECT_FALSE(parse(sweep).stop_when.has_value());
+  EXPECT_EQ(parse(sweep).ask_together, 0);
+  EXPECT_EQ(parse(sweep + "ask_together: auto\n").ask_together, 0);
+  EXPECT_EQ(parse(sweep + "ask_together: 4\n").ask_together, 4);
   const StopWhen plain = *parse(sweep + "stop_when: decided\n").stop_when;
   EXPECT_EQ(plain.rule, "decided");
   EXPECT_EQ(plain.tolerance, (std::map<std::string, double>{{"accuracy", 0.05}, {"kl", 0.1}}));
@@ -69,6 +72,8 @@ TEST(SweepConfig, SaysWhenACellIsMeasuredOnNoFurtherDocuments) {
   EXPECT_EQ(full.to_json().at("stop_when"), full.stop_when->to_json());
   EXPECT_EQ(expand(full).front().id(), expand(parse(sweep)).front().id());  // the cells stay
   for (const auto& [given, problem_text] : std::vector<std::pair<const char*, const char*>>{
+           {"ask_together: 0", "'ask_together' must be auto or a number from 1; got 0"},
+           {"ask_together: all", "'ask_together' must be auto or a number from 1; got \"all\""},
            {"stop_when: 3", "'stop_when' must be a rule or a mapping; got 3"},
            {"stop_when: decidd",
             "'rule' must be decided or certified; got \"decidd\"\n  where: s.yaml:13, "
@@ -340,7 +345,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("sweep", "sweep: t\nseeed: 3"),
        "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, "
        "references, proof_tokens, "
-       "model, dataset, task, queries, target, budget, method, compare_to, equivalence, stop_when"},
+       "model, dataset, task, queries, target, budget, method, compare_to, equivalence, stop_when, ask_together"},
       {with("sweep", "sweep: t\ncompare_to: test_fool"),
        "'compare_to' must be a method of this sweep; got \"test_fool\"\n  where: s.yaml:2, compare_to\n  mend:  one "
        "of: "
@@ -360,7 +365,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        "the file is empty\n  where: s.yaml:1\n  mend:  a sweep has the keys sweep, seed, results, references, "
        "proof_tokens, model, "
        "dataset, "
-       "task, queries, target, budget, method, compare_to, equivalence, stop_when"},
+       "task, queries, target, budget, method, compare_to, equivalence, stop_when, ask_together"},
   };
   for (const auto& c : cases) EXPECT_EQ(problem(c.text), c.expected) << c.text;
 }

@@ -24,7 +24,7 @@
 namespace kvc {
 namespace {
 
-class ExactMatch final : public Task {
+class ExactMatch final : public WritingTask {
  public:
   struct Options {
     int64_t max_new_tokens = 16;
@@ -38,14 +38,17 @@ class ExactMatch final : public Task {
 
   bool accepts(const Question& question) const override { return !question.gold_answer.empty(); }
 
-  std::vector<Json> ask(const AskRequest& request) const override {
-    std::vector<Ask> asks;
-    for (const Question& question : request.questions) asks.push_back({question.text, question.answer_prefix});
-    DecodeSettings settings;
-    settings.max_new_tokens = options_.max_new_tokens;
-    std::vector<Json> answers = write_answers(request, asks, settings);
-    for (size_t i = 0; i < answers.size(); ++i) answers[i]["answer_prefix"] = asks[i].answer_prefix;
-    return answers;
+ protected:
+  std::vector<Writing> writings(const Model& /*model*/, const std::vector<Question>& questions) const override {
+    Writing writing{questions, {}, {}};
+    for (const Question& question : questions) writing.asks.push_back({question.text, question.answer_prefix});
+    writing.settings.max_new_tokens = options_.max_new_tokens;
+    return {writing};
+  }
+
+  std::vector<Json> finish(const std::vector<Question>& questions, std::vector<Json> texts) const override {
+    for (size_t i = 0; i < texts.size(); ++i) texts[i]["answer_prefix"] = questions[i].answer_prefix;
+    return texts;
   }
 
  private:

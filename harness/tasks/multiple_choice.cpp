@@ -34,7 +34,7 @@
 namespace kvc {
 namespace {
 
-class MultipleChoice final : public Task {
+class MultipleChoice final : public WritingTask {
  public:
   struct Options {
     int64_t max_new_tokens = 2048;
@@ -88,24 +88,26 @@ class MultipleChoice final : public Task {
            !(turned && options_name_each_other(question));
   }
 
-  std::vector<Json> ask(const AskRequest& request) const override {
-    const std::string architecture = request.model.identity().value("architecture", "");
-    const std::string name = request.model.identity().value("name", "");
-    const int64_t most = options_.most_rotations().value();
-    std::vector<Question> asked;  // each rotation of each question, under an id of its own: the seed of its answer
-    std::vector<Ask> asks;
-    for (const Question& question : request.questions) {
-      const int64_t n = std::min(most, static_cast<int64_t>(question.options.size()));
-      for (int64_t shift = 0; shift < n; ++shift) {
-        asked.push_back(rotated(question, shift));
-        asks.push_back({choice_prompt(asked.back(), architecture, name), ""});
+ protected:
+  // Each rotation of each question, under an id of its own: the seed of its answer.
+  std::vector<Writing> writings(const Model& model, const std::vector<Question>& questions) const override {
+    const std::string architecture = model.identity().value("architecture", "");
+    const std::string name = model.identity().value("name", "");
+    Writing writing{{}, {}, settings(model)};
+    for (const Question& question : questions) {
+      for (int64_t shift = 0; shift < orders_of(question); ++shift) {
+        writing.questions.push_back(rotated(question, shift));
+        writing.asks.push_back({choice_prompt(writing.questions.back(), architecture, name), ""});
       }
     }
-    const AskRequest all{request.model, request.cache, asked, request.seed, request.reference};
-    std::vector<Json> written = write_answers(all, asks, settings(request.model));
-    std::vector<Json> answers = most == 1 ? std::move(written) : gathered(request.questions, most, std::move(written));
+    return {writing};
+  }
+
+  std::vector<Json> finish(const std::vector<Question>& questions, std::vector<Json> texts) const override {
+    const bool turned = options_.most_rotations().value() > 1;
+    std::vector<Json> answers = turned ? gathered(questions, std::move(texts)) : std::move(texts);
     for (size_t i = 0; i < answers.size(); ++i) {
-      const std::vector<int64_t> right = equal_options(request.questions[i]);
+      const std::vector<int64_t> right = equal_options(questions[i]);
       if (right.size() > 1) answers[i]["right_options"] = right;
     }
     return answers;
@@ -119,12 +121,16 @@ class MultipleChoice final : public Task {
     return question;
   }
 
-  static std::vector<Json> gathered(const std::vector<Question>& questions, int64_t most, std::vector<Json> written) {
+  int64_t orders_of(const Question& question) const {
+    return std::min(options_.most_rotations().value(), static_cast<int64_t>(question.options.size()));
+  }
+
+  std::vector<Json> gathered(const std::vector<Question>& questions, std::vector<Json> written) const {
     std::vector<Json> answers;
     size_t next = 0;
     for (const Question& question : questions) {
       Json rotations = Json::array();
-      for (int64_t shift = 0; shift < std::min(most, static_cast<int64_t>(question.options.size())); ++shift) {
+      for (int64_t shift = 0; shift < orders_of(question); ++shift) {
         Json& one = written[next++];
         one.erase("question_id");
         one["shift"] = shift;

@@ -9,6 +9,7 @@
 // - length_limit_rate: 1 if stop_reason is "length"; benchmarks cut answers on purpose
 
 #include <algorithm>
+#include <map>
 
 #include "harness/tasks/judging/judge.h"
 #include "harness/tasks/judging/published_score.h"
@@ -27,7 +28,7 @@ Json as_text_list(const Json& texts) {
   return list;
 }
 
-class PublishedScore final : public Task {
+class PublishedScore final : public WritingTask {
  public:
   struct Options {
     int64_t max_new_tokens = 0;
@@ -46,47 +47,43 @@ class PublishedScore final : public Task {
     return !question.gold_answer.empty() && rule.is_string() && is_score_rule(rule.get<std::string>());
   }
 
+ protected:
   // Questions of different limits are written apart, so that none is given more than its benchmark allows.
-  std::vector<Json> ask(const AskRequest& request) const override {
-    std::vector<Json> answers(request.questions.size());
-    std::vector<int64_t> limits;
-    for (const Question& question : request.questions) limits.push_back(longest_of(question));
-    std::vector<int64_t> distinct = limits;
-    std::sort(distinct.begin(), distinct.end());
-    distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
-    for (const int64_t limit : distinct) ask_within(limit, limits, request, answers);
+  std::vector<Writing> writings(const Model& /*model*/, const std::vector<Question>& questions) const override {
+    std::map<int64_t, Writing> of_limit;
+    for (const Question& question : questions) {
+      Writing& writing = of_limit[longest_of(question)];
+      writing.questions.push_back(question);
+      writing.asks.push_back({question.text, question.answer_prefix});
+      writing.settings.max_new_tokens = longest_of(question);
+    }
+    std::vector<Writing> list;
+    for (auto& [limit, writing] : of_limit) list.push_back(std::move(writing));
+    return list;
+  }
+
+  std::vector<Json> finish(const std::vector<Question>& questions, std::vector<Json> texts) const override {
+    std::multimap<int64_t, size_t> places;  // of the texts, in their order
+    for (size_t i = 0; i < questions.size(); ++i) places.emplace(longest_of(questions[i]), i);
+    std::vector<Json> answers(questions.size());
+    auto text = texts.begin();
+    for (const auto& [limit, i] : places) answers[i] = finish_one(questions[i], std::move(*text++));
     return answers;
   }
 
  private:
-  void ask_within(int64_t limit, const std::vector<int64_t>& limits, const AskRequest& request,
-                  std::vector<Json>& answers) const {
-    std::vector<Question> questions;
-    std::vector<size_t> places;
-    std::vector<Ask> asks;
-    for (size_t i = 0; i < limits.size(); ++i) {
-      if (limits[i] != limit) continue;
-      places.push_back(i);
-      questions.push_back(request.questions[i]);
-      asks.push_back({questions.back().text, questions.back().answer_prefix});
+  static Json finish_one(const Question& question, Json answer) {
+    answer["answer_prefix"] = question.answer_prefix;
+    answer["score_rule"] = question.extra.at("score_rule");
+    answer["references"] = as_text_list(question.extra.value("references", Json()));
+    if (answer["references"].empty()) {
+      answer["references"] = as_text_list(question.other_answers);
+      answer["references"].push_back({{"text", question.gold_answer}});
     }
-    DecodeSettings settings;
-    settings.max_new_tokens = limit;
-    std::vector<Json> written = write_answers({request.model, request.cache, questions, request.seed}, asks, settings);
-    for (size_t k = 0; k < places.size(); ++k) {
-      const Question& question = questions[k];
-      Json& answer = answers[places[k]] = std::move(written[k]);
-      answer["answer_prefix"] = question.answer_prefix;
-      answer["score_rule"] = question.extra.at("score_rule");
-      answer["references"] = as_text_list(question.extra.value("references", Json()));
-      if (answer["references"].empty()) {
-        answer["references"] = as_text_list(question.other_answers);
-        answer["references"].push_back({{"text", question.gold_answer}});
-      }
-      const Json classes = as_text_list(question.extra.value("classes", Json()));
-      if (!classes.empty()) answer["classes"] = classes;
-      if (question.extra.value("first_line", Json()) == Json(true)) answer["first_line"] = true;
-    }
+    const Json classes = as_text_list(question.extra.value("classes", Json()));
+    if (!classes.empty()) answer["classes"] = classes;
+    if (question.extra.value("first_line", Json()) == Json(true)) answer["first_line"] = true;
+    return answer;
   }
 
   int64_t longest_of(const Question& question) const {

@@ -18,7 +18,7 @@
 namespace kvc {
 namespace {
 
-class SideEffectsTask final : public Task {
+class SideEffectsTask final : public WritingTask {
  public:
   struct Options {
     int64_t max_new_tokens = 48;
@@ -35,17 +35,20 @@ class SideEffectsTask final : public Task {
     return check.is_string() && is_rule_check(check.get<std::string>());
   }
 
-  std::vector<Json> ask(const AskRequest& request) const override {
-    std::vector<Ask> asks;
-    for (const Question& question : request.questions) asks.push_back({question.text, ""});
-    DecodeSettings settings;
-    settings.max_new_tokens = options_.max_new_tokens;
-    std::vector<Json> answers = write_answers(request, asks, settings);
-    for (size_t i = 0; i < answers.size(); ++i) {
+ protected:
+  std::vector<Writing> writings(const Model& /*model*/, const std::vector<Question>& questions) const override {
+    Writing writing{questions, {}, {}};
+    for (const Question& question : questions) writing.asks.push_back({question.text, ""});
+    writing.settings.max_new_tokens = options_.max_new_tokens;
+    return {writing};
+  }
+
+  std::vector<Json> finish(const std::vector<Question>& questions, std::vector<Json> texts) const override {
+    for (size_t i = 0; i < texts.size(); ++i) {
       for (const char* name : {"check", "check_text", "never", "right"})
-        answers[i][name] = request.questions[i].extra.value(name, Json(""));
+        texts[i][name] = questions[i].extra.value(name, Json(""));
     }
-    return answers;
+    return texts;
   }
 
  private:

@@ -21,7 +21,7 @@
 namespace kvc {
 namespace {
 
-class StringMatch final : public Task {
+class StringMatch final : public WritingTask {
  public:
   struct Options {
     int64_t max_new_tokens = 0;
@@ -37,25 +37,26 @@ class StringMatch final : public Task {
 
   bool accepts(const Question& question) const override { return !question.gold_answer.empty(); }
 
-  std::vector<Json> ask(const AskRequest& request) const override {
-    std::vector<Ask> asks;
-    DecodeSettings settings;
-    settings.max_new_tokens = options_.max_new_tokens;
-    for (const Question& question : request.questions) {
-      asks.push_back({question.text, question.answer_prefix});
-      if (options_.max_new_tokens == 0)
-        settings.max_new_tokens = std::max(settings.max_new_tokens, longest_of(question));
+ protected:
+  std::vector<Writing> writings(const Model& /*model*/, const std::vector<Question>& questions) const override {
+    Writing writing{questions, {}, {}};
+    int64_t& limit = writing.settings.max_new_tokens = options_.max_new_tokens;
+    for (const Question& question : questions) {
+      writing.asks.push_back({question.text, question.answer_prefix});
+      if (options_.max_new_tokens == 0) limit = std::max(limit, longest_of(question));
     }
-    std::vector<Json> answers = write_answers(request, asks, settings);
-    for (size_t i = 0; i < answers.size(); ++i) {
-      const Question& question = request.questions[i];
-      answers[i]["answer_prefix"] = asks[i].answer_prefix;
-      Json own = own_references(question);
-      answers[i]["any_reference"] = own.empty() ? !question.other_answers.empty()
-                                                : question.extra.value("any_reference", Json(false)) == Json(true);
-      answers[i]["references"] = own.empty() ? right_answers(question) : std::move(own);
+    return {writing};
+  }
+
+  std::vector<Json> finish(const std::vector<Question>& questions, std::vector<Json> texts) const override {
+    for (size_t i = 0; i < texts.size(); ++i) {
+      texts[i]["answer_prefix"] = questions[i].answer_prefix;
+      Json own = own_references(questions[i]);
+      texts[i]["any_reference"] = own.empty() ? !questions[i].other_answers.empty()
+                                              : questions[i].extra.value("any_reference", Json(false)) == Json(true);
+      texts[i]["references"] = own.empty() ? right_answers(questions[i]) : std::move(own);
     }
-    return answers;
+    return texts;
   }
 
  private:

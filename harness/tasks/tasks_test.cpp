@@ -618,6 +618,22 @@ TEST_P(EveryTask, AnswersEachQuestionInItsOrderWhateverTheBatch) {
   }
 }
 
+TEST_P(EveryTask, SeveralCachesAskedTogetherAnswerAsEachAlone) {
+  const auto task = make_task(GetParam());
+  std::vector<Question> questions = task->accepts(choices_[0]) ? choices_ : needles_;
+  const KvCache nothing = model_.decoder().empty_cache();
+  const KvCache least = thinned(compact_);
+  const auto reference = task->reference({model_, full_, questions, 5, nullptr});
+  std::vector<AskRequest> requests;
+  std::vector<std::vector<Json>> alone;
+  for (const KvCache* cache : std::vector<const KvCache*>{&full_, &compact_, &nothing, &least}) {
+    if (GetParam() == "head_errors" && cache == &nothing) continue;  // compares head by head
+    requests.push_back({model_, *cache, questions, 5, reference.get()});
+    alone.push_back(task->ask(requests.back()));
+  }
+  EXPECT_EQ(task->ask_together(requests), alone);
+}
+
 TEST_P(EveryTask, LeavesTheCacheUntouched) {
   const auto task = make_task(GetParam());
   const KvCache before = compact_.clone();

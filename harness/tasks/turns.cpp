@@ -70,37 +70,77 @@ class Turns final : public Task {
 
   bool accepts(const Question& question) const override { return !question.gold_answer.empty(); }
 
-  std::vector<Json> ask(const AskRequest& request) const override {
+  std::vector<Json> ask(const AskRequest& request) const override { return std::move(ask_together({request}).front()); }
+
+  Batch batch(const Model& model, const std::vector<Question>& questions) const override {
+    Batch batch{1, 0};
+    for (const Question& question : questions) {
+      batch.tokens += static_cast<int64_t>(make_prompts(model, {{question.text, question.answer_prefix}})[0].size()) +
+                      options_.max_new_tokens;
+    }
+    return batch;
+  }
+
+  // Turn by turn, each in all caches' conversations.
+  std::vector<std::vector<Json>> ask_together(const std::vector<AskRequest>& requests) const override {
     DecodeSettings settings;
     settings.max_new_tokens = options_.max_new_tokens;
-    const Model& model = request.model;
-    std::vector<int64_t> conversation;
-    std::vector<Json> answers;
-    std::string last_text;
-    for (const Question& question : request.questions) {
-      const std::vector<int64_t> turn = answers.empty()
-                                            ? make_prompts(model, {{question.text, question.answer_prefix}}).front()
-                                            : turn_tokens(model, last_text, question);
-      conversation.insert(conversation.end(), turn.begin(), turn.end());
-      const Generation written = generate(model, request.cache, {conversation}, settings, {}).front();
-      Json answer{{"question_id", question.id},
-                  {"turn", answers.size() + 1},
-                  {"prompt", question.text},
-                  {"rendered_prompt", spelled(model, turn)},
-                  {"answer_prefix", question.answer_prefix},
-                  {"text", written.text},
-                  {"stop_reason", written.stop_reason},
-                  {"n_tokens", written.tokens.size()},
-                  {"conversation_tokens", conversation.size()}};
-      if (opens_thought(model, turn)) answer["prompt_opens_thought"] = true;
-      answers.push_back(std::move(answer));
-      conversation.insert(conversation.end(), written.tokens.begin(), written.tokens.end());
-      last_text = question.answer_prefix + written.text;
+    std::vector<Conversation> conversations(requests.size());
+    if (requests.empty()) return {};
+    const Model& model = requests.front().model;
+    for (const Question& question : requests.front().questions) {
+      std::vector<PrefixPrompts> parts;
+      for (size_t r = 0; r < requests.size(); ++r) {
+        conversations[r].take(question_tokens(model, conversations[r], question));
+        parts.push_back({requests[r].cache, conversations[r].read, kNoSeeds});
+      }
+      const std::vector<std::vector<Generation>> written = generate(model, parts, settings);
+      for (size_t r = 0; r < requests.size(); ++r) answer_turn(model, question, written[r].front(), conversations[r]);
     }
+    std::vector<std::vector<Json>> answers;
+    for (Conversation& conversation : conversations) answers.push_back(std::move(conversation.answers));
     return answers;
   }
 
  private:
+  static inline const std::vector<std::uint64_t> kNoSeeds;  // greedy
+
+  struct Conversation {
+    std::vector<std::vector<int64_t>> read = {{}};  // tokens so far, as the one prompt of a batch
+    std::vector<int64_t> turn;                      // the last question's
+    std::string last_text;
+    std::vector<Json> answers;
+
+    void take(std::vector<int64_t> tokens) {
+      read.front().insert(read.front().end(), tokens.begin(), tokens.end());
+      turn = std::move(tokens);
+    }
+  };
+
+  static std::vector<int64_t> question_tokens(const Model& model, const Conversation& conversation,
+                                              const Question& question) {
+    return conversation.answers.empty() ? make_prompts(model, {{question.text, question.answer_prefix}}).front()
+                                        : turn_tokens(model, conversation.last_text, question);
+  }
+
+  static void answer_turn(const Model& model, const Question& question, const Generation& written,
+                          Conversation& conversation) {
+    std::vector<int64_t>& read = conversation.read.front();
+    Json answer{{"question_id", question.id},
+                {"turn", conversation.answers.size() + 1},
+                {"prompt", question.text},
+                {"rendered_prompt", spelled(model, conversation.turn)},
+                {"answer_prefix", question.answer_prefix},
+                {"text", written.text},
+                {"stop_reason", written.stop_reason},
+                {"n_tokens", written.tokens.size()},
+                {"conversation_tokens", read.size()}};
+    if (opens_thought(model, conversation.turn)) answer["prompt_opens_thought"] = true;
+    conversation.answers.push_back(std::move(answer));
+    read.insert(read.end(), written.tokens.begin(), written.tokens.end());
+    conversation.last_text = question.answer_prefix + written.text;
+  }
+
   static std::vector<int64_t> turn_tokens(const Model& model, const std::string& answered, const Question& question) {
     std::vector<Segment> segments = next_turn(model.chat_template(), question.text);
     const std::vector<Segment> before = {{answered.empty() ? "x" : answered, false}};

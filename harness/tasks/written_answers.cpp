@@ -1,6 +1,8 @@
 #include "harness/tasks/written_answers.h"
 
+#include <algorithm>
 #include <string_view>
+#include <utility>
 
 #include "harness/api/context.h"
 #include "harness/core/stable_hash.h"
@@ -68,27 +70,60 @@ std::vector<std::uint64_t> question_seeds(const std::vector<Question>& questions
   return seeds;
 }
 
-std::vector<Json> write_answers(const AskRequest& request, const std::vector<Ask>& asks,
-                                const DecodeSettings& settings) {
-  const std::vector<std::vector<int64_t>> prompts = make_prompts(request.model, asks);
-  const std::vector<Generation> generations =
-      generate(request.model, request.cache, prompts, settings, question_seeds(request.questions, request.seed));
-  std::vector<Json> answers;
-  for (size_t i = 0; i < generations.size(); ++i) {
-    Json answer = Json::object();
-    answer["question_id"] = request.questions[i].id;
-    answer["prompt"] = asks[i].user_text;
-    answer["rendered_prompt"] = spelled(request.model, prompts[i]);
-    answer["text"] = generations[i].text;
-    answer["stop_reason"] = generations[i].stop_reason;
-    answer["n_tokens"] = generations[i].tokens.size();
-    if (generations[i].thinking_tokens > 0) {
-      answer["thinking_tokens"] = generations[i].thinking_tokens;
-      answer["thinking_cut"] = generations[i].thinking_cut;
-    }
-    if (opens_thought(request.model, prompts[i])) answer["prompt_opens_thought"] = true;
-    answers.push_back(std::move(answer));
+namespace {
+
+Json answer_of(const Model& model, const Question& question, const Ask& ask, const std::vector<int64_t>& prompt,
+               const Generation& written) {
+  Json answer = Json::object();
+  answer["question_id"] = question.id;
+  answer["prompt"] = ask.user_text;
+  answer["rendered_prompt"] = spelled(model, prompt);
+  answer["text"] = written.text;
+  answer["stop_reason"] = written.stop_reason;
+  answer["n_tokens"] = written.tokens.size();
+  if (written.thinking_tokens > 0) {
+    answer["thinking_tokens"] = written.thinking_tokens;
+    answer["thinking_cut"] = written.thinking_cut;
   }
+  if (opens_thought(model, prompt)) answer["prompt_opens_thought"] = true;
+  return answer;
+}
+
+}  // namespace
+
+std::vector<Json> WritingTask::ask(const AskRequest& request) const {
+  return std::move(ask_together({request}).front());
+}
+
+Task::Batch WritingTask::batch(const Model& model, const std::vector<Question>& questions) const {
+  Batch most;
+  for (const Writing& writing : writings(model, questions)) {
+    most.sequences = std::max(most.sequences, static_cast<int64_t>(writing.questions.size()));
+    for (const std::vector<int64_t>& prompt : make_prompts(model, writing.asks)) {
+      most.tokens = std::max(most.tokens, static_cast<int64_t>(prompt.size()) + writing.settings.max_new_tokens);
+    }
+  }
+  return most;
+}
+
+std::vector<std::vector<Json>> WritingTask::ask_together(const std::vector<AskRequest>& requests) const {
+  if (requests.empty()) return {};
+  const Model& model = requests.front().model;
+  const std::vector<Question>& questions = requests.front().questions;
+  std::vector<std::vector<Json>> texts(requests.size());
+  for (const Writing& writing : writings(model, questions)) {
+    const std::vector<std::vector<int64_t>> prompts = make_prompts(model, writing.asks);
+    const std::vector<std::uint64_t> seeds = question_seeds(writing.questions, requests.front().seed);
+    std::vector<PrefixPrompts> parts;
+    for (const AskRequest& request : requests) parts.push_back({request.cache, prompts, seeds});
+    const std::vector<std::vector<Generation>> written = generate(model, parts, writing.settings);
+    for (size_t r = 0; r < requests.size(); ++r) {
+      for (size_t i = 0; i < prompts.size(); ++i)
+        texts[r].push_back(answer_of(model, writing.questions[i], writing.asks[i], prompts[i], written[r][i]));
+    }
+  }
+  std::vector<std::vector<Json>> answers;
+  for (std::vector<Json>& own : texts) answers.push_back(finish(questions, std::move(own)));
   return answers;
 }
 
