@@ -12,6 +12,7 @@
 #include "harness/api/task.h"
 #include "harness/sweep/document_run.h"
 #include "harness/sweep/runner.h"
+#include "harness/sweep/sweep_plan.h"
 #include "harness/sweep/sweep_plugins_test.h"
 #include "harness/testing/tiny_model.h"
 
@@ -183,6 +184,32 @@ TEST_F(AskTogetherSweep, BatchesAreOfLikeSizeAndNoLargerThanAsked) {
   TestTogether::batches().clear();
   run(text, 1);
   EXPECT_TRUE(TestTogether::batches().empty());
+}
+
+TEST_F(AskTogetherSweep, ThePlanIsCalibratedAsTheSweepAsks) {
+  SweepConfig config = parse_sweep(ConfigText::from_string(
+      "sweep: t\nseed: 7\nmodel: tiny.gguf\ndataset: [{dataset: test_notes, documents: 1, questions: 2}]\n"
+      "task: test_together\ntarget: [0.9, 0.6, 0.4]\nmethod: [test_keep_first]\n",
+      "s.yaml"));
+  config.results = folder_.file("results-plan");
+  PlanOptions options;
+  options.quiet = true;
+  options.load_model = options_.load_model;
+  config.ask_together = 1;
+  plan_sweep(config, options);
+  EXPECT_TRUE(TestTogether::batches().empty());
+  config.ask_together = 3;
+  plan_sweep(config, options);
+  ASSERT_FALSE(TestTogether::batches().empty());
+  EXPECT_EQ(TestTogether::batches().back(), 3U);
+}
+
+TEST(AskTogetherTest, BatchesAreFewAndOfLikeSize) {
+  using Runs = std::vector<std::pair<size_t, size_t>>;
+  EXPECT_EQ(batches_of(0, 3), Runs());
+  EXPECT_EQ(batches_of(3, 3), (Runs{{0, 3}}));
+  EXPECT_EQ(batches_of(4, 3), (Runs{{0, 2}, {2, 4}}));
+  EXPECT_EQ(batches_of(7, 3), (Runs{{0, 2}, {2, 4}, {4, 7}}));
 }
 
 TEST(AskTogetherTest, HoldsItsBounds) {

@@ -49,4 +49,18 @@ Json cache_sizes(const ReadDocument& read, const KvCache& compact, int64_t quest
               {"peak_bytes", peak_resident_bytes()}};
 }
 
+Json mean_sizes(const std::vector<Json>& each) {
+  Json mean = each.front();
+  for (auto& [name, value] : mean.items()) {
+    double sum = 0;
+    bool same = true;
+    for (const Json& one : each) {
+      same = same && one.at(name) == value;
+      sum += one.at(name).is_number() ? one.at(name).get<double>() : 0;
+    }
+    if (!same) value = sum / static_cast<double>(each.size());
+  }
+  return mean;
+}
+
 }  // namespace kvc

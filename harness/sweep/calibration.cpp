@@ -27,8 +27,8 @@ double fraction(const PlannedCell& cell) {
 class Calibration {
  public:
   Calibration(const Model& model, const Block& block, StageRates& rates,
-              const std::function<void(const std::string&)>& stage, double limit_s)
-      : model_(model), block_(block), rates_(rates), stage_(stage), limit_s_(limit_s) {}
+              const std::function<void(const std::string&)>& stage, const AskTogether& together, double limit_s)
+      : model_(model), block_(block), rates_(rates), stage_(stage), together_(together), limit_s_(limit_s) {}
 
   void run() {
     const Document* document = typical_document();
@@ -76,7 +76,7 @@ class Calibration {
       list.push_back(cells.first);
       list.push_back(cells.second);
       const Task& asked = *cells.second->task;
-      if (asked.batch(model_, accepted_questions(asked, document)).sequences == 0) continue;
+      if (asked.batch(model_, accepted_questions(asked, document)).sequences == 0 || together_.caches == 1) continue;
       // With all targets of the method, which the sweep asks together.
       for (const PlannedCell* cell : block_.missing_cells(document)) {
         if (cell->task == cells.second->task && cell->cell.method == cells.second->cell.method &&
@@ -139,13 +139,16 @@ class Calibration {
       keep(record);
       if (clock_.seconds() > limit_s_) throw OutOfTime();
     };
-    measure_document({model_, document, askable, Json::object(), sink, stage_});
+    DocumentJob job{model_, document, askable, Json::object(), sink, stage_};
+    job.together = together_;
+    measure_document(job);
   }
 
   const Model& model_;
   const Block& block_;
   StageRates& rates_;
   const std::function<void(const std::string&)>& stage_;
+  AskTogether together_;
   double limit_s_;
   Stopwatch clock_;
 };
@@ -153,8 +156,8 @@ class Calibration {
 }  // namespace
 
 void calibrate(const Model& model, const Block& block, StageRates& rates,
-               const std::function<void(const std::string&)>& stage, double limit_s) {
-  Calibration(model, block, rates, stage, limit_s).run();
+               const std::function<void(const std::string&)>& stage, const AskTogether& together, double limit_s) {
+  Calibration(model, block, rates, stage, together, limit_s).run();
 }
 
 }  // namespace kvc

@@ -207,13 +207,14 @@ class DocumentRun {
   // A cache for every question, made knowing it; one record of them all.
   void ask_question_by_question(const PlannedCell& cell) {
     job_.stage(fmt::format("{}: {}, question by question", job_.document.id, cell.label));
+    measure(cell, [&](Record& record) { ask_each(cell, record); });
+  }
+
+  // Writes the cell's record, or that of its failure.
+  void measure(const PlannedCell& cell, const std::function<void(Record&)>& work) const {
     Record record = start_record(cell);
-    const auto failure = failure_in([&] { ask_each(cell, record); });
-    if (failure) {
-      fail({&cell}, *failure);
-    } else {
-      job_.sink(record);
-    }
+    if (const auto failure = failure_in([&] { work(record); })) return fail({&cell}, *failure);
+    job_.sink(record);
   }
 
   void ask_each(const PlannedCell& cell, Record& record) {
@@ -250,24 +251,9 @@ class DocumentRun {
     record.status = "done";
     record.seconds = Json{{"prefill_s", shared_.prefill_s}, {"queries_s", queries_s},     {"compaction_shared_s", 0.0},
                           {"compaction_s", compaction_s},   {"reference_s", reference_s}, {"ask_s", ask_s}};
-    record.sizes = mean_of_each(sizes_of_each);
+    record.sizes = mean_sizes(sizes_of_each);
     // The full cache and one question's were held at once; what they took together is not told apart.
     if (job_.device.take_peak) record.sizes["peak_device_bytes"] = std::max(shared_.read_peak, device_peak());
-  }
-
-  // Means over the questions' caches; what is the same for all stays the number it is.
-  static Json mean_of_each(const std::vector<Json>& each) {
-    Json mean = each.front();
-    for (auto& [name, value] : mean.items()) {
-      double sum = 0;
-      bool same = true;
-      for (const Json& one : each) {
-        same = same && one.at(name) == value;
-        sum += one.at(name).is_number() ? one.at(name).get<double>() : 0;
-      }
-      if (!same) value = sum / static_cast<double>(each.size());
-    }
-    return mean;
   }
 
   // Which of several targets failed is found by asking for each alone.
@@ -294,13 +280,8 @@ class DocumentRun {
     for (const auto& [task, list] : tasks) {
       const Asked& asked = asked_for(*list.front().cell);
       const auto most = static_cast<size_t>(job_.together.at_once(job_.model, asked.batch));
-      const size_t n_batches = (list.size() + most - 1) / most;
-      // Of like size, so that none is nearly empty.
-      for (size_t b = 0, begin = 0; b < n_batches; ++b) {
-        const size_t end = list.size() * (b + 1) / n_batches;
+      for (const auto& [begin, end] : batches_of(list.size(), most))
         ask_batch({list.begin() + static_cast<std::ptrdiff_t>(begin), list.begin() + static_cast<std::ptrdiff_t>(end)});
-        begin = end;
-      }
     }
   }
 
@@ -339,13 +320,7 @@ class DocumentRun {
   void ask_all(const Cells& cells, const Compaction& compaction) {
     for (const PlannedCell* cell : cells) {
       job_.stage(fmt::format("{}: {}", job_.document.id, cell->label));
-      Record record = start_record(*cell);
-      const auto failure = failure_in([&] { ask(*cell, compaction, record); });
-      if (failure) {
-        fail({cell}, *failure);
-      } else {
-        job_.sink(record);
-      }
+      measure(*cell, [&](Record& record) { ask(*cell, compaction, record); });
     }
   }
 
@@ -479,40 +454,7 @@ class DocumentRun {
   std::map<const Task*, Asked> asked_;
 };
 
-std::optional<std::string> message_of(const std::function<void()>& work) {
-  try {
-    work();
-    return std::nullopt;
-  } catch (const DeviceLost&) {
-    throw;
-  } catch (const Error& e) {
-    return e.what();
-  } catch (const c10::OutOfMemoryError& e) {
-    return out_of_device_memory(e.what_without_backtrace());
-  } catch (const c10::Error& e) {
-    return fmt::format("LibTorch: {}", e.what_without_backtrace());
-  } catch (const std::bad_alloc&) {
-    return "out of memory\n  mend:  free memory, or take a shorter document, fewer queries or a smaller batch";
-  }
-}
-
 }  // namespace
-
-int64_t AskTogether::at_once(const Model& model, const Task::Batch& batch) const {
-  if (caches == 1 || batch.sequences <= 0) return 1;
-  const DecoderSpec& spec = model.spec();
-  const auto element = static_cast<int64_t>(model.decoder().options().dtype().itemsize());
-  const int64_t token_bytes = 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * element;
-  const int64_t within_memory = kMaxTailBytes / (batch.sequences * std::max<int64_t>(batch.tokens, 1) * token_bytes);
-  const int64_t wanted = caches > 0 ? caches : model.decoder().independent_rows() / batch.sequences;
-  return std::max<int64_t>(1, std::min(wanted, within_memory));
-}
-
-std::optional<std::string> failure_of(const std::function<void()>& work, const DeviceCare& device) {
-  std::optional<std::string> message = message_of(work);
-  if (message) device.after_failure(*message);
-  return message;
-}
 
 std::vector<Question> accepted_questions(const Task& task, const Document& document) {
   std::vector<Question> list;

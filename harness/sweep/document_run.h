@@ -11,22 +11,13 @@
 
 #include "harness/api/read_document.h"
 #include "harness/model/device_care.h"
+#include "harness/sweep/ask_together.h"
+#include "harness/sweep/cell_failure.h"
 #include "harness/sweep/cell_plugins.h"
 #include "harness/sweep/record.h"
 #include "harness/sweep/reference_store.h"
 
 namespace kvc {
-
-// How many caches of one document are asked in one batch, where the task can (Task::batch()).
-struct AskTogether {
-  // 0, auto: as many as leave every answer's bits as they are (Decoder::independent_rows()), so one on a GPU; else at
-  // most so many, on any device; 1: each cache alone. Never more than hold kMaxTailBytes of sequences behind them.
-  int64_t caches = 0;
-  static constexpr int64_t kMaxTailBytes = int64_t{1} << 30;
-
-  // For a cache whose questions are such a batch.
-  int64_t at_once(const Model& model, const Task::Batch& batch) const;
-};
 
 struct DocumentJob {
   const Model& model;
@@ -48,10 +39,6 @@ struct DocumentJob {
 // fails its caches are asked one by one. What a plug-in or LibTorch throws becomes a failed record; too little memory
 // on a GPU too, and the next cell has what the failed one gave back. Throws DeviceLost.
 void measure_document(const DocumentJob& job);
-
-// Runs `work`; the message of what it threw (kvc::Error, c10::Error, out of memory), or nothing. Throws DeviceLost
-// where `device` is lost after that.
-std::optional<std::string> failure_of(const std::function<void()>& work, const DeviceCare& device = {});
 
 // The questions of a document that a task can ask.
 std::vector<Question> accepted_questions(const Task& task, const Document& document);

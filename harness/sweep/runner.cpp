@@ -269,7 +269,8 @@ class SweepRun {
       StageRates rates;
       plan.earlier_records = add_earlier_records(config_.results, model, rates);
       for (const Block* block : blocks) {
-        calibrate(model, *block, rates, [&](const std::string& what) { progress_.stage("calibration: " + what); });
+        calibrate(model, *block, rates, [&](const std::string& what) { progress_.stage("calibration: " + what); },
+                  {config_.ask_together});
       }
       plan = plan_blocks(model, {blocks.begin(), blocks.end()}, rates, config_.proof_tokens);
       if (options_.skip_proof) plan.proof_s = 0;

@@ -263,7 +263,8 @@ Plan plan_sweep(const SweepConfig& config, const PlanOptions& options) {
     for (Block& block : blocks) {
       if (block.model != &model) continue;
       load_documents(block, loaded.tokenizer());
-      calibrate(loaded, block, rates, [&](const std::string& what) { progress.stage("calibration: " + what); });
+      calibrate(loaded, block, rates, [&](const std::string& what) { progress.stage("calibration: " + what); },
+                {config.ask_together});
       own.push_back(&block);
     }
     Plan part = plan_blocks(loaded, own, rates, options.skip_proof ? 0 : config.proof_tokens);

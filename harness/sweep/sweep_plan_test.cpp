@@ -107,6 +107,28 @@ TEST(StageRates, UnderstandTargetsInBytes) {
   EXPECT_NEAR(rates.predict({{&other, 4000, 10}})[0].compaction, 2e-4 * 4000 + 1e-6 * 4000 * 4000 * 0.1, 1e-6);
 }
 
+// A cache asked in a batch with others costs what such caches cost; the only one of its method what one alone does.
+TEST(StageRates, CachesAskedTogetherAreOfTheirOwnRate) {
+  StageRates rates;
+  const Cell full = cell("full_cache", nullptr), large = cell("snapkv", 0.5), small = cell("snapkv", 0.1);
+  rates.add(measured(full, 900, 4));
+  for (const Cell& known : {large, small}) {
+    Record record = measured(known, 900, 4);
+    record.seconds["ask_s"] = 4 * 0.02;
+    record.seconds["asked_together"] = 2;
+    rates.add(record);
+  }
+  const auto seconds = rates.predict({{&full, 900, 10}, {&large, 900, 10}, {&small, 900, 10}});
+  EXPECT_NEAR(seconds[0].ask, 10 * (0.1 + 1e-4 * 900), 1e-6);
+  EXPECT_NEAR(seconds[1].ask, 10 * 0.02, 1e-6);
+  EXPECT_NEAR(seconds[2].ask, 10 * 0.02, 1e-6);
+  // Without records of its own kind: the other's.
+  EXPECT_NEAR(rates.predict({{&small, 900, 10}})[0].ask, 10 * (0.1 + 1e-4 * 900), 1e-6);
+  StageRates alone;
+  alone.add(measured(full, 900, 4));
+  EXPECT_NEAR(alone.predict({{&large, 900, 10}, {&small, 900, 10}})[0].ask, 10 * (0.1 + 1e-4 * 900), 1e-6);
+}
+
 // What compacts while it writes has no prefill of its own; a question takes what it took before.
 TEST(StageRates, KnowTasksThatCompactOnlineByTheirRecords) {
   StageRates rates;
