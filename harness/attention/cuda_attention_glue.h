@@ -80,16 +80,15 @@ inline HeldPart tail_part(const at::Tensor& keys, const at::Tensor& values, cons
   return held;
 }
 
-inline HeldPart tail_part(const at::Tensor& keys, const at::Tensor& values, const std::vector<int64_t>& lengths,
-                          const std::vector<int64_t>& sequence_offsets) {
+inline HeldPart tail_part(const TailView& tails) {
   int64_t most_tokens = 0, most_entries = 0;
-  for (size_t b = 0; b < lengths.size(); ++b) {
-    const int64_t n = sequence_offsets[b + 1] - sequence_offsets[b];
-    most_tokens = std::max(most_tokens, n);
-    most_entries = std::max(most_entries, lengths[b] + n);
+  for (size_t b = 0; b < tails.lengths.size(); ++b) {
+    most_tokens = std::max(most_tokens, tails.n_new(b));
+    most_entries = std::max(most_entries, tails.lengths[b] + tails.n_new(b));
   }
-  return tail_part(keys, values, device_numbers(lengths, keys.device()),
-                   device_numbers(sequence_offsets, keys.device()), most_tokens, most_entries);
+  const c10::Device device = tails.keys.device();
+  return tail_part(tails.keys, tails.values, device_numbers(tails.lengths, device),
+                   device_numbers(tails.offsets, device), most_tokens, most_entries);
 }
 
 // Of sequences [first, first + n) in a step of one new token each: whatever their lengths, in a graph that is replayed
@@ -170,19 +169,10 @@ at::Tensor context_of(const at::Tensor& queries, const LayerKv& prefix, int64_t 
 
 constexpr int64_t kMostPieceBytes = int64_t{256} << 20;
 
-inline at::Tensor context(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
-                          const at::Tensor& values, const std::vector<int64_t>& lengths,
-                          const std::vector<int64_t>& offsets, CudaStream stream,
+inline at::Tensor context(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails, CudaStream stream,
                           int64_t most_bytes = kMostPieceBytes) {
-  const auto tail_of = [&](int64_t first, int64_t n) {
-    const auto part_of = [&](const std::vector<int64_t>& all, int64_t size) {
-      return std::vector<int64_t>(all.begin() + first, all.begin() + first + size);
-    };
-    std::vector<int64_t> own_offsets = part_of(offsets, n + 1);
-    for (int64_t& offset : own_offsets) offset -= offsets[static_cast<size_t>(first)];
-    return tail_part(keys.narrow(0, first, n), values.narrow(0, first, n), part_of(lengths, n), own_offsets);
-  };
-  return context_of(queries, prefix, keys.size(1), offsets, tail_of, stream, most_bytes);
+  const auto tail_of = [&](int64_t first, int64_t n) { return tail_part(tails.slice(first, first + n)); };
+  return context_of(queries, prefix, tails.n_kv_heads(), tails.offsets, tail_of, stream, most_bytes);
 }
 
 // As kvc::step_attention(), whose dtypes and layouts kernels_take().
@@ -206,10 +196,8 @@ inline void write(const HeldPart& tails, const at::Tensor& keys, const at::Tenso
 }
 
 // As Tails::write() checks and describes.
-inline void write(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
-                  const at::Tensor& new_values, const std::vector<int64_t>& lengths,
-                  const std::vector<int64_t>& offsets, CudaStream stream) {
-  write(tail_part(keys, values, lengths, offsets), keys, new_keys, new_values, stream);
+inline void write(const TailView& tails, const at::Tensor& new_keys, const at::Tensor& new_values, CudaStream stream) {
+  write(tail_part(tails), tails.keys, new_keys, new_values, stream);
 }
 
 // As kvc::write_step().

@@ -36,6 +36,7 @@ struct Scene {
     keys = at::randn({batch, n_heads, 40, kDim}).to(dtype);
     values = at::randn({batch, n_heads, 40, kDim}).to(dtype);
   }
+  TailView tails() const { return {keys, values, lengths, offsets}; }
 };
 
 const std::vector<Scene>& scenes() {
@@ -62,17 +63,15 @@ void expect_near(const at::Tensor& got, const at::Tensor& want, at::ScalarType i
 TEST(CudaGlue, ContextEqualsTheCpus) {
   for (const Scene& s : scenes()) {
     ASSERT_TRUE(kernels_take(s.queries, s.keys, s.values, s.keys.size(1)));
-    expect_near(context(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets, nullptr),
-                context_attention(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets));
+    expect_near(context(s.queries, s.prefix, s.tails(), nullptr), context_attention(s.queries, s.prefix, s.tails()));
   }
 }
 
 TEST(CudaGlue, TheSameBitsHoweverTheBatchIsCut) {
   for (const Scene& s : scenes()) {
-    const at::Tensor whole = context(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets, nullptr);
+    const at::Tensor whole = context(s.queries, s.prefix, s.tails(), nullptr);
     for (const int64_t most_bytes : {int64_t{1}, int64_t{50'000}}) {
-      EXPECT_TRUE(
-          at::equal(whole, context(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets, nullptr, most_bytes)));
+      EXPECT_TRUE(at::equal(whole, context(s.queries, s.prefix, s.tails(), nullptr, most_bytes)));
     }
   }
   const Scene& s = scenes()[0];  // the second size cuts between other sequences than the first
@@ -86,25 +85,21 @@ TEST(CudaGlue, RunsOfShortSequencesAndLongOnesAlone) {
   using Numbers = std::vector<int64_t>;
   const Scene s(at::kFloat, {40, 3}, {2, 0, 7, 1, 5, 0, 4}, {1, 2, 3, 9, 0, 1, 4}, true);
   std::vector<Numbers> served;  // new tokens of each call's sequences
-  const auto serve = [&](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                         const Numbers& lengths, const Numbers& offsets) {
+  const auto serve = [&](const at::Tensor& queries, const TailView& tails) {
     served.emplace_back();
-    for (size_t b = 0; b < lengths.size(); ++b) served.back().push_back(offsets[b + 1] - offsets[b]);
-    return PartialAttention{context(queries, s.prefix, keys, values, lengths, offsets, nullptr), {}};
+    for (size_t b = 0; b < tails.lengths.size(); ++b) served.back().push_back(tails.n_new(b));
+    return PartialAttention{context(queries, s.prefix, tails, nullptr), {}};
   };
-  const auto aside = [&](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                         const Numbers& lengths, const Numbers& offsets) {
-    EXPECT_EQ(lengths.size(), 1U);
+  const auto aside = [&](const at::Tensor& queries, const TailView& tails) {
+    EXPECT_EQ(tails.batch(), 1);
     EXPECT_GE(queries.size(0), 3);
-    return serve(queries, keys, values, lengths, offsets);
+    return serve(queries, tails);
   };
-  const at::Tensor whole = context(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets, nullptr);
-  EXPECT_TRUE(
-      at::equal(whole, attend_in_runs(s.queries, s.keys, s.values, s.lengths, s.offsets, 9, serve, aside).output));
+  const at::Tensor whole = context(s.queries, s.prefix, s.tails(), nullptr);
+  EXPECT_TRUE(at::equal(whole, attend_in_runs(s.queries, s.tails(), 9, serve, aside).output));
   EXPECT_EQ(served, (std::vector<Numbers>{{1, 2}, {3}, {9}, {0, 1}, {4}}));
   served.clear();
-  EXPECT_TRUE(
-      at::equal(whole, attend_in_runs(s.queries, s.keys, s.values, s.lengths, s.offsets, 100, serve, aside).output));
+  EXPECT_TRUE(at::equal(whole, attend_in_runs(s.queries, s.tails(), 100, serve, aside).output));
   EXPECT_EQ(served, (std::vector<Numbers>{{1, 2, 3, 9, 0, 1, 4}}));
 }
 
@@ -116,9 +111,8 @@ TEST(CudaGlue, PartsEqualTheCpus) {
     expect_near(prefix.output, want.output, s.queries.scalar_type());
     EXPECT_TRUE(at::equal(prefix.log_sum_exp.isinf(), want.log_sum_exp.isinf()));
     expect_near(prefix.log_sum_exp.nan_to_num(0, 0, 0), want.log_sum_exp.nan_to_num(0, 0, 0));
-    const PartialAttention tail = attend_parts(
-        s.queries, s.keys.size(1), {tail_part(s.keys, s.values, s.lengths, s.offsets)}, at::kFloat, nullptr);
-    const PartialAttention want_tail = tail_attention(s.queries, s.keys, s.values, s.lengths, s.offsets);
+    const PartialAttention tail = attend_parts(s.queries, s.keys.size(1), {tail_part(s.tails())}, at::kFloat, nullptr);
+    const PartialAttention want_tail = tail_attention(s.queries, s.tails());
     expect_near(tail.output, want_tail.output, s.queries.scalar_type());
     expect_near(tail.log_sum_exp, want_tail.log_sum_exp);
   }
@@ -142,7 +136,7 @@ TEST(CudaGlue, WritesWhatTailsWrite) {
     ASSERT_TRUE(rows_are_dense(new_keys));
     EXPECT_FALSE(rows_are_dense(new_keys.transpose(0, 1)));
     const at::Tensor keys = s.keys.clone(), values = s.values.clone();
-    write(keys, values, new_keys, new_values, s.lengths, s.offsets, nullptr);
+    write({keys, values, s.lengths, s.offsets}, new_keys, new_values, nullptr);
     tails.write(0, new_keys, new_values, s.offsets);
     EXPECT_TRUE(at::equal(keys, tails.keys(0)));
     EXPECT_TRUE(at::equal(values, tails.values(0)));
@@ -172,11 +166,11 @@ TEST(CudaGlue, AStepHasTheBitsOfTheContext) {
       const at::Tensor keys = s.keys.clone(), values = s.values.clone(), want_keys = s.keys.clone(),
                        want_values = s.values.clone();
       write_step(keys, values, new_keys, new_values, tables, nullptr);
-      write(want_keys, want_values, new_keys, new_values, lengths, s.offsets, nullptr);
+      write({want_keys, want_values, lengths, s.offsets}, new_keys, new_values, nullptr);
       EXPECT_TRUE(at::equal(keys, want_keys));
       EXPECT_TRUE(at::equal(values, want_values));
       EXPECT_FALSE(at::equal(keys, s.keys));
-      const at::Tensor want = context(s.queries, s.prefix, keys, values, lengths, s.offsets, nullptr);
+      const at::Tensor want = context(s.queries, s.prefix, {keys, values, lengths, s.offsets}, nullptr);
       for (const int64_t most_bytes : {int64_t{1}, int64_t{20'000}, kMostPieceBytes}) {
         EXPECT_TRUE(at::equal(want, step_context(s.queries, s.prefix, keys, values, tables, nullptr, most_bytes)));
       }
@@ -198,7 +192,7 @@ TEST(StepAttention, OnTheCpuTheSameAsTheContext) {
       EXPECT_TRUE(at::equal(keys[row].narrow(1, 0, s.lengths[b]), s.keys[row].narrow(1, 0, s.lengths[b])));
     }
     EXPECT_TRUE(at::equal(kvc::step_attention(s.queries, s.prefix, keys, values, tables),
-                          context_attention(s.queries, s.prefix, keys, values, s.lengths, s.offsets)));
+                          context_attention(s.queries, s.prefix, {keys, values, s.lengths, s.offsets})));
   }
 }
 

@@ -11,13 +11,11 @@ namespace kvc {
 
 namespace {
 
-using Numbers = std::vector<int64_t>;
-
-PartialAttention long_tail(FlashAttention* flash, const at::Tensor& queries, const at::Tensor& keys,
-                           const at::Tensor& values, const Numbers& lengths, const Numbers& offsets) {
-  if (flash_takes(queries, keys, values)) return flash_tail(queries, keys, values, lengths.front(), flash);
+PartialAttention long_tail(FlashAttention* flash, const at::Tensor& queries, const TailView& tails) {
+  if (flash_takes(queries, tails.keys, tails.values))
+    return flash_tail(queries, tails.keys, tails.values, tails.lengths.front(), flash);
   PartialAttention tail = nothing_seen(queries);
-  tail_by_products(queries, keys, values, lengths, offsets, tail);
+  tail_by_products(queries, tails, tail);
   return tail;
 }
 
@@ -25,14 +23,13 @@ PartialAttention long_tail(FlashAttention* flash, const at::Tensor& queries, con
 
 const DeviceAttention& gpu_attention() {
   static const DeviceAttention ways{&library_flash_attention,
-                                    [](const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
-                                       const at::Tensor& values, const Numbers& lengths, const Numbers& offsets) {
-                                      if (gpu::takes(queries, keys, values, keys.size(1)) &&
+                                    [](const at::Tensor& queries, const LayerKv& prefix, const TailView& tails) {
+                                      if (gpu::takes(queries, tails.keys, tails.values, tails.n_kv_heads()) &&
                                           gpu::takes(queries, prefix.keys, prefix.values, prefix.n_kv_heads())) {
-                                        return gpu::context_attention(queries, prefix, keys, values, lengths, offsets);
+                                        return gpu::context_attention(queries, prefix, tails);
                                       }
                                       PartialAttention all = nothing_seen(queries), before = nothing_seen(queries);
-                                      tail_by_products(queries, keys, values, lengths, offsets, all);
+                                      tail_by_products(queries, tails, all);
                                       prefix_by_products(queries, prefix, before);
                                       if (prefix.n_entries() > 0) all = merge(before, all);
                                       return all.output.to(queries.scalar_type());
@@ -48,17 +45,14 @@ bool flash_serves(const at::Tensor& queries, const LayerKv& prefix) {
 }
 
 at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, const LayerKv& prefix,
-                      const at::Tensor& keys, const at::Tensor& values, const Numbers& lengths,
-                      const Numbers& sequence_offsets) {
+                      const TailView& tails) {
   const bool by_flash = flash_serves(queries, prefix);
-  const auto few = [&](const at::Tensor& own, const at::Tensor& own_keys, const at::Tensor& own_values,
-                       const Numbers& own_lengths, const Numbers& own_offsets) -> PartialAttention {
-    if (by_flash) return ways.tail(own, own_keys, own_values, own_lengths, own_offsets);
-    return {ways.context(own, prefix, own_keys, own_values, own_lengths, own_offsets), {}};
+  const auto few = [&](const at::Tensor& own, const TailView& own_tails) -> PartialAttention {
+    if (by_flash) return ways.tail(own, own_tails);
+    return {ways.context(own, prefix, own_tails), {}};
   };
-  const auto many = [&](const at::Tensor& own, const at::Tensor& own_keys, const at::Tensor& own_values,
-                        const Numbers& own_lengths, const Numbers& own_offsets) -> PartialAttention {
-    PartialAttention tail = long_tail(ways.flash, own, own_keys, own_values, own_lengths, own_offsets);
+  const auto many = [&](const at::Tensor& own, const TailView& own_tails) -> PartialAttention {
+    PartialAttention tail = long_tail(ways.flash, own, own_tails);
     if (by_flash) return tail;
     if (prefix.n_entries() > 0) {
       const PartialAttention before = nothing_seen(own);
@@ -67,9 +61,9 @@ at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, co
     }
     return {tail.output.to(own.scalar_type()), {}};
   };
-  const PartialAttention tails = attend_in_runs(queries, keys, values, lengths, sequence_offsets, kLongRows, few, many);
-  if (!by_flash || queries.size(0) == 0) return tails.output.to(queries.scalar_type());
-  return merge(flash_prefix(queries, prefix, ways.flash), tails).output.to(queries.scalar_type());
+  const PartialAttention seen = attend_in_runs(queries, tails, kLongRows, few, many);
+  if (!by_flash || queries.size(0) == 0) return seen.output.to(queries.scalar_type());
+  return merge(flash_prefix(queries, prefix, ways.flash), seen).output.to(queries.scalar_type());
 }
 
 }  // namespace kvc

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <vector>
 
 #include "harness/attention/flash_attention.h"
 #include "harness/kv/kv_cache.h"
@@ -17,13 +16,8 @@ namespace kvc {
 struct DeviceAttention {
   FlashAttention* flash;
   // Kernels that take any prefix and tails, with few rows a sequence; as the functions of ragged_attention.h.
-  std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
-                           const at::Tensor& values, const std::vector<int64_t>& lengths,
-                           const std::vector<int64_t>& sequence_offsets)>
-      context;
-  std::function<PartialAttention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                 const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets)>
-      tail;
+  std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails)> context;
+  std::function<PartialAttention(const at::Tensor& queries, const TailView& tails)> tail;
 };
 
 // LibTorch's FlashAttention and this project's CUDA kernels; matrix products for what those do not take, or where the
@@ -43,8 +37,7 @@ inline constexpr int64_t kMostKernelRows = 512;
 //   tails other prefixes: kernels over prefix and tails; for long sequences matrix products tails: flash for each long
 //   sequence in bfloat16, matrix products for it in float32, kernels for the others
 at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, const LayerKv& prefix,
-                      const at::Tensor& keys, const at::Tensor& values, const std::vector<int64_t>& lengths,
-                      const std::vector<int64_t>& sequence_offsets);
+                      const TailView& tails);
 
 // Whether flash serves this prefix.
 bool flash_serves(const at::Tensor& queries, const LayerKv& prefix);

@@ -50,6 +50,7 @@ struct Scene {
       values[b].narrow(1, 0, seen).copy_(at::randn({n_heads, seen, d}));
     }
   }
+  TailView tails() const { return {keys, values, lengths, offsets}; }
 };
 
 void expect_near(const PartialAttention& got, const PartialAttention& want, double most) {
@@ -117,7 +118,7 @@ TEST(FlashTail, CausalBehindOlderEntriesAndFromNothing) {
     for (const int64_t length : {0, 1, 37}) {
       const Scene s(at::kFloat, group, 16, {0, 0}, {length}, {9});
       expect_near(flash_tail(s.queries, s.keys, s.values, length, &naive_flash_attention),
-                  naive_tail_attention(s.queries, s.keys, s.values, s.lengths, s.offsets), 1e-5);
+                  naive_tail_attention(s.queries, s.tails()), 1e-5);
     }
   }
 }
@@ -154,15 +155,13 @@ struct Counted {
                          ++flashes;
                          return naive_flash_attention(sequences);
                        },
-                       [this](const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
-                              const at::Tensor& values, const Numbers& lengths, const Numbers& offsets) {
+                       [this](const at::Tensor& queries, const LayerKv& prefix, const TailView& view) {
                          ++contexts;
-                         return context_attention(queries, prefix, keys, values, lengths, offsets);
+                         return context_attention(queries, prefix, view);
                        },
-                       [this](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                              const Numbers& lengths, const Numbers& offsets) {
+                       [this](const at::Tensor& queries, const TailView& view) {
                          ++tails;
-                         return tail_attention(queries, keys, values, lengths, offsets);
+                         return tail_attention(queries, view);
                        }};
 };
 int Counted::flashes = 0;
@@ -174,12 +173,12 @@ struct Expected {
 void expect_ways(const Scene& s, const Expected& expected) {
   Counted counted;
   Counted::flashes = 0;
-  const at::Tensor got = context_by(counted.ways, s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets);
+  const at::Tensor got = context_by(counted.ways, s.queries, s.prefix, s.tails());
   EXPECT_EQ(Counted::flashes, expected.flashes);
   EXPECT_EQ(counted.contexts, expected.contexts);
   EXPECT_EQ(counted.tails, expected.tails);
   EXPECT_EQ(got.scalar_type(), s.queries.scalar_type());
-  PartialAttention want = naive_tail_attention(s.queries, s.keys, s.values, s.lengths, s.offsets);
+  PartialAttention want = naive_tail_attention(s.queries, s.tails());
   if (s.prefix.n_entries() > 0) want = merge(naive_prefix_attention(s.queries, s.prefix), want);
   const double most = s.queries.scalar_type() == at::kFloat ? 1e-5 : 2e-2;
   EXPECT_LT((got.to(at::kDouble) - want.output.to(at::kDouble)).abs().max().item<double>(), most);
@@ -203,7 +202,7 @@ TEST(DeviceAttention, ChoosesByBiasTypeAndLength) {
 TEST(DeviceAttention, NoTokensNoWork) {
   const Scene s(at::kBFloat16, 2, 16, {5, 7}, {}, {});
   Counted counted;
-  EXPECT_EQ(context_by(counted.ways, s.queries, s.prefix, s.keys, s.values, {}, {0}).sizes(),
+  EXPECT_EQ(context_by(counted.ways, s.queries, s.prefix, {s.keys, s.values, {}, {0}}).sizes(),
             (at::IntArrayRef{0, 4, 16}));
 }
 

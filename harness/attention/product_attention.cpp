@@ -77,17 +77,15 @@ void prefix_by_products(const at::Tensor& queries, const LayerKv& prefix, const 
   }
 }
 
-void tail_by_products(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                      const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets,
-                      const PartialAttention& out) {
-  const int64_t n_kv_heads = keys.size(1), group = queries.size(1) / n_kv_heads;
-  for (size_t b = 0; b < lengths.size(); ++b) {
-    const int64_t begin = sequence_offsets[b], end = sequence_offsets[b + 1], seen = lengths[b] + end - begin;
+void tail_by_products(const at::Tensor& queries, const TailView& tails, const PartialAttention& out) {
+  const int64_t n_kv_heads = tails.n_kv_heads(), group = queries.size(1) / n_kv_heads;
+  for (size_t b = 0; b < tails.lengths.size(); ++b) {
+    const int64_t begin = tails.offsets[b], end = tails.offsets[b + 1], seen = tails.lengths[b] + end - begin;
     if (begin == end) continue;
     const int64_t row = static_cast<int64_t>(b);
     for (int64_t h = 0; h < n_kv_heads; ++h) {
-      attend_blocks(group_of(queries, h, group, begin, end), keys[row][h].slice(0, 0, seen),
-                    values[row][h].slice(0, 0, seen), {}, lengths[b] + 1,
+      attend_blocks(group_of(queries, h, group, begin, end), tails.keys[row][h].slice(0, 0, seen),
+                    tails.values[row][h].slice(0, 0, seen), {}, tails.lengths[b] + 1,
                     {group_of(out.output, h, group, begin, end), group_of(out.log_sum_exp, h, group, begin, end)});
     }
   }

@@ -4,9 +4,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
-#include <vector>
-
 #include "harness/kv/kv_cache.h"
 #include "harness/math/attention.h"
 
@@ -17,8 +14,6 @@ PartialAttention nothing_seen(const at::Tensor& queries);
 
 // Write what prefix_attention() and tail_attention() return into `out`, as nothing_seen() makes it.
 void prefix_by_products(const at::Tensor& queries, const LayerKv& prefix, const PartialAttention& out);
-void tail_by_products(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                      const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets,
-                      const PartialAttention& out);
+void tail_by_products(const at::Tensor& queries, const TailView& tails, const PartialAttention& out);
 
 }  // namespace kvc

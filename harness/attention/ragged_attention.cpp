@@ -65,16 +65,14 @@ void prefix_on_cpu(const at::Tensor& queries, const LayerKv& prefix, const Parti
   tasks.run();
 }
 
-void tail_on_cpu(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                 const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets,
-                 const PartialAttention& out) {
-  const int64_t n_kv_heads = keys.size(1), capacity = keys.size(2);
+void tail_on_cpu(const at::Tensor& queries, const TailView& tails, const PartialAttention& out) {
+  const int64_t n_kv_heads = tails.n_kv_heads(), capacity = tails.keys.size(2);
   CpuTasks tasks(queries, out, n_kv_heads);
-  for (size_t b = 0; b < lengths.size(); ++b) {
-    const int64_t begin = sequence_offsets[b], end = sequence_offsets[b + 1];
+  for (size_t b = 0; b < tails.lengths.size(); ++b) {
+    const int64_t begin = tails.offsets[b], end = tails.offsets[b + 1], length = tails.lengths[b];
     for (int64_t h = 0; begin < end && h < n_kv_heads; ++h) {
-      tasks.add(h, begin, end, keys, values, (static_cast<int64_t>(b) * n_kv_heads + h) * capacity, nullptr,
-                lengths[b] + end - begin, lengths[b] + 1);
+      tasks.add(h, begin, end, tails.keys, tails.values, (static_cast<int64_t>(b) * n_kv_heads + h) * capacity, nullptr,
+                length + end - begin, length + 1);
     }
   }
   tasks.run();
@@ -95,27 +93,20 @@ PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& pref
   return out;
 }
 
-PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets) {
-  if (gpu::takes(queries, keys, values, keys.size(1))) {
-    return gpu::tail_attention(queries, keys, values, lengths, sequence_offsets);
-  }
+PartialAttention tail_attention(const at::Tensor& queries, const TailView& tails) {
+  if (gpu::takes(queries, tails.keys, tails.values, tails.n_kv_heads())) return gpu::tail_attention(queries, tails);
   const PartialAttention out = nothing_seen(queries);
-  if (has_own_kernel(queries, keys, values)) {
-    tail_on_cpu(queries, keys, values, lengths, sequence_offsets, out);
+  if (has_own_kernel(queries, tails.keys, tails.values)) {
+    tail_on_cpu(queries, tails, out);
     return out;
   }
-  tail_by_products(queries, keys, values, lengths, sequence_offsets, out);
+  tail_by_products(queries, tails, out);
   return out;
 }
 
-at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
-                             const at::Tensor& values, const std::vector<int64_t>& lengths,
-                             const std::vector<int64_t>& sequence_offsets) {
-  if (queries.is_cuda()) {
-    return context_by(gpu_attention(), queries, prefix, keys, values, lengths, sequence_offsets);
-  }
-  PartialAttention attention = tail_attention(queries, keys, values, lengths, sequence_offsets);
+at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails) {
+  if (queries.is_cuda()) return context_by(gpu_attention(), queries, prefix, tails);
+  PartialAttention attention = tail_attention(queries, tails);
   if (prefix.n_entries() > 0) attention = merge(prefix_attention(queries, prefix), attention);
   return attention.output.to(queries.scalar_type());
 }

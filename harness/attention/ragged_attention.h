@@ -17,9 +17,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
-#include <vector>
-
 #include "harness/kv/kv_cache.h"
 #include "harness/math/attention.h"
 
@@ -29,15 +26,11 @@ namespace kvc {
 // once for the whole batch. Returns output (N, Hq, d), log_sum_exp (N, Hq). Cost 4 N g d sum_h len_h flops.
 PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix);
 
-// Causal attention of each sequence's new tokens over its own tail, the new tokens included. keys, values: (B, Hkv,
-// capacity, d) already holding the new rows behind lengths[b] older ones; rows [sequence_offsets[b],
-// sequence_offsets[b+1]) of `queries` are sequence b's: token i of them sees lengths[b] + i + 1 entries.
-PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets);
+// Causal attention of each sequence's new tokens over its own tail, the new tokens included: token i of sequence b sees
+// lengths[b] + i + 1 entries.
+PartialAttention tail_attention(const at::Tensor& queries, const TailView& tails);
 
 // Both, merged: what a decoder layer needs, (N, Hq, d) in the queries' dtype. Arguments as above.
-at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
-                             const at::Tensor& values, const std::vector<int64_t>& lengths,
-                             const std::vector<int64_t>& sequence_offsets);
+at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails);
 
 }  // namespace kvc

@@ -37,7 +37,7 @@ void causal_prefill(benchmark::State& state) {
   const int64_t n = state.range(1);
   const at::Tensor queries = at::randn({n, kHeads, kDim}).to(dtype_of(state));
   const at::Tensor keys = at::randn({1, kKvHeads, n, kDim}).to(dtype_of(state)), values = at::randn_like(keys);
-  for (auto _ : state) benchmark::DoNotOptimize(tail_attention(queries, keys, values, {0}, {0, n}));
+  for (auto _ : state) benchmark::DoNotOptimize(tail_attention(queries, {keys, values, {0}, {0, n}}));
   report_flops(state, causal_flops(n));
 }
 
@@ -73,7 +73,7 @@ void decode_over_tail(benchmark::State& state) {
   const std::vector<int64_t> lengths(static_cast<size_t>(batch), n - 1);
   std::vector<int64_t> offsets;
   for (int64_t b = 0; b <= batch; ++b) offsets.push_back(b);
-  for (auto _ : state) benchmark::DoNotOptimize(tail_attention(queries, keys, values, lengths, offsets));
+  for (auto _ : state) benchmark::DoNotOptimize(tail_attention(queries, {keys, values, lengths, offsets}));
   report_flops(state, 4.0 * static_cast<double>(batch * kHeads * n * kDim));
   state.SetBytesProcessed(state.iterations() * batch * kKvHeads * n * kDim * 2 * queries.element_size());
 }

@@ -63,27 +63,22 @@ PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& pref
                             current_stream(queries));
 }
 
-PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets) {
+PartialAttention tail_attention(const at::Tensor& queries, const TailView& tails) {
   const c10::DeviceGuard device(queries.device());
-  return cuda::attend_parts(queries, keys.size(1), {cuda::tail_part(keys, values, lengths, sequence_offsets)},
-                            at::kFloat, current_stream(queries));
+  return cuda::attend_parts(queries, tails.n_kv_heads(), {cuda::tail_part(tails)}, at::kFloat, current_stream(queries));
 }
 
-at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
-                             const at::Tensor& values, const std::vector<int64_t>& lengths,
-                             const std::vector<int64_t>& sequence_offsets) {
+at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails) {
   const c10::DeviceGuard device(queries.device());
-  return cuda::context(queries, prefix, keys, values, lengths, sequence_offsets, current_stream(queries));
+  return cuda::context(queries, prefix, tails, current_stream(queries));
 }
 
-bool write_tails(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
-                 const at::Tensor& new_values, const std::vector<int64_t>& lengths,
-                 const std::vector<int64_t>& sequence_offsets) {
+bool write_tails(const TailView& tails, const at::Tensor& new_keys, const at::Tensor& new_values) {
+  const at::Tensor& keys = tails.keys;
   const bool known = keys.scalar_type() == at::kFloat || keys.scalar_type() == at::kBFloat16;
   if (!keys.is_cuda() || !known || !cuda::rows_are_dense(new_keys) || !cuda::rows_are_dense(new_values)) return false;
   const c10::DeviceGuard device(keys.device());
-  cuda::write(keys, values, new_keys, new_values, lengths, sequence_offsets, current_stream(keys));
+  cuda::write(tails, new_keys, new_values, current_stream(keys));
   return true;
 }
 
@@ -146,18 +141,15 @@ PartialAttention prefix_attention(const at::Tensor&, const LayerKv&) {
   refuse();
 }
 
-PartialAttention tail_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::vector<int64_t>&,
-                                const std::vector<int64_t>&) {
+PartialAttention tail_attention(const at::Tensor&, const TailView&) {
   refuse();
 }
 
-at::Tensor context_attention(const at::Tensor&, const LayerKv&, const at::Tensor&, const at::Tensor&,
-                             const std::vector<int64_t>&, const std::vector<int64_t>&) {
+at::Tensor context_attention(const at::Tensor&, const LayerKv&, const TailView&) {
   refuse();
 }
 
-bool write_tails(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                 const std::vector<int64_t>&, const std::vector<int64_t>&) {
+bool write_tails(const TailView&, const at::Tensor&, const at::Tensor&) {
   return false;
 }
 

@@ -5,7 +5,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "harness/attention/step_attention.h"
 #include "harness/kv/kv_cache.h"
@@ -30,17 +29,12 @@ bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& 
 
 // As the functions of ragged_attention.h; only where takes(). Throws Error(kInternal) when a launch is refused.
 PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix);
-PartialAttention tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                const std::vector<int64_t>& lengths, const std::vector<int64_t>& sequence_offsets);
-at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
-                             const at::Tensor& values, const std::vector<int64_t>& lengths,
-                             const std::vector<int64_t>& sequence_offsets);
+PartialAttention tail_attention(const at::Tensor& queries, const TailView& tails);
+at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails);
 
-// Copies new rows (N, Hkv, d) behind what keys and values (B, Hkv, capacity, d) hold, shapes checked by the caller.
-// False, and nothing written, where there is no kernel for it.
-bool write_tails(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
-                 const at::Tensor& new_values, const std::vector<int64_t>& lengths,
-                 const std::vector<int64_t>& sequence_offsets);
+// Copies new rows (N, Hkv, d) behind what the tails hold, shapes checked by the caller. False, and nothing written,
+// where there is no kernel for it.
+bool write_tails(const TailView& tails, const at::Tensor& new_keys, const at::Tensor& new_values);
 
 // As the functions of step_attention.h; only where takes(), new rows with heads side by side. Error(kInternal) as
 // above.

@@ -59,8 +59,9 @@ struct TailCase {
   at::Tensor queries, keys, values;
   std::vector<int64_t> lengths, offsets;
 
-  PartialAttention run() const { return tail_attention(queries, keys, values, lengths, offsets); }
-  PartialAttention judge() const { return naive_tail_attention(queries, keys, values, lengths, offsets); }
+  TailView view() const { return {keys, values, lengths, offsets}; }
+  PartialAttention run() const { return tail_attention(queries, view()); }
+  PartialAttention judge() const { return naive_tail_attention(queries, view()); }
 };
 
 TailCase random_tail(const std::vector<int64_t>& lengths, const std::vector<int64_t>& counts, int64_t n_kv_heads,
@@ -228,8 +229,9 @@ TEST_P(RaggedAttention, PrefixMergedWithTailIsTheWholeContext) {
   const LayerKv prefix =
       pack_heads({keys[0].slice(0, 0, 300), keys[1].slice(0, 0, 300)},
                  {values[0].slice(0, 0, 300), values[1].slice(0, 0, 300)}, {at::Tensor(), at::Tensor()});
-  const PartialAttention tail = tail_attention(whole.queries, whole.keys.slice(2, 300).contiguous(),
-                                               whole.values.slice(2, 300).contiguous(), {100}, whole.offsets);
+  const PartialAttention tail = tail_attention(
+      whole.queries,
+      {whole.keys.slice(2, 300).contiguous(), whole.values.slice(2, 300).contiguous(), {100}, whole.offsets});
   expect_close(merge(prefix_attention(whole.queries, prefix), tail), whole.judge(), output_tolerance(dtype),
                kLseTolerance);
 }
@@ -249,7 +251,7 @@ TEST_P(RaggedAttention, ChunksOfAPrefillGiveTheSameBits) {
   for (const auto& [begin, end] :
        std::vector<std::pair<int64_t, int64_t>>{{0, 200}, {200, 201}, {201, 1299}, {1299, 1300}}) {
     expect_same_bits(
-        tail_attention(whole.queries.slice(0, begin, end), whole.keys, whole.values, {begin}, {0, end - begin}),
+        tail_attention(whole.queries.slice(0, begin, end), {whole.keys, whole.values, {begin}, {0, end - begin}}),
         rows(at_once, begin, end));
   }
 }
@@ -261,9 +263,7 @@ TEST_P(RaggedAttention, BatchesGiveTheSameBits) {
   for (size_t b = 0; b < 3; ++b) {
     const int64_t begin = tails.offsets[b], end = tails.offsets[b + 1], row = static_cast<int64_t>(b);
     const at::Tensor queries = tails.queries.slice(0, begin, end);
-    expect_same_bits(tail_attention(queries, tails.keys.slice(0, row, row + 1), tails.values.slice(0, row, row + 1),
-                                    {tails.lengths[b]}, {0, end - begin}),
-                     rows(tail, begin, end));
+    expect_same_bits(tail_attention(queries, tails.view().slice(row, row + 1)), rows(tail, begin, end));
     expect_same_bits(prefix_attention(queries, prefix), rows(head, begin, end));
   }
 }

@@ -33,7 +33,7 @@ bool serves_steps(const at::TensorOptions& options, int64_t n_kv_heads, int64_t 
 at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                           const at::Tensor& values, const StepTables& tables) {
   if (queries.is_cpu()) {
-    return context_attention(queries, prefix, keys, values, numbers(tables.lengths), numbers(tables.offsets));
+    return context_attention(queries, prefix, {keys, values, numbers(tables.lengths), numbers(tables.offsets)});
   }
   if (!gpu::takes(queries, keys, values, keys.size(1)) ||
       !gpu::takes(queries, prefix.keys, prefix.values, prefix.n_kv_heads())) {

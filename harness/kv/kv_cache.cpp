@@ -238,9 +238,22 @@ void Tails::write(int64_t layer, const at::Tensor& new_keys, const at::Tensor& n
   const auto l = static_cast<size_t>(layer);
   check_rows(new_keys, keys_.at(l), sequence_offsets.back());
   check_rows(new_values, values_.at(l), sequence_offsets.back());
-  if (writer != nullptr && writer(keys_[l], values_[l], new_keys, new_values, lengths_, sequence_offsets)) return;
+  if (writer != nullptr && writer(view(layer, sequence_offsets), new_keys, new_values)) return;
   write_rows(keys_[l], new_keys, lengths_, sequence_offsets);
   write_rows(values_[l], new_values, lengths_, sequence_offsets);
+}
+
+TailView Tails::view(int64_t layer, const std::vector<int64_t>& sequence_offsets) const {
+  return {keys(layer), values(layer), lengths_, sequence_offsets};
+}
+
+TailView TailView::slice(int64_t first, int64_t last) const {
+  TailView part{keys.slice(0, first, last),
+                values.slice(0, first, last),
+                {lengths.begin() + first, lengths.begin() + last},
+                {offsets.begin() + first, offsets.begin() + last + 1}};
+  for (int64_t& offset : part.offsets) offset -= offsets[static_cast<size_t>(first)];
+  return part;
 }
 
 void Tails::advance(const std::vector<int64_t>& sequence_offsets) {

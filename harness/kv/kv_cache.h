@@ -70,6 +70,19 @@ LayerKv pack_heads(const std::vector<HeadEntries>& heads);
 LayerKv pack_heads(const std::vector<at::Tensor>& keys, const std::vector<at::Tensor>& values,
                    const std::vector<at::Tensor>& bias);
 
+// One layer's tails with new tokens written behind them: what attention reads.
+struct TailView {
+  at::Tensor keys, values;       // (B, Hkv, capacity, d), the new rows behind the older ones
+  std::vector<int64_t> lengths;  // (B), entries before the new ones
+  std::vector<int64_t> offsets;  // (B + 1): sequence b's new tokens are rows [offsets[b], offsets[b+1]) of the batch
+
+  int64_t batch() const { return static_cast<int64_t>(lengths.size()); }
+  int64_t n_kv_heads() const { return keys.size(1); }
+  int64_t n_new(size_t b) const { return offsets[b + 1] - offsets[b]; }
+  // Of sequences [first, last), their offsets counted from 0. Shares storage.
+  TailView slice(int64_t first, int64_t last) const;
+};
+
 // The dense part behind a shared KvCache: B sequences (questions, conversations, the document itself while it is read)
 // that grow by a token at a time. Never compacted. Unused capacity is allocated but never read.
 class Tails {
@@ -93,11 +106,11 @@ class Tails {
   // Writes the rows of a packed batch behind what is there; sequence b gets rows [offsets[b], offsets[b+1]).
   // new_keys, new_values: (N, Hkv, d). Lengths do not change until advance().
   // `writer` does the copying where it can and says so (gpu::write_tails is one); else LibTorch's copies do.
-  using RowWriter = bool(const at::Tensor& keys, const at::Tensor& values, const at::Tensor& new_keys,
-                         const at::Tensor& new_values, const std::vector<int64_t>& lengths,
-                         const std::vector<int64_t>& sequence_offsets);
+  using RowWriter = bool(const TailView& tails, const at::Tensor& new_keys, const at::Tensor& new_values);
   void write(int64_t layer, const at::Tensor& new_keys, const at::Tensor& new_values,
              const std::vector<int64_t>& sequence_offsets, RowWriter* writer = nullptr);
+  // A layer between write() and advance().
+  TailView view(int64_t layer, const std::vector<int64_t>& sequence_offsets) const;
   void advance(const std::vector<int64_t>& sequence_offsets);
 
   // Room for `capacity` entries per sequence; copies if there is less.

@@ -237,8 +237,7 @@ at::Tensor Decoder::attend(const LayerWeights& weights, int64_t layer, const at:
   const auto attend_part = [&](const LayerPart& part, const at::Tensor& queries, const at::Tensor& keys,
                                const at::Tensor& values) {
     part.tails.write(layer, keys, values, part.sequence_offsets, &gpu::write_tails);
-    return context_attention(queries, part.prefix, part.tails.keys(layer), part.tails.values(layer),
-                             part.tails.lengths(), part.sequence_offsets);
+    return context_attention(queries, part.prefix, part.tails.view(layer, part.sequence_offsets));
   };
   const at::Tensor values = values_of(qkv, spec_);
   const int64_t width = spec_.n_query_heads * spec_.head_dim;
@@ -296,6 +295,10 @@ at::Tensor Decoder::forward(std::span<const PrefixPart> parts) const {
 }
 
 at::Tensor Decoder::forward(std::span<const PrefixPart> parts, const QueryTap& tap) const {
+  return final_norm(run_layers(parts, tap));
+}
+
+at::Tensor Decoder::run_layers(std::span<const PrefixPart> parts, const QueryTap& tap) const {
   const c10::InferenceMode inference;
   std::vector<int64_t> tokens, places;
   for (const auto& [input, prefix, tails] : parts) {
@@ -324,7 +327,7 @@ at::Tensor Decoder::forward(std::span<const PrefixPart> parts, const QueryTap& t
     hidden = run_layer(layer, hidden, places, own, tap);
   }
   for (const auto& [input, prefix, tails] : parts) tails.advance(input.sequence_offsets);
-  return final_norm(hidden);
+  return hidden;
 }
 
 int64_t Decoder::independent_rows() const {
@@ -348,13 +351,9 @@ KvCache Decoder::prefill(const std::vector<int64_t>& tokens, int64_t chunk, cons
     QueryTap chunk_tap;
     if (tap) chunk_tap = [&](int64_t layer, const at::Tensor& queries) { tap(layer, first, queries); };
     // Head and final norm are left out: nobody asks for the last hidden states of a document.
-    const PackedTokens part = PackedTokens::single({tokens.begin() + first, tokens.begin() + last});
-    const std::vector<int64_t> places = positions(part, prefix, tails);
-    at::Tensor hidden = embed(part.tokens);
-    for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
-      hidden = run_layer(layer, hidden, places, part.sequence_offsets, prefix.layer(layer), tails, chunk_tap);
-    }
-    tails.advance(part.sequence_offsets);
+    const PackedTokens input = PackedTokens::single({tokens.begin() + first, tokens.begin() + last});
+    const PrefixPart part{input, prefix, tails};
+    (void)run_layers({&part, 1}, chunk_tap);
   }
   return std::move(tails).into_cache(0);
 }

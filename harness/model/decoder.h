@@ -132,6 +132,8 @@ class Decoder {
   at::Tensor run_layer(int64_t layer, const at::Tensor& hidden, const std::vector<int64_t>& positions,
                        const std::vector<LayerPart>& parts, const QueryTap& tap) const;
   at::Tensor forward(std::span<const PrefixPart> parts, const QueryTap& tap) const;
+  // forward() before the final norm.
+  at::Tensor run_layers(std::span<const PrefixPart> parts, const QueryTap& tap) const;
 
   DecoderSpec spec_;
   DecoderWeights weights_;

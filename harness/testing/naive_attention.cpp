@@ -76,18 +76,16 @@ PartialAttention naive_prefix_attention(const at::Tensor& queries, const LayerKv
   return result;
 }
 
-PartialAttention naive_tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                      const std::vector<int64_t>& lengths,
-                                      const std::vector<int64_t>& sequence_offsets) {
+PartialAttention naive_tail_attention(const at::Tensor& queries, const TailView& tails) {
   PartialAttention result = empty_result(queries);
-  const int64_t group = queries.size(1) / keys.size(1);
-  for (size_t b = 0; b < lengths.size(); ++b) {
-    const int64_t begin = sequence_offsets[b], end = sequence_offsets[b + 1];
+  const int64_t group = queries.size(1) / tails.n_kv_heads();
+  for (size_t b = 0; b < tails.lengths.size(); ++b) {
+    const int64_t begin = tails.offsets[b], end = tails.offsets[b + 1];
     std::vector<int64_t> visible;
-    for (int64_t i = begin; i < end; ++i) visible.push_back(lengths[b] + (i - begin) + 1);
+    for (int64_t i = begin; i < end; ++i) visible.push_back(tails.lengths[b] + (i - begin) + 1);
     for (int64_t head = 0; head < queries.size(1); ++head) {
-      const at::Tensor head_keys = keys[static_cast<int64_t>(b)][head / group];
-      const at::Tensor head_values = values[static_cast<int64_t>(b)][head / group];
+      const at::Tensor head_keys = tails.keys[static_cast<int64_t>(b)][head / group];
+      const at::Tensor head_values = tails.values[static_cast<int64_t>(b)][head / group];
       store(naive_attention(queries.slice(0, begin, end).select(1, head), head_keys, head_values, {}, visible), result,
             head, begin, end);
     }

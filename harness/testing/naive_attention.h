@@ -19,8 +19,6 @@ PartialAttention naive_attention(const at::Tensor& queries, const at::Tensor& ke
 
 // As prefix_attention and tail_attention, float64.
 PartialAttention naive_prefix_attention(const at::Tensor& queries, const LayerKv& prefix);
-PartialAttention naive_tail_attention(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                                      const std::vector<int64_t>& lengths,
-                                      const std::vector<int64_t>& sequence_offsets);
+PartialAttention naive_tail_attention(const at::Tensor& queries, const TailView& tails);
 
 }  // namespace kvc

@@ -90,6 +90,7 @@ struct AttentionScene {
   at::Tensor queries, keys, values;
   LayerKv prefix;
   std::vector<int64_t> lengths, offsets = {0};
+  TailView tails() const { return {keys, values, lengths, offsets}; }
 };
 
 AttentionScene attention_scene(at::ScalarType dtype, int64_t group, int64_t d, const std::vector<int64_t>& heads,
@@ -131,19 +132,20 @@ TEST_F(Gpu, AttentionEqualsTheCpus) {
       prefix.keys = there(prefix.keys);
       prefix.values = there(prefix.values);
       prefix.bias = there(prefix.bias);
-      const at::Tensor queries = there(s.queries), keys = there(s.keys), values = there(s.values);
+      const at::Tensor queries = there(s.queries);
+      const TailView tails{there(s.keys), there(s.values), s.lengths, s.offsets};
       const double most = dtype == at::kFloat ? 5e-5 : 2e-2;
       const PartialAttention before = prefix_attention(queries, prefix), want = prefix_attention(s.queries, s.prefix);
       expect_near(before.output, want.output, most, "prefix");
       expect_near(before.log_sum_exp, want.log_sum_exp, most, "prefix's log-sum-exp");
-      const PartialAttention tail = tail_attention(queries, keys, values, s.lengths, s.offsets);
-      const PartialAttention want_tail = tail_attention(s.queries, s.keys, s.values, s.lengths, s.offsets);
+      const PartialAttention tail = tail_attention(queries, tails);
+      const PartialAttention want_tail = tail_attention(s.queries, s.tails());
       expect_near(tail.output, want_tail.output, most, "tail");
       expect_near(tail.log_sum_exp, want_tail.log_sum_exp, most, "tail's log-sum-exp");
-      const at::Tensor both = context_attention(queries, prefix, keys, values, s.lengths, s.offsets);
+      const at::Tensor both = context_attention(queries, prefix, tails);
       EXPECT_EQ(both.scalar_type(), dtype);
       EXPECT_EQ(both.device().type(), device().type());
-      expect_near(both, context_attention(s.queries, s.prefix, s.keys, s.values, s.lengths, s.offsets), most, "both");
+      expect_near(both, context_attention(s.queries, s.prefix, s.tails()), most, "both");
     }
   }
 }

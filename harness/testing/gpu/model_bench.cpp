@@ -82,7 +82,7 @@ class ModelBench : public Measure {
     for (int64_t first = 0; first < total; first += chunk) {
       const int64_t n = std::min(chunk, total - first);
       const at::Tensor queries = at::zeros({n, spec().n_query_heads, spec().head_dim}, halves());
-      (void)context_attention(queries, nothing, keys, keys, {first}, {0, n});
+      (void)context_attention(queries, nothing, {keys, keys, {first}, {0, n}});
     }
   }
 
