@@ -42,7 +42,6 @@ Shape shape_of(const std::string& name) {
             {600, 3000},
             8192,
             400,
-            20,
             250};
   }
   if (name == "llama-3.1-8b") {
@@ -55,11 +54,10 @@ Shape shape_of(const std::string& name) {
             {600, 3000},
             8192,
             400,
-            20,
             250};
   }
   if (name == "tiny") {
-    return {spec_of(2, 64, 4, 2, 16, 96, 300, 2048, true, true), 200, {150}, {1, 3}, 20, {64}, {20}, 128, 12, 2, 9};
+    return {spec_of(2, 64, 4, 2, 16, 96, 300, 2048, true, true), 200, {150}, {1, 3}, 20, {64}, {20}, 128, 12, 9};
   }
   throw Error(ErrorKind::kUsage, fmt::format("unknown shape '{}'", name), "--shape",
               suggest_name(name, {"qwen3-4b", "llama-3.1-8b", "tiny"}));

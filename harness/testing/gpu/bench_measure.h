@@ -21,7 +21,7 @@ struct Shape {
   int64_t compact;                         // entries a head that are left
   std::vector<int64_t> n_queries, targets;
   int64_t pursuit_keys, pursuit_picks;
-  int64_t questions, question_tokens;
+  int64_t question_tokens;
 };
 
 // "qwen3-4b", "llama-3.1-8b", "tiny". Throws Error(kUsage) for another name.
@@ -70,7 +70,7 @@ class Measure {
   bool failed_ = false;
 };
 
-// Steps prefill, read and decode; score, fit, pursuit and match. Whether everything of the step was measured.
+// Steps prefill, repeat, read and decode; score, fit, pursuit and match. Whether everything of the step was measured.
 bool measure_model(const BenchSetting& setting, const std::string& step);
 bool measure_matching(const BenchSetting& setting, const std::string& step);
 

@@ -3,11 +3,12 @@
 //
 //   gpu_bench --step NAME [--shape NAME] [--device cuda] [--seconds 20]
 //
-// Steps: limits (copies and products, which the others are held against), prefill, read, decode, score, fit, pursuit,
-// match (Attention Matching as a sweep calls it, heads in batches). score, fit and pursuit take the 8 heads of a layer
-// at once; their times are of all 8, and are to be multiplied by the 36 layers. Weights, caches and texts are random
-// numbers made on the device from a seed, so nothing is loaded. Fits and pursuits get keys in clusters and queries that
-// look at some of them, since random ones attend to everything alike.
+// Steps: limits (copies and products, which the others are held against), prefill, repeat (the context read again
+// behind its cache), read (questions), decode, score, fit, pursuit, match (Attention Matching as a sweep calls it,
+// heads in batches). score, fit and pursuit take the 8 heads of a layer at once; their times are of all 8, and are to
+// be multiplied by the 36 layers. Weights, caches and texts are random numbers made on the device from a seed, so
+// nothing is loaded. Fits and pursuits get keys in clusters and queries that look at some of them, since random ones
+// attend to everything alike.
 //
 // With --device cpu the same program runs on the CPU, for which --shape tiny is meant: a test that it works.
 #include <ATen/ATen.h>
@@ -61,7 +62,7 @@ class LimitsBench : public Measure {
 // Whether everything of the step was measured.
 bool measure(const BenchSetting& setting, const std::string& step) {
   using Steps = std::vector<std::string>;
-  const Steps of_model = {"prefill", "read", "decode"}, of_matching = {"score", "fit", "pursuit", "match"};
+  const Steps of_model = {"prefill", "repeat", "read", "decode"}, of_matching = {"score", "fit", "pursuit", "match"};
   const auto is_in = [&](const Steps& steps) { return std::find(steps.begin(), steps.end(), step) != steps.end(); };
   if (is_in(of_model)) return measure_model(setting, step);
   if (is_in(of_matching)) return measure_matching(setting, step);
@@ -81,7 +82,7 @@ int run(int argc, char** argv) {
   double seconds = 20;
   Limits limits;
   CLI::App app("Stages of a sweep on a GPU, at published shapes, beside their rooflines");
-  app.add_option("--step", step, "limits, prefill, read, decode, score, fit, pursuit or match")->required();
+  app.add_option("--step", step, "limits, prefill, repeat, read, decode, score, fit, pursuit or match")->required();
   app.add_option("--shape", shape, "qwen3-4b, llama-3.1-8b or tiny")->capture_default_str();
   app.add_option("--device", device, "cuda, cuda:1 or cpu")->capture_default_str();
   app.add_option("--seconds", seconds, "that one measurement may take, once it has been made")->capture_default_str();

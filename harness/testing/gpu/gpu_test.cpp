@@ -257,6 +257,29 @@ std::vector<at::Tensor> read(const Model& model) {
   return found;
 }
 
+// Each own kernel once or twice, small enough for compute-sanitizer.
+TEST_F(Gpu, KernelsOnSmallShapes) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const AttentionScene s = attention_scene(dtype, 4, 64, {70, 0, 33}, {0, 9}, {1, 3});
+    LayerKv prefix = s.prefix;
+    prefix.keys = there(prefix.keys);
+    prefix.values = there(prefix.values);
+    prefix.bias = there(prefix.bias);
+    const TailView tails{there(s.keys), there(s.values), s.lengths, s.offsets};
+    expect_near(context_attention(there(s.queries), prefix, tails), context_attention(s.queries, s.prefix, s.tails()),
+                dtype == at::kFloat ? 5e-5 : 2e-2, "attention");
+    const at::Tensor queries = at::randn({2, 70, 64}).to(dtype), keys = at::randn({2, 50, 64}).to(dtype);
+    const at::Tensor values = at::randn({2, 50, 64}).to(dtype), bias = at::randn({2, 50});
+    const AttentionSummary heads =
+        summarize_heads(there(queries), there(keys), there(bias), KeyScore::kRms, there(values));
+    const AttentionSummary want = summarize_attention(queries[1], keys[1], bias[1], KeyScore::kRms, values[1]);
+    expect_near(heads.scores[1], want.scores, 1e-4, "scores");
+    expect_near(heads.output[1], want.output, dtype == at::kFloat ? 1e-4 : 1e-2, "output");
+  }
+  const std::vector<at::Tensor> want = read(make(at::kFloat, at::kCPU)), got = read(make(at::kFloat, device()));
+  for (size_t i = 0; i < want.size(); ++i) expect_near(got[i], want[i], tolerance(at::kFloat), "model");
+}
+
 TEST_F(Gpu, EveryFamilyReadsAsOnTheCpu) {
   for (const char* name : {"llama", "llama3", "llama_biases", "qwen2", "qwen2_yarn", "qwen3"}) {
     for (const std::string dtype : {"float32", "bfloat16"}) {

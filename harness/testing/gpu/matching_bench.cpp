@@ -136,9 +136,9 @@ class MatchingBench : public Measure {
            {"readings_a_pick", n_readings / static_cast<double>(picks)}});
   }
 
-  // The methods themselves, over as many heads as a small GPU holds.
+  // The methods themselves, over the heads of a layer; the goals are of all layers.
   void match() {
-    const int64_t n = shape_.n_queries.front(), target = shape_.targets.back(), count = 2 * at_once();
+    const int64_t n = shape_.n_queries.front(), target = shape_.targets.back(), count = at_once();
     std::vector<HeadProblem> problems;
     for (int64_t h = 0; h < count; ++h) {
       const Head one = head(n, shape_.context);

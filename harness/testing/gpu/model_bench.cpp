@@ -1,4 +1,4 @@
-// gpu_bench's steps of a model: prefill, read, decode.
+// gpu_bench's steps of a model: prefill, repeat, read, decode.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -20,6 +20,7 @@ class ModelBench : public Measure {
   void run(const std::string& step) {
     if (step == "prefill") return prefill();
     if (step == "read") return read();
+    if (step == "repeat") return repeat();
     decode();
   }
 
@@ -133,22 +134,51 @@ class ModelBench : public Measure {
     return {std::move(layers), shape_.context};
   }
 
+  // Questions over the whole cache and over a compacted one with a bias.
   void read() {
-    const KvCache full = cache(shape_.context, false);
-    const int64_t n = shape_.questions * shape_.question_tokens;
-    const PackedTokens questions = PackedTokens::pack(
-        std::vector<std::vector<int64_t>>(static_cast<size_t>(shape_.questions), tokens(shape_.question_tokens)));
-    const double layers = static_cast<double>(spec().n_layers);
-    const double flops = 2 * static_cast<double>(n) * layers * layer_weights() +
-                         4 * static_cast<double>(n) * static_cast<double>(shape_.context) * layers *
-                             static_cast<double>(spec().n_query_heads * spec().head_dim);
+    for (const bool ragged : {false, true}) {
+      const KvCache prefix = cache(ragged ? shape_.compact : shape_.context, ragged);
+      for (const int64_t batch : shape_.batches) {
+        const PackedTokens questions = PackedTokens::pack(
+            std::vector<std::vector<int64_t>>(static_cast<size_t>(batch), tokens(shape_.question_tokens)));
+        const auto n = static_cast<double>(batch * shape_.question_tokens);
+        const double entries = static_cast<double>(prefix.n_entries()) / static_cast<double>(spec().n_kv_heads);
+        const double flops = 2 * n * static_cast<double>(spec().n_layers) * layer_weights() +
+                             4 * n * entries * static_cast<double>(spec().n_query_heads * spec().head_dim);
+        tell(
+            "read",
+            {{"questions", batch},
+             {"tokens", shape_.question_tokens},
+             {"entries", prefix.layer(0).n_entries()},
+             {"bias", ragged}},
+            [&] {
+              Tails tails = Tails::behind(prefix, batch, shape_.question_tokens);
+              (void)decoder().forward(questions, prefix, tails);
+            },
+            static_cast<double>(prefix.bytes()), flops, limits_.bfloat16_flops);
+      }
+    }
+  }
+
+  // The context read a second time behind its own cache, as repeat_prefill does for its queries.
+  void repeat() {
+    const int64_t n = shape_.context, chunk = decoder().chunk_tokens();
+    const KvCache full = cache(n, false);
+    const std::vector<int64_t> text = tokens(n);
+    const auto count = static_cast<double>(n), layers = static_cast<double>(spec().n_layers);
+    // Each token sees the whole context and the tokens before it.
+    const double of_attention =
+        6 * count * count * layers * static_cast<double>(spec().n_query_heads * spec().head_dim);
     tell(
-        "read", {{"questions", shape_.questions}, {"tokens", shape_.question_tokens}, {"entries", shape_.context}},
+        "repeat_prefill", {{"tokens", n}},
         [&] {
-          Tails tails = Tails::behind(full, shape_.questions, shape_.question_tokens);
-          (void)decoder().forward(questions, full, tails);
+          Tails tails = Tails::behind(full, 1, n);
+          for (int64_t first = 0; first < n; first += chunk) {
+            const int64_t last = std::min(first + chunk, n);
+            (void)decoder().forward(PackedTokens::single({text.begin() + first, text.begin() + last}), full, tails);
+          }
         },
-        static_cast<double>(full.bytes()), flops, limits_.bfloat16_flops);
+        0, 2 * count * layers * layer_weights() + of_attention, limits_.bfloat16_flops);
   }
 
   void decode() {
