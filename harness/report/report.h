@@ -30,11 +30,11 @@ struct ReportOptions {
   bool html = true;               // write report.html
 };
 
-// Writes report.html (html_report.h), report.json (fields: results/records.md), report.md, report.csv, report_pairs.csv,
-// report.svg and, where answers have a depth, report_depth.svg (report_<model>.svg, report_depth_<model>.svg when there
-// are several models), report_heads.svg for task head_errors (report_heads_<model>_<dataset>.svg when there are several
-// tables) into the folder, each atomically. Returns the report as printed to a terminal. Throws as load_report, and
-// when the files cannot be written.
+// Writes report.html (html_report.h), report.json (fields: results/records.md), report.md, report.csv,
+// report_pairs.csv, report.svg and, where answers have a depth, report_depth.svg (report_<model>.svg,
+// report_depth_<model>.svg when there are several models), report_heads.svg for task head_errors
+// (report_heads_<model>_<dataset>.svg when there are several tables) into the folder, each atomically. Returns the
+// report as printed to a terminal. Throws as load_report, and when the files cannot be written.
 std::string write_report(const std::string& results_folder, const Json& defaults = nullptr,
                          const ReportOptions& options = {});
 
