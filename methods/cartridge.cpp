@@ -22,6 +22,7 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/api/published_queries.h"
+#include "harness/api/special_needs.h"
 #include "harness/core/error.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
@@ -35,7 +36,7 @@ namespace {
 
 constexpr int64_t kCurvePoints = 50;
 
-class Cartridge final : public CompactionMethod, public PublishedQueries {
+class Cartridge final : public CompactionMethod, public PublishedQueries, public SpecialNeeds {
  public:
   struct Options {
     NestedPlugin init{"truncate"};
@@ -76,6 +77,7 @@ class Cartridge final : public CompactionMethod, public PublishedQueries {
 
   bool needs_queries() const override { return init_->needs_queries(); }
   std::string published_queries() const override { return kvc::published_queries(*init_); }
+  std::string special_needs() const override { return options_.text == "self_study" ? "the model writes" : ""; }
   bool needs_target() const override { return true; }
 
   std::vector<Compaction> compact(const CompactionRequest& request) const override {

@@ -12,13 +12,14 @@
 // scores, and the note heads_scored_alone counts them; so where a head comes without its model.
 #include <ATen/ATen.h>
 
+#include "harness/api/published_queries.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/key_selection.h"
 
 namespace kvc {
 namespace {
 
-class ChunkKv final : public PerHeadMethod {
+class ChunkKv final : public PerHeadMethod, public PublishedQueries {
  public:
   struct Options {
     NestedPlugin scores{{{"method", "snapkv"}}};
@@ -37,6 +38,7 @@ class ChunkKv final : public PerHeadMethod {
   explicit ChunkKv(const Options& options) : options_(options), inner_(options.scores.value) {}
 
   bool needs_queries() const override { return inner_.needs_queries(); }
+  std::string published_queries() const override { return inner_.published_queries(); }
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {

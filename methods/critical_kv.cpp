@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/key_selection.h"
@@ -21,7 +22,7 @@
 namespace kvc {
 namespace {
 
-class CriticalKv final : public PerHeadMethod {
+class CriticalKv final : public PerHeadMethod, public PublishedQueries {
  public:
   struct Options {
     NestedPlugin scores{{{"method", "snapkv"}}};
@@ -43,6 +44,7 @@ class CriticalKv final : public PerHeadMethod {
   explicit CriticalKv(const Options& options) : options_(options), inner_(options.scores.value) {}
 
   bool needs_queries() const override { return inner_.needs_queries(); }
+  std::string published_queries() const override { return inner_.published_queries(); }
   at::Tensor scores(const HeadProblem& problem) const override { return inner_.of(problem); }
 
  protected:

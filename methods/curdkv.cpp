@@ -10,6 +10,7 @@
 // off by default); windows begin with the article, the template in front of it counts as sinks.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <string>
 
 #include "methods/parts/scored_keys.h"
@@ -57,7 +58,8 @@ class CurDkv final : public ScoredKeys {
   at::Tensor shares(const at::Tensor& rows) const {
     const at::Tensor squares = rows.to(at::kFloat).square().sum(1);
     if (options_.window == 0) return squares;
-    const int64_t n = squares.size(0), width = options_.window, padding = (width - n % width) % width;
+    const int64_t n = squares.size(0), width = std::min(options_.window, n);
+    const int64_t padding = (width - n % width) % width;
     const at::Tensor windows = at::constant_pad_nd(squares, {0, padding}).view({-1, width});
     return (windows / windows.sum(1, /*keepdim=*/true).clamp_min(kTiny)).flatten().narrow(0, 0, n);
   }

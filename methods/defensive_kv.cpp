@@ -16,6 +16,7 @@
 // hold different numbers of entries (a cache compacted before) or queries are on-policy, n_j and b are those of the
 // head alone, and the note heads_scored_alone counts that. Needs the model's output projection, so not a head alone.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include "harness/api/published_queries.h"
 #include "methods/parts/inner_scores.h"
@@ -42,7 +43,9 @@ class DefensiveKv final : public ScoredKeys, public PublishedQueries {
       if (window < 1 || window > LayerQueries::kMaxWindow) {
         fail("window", "is out of range", "1 to " + std::to_string(LayerQueries::kMaxWindow));
       }
-      if (kernel < 1 || kernel % 2 == 0) fail("kernel", "must be an odd number from 1", "e.g. 5");
+      if (kernel < 1 || kernel > 1001 || kernel % 2 == 0) {
+        fail("kernel", fmt::format("must be an odd number from 1 to 1001; got {}", kernel), "e.g. 5");
+      }
       if (!(mass_fraction >= 0 && mass_fraction <= 1)) fail("mass_fraction", "is out of range", "0 to 1");
       check_range(fail);
     }

@@ -7,22 +7,27 @@
 //   score_i = k_i u
 // which up to a positive factor is the mean logit that the paper's theorem predicts.
 //
-// Differences from the paper: its filters come from a calibration text and serve all documents; here they come from the
-// reference queries (context_prefill: the model's own queries on this document). Keys and queries are rotated ones, as
+// The paper's filters come from a calibration text and serve all documents: {method: q_filters, queries: {queries:
+// calibration_text, file: FILE}}. By default they come from the model's own queries on this document (context_prefill).
+// Checked against kvpress's QFilterPress (layer_golden_test.cpp).
+//
+// Difference: keys and queries are rotated ones, as
 // those of the cache that the published filters are applied to. An old bias plays no part in the score.
 #include <ATen/ATen.h>
 
+#include "harness/api/published_queries.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class QFilters final : public ScoredKeys {
+class QFilters final : public ScoredKeys, public PublishedQueries {
  public:
   using Options = NoOptions;
   explicit QFilters(const Options& /*options*/) {}
 
   bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     int64_t g = problem.request == nullptr ? 1 : problem.request->model.spec().group_size();

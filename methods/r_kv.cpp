@@ -17,6 +17,7 @@
 // whatever text the query source reads; weights are shares of all entries in front of the window; an old bias is part
 // of the logit.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -76,7 +77,9 @@ class RKv final : public ScoredKeys, public PublishedQueries {
       if (window < 1 || window > LayerQueries::kMaxWindow) {
         fail("window", "is out of range", "1 to " + std::to_string(LayerQueries::kMaxWindow));
       }
-      if (kernel < 1 || kernel % 2 == 0) fail("kernel", "must be an odd number from 1", "e.g. 7");
+      if (kernel < 1 || kernel > 1001 || kernel % 2 == 0) {
+        fail("kernel", fmt::format("must be an odd number from 1 to 1001; got {}", kernel), "e.g. 7");
+      }
       if (!(lambda >= 0 && lambda <= 1)) fail("lambda", "is out of range", "0 to 1, e.g. 0.1");
       if (!(similarity >= -1 && similarity <= 1)) fail("similarity", "is out of range", "-1 to 1, e.g. 0.5");
     }

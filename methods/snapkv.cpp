@@ -13,6 +13,7 @@
 // everything that is kept. The paper scores per query head; entries here belong to KV heads, so a group shares one
 // score. PyramidKV (arXiv:2406.02069) is this score with a budget that shrinks from layer to layer.
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include "harness/api/published_queries.h"
 #include "methods/parts/query_reach.h"
@@ -37,7 +38,9 @@ class SnapKv final : public ScoredKeys, public PublishedQueries {
       if (window < 1 || window > LayerQueries::kMaxWindow) {
         fail("window", "is out of range", "1 to " + std::to_string(LayerQueries::kMaxWindow));
       }
-      if (kernel < 1 || kernel % 2 == 0) fail("kernel", "must be an odd number from 1", "e.g. 7");
+      if (kernel < 1 || kernel > 1001 || kernel % 2 == 0) {
+        fail("kernel", fmt::format("must be an odd number from 1 to 1001; got {}", kernel), "e.g. 7");
+      }
       if (pool != "max" && pool != "avg") fail("pool", "is '" + pool + "'", "max or avg");
       check_range(fail);
     }

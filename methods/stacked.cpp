@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "harness/api/nested_method.h"
+#include "harness/api/special_needs.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
 #include "methods/parts/text_method.h"
@@ -34,7 +35,7 @@ void complete_first(Json& value, const std::string& pointer, Problems& problems)
                "the first stage is summarize, truncate_text or the like; methods on the cache go under 'then'");
 }
 
-class Stacked final : public CompactionMethod {
+class Stacked final : public CompactionMethod, public SpecialNeeds {
  public:
   struct Options {
     NestedPlugin first{"summarize"};
@@ -65,6 +66,10 @@ class Stacked final : public CompactionMethod {
         second_(options.then.value) {}
 
   bool needs_queries() const override { return false; }
+  std::string special_needs() const override {
+    const auto* first = dynamic_cast<const SpecialNeeds*>(first_.get());
+    return first == nullptr ? "" : first->special_needs();
+  }
   bool needs_target() const override { return true; }
   bool compacts_cache() const override { return false; }
 

@@ -17,6 +17,7 @@
 #include <array>
 #include <utility>
 
+#include "harness/api/special_needs.h"
 #include "harness/core/stopwatch.h"
 #include "methods/parts/text_method.h"
 #include "methods/parts/text_summary.h"
@@ -35,7 +36,7 @@ const std::array<std::pair<const char*, const char*>, 5> kPrompts = {{
     {"very_concise", "Summarize the following text very concisely"},
 }};
 
-class Summarize final : public TextMethod {
+class Summarize final : public TextMethod, public SpecialNeeds {
  public:
   struct Options {
     std::string prompt = "plain";
@@ -84,6 +85,7 @@ class Summarize final : public TextMethod {
     style_.part_tokens = options.part_tokens;
   }
 
+  std::string special_needs() const override { return "the model writes"; }
   bool needs_target() const override { return !free_; }
 
   Rewritings rewrite(const CompactionRequest& request, const std::vector<int64_t>& lengths) const override {

@@ -11,13 +11,14 @@
 
 #include "harness/api/head_schedule.h"
 #include "harness/api/nested_method.h"
+#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 #include "methods/parts/inner_scores.h"
 
 namespace kvc {
 namespace {
 
-class Threshold final : public CompactionMethod {
+class Threshold final : public CompactionMethod, public PublishedQueries {
  public:
   struct Options {
     NestedPlugin scores{{{"method", "snapkv"}}};
@@ -39,6 +40,7 @@ class Threshold final : public CompactionMethod {
         method_(create_nested<CompactionMethod>(options.scores.value)) {}
 
   bool needs_queries() const override { return inner_.needs_queries(); }
+  std::string published_queries() const override { return inner_.published_queries(); }
   bool needs_target() const override { return false; }
 
   std::vector<Compaction> compact(const CompactionRequest& request) const override {

@@ -11,8 +11,9 @@
 // before is scored like any other. (The authors' code turns them back first, and needs to know the positions.)
 //
 // Follows the authors' code (triattention/methods: every head for itself, scores normalised, the largest of a group;
-// offsets up to 65536). Differences: its means come from texts of a calibration set; here from the reference queries,
-// which must know their positions (context_prefill: those of the text itself). An old bias plays no part.
+// offsets up to 65536). Its means come from texts of a calibration set: {method: tri_attention, queries: {queries:
+// calibration_text, file: FILE}}. By default they come from the text itself (context_prefill). Other queries must know
+// their positions. An old bias plays no part.
 #include <ATen/ATen.h>
 
 #include <algorithm>

@@ -22,6 +22,7 @@ MODEL = "models/smollm2-135m-instruct.gguf"
 TOPICS = {
     "answers": (["{answers}"], ""),
     "attention_matching": ([], f"{GOLDEN}/attention_matching.json"),
+    "authors_layer_picks": (["{defensive_kv}", "{tri_attention}"], f"{GOLDEN}/authors_layer_picks.json"),
     "authors_picks": (["{r_kv}"], f"{GOLDEN}/authors_picks.json"),
     "chat": ([], ""),
     "fuzz_seeds": ([], ""),
@@ -41,6 +42,8 @@ TOPICS = {
 SOURCES = {
     "quality": "QuALITY v1.0.1, dev, html-stripped, as released (JSON lines)",
     "answers": "stored model answers, see scripts/golden/answers.py",
+    "defensive_kv": "a checkout of github.com/FFY0/DefensiveKV, see scripts/golden/authors_layer_picks.py",
+    "tri_attention": "a checkout of github.com/WeianMao/triattention, see scripts/golden/authors_layer_picks.py",
     "r_kv": "a checkout of github.com/Zefan-Cai/R-KV, see scripts/golden/authors_picks.py",
     "ruler": "a checkout of github.com/NVIDIA/RULER, see scripts/golden/ruler.py",
     "released": "tokenizers that may not be passed on, see scripts/golden/tokenizer_ids.py",

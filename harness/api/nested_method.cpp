@@ -7,10 +7,16 @@
 namespace kvc {
 namespace {
 
-void complete_queries(Json& queries, const CompactionMethod& method, const std::string& pointer, Problems& problems) {
+void complete_queries(Json& queries, const CompactionMethod& method, const std::string& outer,
+                      const std::string& pointer, Problems& problems) {
   if (method.needs_queries()) {
     if (queries.is_null()) queries = published_queries(method);
-    complete_nested<QuerySource>(queries, "queries", pointer + "/queries", problems);
+    if (!complete_nested<QuerySource>(queries, "queries", pointer + "/queries", problems)) return;
+    if (create_nested<QuerySource>(queries)->question_aware()) {
+      problems.add(fmt::format("'{}' is made before a question is asked, so it cannot use the query source '{}'", outer,
+                               queries.at("name").get<std::string>()),
+                   pointer + "/queries", "take context_prefill, repeat_prefill or dapq");
+    }
   } else if (!queries.is_null()) {
     problems.add("this method takes no queries", pointer + "/queries", "delete the key");
   }
@@ -44,7 +50,7 @@ void NestedMethod::complete(Json& value, const std::string& outer, const std::st
                  "take attention_matching, snapkv or the like");
     return;
   }
-  complete_queries(queries, *plugin, pointer, problems);
+  complete_queries(queries, *plugin, outer, pointer, problems);
   if (budget == Budget::kOwn) complete_nested<BudgetRule>(rule, "budget", pointer + "/budget", problems);
   value = method;
   if (!queries.is_null()) value["queries"] = queries;

@@ -166,6 +166,10 @@ TEST(BudgetRules, DuoAttentionFillsRetrievalHeadsFirst) {
   EXPECT_EQ(lengths(0.05), (Lengths(2, {50, 50})));  // less than streaming heads keep: in proportion
   const std::string ties = write_file("kvc_ties.tsv", "7 0.5\n0.5 -2\n");  // clipped to 1, 0.5, 0.5 and 0
   EXPECT_EQ(lengths(0.6, {{"file", ties}}), (Lengths{{1000, 1000}, {300, 100}}));
+  const std::string marked = write_file("kvc_marked.tsv",
+                                        "\xEF\xBB\xBF"
+                                        "7 0.5\n0.5 -2\n");  // a byte order mark
+  EXPECT_EQ(lengths(0.6, {{"file", marked}}), lengths(0.6, {{"file", ties}}));
 }
 
 TEST(BudgetRules, DuoAttentionRefusesOtherModelsAndFiles) {

@@ -94,7 +94,8 @@ class DuoAttention final : public BudgetRule {
   }
 
   void read(const std::string& text) {
-    std::istringstream lines(text);
+    const bool marked = text.starts_with("\xEF\xBB\xBF");  // the byte order mark that some editors write
+    std::istringstream lines(marked ? text.substr(3) : text);
     std::string line;
     while (std::getline(lines, line)) {
       std::istringstream words(line);

@@ -105,7 +105,7 @@ void check_window(int64_t n_tokens, int64_t available, const std::string& source
                 fmt::format("ask for a window of 0 to {} tokens", LayerQueries::kMaxWindow));
   }
   if (n_tokens > available) {
-    throw Error(ErrorKind::kUsage, fmt::format("a window of {} tokens, the text read has {}", n_tokens, available),
+    throw Error(ErrorKind::kData, fmt::format("a window of {} tokens, the text read has {}", n_tokens, available),
                 source, "ask for a smaller window or take a longer document");
   }
 }

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -91,8 +94,8 @@ INSTANTIATE_TEST_SUITE_P(Prefill, TextSource, ::testing::Values("context_prefill
 
 TEST(QuerySources, AreAllRegistered) {
   EXPECT_THAT(Registry<QuerySource>::instance().names(),
-              UnorderedElementsAre("cache_keys", "context_prefill", "dapq", "mix", "question", "random_vectors",
-                                   "repeat_prefill", "self_study"));
+              UnorderedElementsAre("cache_keys", "calibration_text", "context_prefill", "dapq", "mix", "question",
+                                   "random_vectors", "repeat_prefill", "self_study"));
 }
 
 // Whether the source's queries are those of `tokens` read behind the context, all of them.
@@ -134,6 +137,65 @@ TEST(Dapq, RefusesATextThatIsTooShort) {
   EXPECT_THAT([&] { scene.make("dapq", {{"n_first", 33}}); }, ::testing::ThrowsMessage<Error>(HasSubstr("n_first")));
 }
 
+std::string write_text(const std::string& name, const std::string& content) {
+  const std::string path = std::filesystem::temp_directory_path() / fmt::format("kvc_{}_{}", ::getpid(), name);
+  std::ofstream(path) << content;
+  return path;
+}
+
+// The text is read alone, at its own positions: what the document is makes no difference.
+TEST(CalibrationText, IsReadWithoutTheDocument) {
+  const std::string file = write_text("calibration.txt", article(400));
+  const Scene scene(300), other(120);
+  const Json options = {{"file", file}, {"tokens", 90}};
+  const auto queries = scene.make("calibration_text", options);
+  const std::vector<int64_t> tokens = [&] {
+    auto all = scene.model.tokenizer().encode_text(article(400));
+    all.resize(90);
+    return all;
+  }();
+  const at::Tensor judge = scene.read_at_once(tokens, 0);
+  ASSERT_EQ(queries->n_queries(), kGroup * 90);
+  EXPECT_EQ(queries->positions()[0].item<int64_t>(), 0);
+  EXPECT_FALSE(queries->knows_reach());
+  for (int64_t l = 0; l < kLayers; ++l) {
+    const at::Tensor layer = queries->layer(l, nullptr);
+    EXPECT_TRUE(at::equal(layer, other.make("calibration_text", options)->layer(l, nullptr)));
+    for (int64_t h = 0; h < kKvHeads; ++h) {
+      for (int64_t g = 0; g < kGroup; ++g) {
+        const at::Tensor expected = judge[l].select(1, h * kGroup + g);
+        EXPECT_LT((query_head(layer[h], g) - expected).abs().max().item<float>(), 1e-4);
+      }
+    }
+  }
+  std::filesystem::remove(file);
+}
+
+// Another text, other cells; a text that is missing or too short says so.
+TEST(CalibrationText, IsPartOfTheCell) {
+  const auto* entry = Registry<QuerySource>::instance().find("calibration_text");
+  const auto hash_of = [&](const std::string& content) {
+    Problems problems;
+    const Json complete = entry->complete({{"file", write_text("one.txt", content)}}, "", problems);
+    EXPECT_TRUE(problems.empty());
+    return complete.at("content_hash").get<std::string>();
+  };
+  EXPECT_NE(hash_of("one text"), hash_of("another"));
+  EXPECT_EQ(hash_of("one text").size(), 16u);
+  Problems problems;
+  entry->complete({{"file", "no/such.txt"}}, "/queries", problems);
+  ASSERT_EQ(problems.list().size(), 1u);
+  EXPECT_EQ(problems.list()[0].where, "queries.file");
+  EXPECT_THAT([&] { Registry<QuerySource>::instance().create("calibration_text", Json::object()); },
+              ::testing::ThrowsMessage<Error>(HasSubstr("'file' is missing")));
+  const Scene scene(60);
+  EXPECT_THAT(
+      [&] {
+        scene.make("calibration_text", {{"file", write_text("short.txt", "x")}});
+      },
+      ::testing::ThrowsMessage<Error>(HasSubstr("the calibration text has 1 tokens")));
+}
+
 TEST(QuestionQueries, AreThoseOfTheQuestionAsItIsAsked) {
   const Scene scene(300);
   std::vector<Question> questions(1);
@@ -152,8 +214,9 @@ TEST(QuestionQueries, AreThoseOfTheQuestionAsItIsAsked) {
 TEST(QuestionQueries, AreTheOnlyOnesThatKnowTheQuestion) {
   const Scene scene(60);
   for (const std::string& name : Registry<QuerySource>::instance().names()) {
-    const Json options =
-        name == "mix" ? Json{{"sources", {{{"queries", "cache_keys"}, {"fraction", 1}}}}} : Json::object();
+    const Json options = name == "mix" ? Json{{"sources", {{{"queries", "cache_keys"}, {"fraction", 1}}}}}
+                         : name == "calibration_text" ? Json{{"file", KVC_SOURCE_DIR "/LICENSE"}}
+                                                      : Json::object();
     EXPECT_EQ(Registry<QuerySource>::instance().create(name, options)->question_aware(), name == "question") << name;
   }
   EXPECT_THAT([&] { scene.make("question", Json::object()); },
@@ -306,7 +369,7 @@ TEST_P(TextSource, RefusesAWindowItDoesNotHave) {
   const Scene tiny(1);
   const int64_t n_tokens = tiny.judge("context_prefill").size(1);
   ASSERT_LT(n_tokens, 20);
-  EXPECT_THAT(error_of(ErrorKind::kUsage, [&] { tiny.make("context_prefill", Json::object())->window(0, 20); }),
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { tiny.make("context_prefill", Json::object())->window(0, 20); }),
               HasSubstr(fmt::format("a window of 20 tokens, the text read has {}", n_tokens)));
 }
 

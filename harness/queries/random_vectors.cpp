@@ -52,7 +52,10 @@ class RandomVectorSource final : public QuerySource {
       visit("q_norm", q_norm, "pass the vectors through the model's norm over queries, where it has one (Qwen3)");
     }
     void check(const OptionCheck& fail) const {
-      if (max_queries < 1) fail("max_queries", "is less than 1", "1 or more, e.g. 4096");
+      constexpr int64_t kMost = 65536;  // all of them are held
+      if (max_queries < 1 || max_queries > kMost) {
+        fail("max_queries", fmt::format("must be from 1 to {}; got {}", kMost, max_queries), "e.g. 4096");
+      }
     }
   };
   explicit RandomVectorSource(const Options& options) : options_(options) {}

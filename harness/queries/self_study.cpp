@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "harness/api/query_source.h"
+#include "harness/api/special_needs.h"
 #include "harness/core/error.h"
 #include "harness/queries/read_queries.h"
 #include "harness/queries/study_conversations.h"
@@ -19,7 +20,7 @@
 namespace kvc {
 namespace {
 
-class SelfStudy final : public QuerySource {
+class SelfStudy final : public QuerySource, public SpecialNeeds {
  public:
   struct Options : TextQueryOptions {
     std::vector<std::string> conversations = {"summarize", "aggregate", "structure_json", "3_question"};
@@ -54,6 +55,7 @@ class SelfStudy final : public QuerySource {
   };
   explicit SelfStudy(const Options& options) : options_(options) {}
 
+  std::string special_needs() const override { return "the model writes"; }
   std::unique_ptr<LayerQueries> make(const QueryRequest& request) const override {
     const StudyKey key = StudyKey::of(request, options_.conversations);
     const StudyTexts texts =
