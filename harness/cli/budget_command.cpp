@@ -167,7 +167,7 @@ Runner declare_budget(CLI::App& app) {
   command->add_option("--penalty", search.gates.penalty, "by gates: what an open gate adds to the loss")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
-  command->add_option("--seed", search.seed, "random seed; default 0")->check(CLI::NonNegativeNumber);
+  add_seed(*command, search.seed);
   command
       ->add_option(
           "--out", search.out,

@@ -358,7 +358,7 @@ void add_source(CLI::App& command, CacheArguments& options) {
   add_encoding(command, options.encoding);
   command.add_option("--cache", options.cache, "cache that kvc compact wrote, in place of a document")
       ->excludes(document);
-  command.add_option("--seed", options.seed, "random seed; default 0");
+  add_seed(command, options.seed);
   command.add_flag("--quiet", options.quiet, "no progress on stderr");
 }
 

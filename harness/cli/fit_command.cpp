@@ -315,7 +315,7 @@ Runner declare_fit(CLI::App& app) {
                    "query heads that share a KV head, their queries one head after the other in Q; default: as the "
                    "file says (kvc capture writes it), else 1")
       ->check(CLI::PositiveNumber);
-  command->add_option("--seed", options->seed, "random seed; default 0");
+  add_seed(*command, options->seed);
   add_force(*command, options->force);
   command->add_flag("--quiet", options->quiet, "no progress on stderr");
   return [options] { return FitCommand(*options).run(); };

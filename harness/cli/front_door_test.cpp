@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <sstream>
 
 #include "harness/cli/cli_test.h"
@@ -20,7 +21,7 @@ using ::testing::Not;
 class FrontDoor : public Cli {
  protected:
   std::string sweep(const std::string& name, const std::string& dataset, const std::string& task,
-                    const std::string& more = "method: [snapkv]\ntarget: 0.5\n") const {
+                    const std::string& more = "method: [{method: snapkv, window: 8}]\ntarget: 0.5\n") const {
     return write(name,
                  "sweep: t\nmodel: {path: " + kModel + "}\ndataset: " + dataset + "\ntask: " + task + "\n" + more);
   }
@@ -49,7 +50,8 @@ TEST_F(FrontDoor, MistakesAreNamedInPlainWords) {
   EXPECT_THAT(kvc({"--threads", "2"}).err, HasSubstr("no command given"));
   EXPECT_THAT(kvc({"run"}).err, AllOf(HasSubstr("config is required"), HasSubstr("see kvc run --help")));
   EXPECT_THAT(kvc({"tokenize", "--model"}).err, HasSubstr("--model needs a value"));
-  EXPECT_THAT(kvc({"fit", "--seed", "many"}).err, HasSubstr("--seed must be a whole number; got many"));
+  EXPECT_THAT(kvc({"fit", "--seed", "many"}).err,
+              HasSubstr("--seed: must be a whole number from 0 to 9223372036854775807; got many"));
   EXPECT_THAT(kvc({"generate", "--model", "m", "--prompt", "a", "--prompt-file", "b"}).err,
               HasSubstr("cannot be given together"));
   EXPECT_THAT(kvc({"generate", "--model", "m", "--prompt", "a", "--system", "b"}).err,
@@ -60,18 +62,29 @@ TEST_F(FrontDoor, MistakesAreNamedInPlainWords) {
 TEST_F(FrontDoor, RangesAreShort) {
   const auto error = [&](const std::vector<std::string>& command) { return kvc(command).err; };
   EXPECT_THAT(error({"generate", "--model", kModel, "--prompt", "a", "--seed", "-1"}),
-              HasSubstr("--seed must be at least 0; got -1"));
+              HasSubstr("--seed: must be a whole number from 0 to 9223372036854775807; got -1"));
+  for (const std::string seed : {"99999999999999999999", "18446744073709551616", "-1"}) {
+    for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{
+             {"compact", "--model", kModel, "--document", "x", "--method", "h2o", "--target", "0.5", "--out", "x"},
+             {"fit", "--in", "x", "--method", "am_omp", "--target", "0.5", "--out", "x"},
+             {"budget", "--model", kModel, "--dataset", "needle", "--out", "x"}}) {
+      std::vector<std::string> words = command;
+      words.insert(words.end(), {"--seed", seed});
+      EXPECT_THAT(error(words), HasSubstr("--seed: must be a whole number from 0")) << words[0] << " " << seed;
+    }
+  }
   EXPECT_THAT(error({"perplexity", "--model", kModel, "f.txt", "--stride", "0"}),
               HasSubstr("--stride must be above 0; got 0"));
   EXPECT_THAT(error({"--threads", "0", "list"}), HasSubstr("--threads must be 1 to 4096; got 0"));
   EXPECT_THAT(error({"generate", "--model", kModel, "--prompt", "a", "--seed", "1.5"}),
-              HasSubstr("--seed must be a whole number; got 1.5"));
+              HasSubstr("--seed: must be a whole number from 0 to 9223372036854775807; got 1.5"));
 }
 
 // The smallest cache is known from the header; a smaller target fails before anything is loaded.
 TEST_F(FrontDoor, ATargetOfTooFewBytesIsRefusedEarly) {
   const std::string own = "{dataset: jsonl, path: " + kRoot + "/datasets/samples/own.jsonl}";
-  const Outcome small = kvc({"validate", sweep("small.yaml", own, "fidelity", "method: [snapkv]\ntarget: \"1 B\"\n")});
+  const Outcome small =
+      kvc({"validate", sweep("small.yaml", own, "fidelity", "method: [key_norm]\ntarget: \"1 B\"\n")});
   EXPECT_EQ(small.code, 3);
   EXPECT_THAT(small.err, AllOf(HasSubstr("a target of 1 B is too small"), HasSubstr("the smallest cache has"),
                                HasSubstr("B\" or more")));
@@ -79,7 +92,8 @@ TEST_F(FrontDoor, ATargetOfTooFewBytesIsRefusedEarly) {
   ASSERT_NE(at, std::string::npos);
   const std::string least = small.err.substr(at + 7, small.err.find('"', at + 7) - at - 7);
   EXPECT_EQ(
-      kvc({"validate", sweep("least.yaml", own, "fidelity", "method: [snapkv]\ntarget: \"" + least + "\"\n")}).code, 0);
+      kvc({"validate", sweep("least.yaml", own, "fidelity", "method: [key_norm]\ntarget: \"" + least + "\"\n")}).code,
+      0);
 }
 
 TEST_F(FrontDoor, ListsAllKindsAndOneOfThem) {
@@ -244,6 +258,15 @@ TEST_F(FrontDoor, ValidateChecksDataFilesToo) {
     EXPECT_EQ(valid.code, 0) << name << valid.err;
     EXPECT_THAT(valid.out, AllOf(HasSubstr("is valid data ("), HasSubstr("kvc new"))) << name;
   }
+  const std::string squad = R"({"version": "v2.0", "data": [{"paragraphs": [{"context": "The mill is old.", "qas": [
+      {"id": "1", "question": "What is old?", "answers": [{"text": "the mill"}]}]}]}]})";
+  const Outcome qa = kvc({"validate", write("squad.json", squad)});
+  EXPECT_EQ(qa.code, 0) << qa.err;
+  EXPECT_THAT(qa.out, HasSubstr("is valid data (ruler): 1 document, 1 question"));
+  const Outcome twice =
+      kvc({"validate", write("twice.json", R"([{"question": 5, "answer": "a", "context": [["t", [3]]]}])")});
+  EXPECT_EQ(twice.code, 3);
+  EXPECT_THAT(twice.err, AllOf(HasSubstr("'question' must be text; got 5"), HasSubstr("[0].context[0]")));
   const std::string bad = write("bad.jsonl", "{\"context\": \"A mill.\", \"questions\": []}\n{\"context\": 3}\n");
   const Outcome refused = kvc({"validate", bad});
   EXPECT_EQ(refused.code, 3);
@@ -255,6 +278,99 @@ TEST_F(FrontDoor, ValidateChecksDataFilesToo) {
   const Outcome sweep_error = kvc({"validate", write("sweep.json", "{\"sweep\": \"t\", \"method\": [}")});
   EXPECT_EQ(sweep_error.code, 2);
   EXPECT_THAT(sweep_error.err, HasSubstr("not valid JSON"));
+}
+
+// A source that reads the question is refused where no question is asked of a cache, in the line of the file.
+TEST_F(FrontDoor, ValidateRefusesQuestionsWhereNoneIsAsked) {
+  const auto errors_of = [&](const std::string& task, const std::string& rest) {
+    return kvc({"validate", "--config-only",
+                write("question.yaml",
+                      "sweep: t\nmodel: " + kModel + "\ndataset: needle\ntask: [" + task + "]\ntarget: 0.5\n" + rest)});
+  };
+  const auto refused = [&](const std::string& task, const std::string& rest) {
+    const Outcome outcome = errors_of(task, rest);
+    EXPECT_EQ(outcome.code, 2) << rest;
+    return outcome.err;
+  };
+  EXPECT_THAT(refused("exact_match, reasoning", "method:\n  - {method: r_kv, queries: question}\n"),
+              AllOf(HasSubstr("task 'reasoning' compacts what the model writes, so it cannot use the query source "
+                              "'question'"),
+                    HasSubstr("question.yaml:7, method[0].queries")));
+  EXPECT_THAT(refused("{task: reasoning, every: 9}", "queries: [context_prefill, question]\nmethod: r_kv\n"),
+              HasSubstr("question.yaml:6, queries"));
+  for (const std::string outer : {"{method: stacked, first: truncate_text, then: ", "{method: chunked, then: "}) {
+    EXPECT_THAT(refused("exact_match", "method:\n  - " + outer + "{method: snapkv, queries: question}}\n"),
+                AllOf(HasSubstr("is made before a question is asked, so it cannot use the query source 'question'"),
+                      HasSubstr("question.yaml:7, method[0].then.queries")));
+  }
+  EXPECT_EQ(errors_of("exact_match", "method: {method: r_kv, queries: question}\n").code, 0);
+}
+
+// What would fail on every document is told before anything runs.
+TEST_F(FrontDoor, ValidateSeesWhatFitsNoDocument) {
+  const std::string tiny = write(
+      "tiny.jsonl",
+      R"({"context": "The mill has nine doors and one window.", "questions": [{"question": "How many doors?", "answer": "nine"}]})");
+  const auto sweep = [&](const std::string& dataset, const std::string& method) {
+    return write("fits.yaml", "sweep: t\nmodel: " + kModel + "\ndataset: " + dataset +
+                                  "\ntask: exact_match\ntarget: 0.5\nresults: " + path("fits") + "\nmethod: " + method +
+                                  "\n");
+  };
+  const auto refused = [&](const std::string& dataset, const std::string& method) {
+    const Outcome outcome = kvc({"validate", sweep(dataset, method)});
+    EXPECT_EQ(outcome.code, 3) << method;
+    return outcome.err;
+  };
+  const std::string own = "{dataset: jsonl, path: " + tiny + "}";
+  EXPECT_THAT(refused(own, "snapkv"), HasSubstr("a method's window needs 64"));
+  EXPECT_EQ(kvc({"validate", sweep(own, "{method: snapkv, window: 4}")}).code, 0);
+  const std::string text = write("calibration.txt", "A short text.\n");
+  EXPECT_THAT(refused("needle", "{method: snapkv, queries: {queries: calibration_text, file: " + text + "}}"),
+              AllOf(HasSubstr("the calibration text has"), HasSubstr("needs 64"), HasSubstr("calibration.txt")));
+  EXPECT_EQ(kvc({"validate",
+                 sweep("needle", "{method: q_filters, queries: {queries: calibration_text, file: " + text + "}}")})
+                .code,
+            0);
+  const std::string gates = write("gates.tsv", "0.1\t0.9\n0.2\t0.8\n");
+  EXPECT_THAT(refused("needle", "{method: streaming_llm, budget: {budget: duo_attention, file: " + gates + "}}"),
+              AllOf(HasSubstr("a model with 2 layers of 2 KV heads; this one has 30 of 3"), HasSubstr("gates.tsv")));
+  // kvc run refuses it too, before it proves anything.
+  const Outcome run =
+      kvc({"run", sweep("{dataset: ruler, task: niah_single_1, documents: 1, tokens: 9000}", "streaming_llm")});
+  EXPECT_EQ(run.code, 3);
+  EXPECT_THAT(run.err, AllOf(HasSubstr("data set ruler: none of its documents (1) can be read"),
+                             ::testing::Not(HasSubstr("self-proof"))));
+}
+
+// Methods around another one take the queries of that one's paper.
+TEST_F(FrontDoor, ListShowsTheQueriesOfThePaper) {
+  std::map<std::string, std::string> needs;
+  for (const Json& plugin : Json::parse(kvc({"list", "methods", "--json"}).out)) {
+    needs[plugin.at("name")] = plugin.at("needs");
+  }
+  for (const char* name : {"critical_kv", "chunk_kv", "threshold", "q_filters", "snapkv"}) {
+    EXPECT_THAT(needs.at(name), HasSubstr("context_prefill")) << name;
+  }
+  EXPECT_THAT(needs.at("kvzip"), HasSubstr("repeat_prefill"));
+  for (const char* name : {"cartridge", "summarize"})
+    EXPECT_THAT(needs.at(name), HasSubstr("the model writes")) << name;
+}
+
+// Forty methods, a line each, no wider than a terminal.
+TEST_F(FrontDoor, ListHasALineForEachMethod) {
+  std::istringstream lines(kvc({"list", "methods"}).out);
+  size_t n_methods = 0;
+  std::string group;
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_LE(line.size(), 80u) << line;
+    if (line.rfind("  ", 0) == 0) ++n_methods;
+    if (!line.empty() && line[0] != ' ') group = line;
+    EXPECT_NE(line.rfind("      ", 0), 0u) << line;
+    if (line.rfind("  cartridge ", 0) == 0) {
+      EXPECT_THAT(group, HasSubstr("Trained"));
+    }
+  }
+  EXPECT_EQ(n_methods, Json::parse(kvc({"list", "methods", "--json"}).out).size());
 }
 
 // The task that a benchmark is scored by, not exact_match, which would ask a summary in sixteen tokens.

@@ -182,9 +182,7 @@ Runner declare_generate(CLI::App& app) {
   add_decode_options(*command, options->decode);
   command->add_flag("--sample", options->sample,
                     "sample as generation_config.json recommends; options given here override it");
-  command->add_option("--seed", options->seed, "random seed of the sampling")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_seed(*command, options->seed, "random seed of the sampling");
   command->add_flag("--json", options->json, "prompt, ids, text and settings as JSON, nothing streamed");
   command->add_flag("--quiet", options->quiet, "nothing on stderr");
   command->callback([command, options] {

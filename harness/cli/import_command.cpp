@@ -13,6 +13,7 @@
 #include "harness/cli/show_report.h"
 #include "harness/core/count.h"
 #include "harness/core/error.h"
+#include "harness/core/text_file.h"
 #include "harness/sweep/results_folder.h"
 
 namespace kvc {
@@ -53,7 +54,8 @@ void check_target(const ImportArguments& options) {
   check_report_files(options.target);
 }
 
-int run_import(const ImportArguments& options) {
+int run_import(ImportArguments options) {
+  if (options.target.empty()) options.target = "results/" + last_name(options.source);
   if (options.layout != "am") {
     throw Error(ErrorKind::kUsage, fmt::format("no layout '{}'", options.layout), "kvc import",
                 suggest_name(options.layout, {"am"}));
@@ -93,7 +95,7 @@ Runner declare_import(CLI::App& app) {
       app.add_subcommand("import", "read results of another program into records, then write and print the report");
   command->add_option("layout", options->layout, "am: the reference implementation of Attention Matching")->required();
   command->add_option("folder", options->source, "folder with its result files (*.json)")->required();
-  command->add_option("--into", options->target, "results folder to write to, e.g. results/NAME")->required();
+  command->add_option("--into", options->target, "results folder to write to; default: results/ and the folder's name");
   command->add_option("--data", options->settings.data,
                       "am: QuALITY's or LongHealth's file with the right answers, for stored answers without them");
   command

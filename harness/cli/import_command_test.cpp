@@ -132,6 +132,12 @@ TEST_F(Import, RecordsAreMatchedByContent) {
   };
   const auto import_again = [&] { return kvc({"import", "am", path("am"), "--into", path("results")}); };
   write_run("b.json", run("B"));
+  // Without --into: results/, named like the folder.
+  const std::filesystem::path here = std::filesystem::current_path();
+  std::filesystem::current_path(path(""));
+  EXPECT_THAT(kvc({"import", "am", path("am") + "/"}).err, HasSubstr("1 record imported into results/am,"));
+  std::filesystem::current_path(here);
+  std::filesystem::remove_all(path("results"));
   ASSERT_EQ(import_again().code, 0);
   write_run("a.json", run("A"));
   const Outcome second = import_again();

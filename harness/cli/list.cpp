@@ -10,6 +10,7 @@
 #include "harness/api/dataset.h"
 #include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
+#include "harness/api/special_needs.h"
 #include "harness/api/task.h"
 #include "harness/model/families/family.h"
 
@@ -31,10 +32,11 @@ std::vector<ListedPlugin> registered() {
 constexpr const char* kMethodGroups[] = {"On the cache, without queries",
                                          "On the cache, by reference queries (in brackets those of its paper)",
                                          "Around another method, whose scores or cuts it uses",
+                                         "Trained for the document",
                                          "On the cache, as much as they find needed: no target, the size is measured",
                                          "On the text, which is read again",
                                          "For comparison: no target"};
-enum MethodGroup : std::uint8_t { kWithoutQueries, kByQueries, kAround, kOwnSize, kOnText, kForComparison };
+enum MethodGroup : std::uint8_t { kWithoutQueries, kByQueries, kAround, kTrained, kOwnSize, kOnText, kForComparison };
 
 // Another method among its options.
 bool wraps_a_method(const ListedPlugin& listed) {
@@ -46,13 +48,17 @@ bool wraps_a_method(const ListedPlugin& listed) {
 void describe(ListedPlugin& listed, const CompactionMethod& method) {
   const std::string queries = published_queries(method);
   const bool compares = listed.name == "full_cache" || listed.name == "no_context";
-  listed.group = kMethodGroups[compares                   ? kForComparison
-                               : !method.compacts_cache() ? kOnText
-                               : !method.needs_target()   ? kOwnSize
-                               : wraps_a_method(listed)   ? kAround
-                               : !queries.empty()         ? kByQueries
-                                                          : kWithoutQueries];
+  listed.group = kMethodGroups[compares                     ? kForComparison
+                               : !method.compacts_cache()   ? kOnText
+                               : !method.needs_target()     ? kOwnSize
+                               : listed.name == "cartridge" ? kTrained
+                               : wraps_a_method(listed)     ? kAround
+                               : !queries.empty()           ? kByQueries
+                                                            : kWithoutQueries];
   listed.needs = queries.empty() ? "" : "[" + queries + "]";
+  if (const auto* own = dynamic_cast<const SpecialNeeds*>(&method)) {
+    if (const std::string needs = own->special_needs(); !needs.empty()) listed.needs += "[" + needs + "]";
+  }
 }
 
 size_t group_place(const ListedPlugin& listed) {
@@ -87,7 +93,10 @@ std::vector<ListedPlugin> query_sources() {
     Problems problems;
     const Json options = entry->complete(Json::object(), "", problems);
     if (!problems.empty()) continue;
-    if (entry->create(options)->question_aware()) listed.needs = "[the question: in sweeps only]";
+    const auto source = entry->create(options);
+    if (source->question_aware()) listed.needs = "[the question: in sweeps only]";
+    if (const auto* own = dynamic_cast<const SpecialNeeds*>(source.get()))
+      listed.needs = "[" + own->special_needs() + "]";
   }
   return list;
 }
@@ -112,7 +121,6 @@ std::vector<ListedPlugin> budget_rules() {
   return list;
 }
 
-// The source behind the line, or below it where both are wider than 80 columns.
 // Words of `text` in lines of at most 80 columns, each behind `indent`.
 std::string wrapped(const std::string& indent, const std::string& text) {
   std::istringstream words(text);
@@ -127,12 +135,19 @@ std::string wrapped(const std::string& indent, const std::string& text) {
   return all + line + "\n";
 }
 
-std::string with_source(const std::string& line, const std::string& source) {
-  if (source.empty()) return line;
-  if (line.size() + 2 + source.size() <= kWidth) return line + "  " + source;
-  std::string more = wrapped(std::string(6, ' '), source);
-  more.pop_back();  // the line's end
-  return line + "\n" + more;
+// The source behind the line, without its last parts where both are wider than 80 columns.
+std::string with_source(const std::string& line, std::string source) {
+  const size_t room = kWidth - std::min(kWidth, line.size() + 2);
+  while (source.size() > room) {
+    size_t cut = 0;  // the last break: ", ", "; ", ": " or " ("
+    for (const char* mark : {", ", "; ", ": ", " ("}) {
+      const size_t at = source.rfind(mark);
+      if (at != std::string::npos) cut = std::max(cut, at);
+    }
+    if (cut == 0) return line;
+    source.resize(cut);
+  }
+  return source.empty() ? line : line + "  " + source;
 }
 
 std::vector<ListedPlugin> families() {
@@ -168,15 +183,18 @@ std::vector<ListedPlugin> list_plugins(const std::string& kind) {
 }
 
 std::string list_as_text(const std::vector<ListedPlugin>& plugins) {
-  size_t name_width = 0, needs_width = 0;
+  size_t name_width = 0;
   std::vector<std::string> groups;
   for (const ListedPlugin& plugin : plugins) {
     name_width = std::max(name_width, plugin.name.size());
-    needs_width = std::max(needs_width, plugin.needs.size());
     if (std::find(groups.begin(), groups.end(), plugin.group) == groups.end()) groups.push_back(plugin.group);
   }
   std::string text;
   for (const std::string& group : groups) {
+    size_t needs_width = 0;
+    for (const ListedPlugin& plugin : plugins) {
+      if (plugin.group == group) needs_width = std::max(needs_width, plugin.needs.size());
+    }
     if (!group.empty()) text += (text.empty() ? "" : "\n") + group + "\n";
     for (const ListedPlugin& plugin : plugins) {
       if (plugin.group != group) continue;

@@ -1,6 +1,7 @@
 #include "harness/cli/model_options.h"
 
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 
@@ -33,6 +34,20 @@ void add_model_options(CLI::App& command, ModelConfig& config) {
         }
       },
       R"(stretches the context, as JSON: {"rope_type": "yarn", "factor": 2}; default: the model's own)");
+}
+
+void add_seed(CLI::App& command, std::uint64_t& seed, const std::string& help) {
+  command.add_option_function<std::string>(
+      "--seed",
+      [&seed](const std::string& text) {
+        std::int64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error != std::errc() || end != text.data() + text.size() || value < 0) {
+          throw CLI::ValidationError("--seed", "must be a whole number from 0 to 9223372036854775807; got " + text);
+        }
+        seed = static_cast<std::uint64_t>(value);
+      },
+      help + "; default 0");
 }
 
 void add_force(CLI::App& command, bool& force) {

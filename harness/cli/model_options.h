@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <string>
 
 #include "harness/model/model.h"
@@ -10,6 +11,8 @@ namespace kvc {
 
 void add_model_options(CLI::App& command, ModelConfig& config);
 
+// --seed, a whole number from 0 to 2^63 - 1 as in sweep files; `help` without the default.
+void add_seed(CLI::App& command, std::uint64_t& seed, const std::string& help = "random seed");
 // --force, for commands that write a file (see core/output_file.h).
 void add_force(CLI::App& command, bool& force);
 // --encoding of a text that is read with read_document().

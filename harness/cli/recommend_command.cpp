@@ -43,7 +43,8 @@ struct RecommendArguments {
   std::string model, data, metric = "accuracy", task, tolerance, confidence = "95%", results, within, dtype = "auto";
   std::string methods = "am_highest_attention, kvzip, snapkv", targets = "0.7, 0.5, 0.3, 0.2, 0.1, 0.05";
   double kl_bound = 2;
-  std::int64_t seed = 0, proof_tokens = 256;
+  std::uint64_t seed = 0;
+  std::int64_t proof_tokens = 256;
   bool anyway = false, every_method = false, quiet = false, skip_proof = false;
 };
 
@@ -92,7 +93,7 @@ Json dataset_entry(const RecommendArguments& options, const Tokenizer* tokenizer
   }
   const FoundData found = find_data(options.data, tokenizer);
   Json entry = {{"dataset", found.dataset}};
-  if (!found.path.empty()) entry["path"] = found.path;
+  entry.update(found.options);
   return entry;
 }
 
@@ -399,9 +400,7 @@ Runner declare_recommend(CLI::App& app) {
   command->add_option("--results", options->results,
                       "folder of records and recommendation; default: results/recommend_DATA");
   command->add_option("--dtype", options->dtype, "float32, bfloat16 or auto")->capture_default_str();
-  command->add_option("--seed", options->seed, "of the order of documents and everything random")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_seed(*command, options->seed, "of the order of documents and everything random");
   command->add_flag("--anyway", options->anyway, "measure also what the number of documents cannot certify");
   command->add_flag(
       "--every-method", options->every_method,

@@ -50,14 +50,13 @@ std::vector<std::string> proposed_tasks(const FoundData& data) {
   return tasks;
 }
 
-FoundData load_as(const std::string& dataset, const std::string& path, const Tokenizer* tokenizer) {
+FoundData load_as(const std::string& dataset, const Json& options, const Tokenizer* tokenizer) {
   const auto count_tokens = [&](std::string_view text) {
     return tokenizer == nullptr ? count_words(text) : static_cast<int64_t>(tokenizer->encode_text(text).size());
   };
-  const Json options = path.empty() ? Json::object() : Json{{"path", path}};
   const auto loader = Registry<Dataset>::instance().create(dataset, options);
   const auto documents = loader->load({0, count_tokens});
-  FoundData found{dataset, path, static_cast<int64_t>(documents.size()), 0, {}, 0, loader->notes(), 0};
+  FoundData found{dataset, options, static_cast<int64_t>(documents.size()), 0, {}, 0, loader->notes(), 0};
   for (const Document& document : documents) {
     // Short ones alone matter, and a token has at least a byte.
     if (found.shortest_tokens == 0 || static_cast<int64_t>(document.text.size()) < 8 * found.shortest_tokens) {
@@ -101,9 +100,29 @@ const std::vector<std::pair<const char*, std::vector<const char*>>> kKeysOf = {
     {"gsm8k", {"question", "answer"}},
     {"jsonl", {"context"}}};
 
+// SQuAD's or HotpotQA's JSON, which RULER asks questions of.
+bool is_qa_file(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos) return false;
+  return (text[first] == '{' && text.find("\"paragraphs\"") != std::string::npos) ||
+         (text[first] == '[' && text.find("\"context\"") != std::string::npos);
+}
+
+// Its first ten questions, each with a document; the first one where the file has fewer, which also says what is wrong
+// with the file.
+FoundData load_qa(const std::string& path, const Tokenizer* tokenizer) {
+  const auto with = [&](int64_t documents) {
+    return load_as("ruler", {{"task", "qa"}, {"qa_path", path}, {"documents", documents}}, tokenizer);
+  };
+  try {
+    return with(10);
+  } catch (const Error&) {
+    return with(1);
+  }
+}
+
 // The data set that a file was probably meant for; "" where nothing tells.
-std::string meant_for(const std::string& path) {
-  const std::string text = read_text_file(path);
+std::string meant_for(const std::string& text, const std::string& path) {
   std::istringstream lines(text);
   std::string line;
   while (std::getline(lines, line)) {
@@ -130,20 +149,22 @@ std::string FoundData::counts() const {
 
 FoundData find_data(const std::string& data, const Tokenizer* tokenizer) {
   const auto& registry = Registry<Dataset>::instance();
-  if (registry.find(data) != nullptr) return load_as(data, "", tokenizer);
+  if (registry.find(data) != nullptr) return load_as(data, Json::object(), tokenizer);
   std::error_code error;
-  if (std::filesystem::is_directory(data, error)) return load_as("jsonl", data, tokenizer);
+  if (std::filesystem::is_directory(data, error)) return load_as("jsonl", {{"path", data}}, tokenizer);
   if (!std::filesystem::is_regular_file(data, error)) {
     throw Error(ErrorKind::kData, fmt::format("'{}' is neither a file, a folder nor a data set", data), "--data",
                 suggest_name(data, registry.names()));
   }
+  const std::string file = read_text_file(data);
+  if (is_qa_file(file)) return load_qa(data, tokenizer);
   std::string reasons;
-  const std::string meant = meant_for(data);
+  const std::string meant = meant_for(file, data);
   std::optional<Error> meant_error;
   for (const auto& [name, entry] : registry.entries()) {
     if (builds_on_articles(name) || !has_path_option(entry)) continue;
     try {
-      return load_as(name, data, tokenizer);
+      return load_as(name, {{"path", data}}, tokenizer);
     } catch (const Error& e) {
       if (name == meant) meant_error = e;
       reasons += fmt::format("\n    {}: {}", name, e.fact().substr(0, e.fact().find('\n')));
@@ -155,8 +176,12 @@ FoundData find_data(const std::string& data, const Tokenizer* tokenizer) {
 }
 
 std::string starter_sweep(const std::string& name, const std::string& model, const FoundData& data) {
-  const std::string dataset =
-      data.path.empty() ? data.dataset : fmt::format("{{dataset: {}, path: {}}}", data.dataset, quoted(data.path));
+  std::string dataset = data.dataset;
+  if (!data.options.empty()) {
+    dataset = "{dataset: " + data.dataset;
+    for (const auto& [key, value] : data.options.items()) dataset += fmt::format(", {}: {}", key, value.dump());
+    dataset += "}";
+  }
   std::string text = fmt::format("# {}. Every key: configs/README.md; names and options: kvc list.\n", data.counts());
   text += fmt::format("sweep: {}                   # results go to results/{}\n", name, name);
   text += "seed: 7                        # of everything random; a list measures each seed\n";

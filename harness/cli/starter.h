@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "harness/core/config_text.h"
 #include "harness/text/tokenizer/tokenizer.h"
 
 namespace kvc {
 
 struct FoundData {
   std::string dataset;  // name of the data set that reads it
-  std::string path;     // its option `path`; "" for the data set's own default
+  Json options;         // of the data set: its file under `path`, or `qa_path`; {} for a data set's own default
   int64_t documents = 0;
   int64_t questions = 0;
   std::vector<std::string> tasks;  // that can ask at least one of its questions, in the order of usefulness

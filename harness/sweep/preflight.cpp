@@ -12,6 +12,7 @@
 #include "harness/api/context.h"
 #include "harness/core/byte_size.h"
 #include "harness/core/count.h"
+#include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
 #include "harness/model/families/inspect.h"
 #include "harness/sweep/document_run.h"
@@ -39,7 +40,8 @@ int64_t count_words(std::string_view text) {
 }
 
 constexpr const char* kOtherTask =
-    "choose another task for this data: multiple choice needs options, exact_match needs answers";
+    "choose another task for this data: multiple_choice needs options, exact_match answers, published_score a "
+    "published benchmark, string_match RULER, side_effects the data set of that name";
 
 class Checker {
  public:
@@ -90,6 +92,8 @@ class Checker {
     found_.facts.push_back(fmt::format("{}: {}, {:.1f} M parameters, {} positions", header.name, facts.architecture,
                                        static_cast<double>(facts.parameters) / 1e6, facts.spec.max_positions));
     check_byte_targets(header, facts.spec);
+    check_budget_files(header, facts.spec);
+    check_calibration_texts(header);
     headers_.push_back(std::move(header));
   }
 
@@ -115,6 +119,68 @@ class Checker {
               "one entry of each of {} heads, {} bytes an entry",
               bytes_as_text(bytes), header.name, least, of_template, n_heads, entry_bytes),
           "target", fmt::format("write \"{} B\" or more", least));
+    }
+  }
+
+  // A budget's file that was made for another model fails on every document. Targets that are no fraction of the
+  // document are not tried.
+  void check_budget_files(const Header& header, const DecoderSpec& spec) {
+    constexpr int64_t kSomeLength = 1000;
+    const std::vector<std::vector<int64_t>> source_len(
+        static_cast<size_t>(spec.n_layers), std::vector<int64_t>(static_cast<size_t>(spec.n_kv_heads), kSomeLength));
+    std::set<std::string> seen;
+    for (const SweepMethod& method : config_.methods) {
+      for (const Json& budget : method.budgets) {
+        if (!budget.is_object() || !budget.contains("file")) continue;
+        if (!seen.insert(canonical_json(budget)).second) continue;
+        TargetSize half;
+        half.unit = TargetSize::Unit::kFraction;
+        half.fraction = 0.5;
+        try {
+          config_.plugins->get<BudgetRule>(budget)->spread({half, source_len});
+        } catch (const Error& error) {
+          add(error.fact(), fmt::format("budget {} on model {}", budget.at("file").get<std::string>(), header.name),
+              error.mend());
+        }
+      }
+    }
+  }
+
+  // Tokens that a method, or the one whose scores it takes, wants from the end of what its queries read.
+  static int64_t window_of(const Json& method) {
+    int64_t window =
+        method.contains("window") && method.at("window").is_number_integer() ? method.at("window").get<int64_t>() : 0;
+    if (method.contains("scores") && method.at("scores").is_object())
+      window = std::max(window, window_of(method.at("scores")));
+    return window;
+  }
+
+  // The widest window over queries of that source; 0: none.
+  int64_t widest_window(const std::string& source) const {
+    int64_t widest = 0;
+    for (const SweepMethod& method : config_.methods) {
+      for (const Json& queries : method.queries) {
+        if (queries.is_object() && queries.at("name") == source) widest = std::max(widest, window_of(method.method));
+      }
+    }
+    return widest;
+  }
+
+  void check_calibration_texts(const Header& header) {
+    const int64_t window = widest_window("calibration_text");
+    std::set<std::string> seen;
+    for (const SweepMethod& method : config_.methods) {
+      for (const Json& queries : method.queries) {
+        if (!queries.is_object() || queries.at("name") != "calibration_text") continue;
+        const auto file = queries.at("file").get<std::string>();
+        if (!seen.insert(canonical_json(queries)).second) continue;
+        const auto n = std::min(static_cast<int64_t>(header.tokenizer->encode_text(read_utf8_file(file)).size()),
+                                queries.at("tokens").get<int64_t>());
+        const int64_t least = std::max<int64_t>(2, window);
+        if (n >= least) continue;
+        add(fmt::format("the calibration text has {} tokens of {}; a method's window needs {}", n, header.name, least),
+            "queries, file " + file, "take a longer text, or a smaller window");
+      }
     }
   }
 
@@ -166,6 +232,14 @@ class Checker {
       try {
         const Context context =
             make_context(*header.tokenizer, *header.chat_template, header.max_positions, document.text);
+        const int64_t window = widest_window("context_prefill");
+        const int64_t n_read = static_cast<int64_t>(context.tokens.size()) - context.prefix_len;
+        if (n_read < window) {
+          throw Error(
+              ErrorKind::kData,
+              fmt::format("document '{}' has {} tokens; a method's window needs {}", document.id, n_read, window), "",
+              "write a smaller window, or take longer documents");
+        }
         const auto twice = static_cast<int64_t>(context.tokens.size()) + context.article_len();
         if (!repeats_ || twice <= header.max_positions) continue;
         throw Error(ErrorKind::kData,

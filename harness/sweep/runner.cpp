@@ -256,9 +256,33 @@ class SweepRun {
     }
   }
 
+  // A data set of which no document fits into the model's positions would be one failure a record, behind a proof.
+  void refuse_what_never_fits(const Block& block, const Model& model) const {
+    std::optional<Error> first;
+    int64_t n_failing = 0;
+    for (const Document& document : block.documents) {
+      const std::vector<const PlannedCell*> cells = missing_cells(block, document);
+      const bool reads = std::any_of(cells.begin(), cells.end(),
+                                     [](const PlannedCell* cell) { return !cell->task->compacts_online(); });
+      if (!reads) continue;
+      try {
+        make_context(model, document.text);
+        return;
+      } catch (const Error& error) {
+        if (++n_failing == 1) first = error;
+      }
+    }
+    if (!first) return;
+    throw Error(ErrorKind::kData,
+                fmt::format("data set {}: none of its documents ({}) can be read: {}",
+                            block.dataset_cell.value("name", ""), n_failing, first->fact()),
+                first->where(), first->mend());
+  }
+
   // What the model's blocks will take, told to the progress line; by records where nobody asked for a plan.
   void plan_model(const std::vector<Block*>& blocks, const Model& model) {
     units_.clear();
+    for (const Block* block : blocks) refuse_what_never_fits(*block, model);
     int64_t missing = 0;
     for (const Block* block : blocks) {
       for (const Document& document : block->documents)
@@ -401,6 +425,7 @@ class SweepRun {
     }
     double worst = 0;
     int64_t proved = 0;
+    bool reproduced = false, budgets_differ = false;
     for (const Json& method : found.at("methods")) {
       const std::string name = method.at("method").value("name", "");
       if (method.contains("skipped")) {
@@ -410,12 +435,21 @@ class SweepRun {
       }
       ++proved;
       worst = std::max(worst, method.value("mean_kl", 0.0));
+      reproduced |= method.contains("mean_kl");
+      budgets_differ |= method.contains("budgets_differ");
     }
-    progress_.note(
-        fmt::format("{}, first {} article tokens: {} {} bit by bit; a budget of everything "
-                    "reproduces the full cache (mean KL at most {:.1e}); budgets have their effect",
-                    subject, found.at("article_tokens").dump(), count(proved, "method"),
-                    proved == 1 ? "repeats itself" : "repeat themselves", worst));
+    if (proved == 0) {
+      progress_.note(fmt::format("{}: nothing was proved", subject));
+      return;
+    }
+    std::string note =
+        fmt::format("{}, first {} article tokens: {} {} bit by bit", subject, found.at("article_tokens").dump(),
+                    count(proved, "method"), proved == 1 ? "repeats itself" : "repeat themselves");
+    if (reproduced) {
+      note += fmt::format("; a budget of everything reproduces the full cache (mean KL at most {:.1e})", worst);
+    }
+    if (budgets_differ) note += "; budgets have their effect";
+    progress_.note(note);
   }
 
   const SweepConfig& config_;

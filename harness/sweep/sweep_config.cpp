@@ -125,7 +125,7 @@ class Parser {
 
   void read_seeds() {
     config_.seeds = {0};
-    if (!has("seed")) return;
+    if (!root_.contains("seed")) return;
     config_.seeds.clear();
     const Json& section = root_.at("seed");
     for (const Json& value : as_list(section)) {
@@ -309,6 +309,7 @@ class Parser {
       if (own_budgets && !(resolved.plugin->needs_target() && resolved.plugin->compacts_cache())) {
         problems_.add(fmt::format("method '{}' takes no budget", name), pointer + "/budget", "delete the key");
       }
+      check_question_aware(method, own_queries ? pointer + "/queries" : "/queries");
       check_twice(method, pointer);
       config_.plugins->add<CompactionMethod>(resolved.value, resolved.plugin);
       config_.methods.push_back(std::move(method));
@@ -320,6 +321,20 @@ class Parser {
     Json source = published_queries(method);
     complete_nested<QuerySource>(source, "queries", "/queries", problems_);
     return {source};
+  }
+
+  // A task that compacts while the model writes does so for whatever comes next, not for a question.
+  void check_question_aware(const SweepMethod& method, const std::string& pointer) {
+    for (const Json& task : config_.tasks) {
+      if (!create_nested<Task>(task)->compacts_online()) continue;
+      for (const Json& queries : method.queries) {
+        if (queries.is_null() || !create_nested<QuerySource>(queries)->question_aware()) continue;
+        problems_.add(fmt::format("task '{}' compacts what the model writes, so it cannot use the query source '{}'",
+                                  task.at("name").get<std::string>(), queries.at("name").get<std::string>()),
+                      pointer, "take context_prefill or repeat_prefill, or ask another task");
+        return;
+      }
+    }
   }
 
   // The same method may stand in two entries with other queries or targets, but a cell is measured once.

@@ -356,6 +356,8 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        "mend:  write 'equivalence: {accuracy: 0.05, kl: 0.1}'"},
       {with("sweep", "sweep: t\nseed: -1"),
        "a seed must be a whole number from 0; got -1\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
+      {with("sweep", "sweep: t\nseed: null"),
+       "a seed must be a whole number from 0; got null\n  where: s.yaml:2, seed\n  mend:  write 'seed: 7'"},
       {with("sweep", "sweep: t\nproof_tokens: many"),
        "'proof_tokens' must be a whole number from 0; got \"many\"\n  where: s.yaml:2, proof_tokens\n  mend:  write a "
        "number "

@@ -74,6 +74,14 @@ class Reasoning final : public Task {
       within("compactions", compactions, 0, 1'000'000);
       within("every", every, 0, 100'000'000);
       within("protected_tokens", protected_tokens, 0, 100'000'000);
+      if (limit >= 1 && every >= limit) {
+        fail("every", fmt::format("must be less than the limit of {}; got {}", limit, every),
+             "write a larger limit, or every: 0 to compact at the limit alone");
+      }
+      if (limit >= 1 && protected_tokens >= limit) {
+        fail("protected_tokens", fmt::format("must be less than the limit of {}; got {}", limit, protected_tokens),
+             "write a larger limit, or fewer protected tokens");
+      }
       within("samples", samples, 1, 10'000);
       within("max_new_tokens", max_new_tokens, 0, 100'000'000);
       within("answer_tokens", answer_tokens, 1, 100'000);

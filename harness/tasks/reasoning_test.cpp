@@ -128,6 +128,10 @@ TEST_F(ReasoningTask, ExplainsWrongOptions) {
   EXPECT_THAT(problem_with("limit", 0), HasSubstr("'limit' is out of range"));
   EXPECT_THAT(problem_with("compactions", -1), HasSubstr("'compactions' is out of range"));
   EXPECT_THAT(problem_with("protected_tokens", -1), HasSubstr("'protected_tokens' is out of range"));
+  EXPECT_THAT(problem_with("protected_tokens", 1000000),
+              HasSubstr("'protected_tokens' must be less than the limit of 200; got 1000000"));
+  EXPECT_THAT(problem_with("every", 200), HasSubstr("'every' must be less than the limit of 200; got 200"));
+  EXPECT_THAT(problem_with("limit", 5), HasSubstr("'protected_tokens' must be less than the limit of 5; got 8"));
   EXPECT_THAT(problem_with("samples", 0), HasSubstr("'samples' is out of range"));
   EXPECT_THAT(problem_with("answer_tokens", 0), HasSubstr("'answer_tokens' is out of range"));
   EXPECT_THAT(problem_with("temperature", 0), HasSubstr("'samples' are all the same when greedy"));
