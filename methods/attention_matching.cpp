@@ -36,6 +36,7 @@
 #include "harness/core/stopwatch.h"
 #include "harness/math/device_pursuit.h"
 #include "harness/math/matching_pursuit.h"
+#include "harness/math/to_device.h"
 #include "methods/parts/batched_fit.h"
 #include "methods/parts/fit.h"
 #include "methods/parts/head_batches.h"
@@ -128,10 +129,7 @@ class AttentionMatching : public PerHeadMethod {
     std::vector<int64_t> largest;
     for (const auto& list : targets) largest.push_back(list.empty() ? 0 : *std::max_element(list.begin(), list.end()));
     std::vector<HeadResult> results(problems.size());
-    if (problems.empty()) return results;
-    const auto bytes_of = [this](const HeadProblem& problem, int64_t target_len) { return bytes(problem, target_len); };
-    const int64_t all = batch_bytes(problems.front().keys.device());
-    for (const std::vector<size_t>& members : head_batches(problems, largest, bytes_of, all)) {
+    for (const std::vector<size_t>& members : batches(problems, largest)) {
       std::vector<HeadProblem> some;
       std::vector<std::vector<int64_t>> some_targets;
       for (const size_t head : members) {
@@ -186,8 +184,8 @@ class AttentionMatching : public PerHeadMethod {
     return [problem, attention, pursuit, fit = fit_](int64_t target_len) {
       const Completed picks = completed(pursuit->picks(target_len), attention.scores, target_len, fit.bias_bound);
       const auto device = problem.keys.device();
-      const OrderedFit fitted(problem, attention, at::tensor(picks.order, at::kLong).to(device), fit);
-      const at::Tensor weights = at::tensor(picks.log_weights, at::kFloat).to(device);
+      const OrderedFit fitted(problem, attention, to_device(at::tensor(picks.order, at::kLong), device), fit);
+      const at::Tensor weights = to_device(at::tensor(picks.log_weights, at::kFloat), device);
       return with_notes(fitted.fit(target_len, fit.bias == BiasFit::kNnls ? weights : at::Tensor()), picks, fit);
     };
   }
@@ -236,6 +234,32 @@ class AttentionMatching : public PerHeadMethod {
     return pursues_ ? own + DevicePursuits::bytes(problem.queries.size(0), problem.keys.size(0), target_len) : own;
   }
 
+  std::vector<std::vector<size_t>> batches(const std::vector<HeadProblem>& problems,
+                                           const std::vector<int64_t>& largest) const {
+    if (problems.empty()) return {};
+    const auto bytes_of = [this](const HeadProblem& problem, int64_t target_len) { return bytes(problem, target_len); };
+    return head_batches(problems, largest, bytes_of, batch_bytes(problems.front().keys.device()));
+  }
+
+  // What a batch's selection and fits need; scores are those that highest_attention ranks by, or those of prepare()
+  // where keys are pursued. Scores that an adaptive budget has asked for are not computed again.
+  AttentionSummary summarize(const std::vector<HeadProblem>& problems, const HeadBatch& batch) const {
+    const bool same_scores = !pursues_ || options_.pooling == "none";
+    const bool known = same_scores && std::all_of(problems.begin(), problems.end(),
+                                                  [](const HeadProblem& problem) { return problem.scores.defined(); });
+    AttentionSummary made =
+        summarize_heads(batch.queries, batch.keys, batch.bias, known ? std::nullopt : std::optional<KeyScore>(score_),
+                        fit_.fit_values() ? batch.values : at::Tensor());
+    if (!known) {
+      if (!pursues_) made.scores = pooled(made.scores);
+      return made;
+    }
+    std::vector<at::Tensor> scores;
+    for (const HeadProblem& problem : problems) scores.push_back(problem.scores);
+    made.scores = at::stack(scores);
+    return made;
+  }
+
   // Heads of one shape for all their targets, `most` the largest.
   std::vector<HeadResult> fit_some(const std::vector<HeadProblem>& problems,
                                    const std::vector<std::vector<int64_t>>& targets, int64_t most) const {
@@ -246,8 +270,7 @@ class AttentionMatching : public PerHeadMethod {
     std::iota(all.begin(), all.end(), 0);
     const HeadBatch batch = stack_heads(problems, all);
     const int64_t source_len = batch.keys.size(1);
-    const AttentionSummary attention =
-        summarize_heads(batch.queries, batch.keys, batch.bias, score_, fit_.fit_values() ? batch.values : at::Tensor());
+    const AttentionSummary attention = summarize(problems, batch);
     std::unique_ptr<DevicePursuits> pursuits;
     at::Tensor order;
     if (pursues_) {
@@ -260,7 +283,7 @@ class AttentionMatching : public PerHeadMethod {
       }
       pursuits->run(longest);
     } else {
-      order = std::get<1>(at::sort(pooled(attention.scores), /*stable=*/true, 1, /*descending=*/true));
+      order = std::get<1>(at::sort(attention.scores, /*stable=*/true, 1, /*descending=*/true));
       order = order.narrow(1, 0, most);
     }
     (void)attention.row_sum.sum().item<float>();  // so that a fit's time is its own
@@ -333,7 +356,7 @@ class AttentionMatching : public PerHeadMethod {
       }
       rows.push_back(row);
     }
-    return at::stack(rows).to(batch.keys.device());
+    return to_device(at::stack(rows), batch.keys.device());
   }
 
   // scores (T), or (H,T) of several heads.

@@ -12,6 +12,8 @@
 // scores, and the note heads_scored_alone counts them; so where a head comes without its model.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "harness/api/published_queries.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/key_selection.h"
@@ -48,8 +50,7 @@ class ChunkKv final : public PerHeadMethod, public PublishedQueries {
     const int64_t n_chunks = (source_len + length - 1) / length;
     const at::TensorOptions index = problem.keys.options().dtype(at::kLong);
     const at::Tensor chunk = at::arange(source_len, index).div(length, "floor");
-    const at::Tensor sizes = at::bincount(chunk, {}, n_chunks).to(at::kFloat);
-    const at::Tensor means = at::zeros({n_chunks}, sums.options()).index_add(0, chunk, sums).div(sizes);
+    const at::Tensor means = chunk_means(sums, length);
     // Rank of every entry's chunk, then its place in it: one order for all targets.
     const at::Tensor rank =
         at::empty({n_chunks}, index).index_copy(0, best_keys(means, n_chunks), at::arange(n_chunks, index));
@@ -63,6 +64,18 @@ class ChunkKv final : public PerHeadMethod, public PublishedQueries {
   }
 
  private:
+  // Means of every `length` scores, of the rest in the last: (chunks). The scores of a chunk are added one after
+  // another on every device: index_add would let a GPU's additions race.
+  static at::Tensor chunk_means(const at::Tensor& scores, int64_t length) {
+    const int64_t source_len = scores.size(0), n_chunks = (source_len + length - 1) / length;
+    const at::Tensor by_place =
+        at::constant_pad_nd(scores, {0, n_chunks * length - source_len}).view({n_chunks, -1}).t();
+    at::Tensor sums = at::zeros({n_chunks}, scores.options());
+    for (int64_t i = 0; i < std::min(length, source_len); ++i) sums.add_(by_place[i]);
+    const at::Tensor first = at::arange(n_chunks, scores.options().dtype(at::kLong)) * length;
+    return sums.div_((source_len - first).clamp_max_(length).to(at::kFloat));
+  }
+
   Options options_;
   InnerScores inner_;
 };

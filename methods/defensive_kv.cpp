@@ -22,6 +22,7 @@
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/output_norms.h"
 #include "methods/parts/query_reach.h"
+#include "methods/parts/running_sums.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -75,7 +76,7 @@ class DefensiveKv final : public ScoredKeys, public PublishedQueries {
     const at::Tensor parts = shares / shares.sum().clamp_min(kTiny);
     const double mass = options_.mass_fraction - bias.item<double>() / static_cast<double>(layer.heads.size());
     const auto [sorted, order] = at::sort(parts, /*stable=*/true, /*dim=*/0, /*descending=*/true);
-    const int64_t n_first = sorted.cumsum(0).lt(mass).sum().item<int64_t>();
+    const int64_t n_first = running_sums(sorted).lt(mass).sum().item<int64_t>();
     const at::Tensor first = order.narrow(0, 0, std::min(n_first, parts.size(0)));
     return scores.index_copy(0, first, (parts.index_select(0, first) + 1) * kFirst);
   }

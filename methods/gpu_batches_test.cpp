@@ -5,16 +5,21 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
 #include "harness/api/pack_compaction.h"
+#include "harness/api/settle_budgets.h"
 #include "harness/core/registry.h"
 #include "harness/math/device_pursuit.h"
 #include "harness/math/least_squares.h"
 #include "harness/testing/pretended_gpu.h"
+#include "harness/testing/tiny_model.h"
 #include "methods/parts/batched_fit.h"
 #include "methods/parts/key_selection.h"
+#include "methods/parts/merging.h"
+#include "methods/parts/running_sums.h"
 
 namespace kvc {
 namespace {
@@ -81,6 +86,58 @@ TEST_F(GpuBatches, ScoresAndFitsWaitTwiceABatch) {
   }
 }
 
+// Scores of all heads and what settles a budget by them: a kernel for the rows and one for the columns of each batch,
+// and one wait for all. Fits then leave out the columns.
+TEST_F(GpuBatches, AdaptiveBudgetsScoreHeadsTogetherAndOnce) {
+  const auto method = Registry<CompactionMethod>::instance().create("am_highest_attention", Json::object());
+  const auto& per_head = dynamic_cast<const PerHeadMethod&>(*method);
+  std::vector<LayerKv> layers(2);
+  for (LayerKv& layer : layers) {
+    layer.keys = layer.values = at::empty({8 * 60'000, 128}, halves());
+    for (int64_t h = 0; h <= 8; ++h) layer.head_offsets.push_back(h * 60'000);
+  }
+  const KvCache cache(layers, 60'000);
+  const Model model = tiny_model(1);
+  HeadBudget budget;
+  budget.target_len.assign(2, std::vector<int64_t>(8, 3000));
+  budget.adaptive = AdaptiveShare{};
+  const std::vector<HeadProblem> all = heads(16, 4096, false);
+  (void)pretended::take_gpu_counts();
+  const SettledBudgets settled = settle_budgets(
+      {model, {}, cache, {0, 0}, nullptr, {budget}, 1}, 0, 2,
+      [&](int64_t layer, int64_t head) { return all[static_cast<size_t>(8 * layer + head)]; },
+      [&](const HeadProblem& problem) { return per_head.scores(problem); });
+  pretended::GpuCounts counts = pretended::take_gpu_counts();
+  EXPECT_EQ(counts.waits, 1);
+  EXPECT_EQ(counts.by_name["own kernel"], 2 * 16) << names_of(counts);
+  EXPECT_EQ(settled.scores.size(), 16U);
+
+  std::vector<HeadProblem> scored = all;
+  for (size_t i = 0; i < scored.size(); ++i) scored[i].scores = settled.scores_of(i);
+  (void)per_head.fit_heads(scored, std::vector<std::vector<int64_t>>(16, {3000}));
+  counts = pretended::take_gpu_counts();
+  EXPECT_EQ(counts.by_name["own kernel"], 1) << names_of(counts);
+}
+
+// Heads of their own number of picks, as budgets give them, and weights solved for every second iteration.
+TEST_F(GpuBatches, PursuitsOfUnequalTargetsWaitOnceACheckToo) {
+  for (const int64_t interval : {1, 2}) {
+    const int64_t picks = 3008;
+    const at::Tensor mass = at::empty({3, 4096, 1}, halves().dtype(at::kFloat));
+    PursuitSettings settings;
+    settings.nnls_interval = interval;
+    DevicePursuits pursuits(at::empty({3, 4096, 128}, halves()), at::empty({3, 60'000, 128}, halves()), {}, mass, mass,
+                            settings);
+    (void)pretended::take_gpu_counts();
+    pursuits.run({picks, 1001, 10});
+    const pretended::GpuCounts counts = pretended::take_gpu_counts();
+    EXPECT_LE(counts.waits, picks / 32 + 4);
+    EXPECT_LE(counts.launches, picks * 81) << names_of(counts);
+    fmt::print("pursuit of unequal heads: {:.1f} launches a pick\n",
+               static_cast<double>(counts.launches) / static_cast<double>(picks));
+  }
+}
+
 // A wait for 32 choices of all heads, and the same launches whatever their number.
 TEST_F(GpuBatches, PursuitsWaitOnceACheck) {
   const int64_t picks = 3008;
@@ -100,6 +157,44 @@ TEST_F(GpuBatches, PursuitsWaitOnceACheck) {
                static_cast<double>(counts.bytes) / static_cast<double>(picks * count));
   }
   EXPECT_EQ(launches[0], launches[1]);
+}
+
+// --- the same bits on every run: no operation whose additions race ---
+
+TEST_F(GpuBatches, ScansOfOneLineAreARace) {
+  const at::Tensor line = at::empty({60'000}, halves().dtype(at::kFloat));
+  (void)line.cumsum(0);
+  (void)line.unsqueeze(1).cumsum(0);
+  (void)line.to(at::kLong).cumsum(0);
+  EXPECT_EQ(pretended::take_gpu_counts().races, (std::map<std::string, int64_t>{{"aten::cumsum", 2}}));
+  EXPECT_EQ(running_sums(line).sizes(), line.sizes());
+  EXPECT_EQ(running_sums(line.unsqueeze(1)).sizes(), at::IntArrayRef({60'000, 1}));
+  EXPECT_EQ(running_sums(line.view({6000, 10})).sizes(), at::IntArrayRef({6000, 10}));
+  EXPECT_TRUE(pretended::take_gpu_counts().races.empty());
+}
+
+TEST_F(GpuBatches, RunningSumsHaveTheBitsOfCumsumOnTheCpu) {
+  at::manual_seed(3);
+  const std::vector<std::vector<int64_t>> shapes = {{25'000}, {25'000, 1}, {900, 7}, {0}, {0, 1}};
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    for (const std::vector<int64_t>& shape : shapes) {
+      const at::Tensor values = at::randn(shape, at::TensorOptions(dtype));
+      EXPECT_TRUE(at::equal(running_sums(values), values.cumsum(0)));
+    }
+  }
+}
+
+TEST_F(GpuBatches, SumsOfRangesAndChunksAreNoRace) {
+  const at::TensorOptions doubles = halves().dtype(at::kDouble), whole = halves().dtype(at::kLong);
+  for (const int64_t d : {1, 128}) {
+    const at::Tensor bounds = at::empty({300}, whole);
+    EXPECT_EQ(range_sums(at::empty({25'000, d}, doubles), bounds, bounds).sizes(), at::IntArrayRef({300, d}));
+  }
+  const auto method = Registry<CompactionMethod>::instance().create("chunk_kv", {{"scores", {{"method", "key_norm"}}}});
+  const HeadProblem problem = heads(1, 4, false).front();
+  EXPECT_EQ(dynamic_cast<const PerHeadMethod&>(*method).fit(problem, {1})[0].keys.size(0),
+            1);  // indices read back are all 1
+  EXPECT_TRUE(pretended::take_gpu_counts().races.empty());
 }
 
 }  // namespace

@@ -96,6 +96,26 @@ TEST_P(Together, FitsRepeatBitByBit) {
   }
 }
 
+// What an adaptive budget has asked for is taken as it is, not computed again.
+TEST(HeadsTogether, KnownScoresAreTaken) {
+  const c10::InferenceMode inference;
+  for (const char* select : {"highest_attention", "omp"}) {
+    const NamedMethod method("attention_matching", {{"select", select}});
+    std::vector<HeadProblem> problems = heads(at::kFloat, true);
+    const std::vector<HeadResult> want = method->fit_heads(problems, kTargets);
+    for (HeadProblem& problem : problems) problem.scores = method->scores(problem);
+    const std::vector<HeadResult> got = method->fit_heads(problems, kTargets);
+    for (size_t i = 0; i < problems.size(); ++i) {
+      for (size_t k = 0; k < 2; ++k) expect_same(got[i].fits[k], want[i].fits[k], 1e-6, select);
+    }
+  }
+  const NamedMethod method("am_highest_attention");
+  std::vector<HeadProblem> problems = {random_head(70, 90, 16, 3)};
+  problems[0].scores = at::arange(70, at::kFloat);
+  EXPECT_TRUE(
+      at::equal(method->fit_heads(problems, {{4}})[0].fits[0].indices, at::tensor({69, 68, 67, 66}, at::kLong)));
+}
+
 TEST(HeadsTogether, BatchesHaveOneShapeAndLargeTargetsFirst) {
   const std::vector<HeadProblem> problems = heads(at::kFloat, false);
   const std::vector<int64_t> targets = {20, 33, 0, 70, 34, 50, 60};

@@ -11,8 +11,29 @@ namespace kvc {
 namespace {
 
 std::vector<float> to_list(const at::Tensor& scores) {
-  const at::Tensor list = scores.cpu().contiguous();
+  const at::Tensor list = scores.contiguous();
   return {list.const_data_ptr<float>(), list.const_data_ptr<float>() + list.numel()};
+}
+
+// Scores on the CPU. Those of neighbouring heads on one device come in one copy: one wait, not one a head.
+std::vector<at::Tensor> on_host(const std::vector<at::Tensor>& scores) {
+  std::vector<at::Tensor> lists;
+  for (size_t first = 0; first < scores.size();) {
+    size_t end = first;
+    std::vector<int64_t> lengths;
+    while (end < scores.size() && scores[end].device() == scores[first].device()) {
+      lengths.push_back(scores[end++].size(0));
+    }
+    if (scores[first].is_cpu()) {
+      lists.insert(lists.end(), scores.begin() + static_cast<int64_t>(first),
+                   scores.begin() + static_cast<int64_t>(end));
+    } else {
+      const at::ArrayRef<at::Tensor> run(scores.data() + first, end - first);
+      for (const at::Tensor& list : at::cat(run).cpu().split_with_sizes(lengths)) lists.push_back(list);
+    }
+    first = end;
+  }
+  return lists;
 }
 
 }  // namespace
@@ -24,8 +45,6 @@ SettledBudgets settle_budgets(const CompactionRequest& request, int64_t first_la
   const auto is_adaptive = [](const HeadBudget& budget) { return budget.adaptive.has_value(); };
   if (std::none_of(all.budgets.begin(), all.budgets.end(), is_adaptive)) return all;
   const auto n_kv_heads = static_cast<size_t>(request.cache.n_kv_heads());
-  std::vector<std::vector<std::vector<float>>> scores(static_cast<size_t>(n_layers));
-  for (auto& layer : scores) layer.resize(n_kv_heads);
   all.scores.resize(static_cast<size_t>(n_layers) * n_kv_heads);
   const auto score_head = [&](int64_t item) {
     const auto layer = static_cast<size_t>(item) / n_kv_heads;
@@ -34,9 +53,11 @@ SettledBudgets settle_budgets(const CompactionRequest& request, int64_t first_la
     at::Tensor& made = all.scores[static_cast<size_t>(item)];
     made = scores_of(problem);
     check_scores(made, problem);
-    scores[layer][head] = to_list(made);
   };
   for_each_item(n_layers * request.cache.n_kv_heads(), request.cache.layer(0).keys.is_cpu(), score_head);
+  std::vector<std::vector<std::vector<float>>> scores(static_cast<size_t>(n_layers));
+  size_t item = 0;
+  for (const at::Tensor& list : on_host(all.scores)) scores[item++ / n_kv_heads].push_back(to_list(list));
   for (HeadBudget& budget : all.budgets) {
     if (!budget.adaptive) continue;
     const auto begin = budget.target_len.begin() + first_layer;

@@ -53,14 +53,15 @@ inline void attend_heads(const at::Tensor& queries, const at::Tensor& keys, cons
     part.most_tokens = 1;
     part.most_entries = t;
     const RowResults out{values.defined() ? own(results.output).mutable_data_ptr<float>() : nullptr,
-                         own(log_sum_exp).mutable_data_ptr<float>(), own(results.row_max).mutable_data_ptr<float>()};
+                         own(log_sum_exp).mutable_data_ptr<float>(), own(results.row_max).mutable_data_ptr<float>(),
+                         own(results.row_sum).mutable_data_ptr<float>()};
     demand(attend_rows(shape, part, own(queries).const_data_ptr(), 1,
                        n_visible.defined() ? own(n_visible).const_data_ptr<int64_t>() : nullptr, out, stream),
            "statistics kernel");
     ++column_launches().launches;
     const int64_t sides = values.defined() ? 2 : 1;
     column_launches().bytes +=
-        some * (2 * d * (n + sides * t) + 4 * n * (2 + (sides - 1) * d) + (bias.defined() ? 4 * t : 0));
+        some * (2 * d * (n + sides * t) + 4 * n * (3 + (sides - 1) * d) + (bias.defined() ? 4 * t : 0));
   }
 }
 
@@ -75,24 +76,26 @@ inline std::optional<AttentionStatistics> statistics(const at::Tensor& all_queri
   const at::TensorOptions options = queries.options().dtype(at::kFloat);
   AttentionStatistics results;
   results.row_max = at::empty({heads, n, 1}, options);
-  results.per_key = at::empty({heads, t}, options);
+  results.row_sum = at::empty({heads, n, 1}, options);
   if (values.defined()) results.output = at::empty({heads, n, d}, options);
   const at::Tensor log_sum_exp = at::empty({heads, n}, options), n_visible = list_of_heads(reach.n_visible, queries);
   attend_heads(queries, keys, bias, values, n_visible, log_sum_exp, results, stream);
+  results.row_max.clamp_min_(std::numeric_limits<float>::lowest());
+  if (sum == KeySum::kNone) return results;
 
+  results.per_key = at::empty({heads, t}, options);
   at::Tensor shift = log_sum_exp;
   if (reach.elsewhere.defined()) shift = at::logaddexp(shift, list_of_heads(reach.elsewhere, queries));
-  if (reach.weight.defined()) shift = shift - list_of_heads(reach.weight, queries).log();
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  shift = shift.masked_fill(shift.eq(-kInfinity), kInfinity);  // rows that see nothing leave nothing
+  shift =
+      shift.masked_fill(shift.eq(-kInfinity), kInfinity);  // rows that see nothing leave nothing, whatever they weigh
+  if (reach.weight.defined()) shift = shift - list_of_heads(reach.weight, queries).log();
   const ColumnShape shape{heads, n, t, static_cast<int>(d)};
   demand(sum_columns(shape, column_sum(sum), queries.const_data_ptr(), keys.const_data_ptr(),
                      bias.defined() ? bias.const_data_ptr<float>() : nullptr, shift.const_data_ptr<float>(),
                      n_visible.defined() ? n_visible.const_data_ptr<int64_t>() : nullptr,
                      results.per_key.mutable_data_ptr<float>(), stream),
          "statistics kernel");
-  results.row_max.clamp_min_(std::numeric_limits<float>::lowest());
-  results.row_sum = log_sum_exp.unsqueeze(2).sub(results.row_max).exp_();
   return results;
 }
 

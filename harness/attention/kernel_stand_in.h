@@ -19,6 +19,7 @@ namespace kvc::gpu {
 // Functions of ragged_attention_gpu.h, layer_kernels.h and device_statistics.h, by name.
 struct KernelStandIn {
   int64_t memory_bytes = 0;
+  bool fast_double = false;
   std::function<bool(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads)>
       takes;
   std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,

@@ -212,6 +212,7 @@ struct Running {
         // A sum that is no number stays visible, in the output too.
         results.log_sum_exp[query] = total == 0 ? -INFINITY : highest[r] + logf(total);
         if (results.row_max != nullptr) results.row_max[query] = highest[r];
+        if (results.row_sum != nullptr) results.row_sum[query] = total;
       }
       if (results.output == nullptr) continue;
       const float over = total == 0 ? 0.0F : 1.0F / total;
@@ -249,6 +250,7 @@ __global__ void __launch_bounds__(kTensorThreads, 2)
       const int64_t query = piece + query_of(shape, row, head);
       results.log_sum_exp[query] = -INFINITY;
       if (results.row_max != nullptr) results.row_max[query] = -INFINITY;
+      if (results.row_sum != nullptr) results.row_sum[query] = 0;
     }
     return;
   }

@@ -6,6 +6,14 @@
 // forms the same logits again, key by key, and adds up what each key gets: a logit never goes through memory. Sums are
 // added in an order that the shapes alone decide, without atomics: equal requests leave equal bytes.
 //
+// Why not FlashInfer, whose prefill kernels could load a bias as well: its outputs and log-sum-exp are those that
+// attend_rows() leaves, but row maxima and column sums would need kernels of our own all the same, and it is one more
+// dependency of every machine that builds. By reading, not by measuring: at d = 128 a block of attend_rows() has 128
+// threads of 243 registers (sm_80; 250 on sm_90) and 52,224 bytes of shared memory, so two fit a multiprocessor; one of
+// sum_columns() has 168 registers and 34,816 bytes, so three do. scripts/check_kernels finds HMMA in both and no
+// register in local memory. Neither library nor kernels have been timed against each other. HMMA is the instruction of
+// 8.0; Hopper's own (WGMMA) would be faster there.
+//
 // Letters: Hkv KV heads, R rows of queries of each, d head dimension, T entries of a head.
 #pragma once
 
@@ -27,10 +35,12 @@ LaunchCount& column_launches();
 bool tensor_cores_take(const AttentionShape& shape, const ContextPart& part, const void* queries);
 
 // Where attend_rows() leaves its results, all (n_pieces, N, Hq), output with d numbers each, normalised over its piece.
-// A row that sees nothing has log_sum_exp -inf and row_max -inf, and an output of zeros, or none where its whole piece
-// is empty. row_max may be null, and output where the part has no values.
+// row_sum is the sum of exp(S - row_max) as it was added up: exp(log_sum_exp - row_max) would lose as many digits as
+// log_sum_exp has before the point. A row that sees nothing has log_sum_exp -inf, row_max -inf and row_sum 0, and an
+// output of zeros, or none where its whole piece is empty. row_max and row_sum may be null, and output where the part
+// has no values.
 struct RowResults {
-  float *output = nullptr, *log_sum_exp = nullptr, *row_max = nullptr;
+  float *output = nullptr, *log_sum_exp = nullptr, *row_max = nullptr, *row_sum = nullptr;
 };
 
 // As attend() of ragged_attention_cuda.h, of a prefix that tensor_cores_take(). n_visible (N, Hq) on the device, or

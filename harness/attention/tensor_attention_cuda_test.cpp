@@ -151,10 +151,23 @@ TEST(TensorAttention, AReachLimitsAndWeighsRows) {
     p.reach.elsewhere = at::randn({80}, random, at::TensorOptions(at::kFloat)).mul_(3);
     p.reach.weight = at::rand({80}, random, at::TensorOptions(at::kFloat)).mul_(2);
     p.reach.weight[20] = 0;
+    p.reach.weight[2] = 0;  // of a row that sees nothing
+    check(p, sum);
+    p.reach.elsewhere = at::Tensor();
     check(p, sum);
     p.reach.n_visible = at::Tensor();
     check(p, sum);
   }
+}
+
+// Where logits are large, ln of a mass has few digits behind the point.
+TEST(TensorAttention, MassesKeepTheirDigitsWhereLogitsAreLarge) {
+  Problem p = problem_of(2, 30, 150, 64, true);
+  p.queries.zero_();
+  p.bias.fill_(1024);
+  const auto got = statistics(p.queries, p.keys, p.bias, p.values, KeySum::kPlain, {}, nullptr);
+  EXPECT_TRUE(at::equal(got->row_max, at::full_like(got->row_max, 1024)));
+  EXPECT_TRUE(at::equal(got->row_sum, at::full_like(got->row_sum, 150)));
 }
 
 // No atomics and no order that depends on what stands beside a head.

@@ -8,6 +8,8 @@
 #include <deque>
 #include <utility>
 
+#include "harness/math/to_device.h"
+
 namespace kvc {
 
 namespace {
@@ -24,10 +26,7 @@ struct Sent {
 
 at::Tensor send(const std::vector<int64_t>& numbers, const c10::Device& device, at::ScalarType type) {
   const c10::InferenceMode normal(false);  // what is kept may meet autograd
-  const auto options = at::TensorOptions().dtype(type).pinned_memory(device.is_cuda() && at::hasCUDA());
-  const at::Tensor host = at::empty({static_cast<int64_t>(numbers.size())}, options);
-  host.copy_(at::tensor(numbers, at::kLong));
-  return host.to(device, /*non_blocking=*/true);
+  return to_device(at::tensor(numbers, type), device);
 }
 
 }  // namespace

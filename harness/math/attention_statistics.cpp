@@ -140,7 +140,7 @@ AttentionStatistics attention_statistics(const at::Tensor& queries, const at::Te
       if (weight != nullptr && i < here) shares[i] *= weight[first + i];
     }
     const auto add = sum == KeySum::kSquares ? add_squares : sum == KeySum::kPlain ? add_plain : add_largest;
-    add(panel.data(), rows, shares, per_key.mutable_data_ptr<float>());
+    if (sum != KeySum::kNone) add(panel.data(), rows, shares, per_key.mutable_data_ptr<float>());
     if (rows == 0) std::fill(transposed.begin(), transposed.end(), 0.0F);
     for (int64_t from = 0; dv > 0 && from < rows; from += kChunk) {
       for (int64_t group = 0; group < value_groups; ++group) {
@@ -157,7 +157,7 @@ AttentionStatistics attention_statistics(const at::Tensor& queries, const at::Te
       }
     }
   }
-  result.per_key = sum == KeySum::kLargest ? per_key.amax(1) : per_key.sum(1);
+  if (sum != KeySum::kNone) result.per_key = sum == KeySum::kLargest ? per_key.amax(1) : per_key.sum(1);
   return result;
 }
 

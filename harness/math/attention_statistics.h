@@ -9,12 +9,13 @@
 
 namespace kvc {
 
-enum class KeySum : std::uint8_t { kSquares, kLargest, kPlain };  // over the queries of A^2, A or A
+// Over the queries of A^2, A or A; kNone: per_key is left out.
+enum class KeySum : std::uint8_t { kSquares, kLargest, kPlain, kNone };
 
 struct AttentionStatistics {
   at::Tensor row_max;  // (n,1) m
   at::Tensor row_sum;  // (n,1) sum_j exp(S_ij - m_i)
-  at::Tensor per_key;  // (T)
+  at::Tensor per_key;  // (T), or undefined
   at::Tensor output;   // (n,dv) A V, or undefined
 };
 

@@ -82,21 +82,34 @@ at::Tensor DevicePursuits::residual(const State& state) const {
                      state.weights.narrow(1, 0, rows).unsqueeze(2), 1, -1);
 }
 
-// How many keys the next iteration picks for each head.
-std::vector<int64_t> DevicePursuits::keys_to_pick(const State& state, const std::vector<int64_t>& targets) const {
-  std::vector<int64_t> k_of;
+DevicePursuits::Iteration DevicePursuits::next_iteration(const State& state,
+                                                         const std::vector<int64_t>& targets) const {
+  Iteration next;
+  std::vector<int64_t> both;
   for (size_t h = 0; h < state.heads.size(); ++h) {
     const PursuitSchedule now = pursuit_schedule(settings_, state.size[h]);
-    k_of.push_back(std::min({now.k_choice, targets[h] - state.size[h], table_.size(1) - state.n_taken[h]}));
+    const int64_t k = std::min({now.k_choice, targets[h] - state.size[h], table_.size(1) - state.n_taken[h]});
+    next.k_of.push_back(k);
+    next.solves.push_back(k > 0 && (!state.solved[h] || state.iteration[h] % now.nnls_interval == 0));
   }
-  return k_of;
+  next.most = *std::max_element(next.k_of.begin(), next.k_of.end());
+  const bool same_k = std::count(next.k_of.begin(), next.k_of.end(), next.most) == std::ssize(next.k_of);
+  const auto n_solved = std::count(next.solves.begin(), next.solves.end(), true);
+  const bool same_solves = n_solved == 0 || n_solved == std::ssize(next.solves);
+  if (next.most <= 0 || (same_k && same_solves)) return next;
+  // One table for both: a copy takes longer than what is in it.
+  both.insert(both.end(), next.k_of.begin(), next.k_of.end());
+  both.insert(both.end(), next.solves.begin(), next.solves.end());
+  const at::Tensor there = to_device(at::tensor(both, at::kLong), table_.device()).view({2, -1, 1});
+  if (!same_k) next.k_there = there[0];
+  if (!same_solves) next.solves_there = there[1] > 0;
+  return next;
 }
 
 // The keys of highest correlation in the view that are not taken, highest first, equal ones in order of position: (H,k)
-// int64, k the most of k_of.
-at::Tensor DevicePursuits::best(State& state, const std::vector<int64_t>& k_of, const View& view,
-                                Choice* choice) const {
-  const int64_t k = *std::max_element(k_of.begin(), k_of.end());
+// int64, k the most that a head picks now.
+at::Tensor DevicePursuits::best(State& state, const Iteration& now, const View& view, Choice* choice) const {
+  const int64_t k = now.most;
   const at::Tensor rest = residual(state), rest32 = rest.to(at::kFloat);
   at::Tensor rough, taken = state.taken;
   if (view.keys.defined()) {
@@ -110,16 +123,13 @@ at::Tensor DevicePursuits::best(State& state, const std::vector<int64_t>& k_of, 
   const auto [values, found] = at::topk(rough, n, 1);
   // Of each head the last one chosen, counted from its highest.
   const auto last_of = [&](const at::Tensor& sorted) {
-    const bool equal = std::all_of(k_of.begin(), k_of.end(), [&](int64_t own) { return own == k; });
-    if (equal) return sorted.narrow(1, k - 1, 1);
-    std::vector<int64_t> last;
-    for (const int64_t own : k_of) last.push_back(std::max<int64_t>(own - 1, 0));
-    return sorted.gather(1, at::tensor(last, at::kLong).to(sorted.device()).unsqueeze(1));
+    return now.k_there.defined() ? sorted.gather(1, (now.k_there - 1).clamp_min_(0)) : sorted.narrow(1, k - 1, 1);
   };
+  const at::Tensor chose = now.picks_more_than(0);
   if (rough.size(1) > n) {
     const at::Tensor least = last_of(values).to(at::kDouble) - state.margin;
-    const at::Tensor cut = rough.ge(least).sum(1).gt(n), chose = state.flags_of(k_of);
-    state.n_cut.add_(chose.defined() ? at::logical_and(cut, chose) : cut);
+    const at::Tensor cut = rough.ge(least).sum(1).gt(n);
+    state.n_cut.add_(chose.defined() ? at::logical_and(cut, chose.squeeze(1)) : cut);
   }
   const at::Tensor position = std::get<0>(at::sort(found, 1));
   const at::Tensor keys = view.keys.defined() ? view.keys.gather(1, position) : position;
@@ -129,16 +139,16 @@ at::Tensor DevicePursuits::best(State& state, const std::vector<int64_t>& k_of, 
   if (choice != nullptr) {
     choice->residual = rest32;
     choice->least = last_of(heights);
-    choice->live = state.flags_of(k_of);
+    choice->live = chose;
   }
   return keys.gather(1, by_height.narrow(1, 0, k));
 }
 
-// key (H,1) int64; nothing where a head is not live.
-void DevicePursuits::add(State& state, const at::Tensor& key, const std::vector<bool>& live) const {
+// The i-th key of each head, key (H,1) int64; nothing where a head picks fewer.
+void DevicePursuits::add(State& state, const at::Tensor& key, int64_t i, const Iteration& now) const {
   const int64_t rows = state.rows() + 1;
-  const bool all = std::all_of(live.begin(), live.end(), [](bool one) { return one; });
-  const at::Tensor lives = all ? at::Tensor() : state.flags(live).unsqueeze(1);
+  const at::Tensor lives = now.picks_more_than(i);
+  const bool all = !lives.defined();
   at::Tensor column = table_rows(state, key).squeeze(1).to(at::kDouble);
   if (!all) column = column * lives;
   state.taken.scatter_(
@@ -150,9 +160,9 @@ void DevicePursuits::add(State& state, const at::Tensor& key, const std::vector<
   push(state, at::bmm(state.columns.narrow(1, 0, rows), own).squeeze(2), at::bmm(own.transpose(1, 2), own).squeeze(2),
        at::bmm(state.goal.unsqueeze(1), own).squeeze(2));
   state.cuts.scatter_(1, state.position, state.n_cut.unsqueeze(1));
-  for (size_t h = 0; h < live.size(); ++h) {
-    state.size[h] += live[h] ? 1 : 0;
-    state.n_taken[h] += live[h] ? 1 : 0;
+  for (size_t h = 0; h < now.k_of.size(); ++h) {
+    state.size[h] += now.k_of[h] > i ? 1 : 0;
+    state.n_taken[h] += now.k_of[h] > i ? 1 : 0;
   }
   state.position = all ? state.position + 1 : state.position + lives;
 }
@@ -178,17 +188,16 @@ void DevicePursuits::push(State& state, const at::Tensor& gram, const at::Tensor
   state.weights.scatter_(1, state.position, settings_.lower);
 }
 
-// Clamped least squares over all picks, of the heads `whose`; the others keep their weights.
-void DevicePursuits::solve(State& state, const std::vector<bool>& whose) const {
+// Clamped least squares over all picks, of the heads `whose` (H,1) bool (undefined: all); the others keep their
+// weights.
+void DevicePursuits::solve(State& state, const at::Tensor& whose) const {
   const int64_t rows = state.rows();
-  if (rows == 0 || std::none_of(whose.begin(), whose.end(), [](bool one) { return one; })) return;
+  if (rows == 0) return;
   at::Tensor w = state.free.narrow(1, 0, rows)
                      .clamp(settings_.lower, settings_.upper)
                      .masked_fill_(state.dependent.narrow(1, 0, rows), settings_.lower);
   const at::Tensor weights = state.weights.narrow(1, 0, rows);
-  if (!std::all_of(whose.begin(), whose.end(), [](bool one) { return one; })) {
-    w = at::where(state.flags(whose).unsqueeze(1), w, weights);
-  }
+  if (whose.defined()) w = at::where(whose, w, weights);
   weights.copy_(w);
 }
 
@@ -200,31 +209,21 @@ void DevicePursuits::solve_anew(State& state) const {
   const at::Tensor nothing = state.present(0, rows).logical_not_();
   const at::Tensor forward = state.forward.narrow(1, 0, rows).masked_fill(nothing, 0.0);
   state.free.narrow(1, 0, rows).copy_(at::bmm(forward.unsqueeze(1), inverse).squeeze(1));
-  solve(state, std::vector<bool>(state.heads.size(), true));
+  solve(state, {});
   state.weights.narrow(1, 0, rows).masked_fill_(nothing, 0.0);
 }
 
 // One iteration towards `targets` picks; false when no head picks a key.
 bool DevicePursuits::advance(State& state, const std::vector<int64_t>& targets, const View& view,
                              Choice* choice) const {
-  const std::vector<int64_t> k_of = keys_to_pick(state, targets);
-  const int64_t k = *std::max_element(k_of.begin(), k_of.end());
-  if (k <= 0) return false;
-  std::vector<bool> solves;
-  for (size_t h = 0; h < k_of.size(); ++h) {
-    const int64_t interval = pursuit_schedule(settings_, state.size[h]).nnls_interval;
-    solves.push_back(k_of[h] > 0 && (!state.solved[h] || state.iteration[h] % interval == 0));
-  }
-  const at::Tensor keys = best(state, k_of, view, choice);
-  for (int64_t i = 0; i < k; ++i) {
-    std::vector<bool> live;
-    for (const int64_t own : k_of) live.push_back(i < own);
-    add(state, keys.narrow(1, i, 1), live);
-  }
-  solve(state, solves);
-  for (size_t h = 0; h < k_of.size(); ++h) {
-    if (solves[h]) state.solved[h] = true;
-    if (k_of[h] > 0) ++state.iteration[h];
+  const Iteration now = next_iteration(state, targets);
+  if (now.most <= 0) return false;
+  const at::Tensor keys = best(state, now, view, choice);
+  for (int64_t i = 0; i < now.most; ++i) add(state, keys.narrow(1, i, 1), i, now);
+  if (now.any_solves()) solve(state, now.solves_there);
+  for (size_t h = 0; h < now.k_of.size(); ++h) {
+    if (now.solves[h]) state.solved[h] = true;
+    if (now.k_of[h] > 0) ++state.iteration[h];
   }
   return true;
 }
@@ -236,13 +235,13 @@ std::vector<int64_t> DevicePursuits::check(const State& state, const View& view,
   const auto n = static_cast<int64_t>(choices.size());
   const at::Tensor inside = taken.scatter(1, view.keys, true).unsqueeze(2);
   const at::Tensor outside = correlations.narrow(2, 0, n).masked_fill(inside, kNowhere).amax(1);  // (H,choices)
-  const at::Tensor everyone = at::ones({taken.size(0)}, taken.options());
+  const at::Tensor everyone = at::ones({taken.size(0), 1}, taken.options());
   std::vector<at::Tensor> least, live;
   for (const Choice& choice : choices) {
     least.push_back(choice.least);
     live.push_back(choice.live.defined() ? choice.live : everyone);
   }
-  const at::Tensor won = at::logical_and(outside >= at::cat(least, 1) - state.margin, at::stack(live, 1));
+  const at::Tensor won = at::logical_and(outside >= at::cat(least, 1) - state.margin, at::cat(live, 1));
   const at::Tensor lost = won.cpu().contiguous();
   const bool* flags = lost.const_data_ptr<bool>();
   std::vector<int64_t> right(state.heads.size(), n);
@@ -253,18 +252,18 @@ std::vector<int64_t> DevicePursuits::check(const State& state, const View& view,
   return right;
 }
 
-// Takes back what each head chose after its first right[h] choices; `first` rows were there of every head.
+// Takes back what each head chose after its first right[h] choices (the same on the device: right_there (H) int64);
+// `first` rows were there of every head.
 void DevicePursuits::take_back(State& state, const std::vector<Choice>& choices, const std::vector<int64_t>& right,
-                               const at::Tensor& taken, int64_t first) const {
+                               const at::Tensor& right_there, const at::Tensor& taken, int64_t first) const {
   const int64_t end = state.rows();
   for (size_t i = 1; i < choices.size(); ++i) {
-    std::vector<bool> which;
-    for (const int64_t own : right) which.push_back(own == static_cast<int64_t>(i));
-    if (std::find(which.begin(), which.end(), true) == which.end()) continue;
-    for (size_t h = 0; h < which.size(); ++h) {
-      if (which[h]) state.back_to(choices[i].before, h);
+    const auto n_right = static_cast<int64_t>(i);
+    if (std::find(right.begin(), right.end(), n_right) == right.end()) continue;
+    for (size_t h = 0; h < right.size(); ++h) {
+      if (right[h] == n_right) state.back_to(choices[i].before, h);
     }
-    state.restore(choices[i].before, state.flags(which));
+    state.restore(choices[i].before, right_there.eq(n_right));
   }
   state.settle(taken, first, end);
 }
@@ -311,9 +310,9 @@ void DevicePursuits::drive(State& state, const std::vector<int64_t>& targets) co
       if (!more) return;
       correlations = all.select(2, made);
     } else {
-      take_back(state, choices, right, taken, first);
-      const at::Tensor of = at::tensor(right, at::kLong).to(all.device()).view({-1, 1, 1});
-      correlations = all.gather(2, of.expand({-1, source_len, 1})).squeeze(2);
+      const at::Tensor right_there = to_device(at::tensor(right, at::kLong), all.device());
+      take_back(state, choices, right, right_there, taken, first);
+      correlations = all.gather(2, right_there.view({-1, 1, 1}).expand({-1, source_len, 1})).squeeze(2);
     }
     // By the slowest head: the others wait for it in the end.
     int64_t least = made;

@@ -16,11 +16,14 @@
 // E^T y is a sum of rows of M, where solves with L are chains of T dependent steps that leave a GPU idle.
 //
 // Every operation is for all heads, each of which has its own number of picks. One that has all of its own, or whose
-// iteration picks fewer keys, writes zeros behind them meanwhile. The host waits once a check, and where keys are
-// dropped.
+// iteration picks fewer keys, writes zeros behind them meanwhile. The host waits once a check, in picks() three times
+// for the results, and where keys are dropped a few times a round; what it sends goes through pinned memory without a
+// wait. The waits of run() are counted on a pretended GPU, for equal and unequal targets
+// (methods/gpu_batches_test.cpp).
 //
 // Cost a head and pick: 16 n t + 16 t^2 bytes for columns and M, and of the table's 4 n T bytes the part n_readings()
-// per pick: 0.07 where no choice is taken back, 1 at worst. 67 launches a pick, whatever H. Memory a head: bytes().
+// per pick: 0.07 where no choice is taken back, 1 at worst. 67 launches a pick, whatever H; up to 81 where
+// targets differ (counted likewise). Memory a head: bytes().
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -65,18 +68,19 @@ class DevicePursuits {
   struct State;
   struct View;
   struct Choice;
+  struct Iteration;
   State begin(const std::vector<int64_t>& heads, int64_t capacity) const;
   void drive(State& state, const std::vector<int64_t>& targets) const;
   bool advance(State& state, const std::vector<int64_t>& targets, const View& view, Choice* choice) const;
-  at::Tensor best(State& state, const std::vector<int64_t>& k_of, const View& view, Choice* choice) const;
-  std::vector<int64_t> keys_to_pick(const State& state, const std::vector<int64_t>& targets) const;
+  at::Tensor best(State& state, const Iteration& now, const View& view, Choice* choice) const;
+  Iteration next_iteration(const State& state, const std::vector<int64_t>& targets) const;
   std::vector<int64_t> check(const State& state, const View& view, const at::Tensor& taken,
                              const std::vector<Choice>& choices, const at::Tensor& correlations) const;
   void take_back(State& state, const std::vector<Choice>& choices, const std::vector<int64_t>& right,
-                 const at::Tensor& taken, int64_t first) const;
-  void add(State& state, const at::Tensor& key, const std::vector<bool>& live) const;
+                 const at::Tensor& right_there, const at::Tensor& taken, int64_t first) const;
+  void add(State& state, const at::Tensor& key, int64_t i, const Iteration& now) const;
   void push(State& state, const at::Tensor& gram, const at::Tensor& own, const at::Tensor& moment) const;
-  void solve(State& state, const std::vector<bool>& whose) const;
+  void solve(State& state, const at::Tensor& whose) const;
   void solve_anew(State& state) const;
   at::Tensor residual(const State& state) const;
   at::Tensor correlate(const State& state, const at::Tensor& residuals) const;

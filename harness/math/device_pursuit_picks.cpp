@@ -24,7 +24,7 @@ std::vector<std::vector<double>> table_on_host(const at::Tensor& table) {
 }
 
 at::Tensor indices(const std::vector<int64_t>& list, const at::Tensor& like) {
-  return at::tensor(list, at::kLong).to(like.device());
+  return to_device(at::tensor(list, at::kLong), like.device());
 }
 
 }  // namespace
@@ -62,12 +62,10 @@ DevicePursuits::State DevicePursuits::begin(const std::vector<int64_t>& heads, i
 // The first picks of the path, solved; shares what does not change.
 DevicePursuits::State DevicePursuits::prefix(const std::vector<int64_t>& targets) const {
   State part = *path_;
-  std::vector<int64_t> last;
   for (size_t h = 0; h < targets.size(); ++h) {
     part.size[h] = std::min(targets[h], path_->size[h]);
     part.n_taken[h] = part.size[h];
     part.iteration[h] = part.size[h] > 0 ? iterations_[static_cast<size_t>(part.size[h] - 1)] : 0;
-    last.push_back(std::max<int64_t>(part.size[h] - 1, 0));
   }
   part.place();
   part.weights = at::zeros_like(path_->weights);
@@ -76,9 +74,7 @@ DevicePursuits::State DevicePursuits::prefix(const std::vector<int64_t>& targets
   part.n_cut = at::zeros_like(path_->n_cut);
   if (part.rows() == 0) return part;
   part.mark_taken(0);
-  part.n_cut = path_->cuts.gather(1, indices(last, table_).unsqueeze(1)).squeeze(1);
-  const at::Tensor some = part.flags_of(part.size);
-  if (some.defined()) part.n_cut.mul_(some);
+  part.n_cut = path_->cuts.gather(1, (part.position - 1).clamp_min_(0)).mul_(part.position > 0).squeeze(1);
   solve_anew(part);
   return part;
 }

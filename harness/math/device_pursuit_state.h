@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "harness/math/device_pursuit.h"
+#include "harness/math/to_device.h"
 
 namespace kvc {
 
@@ -40,22 +41,11 @@ struct DevicePursuits::State {
   at::Tensor taken;      // (H,T) bool
 
   int64_t rows() const { return *std::max_element(size.begin(), size.end()); }
-  at::Tensor flags(const std::vector<bool>& of) const {
-    const at::Tensor host = at::empty({static_cast<int64_t>(of.size())}, at::kBool);
-    std::copy(of.begin(), of.end(), host.mutable_data_ptr<bool>());
-    return host.to(taken.device());
-  }
-  // Heads whose count is above nought; undefined: all of them.
-  at::Tensor flags_of(const std::vector<int64_t>& counts) const {
-    std::vector<bool> some;
-    for (const int64_t count : counts) some.push_back(count > 0);
-    return std::find(some.begin(), some.end(), false) == some.end() ? at::Tensor() : flags(some);
-  }
   // Of rows [first, first + n), whether they hold picks: (H,n) bool.
   at::Tensor present(int64_t first, int64_t n) const {
     return at::arange(first, first + n, position.options()).unsqueeze(0) < position;
   }
-  void place() { position = at::tensor(size, at::kLong).to(taken.device()).unsqueeze(1); }
+  void place() { position = to_device(at::tensor(size, at::kLong), taken.device()).unsqueeze(1); }
 
   // Where a choice began, to come back to.
   struct Mark {
@@ -100,6 +90,20 @@ struct DevicePursuits::State {
   }
 };
 
+// What an iteration does to each head.
+struct DevicePursuits::Iteration {
+  std::vector<int64_t> k_of;  // keys it picks
+  std::vector<bool> solves;   // whether weights are solved for at its end
+  int64_t most = 0;           // of k_of
+  // The same on the device, (H,1) int64 and bool; undefined where all heads pick as many, and where all or none are
+  // solved for.
+  at::Tensor k_there, solves_there;
+
+  bool any_solves() const { return std::find(solves.begin(), solves.end(), true) != solves.end(); }
+  // Heads that pick an i-th key (counted from 0), (H,1) bool; undefined: all.
+  at::Tensor picks_more_than(int64_t i) const { return k_there.defined() ? k_there > i : at::Tensor(); }
+};
+
 // The keys that a choice is made among; nothing: all of them.
 struct DevicePursuits::View {
   at::Tensor keys;   // (H,k) int64, rising
@@ -110,7 +114,7 @@ struct DevicePursuits::Choice {
   State::Mark before;
   at::Tensor residual;  // (H,n,1) float32
   at::Tensor least;     // (H,1) float64: the lowest correlation that was chosen
-  at::Tensor live;      // (H) bool: heads that chose; undefined: all
+  at::Tensor live;      // (H,1) bool: heads that chose; undefined: all
 };
 
 }  // namespace kvc

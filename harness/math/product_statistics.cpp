@@ -91,7 +91,7 @@ AttentionStatistics statistics_by_products(const at::Tensor& queries, const at::
   AttentionStatistics result;
   result.row_max = at::empty({heads, n, 1}, options);
   result.row_sum = at::empty({heads, n, 1}, options);
-  result.per_key = at::zeros({heads, t}, options);
+  if (sum != KeySum::kNone) result.per_key = at::zeros({heads, t}, options);
   if (values.defined()) result.output = at::empty({heads, n, values.size(2)}, options);
   const int64_t row_bytes = std::max<int64_t>(1, 4 * heads * t);
   const int64_t most = std::clamp(bytes / row_bytes, std::min(kFewestQueries, n), std::max<int64_t>(n, 1));
@@ -110,6 +110,7 @@ AttentionStatistics statistics_by_products(const at::Tensor& queries, const at::
     result.row_max.narrow(1, first, rows).copy_(row_max);
     result.row_sum.narrow(1, first, rows).copy_(made.row_sum);
     if (values.defined()) result.output.narrow(1, first, rows).copy_(weighted_values(made.weights, values));
+    if (sum == KeySum::kNone) continue;
     apply_reach(made.weights, reach, first, row_max, made.row_sum);
     add_to_keys(result.per_key, made.weights, sum);
   }

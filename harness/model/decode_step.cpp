@@ -1,6 +1,7 @@
 #include "harness/model/decode_step.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
@@ -51,6 +52,7 @@ at::Tensor DecodeStep::logits(const std::vector<int64_t>& tokens, Tails& tails) 
   if (changed) {
     const at::Device device = decoder_.options().device();
     const at::TensorOptions numbers = at::TensorOptions().dtype(at::kLong);
+    const c10::DeviceGuard guard(device);  // pinned memory belongs to the context of the current GPU
     sent_ = at::empty({3, batch}, numbers.pinned_memory(device.is_cuda() && at::hasCUDA()));
     table_ = at::empty({3, batch}, numbers.device(device));
     tables_ = StepTables::of(batch, device);

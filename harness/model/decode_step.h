@@ -2,8 +2,9 @@
 //
 // The numbers that change from step to step (tokens, positions, lengths) lie in one table on the device, to which the
 // host sends 3 B numbers before each step; all else is the same operations on the same memory, recorded once and
-// replayed. It is recorded anew when the batch or the tails' memory changes (sequences left it, the tails grew), for
-// the price of about three ordinary steps and one wait of the host. Attention is this project's own kernels', whose
+// replayed. It is recorded anew when the batch or the tails' memory changes (sequences left it, the tails grew): the
+// operations are run once, recorded and replayed, and the host waits once. That should cost about as much as three
+// ordinary steps, which nobody has measured yet. Attention is this project's own kernels', whose
 // work follows the lengths on the device.
 #pragma once
 

@@ -6,6 +6,10 @@
 
 #include <algorithm>
 
+#include "harness/attention/ragged_attention_gpu.h"
+#include "harness/math/float_product.h"
+#include "harness/math/least_squares.h"
+
 namespace kvc {
 
 namespace {
@@ -15,6 +19,16 @@ std::string first_line(const std::string& text) {
 }
 
 }  // namespace
+
+void prepare_device(const c10::Device& device) {
+  if (!device.is_cuda()) return;
+  keep_products_exact();
+  set_gpu_fit_route(gpu::has_fast_double(device) ? FitRoute::kDouble : FitRoute::kRefined);
+}
+
+const char* gpu_fit_name() {
+  return gpu_fit_route() == FitRoute::kDouble ? "float64" : "float32, refined";
+}
 
 DeviceLost::DeviceLost(const std::string& first, const std::string& then)
     : Error(ErrorKind::kInternal, "the GPU no longer works for this process: " + first_line(then),

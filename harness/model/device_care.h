@@ -1,5 +1,5 @@
-// What a run needs to know of its GPU besides tensors: whether it still works after a failure, and how much of its
-// memory a piece of work took.
+// What a run needs to know of its GPU besides tensors: how it computes there, whether the GPU still works after a
+// failure, and how much of its memory a piece of work took.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -12,6 +12,13 @@
 #include "harness/core/error.h"
 
 namespace kvc {
+
+// Settles how this process computes on a GPU, before anything goes there: products are kept exact (float_product.h),
+// and fits are made in float64 where the GPU is fast in it (least_squares.h). Whatever times or tests what a run does
+// on a GPU calls it first. Without effect for the CPU.
+void prepare_device(const c10::Device& device);
+// The way that fits take on a GPU, for records: "float64" or "float32, refined".
+const char* gpu_fit_name();
 
 // Thrown when a GPU is lost to the process: after an illegal access or a failed kernel every further operation fails.
 // It is not recorded as the failure of a cell; it ends the run.

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "harness/math/least_squares.h"
+#include "harness/testing/pretended_gpu.h"
+
 namespace kvc {
 namespace {
 
@@ -16,6 +19,18 @@ TEST(DeviceCare, TheCpuNeedsNone) {
   const DeviceCare care = DeviceCare::of({c10::Device(c10::kCPU)});
   EXPECT_FALSE(care.probe || care.release || care.take_peak);
   EXPECT_NO_THROW(care.after_failure("anything"));
+}
+
+// An H200, pretended: float64 is half as fast as float32 there.
+TEST(DeviceCare, ADeviceIsPreparedBeforeItComputes) {
+  if (!pretended::install_gpu()) GTEST_SKIP() << "this LibTorch has CUDA: nothing is pretended beside it";
+  set_gpu_fit_route(FitRoute::kRefined);
+  prepare_device(c10::Device(c10::kCPU));
+  EXPECT_EQ(gpu_fit_route(), FitRoute::kRefined);
+  prepare_device(c10::Device(c10::kCUDA, 0));
+  EXPECT_EQ(gpu_fit_route(), FitRoute::kDouble);
+  EXPECT_STREQ(gpu_fit_name(), "float64");
+  set_gpu_fit_route(FitRoute::kRefined);
 }
 
 TEST(DeviceCare, ADeviceThatAnswersIsKept) {

@@ -122,5 +122,31 @@ TEST_F(GpuStep, MovesTheBytesOfItsWeightsAndCache) {
   EXPECT_LT(moved, 1.1 * (weights + cache) + 4e6) << weights << " " << cache;
 }
 
+// With more sequences: weights once, the prefix once for every 64 rows of a KV head, the tails (as long as they may
+// become), and for each piece the queries read and its outputs written and read.
+TEST_F(GpuStep, MovesThePrefixOnceFor64RowsAndWhatSequencesAdd) {
+  const DecoderSpec s = qwen3_4b(1);
+  const double d = static_cast<double>(s.head_dim), hq = static_cast<double>(s.n_query_heads);
+  const double weights =
+      2.0 * static_cast<double>(s.hidden_size) *
+      ((hq + 2 * static_cast<double>(s.n_kv_heads)) * d + hq * d + 3 * static_cast<double>(s.feed_forward_size));
+  for (const bool bias : {true, false}) {
+    const double entries = bias ? 3000 : 60'000, n_pieces = bias ? 24 : 32;
+    const double cache = 6 * entries * (4 * d + (bias ? 4 : 0));
+    for (const int64_t batch : {20, 100}) {
+      const auto b = static_cast<double>(batch);
+      const double readings = std::ceil(b * 4 / 64);
+      const double tails = b * 8 * 512 * 4 * d, pieces = (n_pieces + 4) * b * hq * (2 * d + 2 * 4 * (d + 1));
+      const double least = weights + readings * cache + tails + pieces;
+      const auto whole = static_cast<int64_t>(entries);
+      const double moved =
+          static_cast<double>(step_of(3, batch, whole, bias).bytes - step_of(1, batch, whole, bias).bytes) / 2;
+      // The rest: hidden states, queries, new keys and values, a few times each.
+      EXPECT_GT(moved, 0.98 * least) << batch << (bias ? " biased" : "");
+      EXPECT_LT(moved, 1.02 * least + b * 40 * static_cast<double>(s.feed_forward_size)) << batch;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kvc

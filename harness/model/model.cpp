@@ -11,9 +11,8 @@
 #include "harness/attention/ragged_attention_gpu.h"
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
-#include "harness/math/float_product.h"
-#include "harness/math/least_squares.h"
 #include "harness/model/decode_step.h"
+#include "harness/model/device_care.h"
 #include "harness/model/device_plan.h"
 #include "harness/model/families/checkpoint.h"
 #include "harness/text/tokenizer/load_tokenizer.h"
@@ -60,7 +59,7 @@ Json identify(const Checkpoint& checkpoint, const ModelConfig& config, at::Scala
   identity["device"] = device.is_cuda() ? "cuda" : "cpu";
   if (device.is_cuda()) {
     identity["attention"] = gpu::attention_way();
-    identity["fits"] = gpu_fit_route() == FitRoute::kDouble ? "float64" : "float32, refined";
+    identity["fits"] = gpu_fit_name();
   }
   if (!config.thinking.empty()) identity["thinking"] = config.thinking;
   if (!config.rope_scaling.empty()) identity["rope_scaling"] = config.rope_scaling;
@@ -112,10 +111,7 @@ Model Model::load(const ModelConfig& config) {
   const int64_t n_gpus = at::hasCUDA() ? static_cast<int64_t>(at::getNumGPUs()) : 0;
   const at::Device device = choose_device(config.device, n_gpus);
   const std::vector<c10::Device> devices = choose_devices(config.devices, device, n_gpus);
-  if (device.is_cuda()) {
-    keep_products_exact();
-    set_gpu_fit_route(gpu::has_fast_double(device) ? FitRoute::kDouble : FitRoute::kRefined);
-  }
+  prepare_device(device);
   const at::ScalarType dtype = choose_dtype(config.dtype, device);
   const Checkpoint checkpoint(config.path, nlohmann::json::parse(config.rope_scaling.dump()));
   const DecoderSpec& spec = checkpoint.spec();

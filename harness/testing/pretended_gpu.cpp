@@ -32,6 +32,15 @@ GpuCounts& gpu_counts() {
   return counts;
 }
 
+// Remembers which GPUs were made the current one.
+struct DeviceGuardImpl final : c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::CUDA> {
+  c10::Device exchangeDevice(c10::Device device) const override {
+    setDevice(device);
+    return NoOpDeviceGuardImpl::exchangeDevice(device);
+  }
+  void setDevice(c10::Device device) const override { gpu_counts().made_current.insert(device.index()); }
+};
+
 const c10::Device kGpu{c10::DeviceType::CUDA, 0};
 
 void count(const std::string& name, int64_t bytes) {
@@ -146,6 +155,22 @@ std::optional<int64_t> indexed_bytes(std::string_view name, const std::vector<c1
   return index.numel() * static_cast<int64_t>(sizeof(int64_t) + 2 * arguments[0].toTensor().itemsize());
 }
 
+// Whether a GPU's blocks add floating-point numbers in an order that differs from run to run: of LibTorch's list
+// (torch.use_deterministic_algorithms), what this project might call.
+bool is_a_race(std::string_view name, const std::vector<c10::IValue>& arguments) {
+  constexpr std::array kNames = {"aten::index_add", "aten::index_add_", "aten::scatter_add", "aten::scatter_add_",
+                                 "aten::put_",      "aten::histc",      "aten::bincount"};
+  if (arguments.empty() || !arguments[0].isTensor()) return false;
+  const at::Tensor self = arguments[0].toTensor();
+  if (name == "aten::bincount") return arguments[1].isTensor() && arguments[1].toTensor().defined();
+  if (!self.is_floating_point()) return false;
+  // A single line is scanned by blocks that wait for whichever is ready (cub::DeviceScan).
+  if (name == "aten::cumsum") return self.dim() > 0 && self.numel() == self.size(arguments[1].toInt());
+  if (name == "aten::index_put_" || name == "aten::_index_put_impl_") return arguments[3].toBool();
+  if (name.starts_with("aten::scatter_reduce")) return arguments[4].toStringRef()[0] != 'a';  // but amax and amin
+  return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+}
+
 void on_meta(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::string& name = op.schema().name();
   const size_t n = op.schema().arguments().size();
@@ -167,6 +192,10 @@ void on_meta(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     stack->emplace_back(to.scalar_type() == at::kBool ? to.fill_(false) : to.fill_(1));
     return;
   }
+  if (is_a_race(name, arguments)) ++gpu_counts().races[name];
+  // From memory that is not pinned the host waits for what the GPU does before the copy, and for the copy.
+  const bool sent = name == "aten::copy_" && !is_there(arguments[1].toTensor());
+  if (sent && !arguments[2].toBool()) ++gpu_counts().waits;
   Call call;
   torch::jit::Stack inner;
   for (const c10::IValue& argument : arguments) inner.push_back(call.there(argument));
@@ -277,6 +306,7 @@ gpu::KernelStandIn counted_kernels() {
   namespace glue = counted_cuda;
   gpu::KernelStandIn calls;
   calls.memory_bytes = int64_t{139} << 30;  // an H200's
+  calls.fast_double = true;                 // likewise
   calls.takes = [](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads) {
     return queries.is_cuda() && glue::kernels_take(queries, keys, values, n_kv_heads);
   };
@@ -318,8 +348,7 @@ GpuCounts take_gpu_counts() {
 bool install_gpu() {
   if (at::hasCUDA()) return false;
   static const bool installed = [] {
-    c10::impl::device_guard_impl_registry[static_cast<size_t>(c10::DeviceType::CUDA)].store(
-        new c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::CUDA>());
+    c10::impl::device_guard_impl_registry[static_cast<size_t>(c10::DeviceType::CUDA)].store(new DeviceGuardImpl());
     static torch::Library all(torch::Library::IMPL, "_", c10::DispatchKey::CUDA, __FILE__, __LINE__);
     all.fallback(torch::CppFunction::makeFromBoxedFunction<&on_meta>());
     static torch::Library some(torch::Library::IMPL, "aten", c10::DispatchKey::CUDA, __FILE__, __LINE__);

@@ -4,12 +4,14 @@
 // Tensors on "cuda:0" hold no memory. An operation on them runs on LibTorch's meta device, which computes shapes, and
 // counts as one launch; views and allocations count nothing. So an operation of several kernels (a sort) counts once: a
 // count says what the host asks for. What reads a number (item(), a copy to the CPU) gets 1, or false, and counts as
-// a wait. What cannot be known without numbers (nonzero) throws. This project's own kernels are not run but counted, by
-// the launchers' own text.
+// a wait; so does a copy from the CPU unless it is non_blocking (then it is taken to come from pinned memory). What
+// cannot be known without numbers (nonzero) throws. This project's own kernels are not run but counted, by the
+// launchers' own text.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 
 namespace kvc::pretended {
@@ -19,6 +21,8 @@ struct GpuCounts {
   int64_t bytes = 0;  // read and written, as the operations' tensors say
   int64_t waits = 0;
   std::map<std::string, int64_t> by_name;  // launches of each operation or kernel
+  std::map<std::string, int64_t> races;    // of these, launches whose results may differ from run to run in last bits
+  std::set<int> made_current;              // GPUs that a guard made the current one
 };
 
 // Makes the device known to LibTorch, once a process. False, and nothing done, where LibTorch has CUDA.

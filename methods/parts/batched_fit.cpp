@@ -8,6 +8,7 @@
 
 #include "harness/math/batched_least_squares.h"
 #include "harness/math/product_statistics.h"
+#include "harness/math/to_device.h"
 
 namespace kvc {
 namespace {
@@ -77,7 +78,8 @@ std::vector<std::optional<HeadFit>> fit_batch(const HeadBatch& batch, const Atte
   const at::TensorOptions whole = order.options();
   Batch made;
   made.index = order.narrow(1, 0, t);
-  made.present = at::arange(t, whole).unsqueeze(0) < at::tensor(lengths, at::kLong).to(whole.device()).unsqueeze(1);
+  made.present =
+      at::arange(t, whole).unsqueeze(0) < to_device(at::tensor(lengths, at::kLong), whole.device()).unsqueeze(1);
   made.keys = entries_of(batch.keys, made.index);
   if (batch.bias.defined()) made.bias = batch.bias.gather(1, made.index);
   made.trusted = made.present.any(1);

@@ -15,14 +15,15 @@
 namespace kvc {
 namespace {
 
-KeySum sum_for(KeyScore score) {
+KeySum sum_for(std::optional<KeyScore> score) {
+  if (!score) return KeySum::kNone;
   if (score == KeyScore::kMax) return KeySum::kLargest;
   return score == KeyScore::kRms ? KeySum::kSquares : KeySum::kPlain;
 }
 
 // From sums over n queries to scores.
-AttentionSummary summary_of(AttentionStatistics made, KeyScore score, int64_t n) {
-  if (score != KeyScore::kMax && n > 0) made.per_key.div_(static_cast<double>(n));
+AttentionSummary summary_of(AttentionStatistics made, std::optional<KeyScore> score, int64_t n) {
+  if (score && score != KeyScore::kMax && n > 0) made.per_key.div_(static_cast<double>(n));
   if (score == KeyScore::kRms) made.per_key.sqrt_();
   return {made.per_key, made.row_max, made.row_sum, made.output};
 }
@@ -57,7 +58,7 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
 }
 
 AttentionSummary summarize_heads(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
-                                 KeyScore score, const at::Tensor& values, const RowReach& reach) {
+                                 std::optional<KeyScore> score, const at::Tensor& values, const RowReach& reach) {
   const KeySum sum = sum_for(score);
   std::optional<AttentionStatistics> made = gpu::attention_statistics(queries, keys, bias, values, sum, reach);
   if (!made) made = statistics_by_products(queries, keys, bias, values, sum, reach);

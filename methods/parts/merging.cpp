@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "methods/parts/running_sums.h"
+
 namespace kvc {
 
 Split split_entries(const at::Tensor& kept, int64_t source_len) {
@@ -15,7 +17,7 @@ Split split_entries(const at::Tensor& kept, int64_t source_len) {
 
 at::Tensor range_sums(const at::Tensor& rows, const at::Tensor& first, const at::Tensor& last) {
   // Differences of running sums: in float64 they lose nothing that a model dtype could hold.
-  const at::Tensor running = at::cat({at::zeros({1, rows.size(1)}, rows.options()), rows.cumsum(0)});
+  const at::Tensor running = at::cat({at::zeros({1, rows.size(1)}, rows.options()), running_sums(rows)});
   return running.index_select(0, last) - running.index_select(0, first);
 }
 

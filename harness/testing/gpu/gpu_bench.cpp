@@ -55,7 +55,8 @@ class LimitsBench : public Measure {
         "product", {{"dtype", "bfloat16 to float32"}, {"size", size}}, [&] { (void)float_product(a, a); }, 0, flops, 0);
     print({{"step", "route"},
            {"attention", gpu::attention_way()},
-           {"fast_float64", device_.is_cuda() && gpu::has_fast_double(device_)}});
+           {"fast_float64", device_.is_cuda() && gpu::has_fast_double(device_)},
+           {"fits", device_.is_cuda() ? gpu_fit_name() : "the CPU's"}});
   }
 };
 
@@ -97,7 +98,7 @@ int run(int argc, char** argv) {
     return 77;
   }
   const c10::InferenceMode inference;
-  if (where.is_cuda()) keep_products_exact();
+  prepare_device(where);
   return measure({shape_of(shape), where, seconds, limits}, step) ? 0 : 1;
 }
 

@@ -152,8 +152,13 @@ class MatchingBench : public Measure {
     for (const char* name : {"am_highest_attention", "am_omp"}) {
       const auto made = Registry<CompactionMethod>::instance().create(name, Json::object());
       const auto& method = dynamic_cast<const PerHeadMethod&>(*made);
-      const Json facts = {{"method", name},   {"queries", n},   {"entries", shape_.context},
-                          {"target", target}, {"heads", count}, {"of", spec().n_layers * spec().n_kv_heads}};
+      const Json facts = {{"method", name},
+                          {"queries", n},
+                          {"entries", shape_.context},
+                          {"target", target},
+                          {"heads", count},
+                          {"of", spec().n_layers * spec().n_kv_heads},
+                          {"fits", device_.is_cuda() ? gpu_fit_name() : "the CPU's"}};
       tell(
           "match", facts, [&] { (void)method.fit_heads(problems, targets); }, 0, 0, 0);
     }
