@@ -39,12 +39,8 @@ class Aime final : public Dataset {
     std::string path = "datasets/samples/aime_form.jsonl";
     int64_t problems = 0;
     void fields(auto&& visit) {
-      visit("path", path, "JSON lines with problem and answer");
-      visit("problems", problems, "first problems to use; 0: all");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a JSONL file");
-      if (problems < 0) fail("problems", "is negative", "0 for all, or how many");
+      visit("path", path, "JSON lines with problem and answer", named("a JSONL file"));
+      visit("problems", problems, "first problems to use; 0: all", at_least(0));
     }
   };
   explicit Aime(Options options) : options_(std::move(options)) {}

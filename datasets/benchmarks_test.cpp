@@ -5,6 +5,8 @@
 #include <fstream>
 
 #include "harness/api/dataset.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -19,28 +21,13 @@ std::vector<Document> load(const std::string& name, const Json& options) {
 
 class Benchmarks : public ::testing::Test {
  protected:
-  Benchmarks() : folder_(std::filesystem::temp_directory_path() / ("kvc_benchmarks_" + std::to_string(::getpid()))) {
-    std::filesystem::create_directories(folder_);
-  }
-  ~Benchmarks() override { std::filesystem::remove_all(folder_); }
-
-  std::string write(const std::string& name, const std::string& content) const {
-    std::ofstream(folder_ / name) << content;
-    return (folder_ / name).string();
-  }
   std::string error_of(const std::string& dataset, const std::string& content, Json options = Json::object(),
                        const std::string& file = "file.jsonl") const {
-    options["path"] = write(file, content);
-    try {
-      load(dataset, options);
-    } catch (const Error& e) {
-      EXPECT_EQ(e.kind(), ErrorKind::kData);
-      return e.what();
-    }
-    return "no error";
+    options["path"] = folder_.write(file, content);
+    return kvc::error_of(ErrorKind::kData, [&] { load(dataset, options); });
   }
 
-  std::filesystem::path folder_;
+  TemporaryFolder folder_;
 };
 
 TEST_F(Benchmarks, LongBenchGivesEachLineItsScore) {
@@ -137,7 +124,7 @@ TEST_F(Benchmarks, RowsThatCanNeverBeRightAreRefused) {
               HasSubstr("duplicate question id '3', first in line 1"));
 
   EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":"<mask-0> sat","A":{"<mask-0>":""}}]})"),
-              HasSubstr("what stands for '<mask-0>' must be text"));
+              HasSubstr("the text for '<mask-0>' must be a string"));
   EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":" ","A":"a"}]})"), HasSubstr("'Q' is empty"));
   EXPECT_THAT(error_of("math500", R"({"problem":"p","answer":"\\frac{1"})"), HasSubstr("do not match"));
   EXPECT_EQ(error_of("math500", R"({"problem":"p","answer":"\\{1,2\\}"})"), "no error");
@@ -151,7 +138,7 @@ TEST_F(Benchmarks, SeveralAnswersAreKept) {
   EXPECT_EQ(question.other_answers, std::vector<std::string>{"a widow"});
   const auto own = [&](const std::string& answer) {
     const std::string line = R"({"context":"c","questions":[{"question":"q","answer":)" + answer + "}]}";
-    return load("jsonl", {{"path", write("own.jsonl", line)}}).at(0).questions.at(0);
+    return load("jsonl", {{"path", folder_.write("own.jsonl", line)}}).at(0).questions.at(0);
   };
   const Question several = own(R"(["NYC", " New York ", "NYC", "the Big Apple"])");
   EXPECT_EQ(several.gold_answer, "NYC");
@@ -177,7 +164,7 @@ TEST_F(Benchmarks, LongBenchV2IsMultipleChoice) {
 TEST_F(Benchmarks, LongBenchV2ReadsTheListToo) {
   const std::string question =
       R"({"_id":"1","question":"q","choice_A":"a","choice_B":"b","choice_C":"c","choice_D":"d","answer":"B","context":"t"})";
-  EXPECT_EQ(load("longbench_v2", {{"path", write("data.json", "[" + question + "]")}}).size(), 1U);
+  EXPECT_EQ(load("longbench_v2", {{"path", folder_.write("data.json", "[" + question + "]")}}).size(), 1U);
   EXPECT_THAT(error_of("longbench_v2", "[" + question + "," + question + "]"), HasSubstr("duplicate question id '1'"));
   EXPECT_THAT(error_of("longbench_v2", "[" + question), HasSubstr("the file is not valid JSON"));
   EXPECT_THAT(error_of("longbench_v2", "[7]"), HasSubstr("question 1 of the list must be an object"));
@@ -204,7 +191,7 @@ TEST_F(Benchmarks, LongBenchV2ReadsTheListToo) {
 
 TEST_F(Benchmarks, InfiniteBenchIsKnownByTheFilesName) {
   const auto only = [&](const std::string& file, const std::string& line) {
-    return load("infinitebench", {{"path", write(file + ".jsonl", line)}}).at(0).questions.at(0);
+    return load("infinitebench", {{"path", folder_.write(file + ".jsonl", line)}}).at(0).questions.at(0);
   };
   const Question passkey = only("passkey", R"({"context":"c","input":"What is the pass key?","answer":"71432"})");
   EXPECT_EQ(passkey.answer_prefix, "The pass key is");

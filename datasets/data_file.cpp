@@ -149,7 +149,7 @@ std::string DataReader::text_field(const Json& object, const std::string& parent
 bool DataReader::options_field(const Json& object, const std::string& parent, std::vector<std::string>& options) {
   const std::string field = parent + "options";
   if (!object.contains("options") || !object.at("options").is_array()) {
-    add(field, "'options' is missing or no list", "give the options as a list of texts");
+    add(field, "'options' must be a list", "give the options as a list of texts");
     return false;
   }
   const Json& list = object.at("options");

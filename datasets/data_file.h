@@ -60,7 +60,6 @@ class DataReader {
 
   // Throws Error(kData) with all problems, at most 20 of them.
   void fail_if_needed() const;
-  bool has_problems() const { return !problems_.empty(); }
 
   // JSON, discarded where it is none; a key that is twice in one object is a problem (a parser alone keeps the last).
   // What lies more than 16 levels deep is left out.

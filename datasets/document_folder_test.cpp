@@ -10,6 +10,8 @@
 
 #include "datasets/csv_table.h"
 #include "harness/core/config_text.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -23,26 +25,11 @@ using ::testing::Not;
 
 class Folder : public ::testing::Test {
  protected:
-  Folder() : path_(fs::temp_directory_path() / ("kvc_folder_test_" + std::to_string(::getpid()))) {
-    fs::remove_all(path_);
-    fs::create_directories(path_);
-  }
-  ~Folder() override { fs::remove_all(path_); }
-
-  void write(const std::string& name, const std::string& text) const {
-    fs::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name, std::ios::binary) << text;
-  }
+  void write(const std::string& name, const std::string& text) const { folder_.write(name, text); }
   DocumentFolder read() const { return read_document_folder(path_); }
   // The message of what reading throws; every error of the folder is one of data.
   std::string error() const {
-    try {
-      read();
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::kData);
-      return error.what();
-    }
-    return "no error";
+    return error_of(ErrorKind::kData, [&] { read(); });
   }
   std::string notes() const {
     std::string all;
@@ -50,7 +37,8 @@ class Folder : public ::testing::Test {
     return all;
   }
 
-  fs::path path_;
+  const TemporaryFolder folder_;
+  const fs::path path_ = folder_.path();
 };
 
 // Both documents, and the rows in questions.csv.

@@ -32,18 +32,14 @@ class Gsm8k final : public Dataset {
     std::string path = "datasets/samples/gsm8k_form.jsonl";
     int64_t problems = 0;
     void fields(auto&& visit) {
-      visit("path", path, "GSM8K's JSON lines (test.jsonl or train.jsonl)");
-      visit("problems", problems, "first problems to use; 0: all");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a JSONL file");
-      if (problems < 0) fail("problems", "is negative", "0 for all, or how many");
+      visit("path", path, "GSM8K's JSON lines (test.jsonl or train.jsonl)", named("a JSONL file"));
+      visit("problems", problems, "first problems to use; 0: all", at_least(0));
     }
   };
   explicit Gsm8k(Options options) : options_(std::move(options)) {}
 
   std::vector<Document> load(const DatasetRequest& /*request*/) const override {
-    DataReader in(options_.path, "this is no line of GSM8K's published file");
+    DataReader in(options_.path, "this is not a line of GSM8K's published file");
     std::vector<Document> documents;
     read_json_lines(in, options_.path, R"({"question": ..., "answer": "... #### 18"})", [&](const Json& json) {
       const std::string problem = in.text_field(json, "", "question");

@@ -65,13 +65,9 @@ class InfiniteBench final : public Dataset {
     std::string subset;
     int64_t lines = 0;
     void fields(auto&& visit) {
-      visit("path", path, "one of InfiniteBench's JSON lines files, e.g. passkey.jsonl");
+      visit("path", path, "one of InfiniteBench's JSON lines files, e.g. passkey.jsonl", named("a JSONL file"));
       visit("subset", subset, "which of its tasks the file holds; empty: the file's name says it");
-      visit("lines", lines, "first lines to use; 0: all");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a JSONL file");
-      if (lines < 0) fail("lines", "is negative", "0 for all, or how many");
+      visit("lines", lines, "first lines to use; 0: all", at_least(0));
     }
   };
   explicit InfiniteBench(Options options) : options_(std::move(options)) {}

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <sstream>
 
 #include "datasets/data_file.h"
 #include "datasets/document_folder.h"
@@ -17,31 +16,20 @@ class Reader {
   explicit Reader(const std::string& path) : in_(path, "see the schema in datasets/README.md"), path_(path) {}
 
   std::vector<Document> read() {
-    std::istringstream lines(read_data_file(path_));
-    std::string line;
-    for (int64_t n = 1; std::getline(lines, line); ++n) {
-      in_.at_line(n);
-      if (!strip_space(line).empty()) read_line(line);
-    }
-    in_.fail_if_needed();
-    if (documents_.empty()) {
-      throw Error(ErrorKind::kData, "the file has no line of data", path_,
-                  "each line is one context with its questions");
-    }
+    read_json_lines(in_, path_, R"({"context": ..., "questions": [...]})",
+                    [&](const Json& json) { read_document(json); });
     return std::move(documents_);
   }
 
  private:
-  void read_line(const std::string& line) {
-    const Json json = in_.object_line(line, "{\"context\": ..., \"questions\": [...]}");
-    if (json.is_null()) return;
+  void read_document(const Json& json) {
     Document document;
     document.id = json.contains("id") ? in_.text_field(json, "", "id") : fmt::format("line_{}", in_.line());
     document.title = json.contains("title") ? in_.text_field(json, "", "title") : document.id;
     document.text = in_.text_field(json, "", "context");
     in_.check_distinct("document id", document.id, "id");
     if (!json.contains("questions") || !json.at("questions").is_array() || json.at("questions").empty()) {
-      in_.add("questions", "'questions' is missing, empty or no list", "give at least one question");
+      in_.add("questions", "'questions' must be a list of at least one", "give at least one question");
       return;
     }
     const Json& list = json.at("questions");
@@ -67,10 +55,8 @@ class JsonlData final : public Dataset {
   struct Options {
     std::string path = "datasets/samples/own.jsonl";
     void fields(auto&& visit) {
-      visit("path", path, "JSON lines, or a folder of .txt and .md files with questions.csv (datasets/README.md)");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a JSONL file or a folder");
+      visit("path", path, "JSON lines, or a folder of .txt and .md files with questions.csv (datasets/README.md)",
+            named("a JSONL file or a folder"));
     }
   };
   explicit JsonlData(Options options) : options_(std::move(options)) {}

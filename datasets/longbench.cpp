@@ -80,12 +80,8 @@ class LongBench final : public Dataset {
     std::string path = "datasets/samples/longbench_form.jsonl";
     int64_t lines = 0;
     void fields(auto&& visit) {
-      visit("path", path, "one of LongBench's JSON lines files, e.g. hotpotqa.jsonl");
-      visit("lines", lines, "first lines to use; 0: all");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a JSONL file");
-      if (lines < 0) fail("lines", "is negative", "0 for all, or how many");
+      visit("path", path, "one of LongBench's JSON lines files, e.g. hotpotqa.jsonl", named("a JSONL file"));
+      visit("lines", lines, "first lines to use; 0: all", at_least(0));
     }
   };
   explicit LongBench(Options options) : options_(std::move(options)) {}

@@ -24,15 +24,11 @@ class LongBenchV2 final : public Dataset {
     std::vector<std::string> domains;
     int64_t questions = 0;
     void fields(auto&& visit) {
-      visit("path", path, "LongBench v2's data.json, or its questions as JSON lines");
+      visit("path", path, "LongBench v2's data.json, or its questions as JSON lines", named("a JSON file"));
       visit("difficulties", difficulties, "only these: easy, hard; empty: all");
       visit("lengths", lengths, "only these: short (up to 32k words), medium, long (above 128k); empty: all");
       visit("domains", domains, "only these, e.g. [Single-Document QA]; empty: all");
-      visit("questions", questions, "first questions to use of those; 0: all");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a JSON file");
-      if (questions < 0) fail("questions", "is negative", "0 for all, or how many");
+      visit("questions", questions, "first questions to use of those; 0: all", at_least(0));
     }
   };
   explicit LongBenchV2(Options options) : options_(std::move(options)) {}

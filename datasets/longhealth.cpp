@@ -142,21 +142,17 @@ class LongHealth final : public Dataset {
     bool shuffle = false;
 
     void fields(auto&& visit) {
-      visit("path", path, "LongHealth's benchmark_v5.json");
+      visit("path", path, "LongHealth's benchmark_v5.json", named("LongHealth's JSON file"));
       visit("patients", patients, "ids of the patients to use, in this order; empty: all, sorted by id");
       visit("patients_per_context", patients_per_context,
-            "consecutive patients in one document; the last may have less");
-      visit("notes", notes, "first notes of each patient to use, each whole; 0: all");
-      visit("max_questions", max_questions, "first questions of each patient to use; 0: all");
+            "consecutive patients in one document; the last may have less", at_least(1));
+      visit("notes", notes, "first notes of each patient to use, each whole; 0: all", at_least(0));
+      visit("max_questions", max_questions, "first questions of each patient to use; 0: all", at_least(0));
       visit("absent", absent, "ask about the patients of the next context: right is that it cannot be answered");
       visit("unanswerable_option", unanswerable_option, "a last option 'cannot be answered'; always there with absent");
       visit("shuffle", shuffle, "patients of a context, and the notes of each, in an order drawn with the seed");
     }
     void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name LongHealth's JSON file");
-      if (patients_per_context < 1) fail("patients_per_context", "is below 1", "1, 5 or 10 are usual");
-      if (notes < 0) fail("notes", "is negative", "0 for all, or how many of each patient");
-      if (max_questions < 0) fail("max_questions", "is negative", "0 for all, or how many of each patient");
       const std::set<std::string> distinct(patients.begin(), patients.end());
       if (distinct.size() != patients.size()) fail("patients", "names a patient twice", "name each once");
     }

@@ -6,6 +6,8 @@
 #include <set>
 
 #include "harness/api/dataset.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -16,26 +18,10 @@ std::vector<Document> load(const std::string& name, const Json& options, std::ui
   return Registry<Dataset>::instance().create(name, options)->load({seed, {}});
 }
 
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
-
 // What load() says about a file of this content.
 std::string error_of(const std::string& name, const std::string& content) {
-  const auto path =
-      std::filesystem::temp_directory_path() / ("kvc_data_" + std::to_string(std::hash<std::string>{}(name + content)));
-  std::ofstream(path) << content;
-  std::string error = "no error";
-  try {
-    load(name, {{"path", path.string()}});
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kData);
-    error = e.what();
-  }
-  std::filesystem::remove(path);
-  return error;
+  const TemporaryFolder folder;
+  return error_of(ErrorKind::kData, [&] { load(name, {{"path", folder.write("file", content)}}); });
 }
 
 TEST(LongHealth, ReadsTheRealPatients) {
@@ -45,8 +31,8 @@ TEST(LongHealth, ReadsTheRealPatients) {
   EXPECT_EQ(documents[1].id, "patient_03");
   EXPECT_EQ(documents[0].questions.size(), 20u);
   EXPECT_EQ(documents[1].questions.size(), 20u);
-  EXPECT_EQ(count(documents[0].text, "\n</text_"), 2u);
-  EXPECT_EQ(count(documents[1].text, "\n</text_"), 10u);
+  EXPECT_EQ(occurrences(documents[0].text, "\n</text_"), 2u);
+  EXPECT_EQ(occurrences(documents[1].text, "\n</text_"), 10u);
   EXPECT_EQ(documents[0].text.substr(0, 9), "<text_0>\n");
   const Question& first = documents[0].questions[0];
   EXPECT_EQ(first.id, "patient_01_q0");
@@ -59,7 +45,7 @@ TEST(LongHealth, SeveralPatientsAreNamedInQuestionsAndMarkedInTheText) {
   ASSERT_EQ(documents.size(), 1u);
   EXPECT_EQ(documents[0].id, "patient_01_to_patient_03");
   EXPECT_EQ(documents[0].questions.size(), 40u);
-  EXPECT_EQ(count(documents[0].text, "<text_0>\n"), 2u);  // one for each patient
+  EXPECT_EQ(occurrences(documents[0].text, "<text_0>\n"), 2u);  // one for each patient
   EXPECT_THAT(documents[0].questions[0].text,
               ::testing::StartsWith("Please answer the question below about the following patient: ID patient_01, "
                                     "Name: Anna Sample, Birthday: 1970-01-01 00:00:00, Diagnosis: DLBCL\n\nWhich of "));
@@ -92,7 +78,7 @@ TEST(LongHealth, TakesWholeNotesAndShufflesThemWithTheSeed) {
   Json shuffled = some;
   shuffled["shuffle"] = true;
   const std::string text = load("longhealth", some)[0].text;
-  EXPECT_EQ(count(text, "\n</text_"), 4u);
+  EXPECT_EQ(occurrences(text, "\n</text_"), 4u);
   std::set<std::string> orders;
   for (std::uint64_t seed = 0; seed < 8; ++seed) {
     const std::string other = load("longhealth", shuffled, seed)[0].text;

@@ -24,12 +24,8 @@ class Loogle final : public Dataset {
     std::string path = "datasets/samples/loogle_form.jsonl";
     int64_t documents = 0;
     void fields(auto&& visit) {
-      visit("path", path, "one of LooGLE's JSON lines files, e.g. shortdep_qa.jsonl");
-      visit("documents", documents, "first documents to use; 0: all");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a JSONL file");
-      if (documents < 0) fail("documents", "is negative", "0 for all, or how many");
+      visit("path", path, "one of LooGLE's JSON lines files, e.g. shortdep_qa.jsonl", named("a JSONL file"));
+      visit("documents", documents, "first documents to use; 0: all", at_least(0));
     }
   };
   explicit Loogle(Options options) : options_(std::move(options)) {}
@@ -82,7 +78,7 @@ class Loogle final : public Dataset {
       for (const auto& [mask, filled] : answer.items()) {
         if (!filled.is_string() || strip_space(filled.get<std::string>()).empty()) {
           in.add(fmt::format("{}.A", field),
-                 fmt::format("what stands for '{}' must be text; got {}", shortened(mask), shown(filled)),
+                 fmt::format("the text for '{}' must be a string; got {}", shortened(mask), shown(filled)),
                  "write the name");
         }
       }

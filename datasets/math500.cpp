@@ -24,17 +24,10 @@ class Math500 final : public Dataset {
     std::vector<std::string> subjects;
     std::vector<int64_t> levels;
     void fields(auto&& visit) {
-      visit("path", path, "MATH-500's JSON lines (test.jsonl), or another file of this form");
-      visit("problems", problems, "first problems to use; 0: all");
+      visit("path", path, "MATH-500's JSON lines (test.jsonl), or another file of this form", named("a JSONL file"));
+      visit("problems", problems, "first problems to use; 0: all", at_least(0));
       visit("subjects", subjects, "only these, e.g. [Algebra, Precalculus]; empty: all");
-      visit("levels", levels, "only these, 1 (easy) to 5; empty: all");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a JSONL file");
-      if (problems < 0) fail("problems", "is negative", "0 for all, or how many");
-      for (const int64_t level : levels) {
-        if (level < 1 || level > 5) fail("levels", fmt::format("must be from 1 to 5; got {}", level), "e.g. [4, 5]");
-      }
+      visit("levels", levels, "only these, 1 (easy) to 5; empty: all", between(1, 5));
     }
   };
   explicit Math500(Options options) : options_(std::move(options)) {}

@@ -5,6 +5,8 @@
 #include <fstream>
 
 #include "harness/api/dataset.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -17,19 +19,9 @@ std::vector<Document> load(const std::string& name, const Json& options) {
 }
 
 std::string error_of(const std::string& name, const std::string& content, Json options = Json::object()) {
-  const auto path = std::filesystem::temp_directory_path() /
-                    ("kvc_math_" + std::to_string(std::hash<std::string>{}(name + content + options.dump())));
-  std::ofstream(path) << content;
-  options["path"] = path.string();
-  std::string error = "no error";
-  try {
-    load(name, options);
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kData);
-    error = e.what();
-  }
-  std::filesystem::remove(path);
-  return error;
+  const TemporaryFolder folder;
+  options["path"] = folder.write("file", content);
+  return error_of(ErrorKind::kData, [&] { load(name, options); });
 }
 
 TEST(Gsm8k, TakesTheNumberBehindTheMark) {

@@ -235,17 +235,13 @@ class NeedleHaystack final : public Dataset {
     int64_t needles = 6;
 
     void fields(auto&& visit) {
-      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped) whose articles are the haystack");
-      visit("documents", documents, "documents to make, each from another article while there are enough");
-      visit("tokens", tokens, "length of a document in tokens of the model, needles included");
-      visit("needles", needles, "hidden statements in each document, with one question each");
-    }
-    void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a QuALITY JSONL file");
-      if (documents < 1 || documents > 100000) fail("documents", fmt::format("is {}", documents), "1 to 100000");
-      if (tokens < 64) fail("tokens", fmt::format("is {}", tokens), "64 or more");
-      const auto most = static_cast<int64_t>(needle_subjects().size());
-      if (needles < 1 || needles > most) fail("needles", fmt::format("is {}", needles), fmt::format("1 to {}", most));
+      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped) whose articles are the haystack",
+            named("a QuALITY JSONL file"));
+      visit("documents", documents, "documents to make, each from another article while there are enough",
+            between(1, 100000));
+      visit("tokens", tokens, "length of a document in tokens of the model, needles included", at_least(64));
+      visit("needles", needles, "hidden statements in each document, with one question each",
+            between(1, static_cast<double>(needle_subjects().size())));
     }
   };
 
@@ -298,30 +294,30 @@ class NeedleGrid final : public Dataset {
     int64_t distractors = 0;
 
     void fields(auto&& visit) {
-      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped) whose articles are the haystack");
-      visit("documents", documents, "documents of each length, each from another article while there are enough");
-      visit("lengths", lengths, "lengths of documents in tokens of the model, needles included");
-      visit("depths", depths, "places of the needles in per cent of a document, one needle and question at each");
-      visit("distractors", distractors, "for each needle, statements of nearly the same subject with other codes");
+      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped) whose articles are the haystack",
+            named("a QuALITY JSONL file"));
+      visit("documents", documents, "documents of each length, each from another article while there are enough",
+            between(1, 10000));
+      visit("lengths", lengths, "lengths of documents in tokens of the model, needles included", at_least(64));
+      visit("depths", depths, "places of the needles in per cent of a document, one needle and question at each",
+            between(0, 100));
+      visit("distractors", distractors, "for each needle, statements of nearly the same subject with other codes",
+            between(0, static_cast<double>(needle_kinds().size())));
     }
     void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a QuALITY JSONL file");
-      if (documents < 1 || documents > 10000) fail("documents", fmt::format("is {}", documents), "1 to 10000");
-      if (lengths.empty() || lengths.size() > 100) fail("lengths", "has no length or more than 100", "[1000, 2000]");
+      if (lengths.empty() || lengths.size() > 100)
+        return fail("lengths", fmt::format("must be 1 to 100 lengths; got {}", lengths.size()),
+                    "default: [1000, 2000]");
       if (depths.empty() || depths.size() > 100)
-        fail("depths", "has no depth or more than 100", "[0, 25, 50, 75, 100]");
+        return fail("depths", fmt::format("must be 1 to 100 depths; got {}", depths.size()),
+                    "default: [0, 25, 50, 75, 100]");
       for (const int64_t length : lengths) {
-        if (length < 64) fail("lengths", fmt::format("holds {}", length), "64 tokens or more");
         if (std::count(lengths.begin(), lengths.end(), length) > 1)
           return fail("lengths", fmt::format("holds {} twice", length), "keep one of them");
       }
-      for (size_t i = 0; i < depths.size(); ++i) {
-        if (depths[i] < 0 || depths[i] > 100) fail("depths", fmt::format("holds {}", depths[i]), "0 to 100 (per cent)");
-        if (i > 0 && depths[i] <= depths[i - 1]) return fail("depths", "does not rise", "write [0, 25, 50, 75, 100]");
+      for (size_t i = 1; i < depths.size(); ++i) {
+        if (depths[i] <= depths[i - 1]) return fail("depths", "must rise", "write [0, 25, 50, 75, 100]");
       }
-      const auto most = static_cast<int64_t>(needle_kinds().size());
-      if (distractors < 0 || distractors > most)
-        fail("distractors", fmt::format("is {}", distractors), fmt::format("0 to {}", most));
     }
   };
 

@@ -7,6 +7,7 @@
 
 #include "datasets/needle_text.h"
 #include "datasets/quality_file.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -31,18 +32,7 @@ std::vector<Document> load_needles(const Json& options, std::uint64_t seed = 7) 
 }
 
 std::string error_of(const Json& options) {
-  try {
-    load_needles(options);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-size_t occurrences(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
+  return error_of([&] { load_needles(options); });
 }
 
 TEST(Needle, EveryQuestionHasItsStatementOnceAtItsDepth) {
@@ -148,12 +138,7 @@ std::vector<Document> load_grid(const Json& options, std::uint64_t seed = 7) {
 }
 
 std::string grid_error_of(const Json& options) {
-  try {
-    load_grid(options);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
+  return error_of([&] { load_grid(options); });
 }
 
 TEST(NeedleGrid, EveryLengthAndDepthIsThere) {

@@ -39,27 +39,21 @@ class Quality final : public Dataset {
     int64_t max_questions = 0;
 
     void fields(auto&& visit) {
-      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped)");
+      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped)", named("a QuALITY JSONL file"));
       visit("articles", articles, "ids of the articles to use, in this order; empty: all");
-      visit("preset", preset, "a published list of articles instead: evaluation_50 or head_budget_10");
-      visit("subset", subset, "first articles of these: smoke (2), small (10) or full");
-      visit("count", count, "first articles of the subset; 0: all");
+      visit("preset", preset, "a published list of articles instead: evaluation_50 or head_budget_10",
+            none_or(one_of({"evaluation_50", "head_budget_10"})));
+      visit("subset", subset, "first articles of these: smoke (2), small (10) or full",
+            one_of({"smoke", "small", "full"}));
+      visit("count", count, "first articles of the subset; 0: all", at_least(0));
       visit("hard_only", hard_only, "only questions marked difficult; articles without one are left out");
-      visit("max_questions", max_questions, "first questions of each article to use; 0: all");
+      visit("max_questions", max_questions, "first questions of each article to use; 0: all", at_least(0));
     }
     void check(const OptionCheck& fail) const {
-      if (path.empty()) fail("path", "is empty", "name a QuALITY JSONL file");
-      if (max_questions < 0) fail("max_questions", "is negative", "0 for all, or the number of questions per article");
       const std::set<std::string> distinct(articles.begin(), articles.end());
       if (distinct.size() != articles.size()) fail("articles", "names an article twice", "name each once");
-      if (!preset.empty() && preset != "evaluation_50" && preset != "head_budget_10") {
-        fail("preset", fmt::format("is '{}'", preset), "evaluation_50 or head_budget_10");
-      }
-      if (!preset.empty() && !articles.empty()) fail("preset", "stands beside 'articles'", "give one of the two");
-      if (subset != "smoke" && subset != "small" && subset != "full") {
-        fail("subset", fmt::format("is '{}'", subset), "smoke, small or full");
-      }
-      if (count < 0) fail("count", "is negative", "0 for all, or the number of articles");
+      if (!preset.empty() && !articles.empty())
+        fail("preset", "cannot be combined with 'articles'", "give one of the two");
     }
   };
 

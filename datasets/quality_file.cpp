@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <map>
-#include <sstream>
 #include <utility>
 
 #include "datasets/data_file.h"
@@ -19,24 +18,13 @@ class ArticleReader {
       : in_(path, "this is not a line of QuALITY's released JSONL"), path_(path) {}
 
   std::vector<Document> read() {
-    std::istringstream lines(read_data_file(path_));
-    std::string line;
-    for (int64_t n = 1; std::getline(lines, line); ++n) {
-      in_.at_line(n);
-      if (!strip_space(line).empty()) read_line(line);
-    }
-    in_.fail_if_needed();
-    if (documents_.empty()) {
-      throw Error(ErrorKind::kData, "the file has no line of data", path_,
-                  "each line is one article with its questions");
-    }
+    read_json_lines(in_, path_, R"({"article_id": ..., "article": ..., "questions": [...]})",
+                    [&](const Json& json) { read_article(json); });
     return std::move(documents_);
   }
 
  private:
-  void read_line(const std::string& line) {
-    const Json json = in_.object_line(line, R"({"article_id": ..., "article": ..., "questions": [...]})");
-    if (json.is_null()) return;
+  void read_article(const Json& json) {
     const std::string id = in_.text_field(json, "", "article_id");
     const std::string title = in_.text_field(json, "", "title");
     const std::string article = in_.text_field(json, "", "article");
@@ -64,7 +52,7 @@ class ArticleReader {
   std::vector<Question> read_questions(const Json& json) {
     std::vector<Question> questions;
     if (!json.contains("questions") || !json.at("questions").is_array() || json.at("questions").empty()) {
-      in_.add("questions", "'questions' is missing, empty or no list", "give at least one question");
+      in_.add("questions", "'questions' must be a list of at least one", "give at least one question");
       return questions;
     }
     const Json& list = json.at("questions");

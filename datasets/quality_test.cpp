@@ -5,6 +5,7 @@
 
 #include "datasets/data_file.h"
 #include "datasets/quality_file.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -22,23 +23,12 @@ std::string broken(const std::string& name) {
 }
 
 std::string error_of(const Json& options) {
-  try {
-    load_quality(options);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
+  return error_of([&] { load_quality(options); });
 }
 
 // A broken sample must fail as damaged data, not as wrong usage.
 std::string error_of_sample(const std::string& name) {
-  try {
-    read_quality_file(broken(name));
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kData);
-    return e.what();
-  }
-  return "no error";
+  return error_of(ErrorKind::kData, [&] { read_quality_file(broken(name)); });
 }
 
 TEST(Quality, ReadsTheRealArticles) {
@@ -98,20 +88,21 @@ TEST(Quality, NamesWrongArticles) {
 }
 
 TEST(Quality, ChecksOptions) {
-  EXPECT_THAT(error_of({{"max_questions", -1}}), HasSubstr("'max_questions' is negative"));
+  EXPECT_THAT(error_of({{"max_questions", -1}}), HasSubstr("'max_questions' must be 0 or more; got -1"));
   EXPECT_THAT(error_of({{"articles", Json::array({"1", "1"})}}), HasSubstr("'articles' names an article twice"));
   EXPECT_THAT(error_of({{"path", "no/such.jsonl"}}), HasSubstr("no such data file\n  where: no/such.jsonl"));
   EXPECT_THAT(error_of({{"path", "datasets/samples"}}), HasSubstr("is a folder"));
-  EXPECT_THAT(error_of({{"path", ""}}), HasSubstr("'path' is empty"));
+  EXPECT_THAT(error_of({{"path", ""}}), HasSubstr("'path' must name a QuALITY JSONL file; got ''"));
 }
 
 TEST(Quality, PresetsSubsetsAndCounts) {
   EXPECT_THAT(error_of({{"preset", "evaluation_50"}}), HasSubstr("48 problems in"));  // two of the 50 are shipped
   EXPECT_THAT(error_of({{"preset", "head_budget_10"}}), HasSubstr("10 problems in"));
-  EXPECT_THAT(error_of({{"preset", "x"}}), HasSubstr("'preset' is 'x'"));
+  EXPECT_THAT(error_of({{"preset", "x"}}),
+              HasSubstr("'preset' must be evaluation_50 or head_budget_10 (or empty); got 'x'"));
   EXPECT_THAT(error_of({{"preset", "evaluation_50"}, {"articles", "20002"}}), HasSubstr("beside 'articles'"));
-  EXPECT_THAT(error_of({{"subset", "tiny"}}), HasSubstr("'subset' is 'tiny'"));
-  EXPECT_THAT(error_of({{"count", -1}}), HasSubstr("'count' is negative"));
+  EXPECT_THAT(error_of({{"subset", "tiny"}}), HasSubstr("'subset' must be smoke, small or full; got 'tiny'"));
+  EXPECT_THAT(error_of({{"count", -1}}), HasSubstr("'count' must be 0 or more; got -1"));
   EXPECT_EQ(load_quality({{"count", 1}}).size(), 1u);
   EXPECT_EQ(load_quality({{"subset", "smoke"}, {"path", "datasets/samples/many_articles.jsonl"}}).size(), 2u);
   EXPECT_EQ(load_quality({{"subset", "small"}, {"path", "datasets/samples/many_articles.jsonl"}}).size(), 10u);
@@ -157,13 +148,13 @@ INSTANTIATE_TEST_SUITE_P(
         Broken{"duplicate_question", "duplicate question id '1_A_1', first in line 1",
                ":2, questions[0].question_unique_id"},
         Broken{"empty_article", "'article' is empty", ":1, article"},
-        Broken{"options_missing", "'options' is missing or no list", ":1, questions[0].options"},
+        Broken{"options_missing", "'options' must be a list", ":1, questions[0].options"},
         Broken{"option_repeated", "duplicate option 'a'", ":1, questions[0].options[2]"},
         Broken{"one_option", "there are 1 options", ":1, questions[0].options"},
         Broken{"other_text", "article '1' has another text than in line 1", ":2, article"},
         Broken{"article_is_number", "'article' must be text; got 7", ":1, article"},
         Broken{"title_missing", "'title' is missing", ":1, title"},
-        Broken{"no_questions", "'questions' is missing, empty or no list", ":1, questions"},
+        Broken{"no_questions", "'questions' must be a list of at least one", ":1, questions"},
         Broken{"difficult_is_text", "'difficult' is \"yes\"", ":1, questions[0].difficult"},
         Broken{"empty", "the file has no line of data", ""}),
     [](const auto& test) { return test.param.name; });

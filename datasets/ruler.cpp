@@ -35,21 +35,18 @@ class Ruler final : public Dataset {
 
     void fields(auto&& visit) {
       visit("task", task,
-            "niah_single_1, _2, _3; niah_multikey_1, _2, _3; niah_multivalue; niah_multiquery; vt; cwe; fwe; qa");
-      visit("documents", documents, "documents to make, with one question each");
-      visit("tokens", tokens, "length of a document in tokens of the model, without question and answer");
-      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped) whose articles are the essays");
+            "niah_single_1, _2, _3; niah_multikey_1, _2, _3; niah_multivalue; niah_multiquery; vt; cwe; fwe; qa",
+            one_of(ruler_tasks()));
+      visit("documents", documents, "documents to make, with one question each", between(1, 100000));
+      visit("tokens", tokens, "length of a document in tokens of the model, without question and answer",
+            between(128, 1000000));
+      visit("path", path, "QuALITY JSONL file (v1.0.1, html-stripped) whose articles are the essays",
+            named("a QuALITY JSONL file"));
       visit("qa_path", qa_path, "for task qa: SQuAD's or HotpotQA's JSON file");
     }
     void check(const OptionCheck& fail) const {
-      const auto& tasks = ruler_tasks();
-      if (std::find(tasks.begin(), tasks.end(), task) == tasks.end()) {
-        fail("task", fmt::format("is '{}'", task), fmt::format("one of {}", fmt::join(tasks, ", ")));
-      }
-      if (documents < 1 || documents > 100000) fail("documents", fmt::format("is {}", documents), "1 to 100000");
-      if (tokens < 128 || tokens > 1000000) fail("tokens", fmt::format("is {}", tokens), "128 to 1000000");
-      if (path.empty()) fail("path", "is empty", "name a QuALITY JSONL file");
-      if (task == "qa" && qa_path.empty()) fail("qa_path", "is empty", "name SQuAD's or HotpotQA's JSON file");
+      if (task == "qa" && qa_path.empty())
+        fail("qa_path", "must name SQuAD's or HotpotQA's JSON file; got ''", "write qa_path: FILE");
     }
   };
 

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -12,24 +11,14 @@
 
 #include "datasets/ruler_text.h"
 #include "harness/api/dataset.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() : path_(std::filesystem::temp_directory_path() / fmt::format("kvc_ruler_{}", ::getpid())) {
-    std::filesystem::create_directories(path_);
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  std::string file(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // White space between words: a plain stand-in for a tokenizer.
 int64_t count_words(std::string_view text) {
@@ -48,18 +37,7 @@ std::vector<Document> load(const Json& options, std::uint64_t seed = 7) {
 }
 
 std::string error_of(const Json& options) {
-  try {
-    load(options);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-size_t occurrences(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
+  return error_of([&] { load(options); });
 }
 
 std::vector<std::string> references(const Question& question) {

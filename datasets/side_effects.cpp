@@ -63,21 +63,12 @@ class SideEffects final : public Dataset {
     int64_t tokens = 400;
     double rule_depth = 0;
     void fields(auto&& visit) {
-      visit("kind", kind, "rule, format, absent, present or secret");
-      visit("documents", documents, "how many");
-      visit("questions", questions, "per document");
-      visit("tokens", tokens, "length of a document, about");
-      visit("rule_depth", rule_depth, "where the rule stands, in per cent of the document");
-    }
-    void check(const OptionCheck& fail) const {
-      const std::vector<std::string> kinds = {"rule", "format", "absent", "present", "secret"};
-      if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) {
-        fail("kind", "is '" + kind + "'", suggest_name(kind, kinds));
-      }
-      if (documents < 1 || documents > 10'000) fail("documents", "is out of range", "1 to 10000");
-      if (questions < 1 || questions > 50) fail("questions", "is out of range", "1 to 50");
-      if (tokens < 100 || tokens > 4'000) fail("tokens", "is out of range", "100 to 4000");
-      if (!(rule_depth >= 0 && rule_depth <= 100)) fail("rule_depth", "is out of range", "0 to 100");
+      visit("kind", kind, "rule, format, absent, present or secret",
+            one_of({"rule", "format", "absent", "present", "secret"}));
+      visit("documents", documents, "how many", between(1, 10'000));
+      visit("questions", questions, "per document", between(1, 50));
+      visit("tokens", tokens, "length of a document, about", between(100, 4'000));
+      visit("rule_depth", rule_depth, "where the rule stands, in per cent of the document", between(0, 100));
     }
   };
   explicit SideEffects(Options options) : options_(std::move(options)) {}

@@ -37,7 +37,7 @@
 #include "harness/math/device_pursuit.h"
 #include "harness/math/matching_pursuit.h"
 #include "harness/math/to_device.h"
-#include "methods/parts/batched_fit.h"
+#include "methods/batched_fit.h"
 #include "methods/parts/fit.h"
 #include "methods/parts/head_batches.h"
 #include "methods/parts/key_selection.h"
@@ -62,44 +62,28 @@ struct MatchingOptions {
   std::string ridge_scale = "spectral";
 
   void fields(auto&& visit) {
-    visit("select", select, "how keys are chosen: highest_attention or omp");
-    visit("score", score, "highest_attention: attention weight over the queries, rms, max or mean");
-    visit("pooling", pooling, "highest_attention: scores pooled over positions, none, avg or max");
-    visit("pooling_kernel", pooling_kernel, "width of the pooling, odd");
-    visit("k_choice", k_choice, "omp: keys picked at a time");
-    visit("nnls_interval", nnls_interval, "omp: iterations from one solve to the next");
+    visit("select", select, "how keys are chosen: highest_attention or omp", one_of({"highest_attention", "omp"}));
+    visit("score", score, "highest_attention: attention weight over the queries, rms, max or mean",
+          one_of(key_score_names()));
+    visit("pooling", pooling, "highest_attention: scores pooled over positions, none, avg or max",
+          one_of({"none", "avg", "max"}));
+    visit("pooling_kernel", pooling_kernel, "width of the pooling, odd", odd(1001));
+    visit("k_choice", k_choice, "omp: keys picked at a time", between(1, 100000));
+    visit("nnls_interval", nnls_interval, "omp: iterations from one solve to the next", between(1, 100000));
     visit("schedule", schedule,
-          "omp: fixed, or progressive (k_choice, nnls_interval 1,1 up to 300 picks, 2,2 up to 1,500, then 4,2)");
-    visit("drop_below", drop_below, "omp: keys whose fitted bias is lower are replaced by others; 0: none are");
-    visit("bias", bias, "fit of the attention mass: nnls, active_set (to the minimum) or none");
-    visit("values", values, "fit of the attention output: least_squares, ridge, or copy for no fit");
-    visit("nnls_iters", nnls_iters, "projected-gradient steps of the bias fit; 0 = clamped least squares");
-    visit("bias_bound", bias_bound, "fitted weights stay within exp(-bound) and exp(bound)");
-    visit("ridge", ridge, "values: ridge: the penalty, in units of ridge_scale");
-    visit("ridge_scale", ridge_scale, "spectral or frobenius (of the matrix fitted with), or fixed (1)");
-  }
-  void check(const OptionCheck& fail) const {
-    const auto one_of = [&](const char* name, const std::string& value, const std::vector<std::string>& known) {
-      if (std::find(known.begin(), known.end(), value) == known.end()) {
-        fail(name, "is '" + value + "'", suggest_name(value, known));
-      }
-    };
-    one_of("select", select, {"highest_attention", "omp"});
-    one_of("score", score, key_score_names());
-    one_of("pooling", pooling, {"none", "avg", "max"});
-    one_of("schedule", schedule, {"fixed", "progressive"});
-    one_of("bias", bias, {"nnls", "active_set", "none"});
-    one_of("values", values, {"least_squares", "ridge", "copy"});
-    one_of("ridge_scale", ridge_scale, {"spectral", "frobenius", "fixed"});
-    if (pooling_kernel < 1 || pooling_kernel % 2 == 0 || pooling_kernel > 1001) {
-      fail("pooling_kernel", "must be an odd number from 1 to 1001", "e.g. 7");
-    }
-    if (k_choice < 1 || k_choice > 100000) fail("k_choice", "is out of range", "1 to 100000");
-    if (nnls_interval < 1 || nnls_interval > 100000) fail("nnls_interval", "is out of range", "1 to 100000");
-    if (!(drop_below <= 0 && drop_below >= -100)) fail("drop_below", "is out of range", "0, or below it, e.g. -7");
-    if (nnls_iters < 0 || nnls_iters > 100000) fail("nnls_iters", "is out of range", "0 to 100000");
-    if (!(bias_bound > 0 && bias_bound <= 50)) fail("bias_bound", "is out of range", "above 0, at most 50");
-    if (!(ridge > 0 && ridge <= 1e6)) fail("ridge", "is out of range", "above 0, at most 1e6");
+          "omp: fixed, or progressive (k_choice, nnls_interval 1,1 up to 300 picks, 2,2 up to 1,500, then 4,2)",
+          one_of({"fixed", "progressive"}));
+    visit("drop_below", drop_below, "omp: keys with a lower fitted bias are replaced; 0: off", between(-100, 0));
+    visit("bias", bias, "fit of the attention mass: nnls, active_set (to the minimum) or none",
+          one_of({"nnls", "active_set", "none"}));
+    visit("values", values, "fit of the attention output: least_squares, ridge, or copy for no fit",
+          one_of({"least_squares", "ridge", "copy"}));
+    visit("nnls_iters", nnls_iters, "projected-gradient steps of the bias fit; 0 = clamped least squares",
+          between(0, 100000));
+    visit("bias_bound", bias_bound, "fitted weights stay within exp(-bound) and exp(bound)", more_than(0, 50));
+    visit("ridge", ridge, "values: ridge: the penalty, in units of ridge_scale", more_than(0, 1e6));
+    visit("ridge_scale", ridge_scale, "spectral or frobenius (of the matrix fitted with), or fixed (1)",
+          one_of({"spectral", "frobenius", "fixed"}));
   }
 };
 
@@ -120,7 +104,7 @@ class AttentionMatching : public PerHeadMethod {
                                                            : RidgeScale::kFrobenius;
   }
 
-  bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "repeat_prefill"; }
   bool fits_heads_together(const at::Device& device) const override { return !device.is_cpu(); }
 
   // Scores, picks and fits of a batch of heads at a time; what a batch cannot fit is fitted alone.

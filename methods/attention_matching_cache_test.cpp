@@ -10,6 +10,7 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/core/error.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/naive_methods.h"
 #include "harness/testing/tiny_model.h"
 
@@ -91,13 +92,7 @@ std::pair<double, double> difference(const Entries& a, const Entries& b, const a
 }
 
 std::string usage_error(const Json& options) {
-  try {
-    method(options);
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
-    return e.what();
-  }
-  return "no error";
+  return error_of(ErrorKind::kUsage, [&] { method(options); });
 }
 
 TEST(AttentionMatchingOptions, AreReadAndChecked) {

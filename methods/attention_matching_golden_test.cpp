@@ -8,34 +8,10 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/math/attention.h"
-#include "harness/model/formats/tensor_file.h"
+#include "harness/testing/method_heads.h"
 
 namespace kvc {
 namespace {
-
-at::Tensor synthetic(std::vector<int64_t> shape, std::uint64_t seed) {
-  at::Tensor out = at::empty(shape, at::TensorOptions(at::kFloat));
-  float* data = out.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < out.numel(); ++i) {
-    double total = 0;
-    for (int k = 0; k < 4; ++k) {
-      seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-      total += static_cast<double>(seed >> 40) / 16777216.0 - 0.5;
-    }
-    data[i] = static_cast<float>(total * 1.75);
-  }
-  return out;
-}
-
-// Of the demo model on real text; stored in bfloat16, computed with in float32.
-HeadProblem captured_head(const std::string& name) {
-  const TensorFile file = read_tensor_file(KVC_SOURCE_DIR "/harness/testing/golden/captured_heads.safetensors");
-  HeadProblem head;
-  head.keys = file.tensors.at(name + ".K").to(at::kFloat);
-  head.values = file.tensors.at(name + ".V").to(at::kFloat);
-  head.queries = file.tensors.at(name + ".Q").to(at::kFloat);
-  return head;
-}
 
 HeadProblem head_of(const Json& c) {
   if (c.contains("captured")) return captured_head(c.at("captured").get<std::string>());

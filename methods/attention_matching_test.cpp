@@ -9,7 +9,7 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/math/attention.h"
-#include "harness/model/formats/tensor_file.h"
+#include "harness/testing/method_heads.h"
 #include "harness/testing/naive_methods.h"
 #include "methods/parts/fit.h"
 #include "methods/parts/key_selection.h"
@@ -25,7 +25,7 @@ AttentionSummary attend(const HeadProblem& head) {
 class Heads final : public PerHeadMethod {
  public:
   explicit Heads(FitSettings settings) : settings_(settings) {}
-  bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "repeat_prefill"; }
   HeadFit one(const HeadProblem& problem, int64_t target_len, int64_t largest) const {
     return prepare(problem, largest)(target_len);
   }
@@ -46,20 +46,6 @@ constexpr FitSettings kUnbounded{.bias_bound = 30.0, .nnls_iterations = 0};
 
 HeadFit fit_head(const HeadProblem& problem, int64_t target_len, const FitSettings& settings = {}) {
   return Heads(settings).one(problem, target_len, target_len);
-}
-
-at::Tensor normal(std::vector<int64_t> shape, std::uint64_t seed) {
-  return at::randn(shape, at::detail::createCPUGenerator(seed), at::TensorOptions(at::kFloat));
-}
-
-HeadProblem random_head(int64_t T, int64_t n, int64_t d, std::uint64_t seed, bool bias = false) {
-  HeadProblem problem;
-  problem.keys = normal({T, d}, seed);
-  problem.values = normal({T, d}, seed + 1);
-  problem.queries = normal({n, d}, seed + 2) * 2;
-  if (bias) problem.bias = normal({T}, seed + 3);
-  problem.seed = seed;
-  return problem;
 }
 
 double output_error(const HeadProblem& problem, const HeadFit& fit, const at::Tensor& queries) {
@@ -123,30 +109,9 @@ TEST(AttentionMatching, EqualsFloat64LoopsWithoutBiasOrValueFit) {
 
 // --- stored results of another implementation
 
-at::Tensor synthetic(std::vector<int64_t> shape, std::uint64_t seed) {
-  at::Tensor out = at::empty(shape, at::TensorOptions(at::kFloat));
-  float* data = out.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < out.numel(); ++i) {
-    double total = 0;
-    for (int k = 0; k < 4; ++k) {
-      seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-      total += static_cast<double>(seed >> 40) / 16777216.0 - 0.5;
-    }
-    data[i] = static_cast<float>(total * 1.75);
-  }
-  return out;
-}
-
 HeadProblem stored_head(const Json& c) {
+  if (c.contains("captured")) return captured_head(c.at("captured").get<std::string>());
   HeadProblem head;
-  if (c.contains("captured")) {
-    const TensorFile file = read_tensor_file(KVC_SOURCE_DIR "/harness/testing/golden/captured_heads.safetensors");
-    const auto name = c.at("captured").get<std::string>();
-    head.keys = file.tensors.at(name + ".K").to(at::kFloat);
-    head.values = file.tensors.at(name + ".V").to(at::kFloat);
-    head.queries = file.tensors.at(name + ".Q").to(at::kFloat);
-    return head;
-  }
   const auto T = c.at("T").get<int64_t>(), n = c.at("n").get<int64_t>(), d = c.at("d").get<int64_t>();
   const auto seed = c.at("seed").get<std::uint64_t>();
   head.queries = synthetic({n, d}, seed) * 2;
@@ -191,28 +156,28 @@ TEST(AttentionMatching, FittingEveryEntryChangesNothing) {
   const HeadFit fit = fit_head(head, 40);
   EXPECT_LT(fit.bias.abs().max().item<float>(), 1e-4);
   EXPECT_LT((fit.values - head.values.index_select(0, fit.indices)).abs().max().item<float>(), 1e-3);
-  EXPECT_LT(output_error(head, fit, normal({50, 16}, 99)), 1e-4);
+  EXPECT_LT(output_error(head, fit, normal_numbers({50, 16}, 99)), 1e-4);
 }
 
 TEST(AttentionMatching, FittingEveryEntryOfABiasedHeadKeepsTheOldBias) {
   const HeadProblem head = random_head(40, 400, 16, 8, true);
   const HeadFit fit = fit_head(head, 40);
   EXPECT_LT((fit.bias - head.bias.index_select(0, fit.indices)).abs().max().item<float>(), 1e-4);
-  EXPECT_LT(mass_error(head, fit, normal({50, 16}, 99)), 1e-4);
+  EXPECT_LT(mass_error(head, fit, normal_numbers({50, 16}, 99)), 1e-4);
 }
 
 // Distinct keys of multiplicities c_j: the distinct ones with bias ln c_j and the group's mean value serve every query
 // exactly.
 TEST(AttentionMatching, DuplicatesGiveTheLogarithmOfTheirNumber) {
   constexpr int64_t kDistinct = 6;
-  const at::Tensor distinct = normal({kDistinct, 16}, 1);
+  const at::Tensor distinct = normal_numbers({kDistinct, 16}, 1);
   std::vector<int64_t> group;
   for (int64_t j = 0; j < kDistinct; ++j) group.insert(group.end(), static_cast<size_t>(j + 1), j);
   const at::Tensor member = at::tensor(group, at::TensorOptions(at::kLong));
   HeadProblem head;
   head.keys = distinct.index_select(0, member);
-  head.values = normal({member.numel(), 16}, 2);
-  head.queries = normal({200, 16}, 3) * 2;
+  head.values = normal_numbers({member.numel(), 16}, 2);
+  head.queries = normal_numbers({200, 16}, 3) * 2;
   // One of each group, as a selection could have made it.
   const at::Tensor order = at::tensor(std::vector<int64_t>{0, 1, 3, 6, 10, 15}, at::TensorOptions(at::kLong));
   const HeadFit fit = OrderedFit(head, attend(head), order, {}).fit(kDistinct);
@@ -221,8 +186,8 @@ TEST(AttentionMatching, DuplicatesGiveTheLogarithmOfTheirNumber) {
     const at::Tensor mean = head.values.index_select(0, (member == j).nonzero().squeeze(1)).mean(0);
     EXPECT_LT((fit.values[j] - mean).abs().max().item<float>(), 1e-3);
   }
-  EXPECT_LT(output_error(head, fit, normal({50, 16}, 77)), 1e-4);
-  EXPECT_LT(mass_error(head, fit, normal({50, 16}, 77)), 1e-4);
+  EXPECT_LT(output_error(head, fit, normal_numbers({50, 16}, 77)), 1e-4);
+  EXPECT_LT(mass_error(head, fit, normal_numbers({50, 16}, 77)), 1e-4);
 }
 
 TEST(AttentionMatching, ZeroQueriesGiveTheMinimumNormSolution) {
@@ -265,7 +230,7 @@ TEST(AttentionMatching, CompactingASecondTimeToTheSameSizeChangesNothing) {
   const HeadFit second = fit_head(again, 15);
   EXPECT_LT((second.bias - first.bias.index_select(0, second.indices)).abs().max().item<float>(), 1e-4);
   EXPECT_LT((second.values - first.values.index_select(0, second.indices)).abs().max().item<float>(), 1e-2);
-  EXPECT_LT(output_error(again, second, normal({50, 16}, 3)), 1e-3);
+  EXPECT_LT(output_error(again, second, normal_numbers({50, 16}, 3)), 1e-3);
 }
 
 TEST(AttentionMatching, NestedTargetsEqualSeparateOnes) {

@@ -1,4 +1,4 @@
-// What holds for every setting of Attention Matching, and for the paper's presets (spec J).
+// What holds for every setting of Attention Matching, and for the paper's presets.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 

@@ -16,39 +16,22 @@
 // of it is.
 #include <ATen/ATen.h>
 
-#include "harness/api/published_queries.h"
+#include "methods/parts/heavy_hitters.h"
 #include "methods/parts/merging.h"
-#include "methods/parts/query_reach.h"
-#include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class Cam final : public PerHeadMethod, public PublishedQueries {
+class Cam final : public HeavyHitters {
  public:
-  struct Options : SoftmaxRange {
-    double recent_fraction = 0.5;
+  struct Options : HeavyHitters::Options {
     int64_t n_merged = 32;
     void fields(auto&& visit) {
-      visit("recent_fraction", recent_fraction,
-            "fraction of the kept entries reserved for the most recent ones, 0 to 1");
-      range_field(visit);
-      visit("n_merged", n_merged, "m: entries behind an evicted one that share its value");
-    }
-    void check(const OptionCheck& fail) const {
-      if (!(recent_fraction >= 0 && recent_fraction <= 1)) fail("recent_fraction", "is out of range", "0 to 1");
-      check_range(fail);
-      if (n_merged < 1 || n_merged > 1000000) fail("n_merged", "is out of range", "1 to 1000000, e.g. 32");
+      HeavyHitters::Options::fields(visit);
+      visit("n_merged", n_merged, "m: entries behind an evicted one that share its value", between(1, 1000000));
     }
   };
-  explicit Cam(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return true; }
-  std::string published_queries() const override { return "context_prefill"; }
-
-  at::Tensor scores(const HeadProblem& problem) const override {
-    return attention_scores(problem, options_.range(), KeyScore::kMean);
-  }
+  explicit Cam(const Options& options) : HeavyHitters(options), options_(options) {}
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
@@ -60,7 +43,7 @@ class Cam final : public PerHeadMethod, public PublishedQueries {
       const at::Tensor kept = heavy_and_recent(attention, target_len, options_.recent_fraction);
       const Split split = split_entries(kept, attention.size(0));
       HeadFit fit = keep(problem, split.kept);
-      fit.notes = reach_notes(problem, options_.range());
+      fit.notes = reach_notes(problem, range_);
       at::Tensor passed_on = at::zeros({attention.size(0)}, merged.options());
       passed_on.index_copy_(0, split.evicted, merged.index_select(0, split.evicted));
       fit.notes["merged_entries"] = passed_on.sum().item<int64_t>();

@@ -21,7 +21,6 @@
 #include <utility>
 
 #include "harness/api/compaction_method.h"
-#include "harness/api/published_queries.h"
 #include "harness/api/special_needs.h"
 #include "harness/core/error.h"
 #include "harness/core/stable_hash.h"
@@ -29,14 +28,14 @@
 #include "harness/math/adam.h"
 #include "harness/model/generate.h"
 #include "methods/parts/cache_training.h"
-#include "methods/parts/training_texts.h"
+#include "methods/training_texts.h"
 
 namespace kvc {
 namespace {
 
 constexpr int64_t kCurvePoints = 50;
 
-class Cartridge final : public CompactionMethod, public PublishedQueries, public SpecialNeeds {
+class Cartridge final : public CompactionMethod, public SpecialNeeds {
  public:
   struct Options {
     NestedPlugin init{"truncate"};
@@ -48,35 +47,22 @@ class Cartridge final : public CompactionMethod, public PublishedQueries, public
     int64_t conversations = 16;
     void fields(auto&& visit) {
       visit("init", init, "method whose result is trained, e.g. attention_matching; truncate: the first entries");
-      visit("text", text, "what is learnt from: self_study (the model's own answers) or repeat (the context)");
-      visit("steps", steps, "steps of Adam");
-      visit("learning_rate", learning_rate, "of the first step; falls linearly to 0");
-      visit("batch_tokens", batch_tokens, "tokens of text per step, at least");
-      visit("text_tokens", text_tokens, "longest text, request included");
-      visit("conversations", conversations, "self_study: texts to write");
+      visit("text", text, "what is learnt from: self_study (the model's own answers) or repeat (the context)",
+            one_of({"self_study", "repeat"}));
+      visit("steps", steps, "steps of Adam", between(0, 1'000'000));
+      visit("learning_rate", learning_rate, "of the first step; falls linearly to 0", more_than(0, 10));
+      visit("batch_tokens", batch_tokens, "tokens of text per step, at least", between(1, 1'000'000));
+      visit("text_tokens", text_tokens, "longest text, request included", between(64, 1'000'000));
+      visit("conversations", conversations, "self_study: texts to write", between(1, 10'000));
     }
     void complete(const std::string& pointer, Problems& problems);
-    void check(const OptionCheck& fail) const {
-      if (text != "self_study" && text != "repeat") {
-        fail("text", "is '" + text + "'", suggest_name(text, {"self_study", "repeat"}));
-      }
-      if (!(learning_rate > 0 && learning_rate <= 10)) fail("learning_rate", "is out of range", "above 0, at most 10");
-      const auto within = [&](const char* name, int64_t value, int64_t least, int64_t most) {
-        if (value < least || value > most) fail(name, "is out of range", fmt::format("{} to {}", least, most));
-      };
-      within("steps", steps, 0, 1'000'000);
-      within("batch_tokens", batch_tokens, 1, 1'000'000);
-      within("text_tokens", text_tokens, 64, 1'000'000);
-      within("conversations", conversations, 1, 10'000);
-    }
   };
 
   explicit Cartridge(const Options& options) : options_(options) {
     init_ = create_nested<CompactionMethod>(options.init.value);
   }
 
-  bool needs_queries() const override { return init_->needs_queries(); }
-  std::string published_queries() const override { return kvc::published_queries(*init_); }
+  std::string published_queries() const override { return init_->published_queries(); }
   std::string special_needs() const override { return options_.text == "self_study" ? "the model writes" : ""; }
   bool needs_target() const override { return true; }
 
@@ -163,7 +149,7 @@ class Cartridge final : public CompactionMethod, public PublishedQueries, public
   }
 
   [[noreturn]] void diverged(int64_t step) const {
-    throw Error(ErrorKind::kUsage, fmt::format("the loss of step {} is no finite number", step + 1),
+    throw Error(ErrorKind::kUsage, fmt::format("the loss of step {} is not finite", step + 1),
                 fmt::format("cartridge, learning_rate: {}", options_.learning_rate), "lower the learning rate");
   }
 

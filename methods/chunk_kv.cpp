@@ -21,25 +21,21 @@
 namespace kvc {
 namespace {
 
-class ChunkKv final : public PerHeadMethod, public PublishedQueries {
+class ChunkKv final : public PerHeadMethod {
  public:
   struct Options {
     NestedPlugin scores{{{"method", "snapkv"}}};
     int64_t chunk_length = 20;
     void fields(auto&& visit) {
       visit("scores", scores, "method whose scores choose: {method: NAME, option: value}");
-      visit("chunk_length", chunk_length, "entries of a chunk");
+      visit("chunk_length", chunk_length, "entries of a chunk", at_least(1));
     }
     void complete(const std::string& pointer, Problems& problems) {
       InnerScores::complete(scores.value, "chunk_kv", pointer + "/scores", problems);
     }
-    void check(const OptionCheck& fail) const {
-      if (chunk_length < 1) fail("chunk_length", "is out of range", "1 or more, e.g. 20");
-    }
   };
   explicit ChunkKv(const Options& options) : options_(options), inner_(options.scores.value) {}
 
-  bool needs_queries() const override { return inner_.needs_queries(); }
   std::string published_queries() const override { return inner_.published_queries(); }
 
  protected:

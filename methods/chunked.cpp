@@ -21,7 +21,7 @@
 #include "harness/api/nested_method.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
-#include "methods/parts/text_chunks.h"
+#include "methods/text_chunks.h"
 
 namespace kvc {
 namespace {
@@ -58,21 +58,17 @@ class Chunked final : public CompactionMethod {
     std::string marker;
     NestedPlugin then{{{"method", "attention_matching"}, {"queries", "repeat_prefill"}}};
     void fields(auto&& visit) {
-      visit("size", size, "most tokens of a chunk");
+      visit("size", size, "most tokens of a chunk", at_least(1));
       visit("marker", marker, "text at whose every occurrence a chunk begins; empty: chunks of `size` tokens");
       visit("then", then, "method for each chunk, with its own queries: {method: NAME, queries: NAME}");
     }
     void complete(const std::string& pointer, Problems& problems) {
       NestedMethod::complete(then.value, "chunked", pointer + "/then", problems);
     }
-    void check(const OptionCheck& fail) const {
-      if (size < 1) fail("size", "is less than 1", "1 token or more, e.g. 4096");
-    }
   };
 
   explicit Chunked(const Options& options) : options_(options), then_(options.then.value) {}
 
-  bool needs_queries() const override { return false; }
   bool needs_target() const override { return true; }
 
   std::vector<Compaction> compact(const CompactionRequest& request) const override {

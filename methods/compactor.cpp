@@ -24,7 +24,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "harness/api/published_queries.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/key_selection.h"
 #include "methods/parts/leverage_scores.h"
@@ -35,7 +34,7 @@
 namespace kvc {
 namespace {
 
-class Compactor final : public PerHeadMethod, public PublishedQueries {
+class Compactor final : public PerHeadMethod {
  public:
   struct Options {
     double blending = -1;
@@ -45,23 +44,19 @@ class Compactor final : public PerHeadMethod, public PublishedQueries {
     int64_t n_last = 4;
     void fields(auto&& visit) {
       visit("blending", blending, "weight of the leverage scores; -1: the fraction that is evicted");
-      visit("chunk", chunk, "entries that attend to each other");
-      visit("sketch", sketch, "dimensions that keys are projected to at random; 0: exact leverage scores");
-      visit("n_first", n_first, "first entries of the text, template included, kept before all others");
-      visit("n_last", n_last, "last entries of the text, template included, kept before all others");
+      visit("chunk", chunk, "entries that attend to each other", between(1, 65536));
+      visit("sketch", sketch, "dimensions that keys are projected to at random; 0: exact leverage scores",
+            between(0, 4096));
+      visit("n_first", n_first, "first entries of the text, template included, kept before all others", at_least(0));
+      visit("n_last", n_last, "last entries of the text, template included, kept before all others", at_least(0));
     }
     void check(const OptionCheck& fail) const {
       if (!(blending == -1 || (blending >= 0 && blending <= 1000)))
-        fail("blending", "is out of range", "-1, or 0 to 1000");
-      if (chunk < 1 || chunk > 65536) fail("chunk", "is out of range", "1 to 65536, e.g. 256");
-      if (sketch < 0 || sketch > 4096) fail("sketch", "is out of range", "0 to 4096, e.g. 48");
-      if (n_first < 0) fail("n_first", "is negative", "0 or more");
-      if (n_last < 0) fail("n_last", "is negative", "0 or more");
+        fail("blending", fmt::format("must be -1 or 0 to 1000; got {}", blending), "default: -1");
     }
   };
   explicit Compactor(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {

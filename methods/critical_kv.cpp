@@ -13,7 +13,6 @@
 
 #include <algorithm>
 
-#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/key_selection.h"
@@ -22,7 +21,7 @@
 namespace kvc {
 namespace {
 
-class CriticalKv final : public PerHeadMethod, public PublishedQueries {
+class CriticalKv final : public PerHeadMethod {
  public:
   struct Options {
     NestedPlugin scores{{{"method", "snapkv"}}};
@@ -30,20 +29,15 @@ class CriticalKv final : public PerHeadMethod, public PublishedQueries {
     double epsilon = 1e-4;
     void fields(auto&& visit) {
       visit("scores", scores, "method whose scores choose: {method: NAME, option: value}");
-      visit("first_stage", first_stage, "part of the target that its scores alone choose, 0 to 1");
-      visit("epsilon", epsilon, "added to a score before it meets the value's norm");
+      visit("first_stage", first_stage, "part of the target that its scores alone choose, 0 to 1", between(0, 1));
+      visit("epsilon", epsilon, "added to a score before it meets the value's norm", between(0, 1));
     }
     void complete(const std::string& pointer, Problems& problems) {
       InnerScores::complete(scores.value, "critical_kv", pointer + "/scores", problems);
     }
-    void check(const OptionCheck& fail) const {
-      if (!(first_stage >= 0 && first_stage <= 1)) fail("first_stage", "is out of range", "0 to 1");
-      if (!(epsilon >= 0 && epsilon <= 1)) fail("epsilon", "is out of range", "0 to 1");
-    }
   };
   explicit CriticalKv(const Options& options) : options_(options), inner_(options.scores.value) {}
 
-  bool needs_queries() const override { return inner_.needs_queries(); }
   std::string published_queries() const override { return inner_.published_queries(); }
   at::Tensor scores(const HeadProblem& problem) const override { return inner_.of(problem); }
 

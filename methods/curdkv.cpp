@@ -25,21 +25,12 @@ class CurDkv final : public ScoredKeys {
     std::string leverage = "kv_product";
     int64_t window = 16;
     void fields(auto&& visit) {
-      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others");
-      visit("leverage", leverage, "kv_product, kv_avg, key or value");
-      visit("window", window, "entries among which norms are compared; 0: the whole head");
-    }
-    void check(const OptionCheck& fail) const {
-      if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
-      if (window < 0) fail("window", "is negative", "0 or more, e.g. 16");
-      if (leverage != "kv_product" && leverage != "kv_avg" && leverage != "key" && leverage != "value") {
-        fail("leverage", "is '" + leverage + "'", "kv_product, kv_avg, key or value");
-      }
+      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others", at_least(0));
+      visit("leverage", leverage, "kv_product, kv_avg, key or value", one_of({"kv_product", "kv_avg", "key", "value"}));
+      visit("window", window, "entries among which norms are compared; 0: the whole head", at_least(0));
     }
   };
   explicit CurDkv(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return false; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     const at::Tensor k = shares(problem.keys), v = shares(problem.values);

@@ -20,10 +20,8 @@
 
 #include <algorithm>
 
-#include "harness/api/published_queries.h"
+#include "methods/parts/heavy_hitters.h"
 #include "methods/parts/merging.h"
-#include "methods/parts/query_reach.h"
-#include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
@@ -31,28 +29,12 @@ namespace {
 // Evicted entries at a time: their similarities to some thousand kept ones stay small.
 constexpr int64_t kBlock = 512;
 
-class D2o final : public PerHeadMethod, public PublishedQueries {
+class D2o final : public HeavyHitters {
  public:
-  struct Options : SoftmaxRange {
-    double recent_fraction = 0.25;
-    void fields(auto&& visit) {
-      visit("recent_fraction", recent_fraction,
-            "fraction of the kept entries reserved for the most recent ones, 0 to 1");
-      range_field(visit);
-    }
-    void check(const OptionCheck& fail) const {
-      if (!(recent_fraction >= 0 && recent_fraction <= 1)) fail("recent_fraction", "is out of range", "0 to 1");
-      check_range(fail);
-    }
+  struct Options : HeavyHitters::Options {
+    Options() { recent_fraction = 0.25; }
   };
-  explicit D2o(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return true; }
-  std::string published_queries() const override { return "context_prefill"; }
-
-  at::Tensor scores(const HeadProblem& problem) const override {
-    return attention_scores(problem, options_.range(), KeyScore::kMean);
-  }
+  explicit D2o(const Options& options) : HeavyHitters(options), options_(options) {}
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
@@ -63,7 +45,7 @@ class D2o final : public PerHeadMethod, public PublishedQueries {
       const at::Tensor kept = heavy_and_recent(scores, target_len, options_.recent_fraction);
       const Split split = split_entries(kept, scores.size(0));
       HeadFit fit = keep(problem, split.kept);
-      fit.notes = reach_notes(problem, options_.range());
+      fit.notes = reach_notes(problem, range_);
       if (split.evicted.size(0) > 0) merge_entries(problem, directions, split, fit);
       return fit;
     };

@@ -16,9 +16,7 @@
 // hold different numbers of entries (a cache compacted before) or queries are on-policy, n_j and b are those of the
 // head alone, and the note heads_scored_alone counts that. Needs the model's output projection, so not a head alone.
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 
-#include "harness/api/published_queries.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/output_norms.h"
 #include "methods/parts/query_reach.h"
@@ -28,32 +26,20 @@
 namespace kvc {
 namespace {
 
-class DefensiveKv final : public ScoredKeys, public PublishedQueries {
+class DefensiveKv final : public ScoredKeys {
  public:
-  struct Options : SoftmaxRange {
-    int64_t window = 32;
-    int64_t kernel = 5;
+  struct Options : SoftmaxRange, QueryWindow {
+    Options() : QueryWindow{32, 5} {}
     double mass_fraction = 0.9;
     void fields(auto&& visit) {
-      visit("window", window, "last tokens of the query text whose queries score the entries, at most 128");
-      visit("kernel", kernel, "width of the averaging over positions, odd; 1 = none");
-      visit("mass_fraction", mass_fraction, "part of the weight whose entries come before all others, 0 to 1; 0: none");
+      window_fields(visit);
+      visit("mass_fraction", mass_fraction, "part of the weight whose entries come before all others, 0 to 1; 0: none",
+            between(0, 1));
       range_field(visit);
-    }
-    void check(const OptionCheck& fail) const {
-      if (window < 1 || window > LayerQueries::kMaxWindow) {
-        fail("window", "is out of range", "1 to " + std::to_string(LayerQueries::kMaxWindow));
-      }
-      if (kernel < 1 || kernel > 1001 || kernel % 2 == 0) {
-        fail("kernel", fmt::format("must be an odd number from 1 to 1001; got {}", kernel), "e.g. 5");
-      }
-      if (!(mass_fraction >= 0 && mass_fraction <= 1)) fail("mass_fraction", "is out of range", "0 to 1");
-      check_range(fail);
     }
   };
   explicit DefensiveKv(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {

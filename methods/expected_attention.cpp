@@ -22,7 +22,6 @@
 #include <limits>
 #include <string>
 
-#include "harness/api/published_queries.h"
 #include "methods/parts/query_reach.h"
 #include "methods/parts/rotation.h"
 #include "methods/parts/scored_keys.h"
@@ -30,7 +29,7 @@
 namespace kvc {
 namespace {
 
-class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
+class ExpectedAttention final : public ScoredKeys {
  public:
   struct Options : SoftmaxRange {
     int64_t n_future = 512;
@@ -39,23 +38,18 @@ class ExpectedAttention final : public ScoredKeys, public PublishedQueries {
     bool use_covariance = true;
     bool use_value_norm = true;
     void fields(auto&& visit) {
-      visit("n_future", n_future, "positions after the context over which the rotation is averaged");
-      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others");
-      visit("epsilon", epsilon, "added to the expected attention weight before it meets the value's norm");
+      visit("n_future", n_future, "positions after the context over which the rotation is averaged",
+            between(1, 1000000));
+      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others", at_least(0));
+      visit("epsilon", epsilon, "added to the expected attention weight before it meets the value's norm",
+            between(0, 1));
       visit("use_covariance", use_covariance, "false: from the mean of the queries alone");
       visit("use_value_norm", use_value_norm, "false: the score is the expected attention weight");
       range_field(visit);
     }
-    void check(const OptionCheck& fail) const {
-      if (n_future < 1 || n_future > 1000000) fail("n_future", "is out of range", "1 to 1000000");
-      if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
-      if (!(epsilon >= 0 && epsilon <= 1)) fail("epsilon", "is out of range", "0 to 1");
-      check_range(fail);
-    }
   };
   explicit ExpectedAttention(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {

@@ -10,7 +10,6 @@ class FullCache final : public CompactionMethod {
   using Options = NoOptions;
   explicit FullCache(const Options& /*options*/) {}
 
-  bool needs_queries() const override { return false; }
   bool needs_target() const override { return false; }
 
   std::vector<Compaction> compact(const CompactionRequest& request) const override {

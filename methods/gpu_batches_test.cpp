@@ -16,7 +16,7 @@
 #include "harness/math/least_squares.h"
 #include "harness/testing/pretended_gpu.h"
 #include "harness/testing/tiny_model.h"
-#include "methods/parts/batched_fit.h"
+#include "methods/batched_fit.h"
 #include "methods/parts/key_selection.h"
 #include "methods/parts/merging.h"
 #include "methods/parts/running_sums.h"

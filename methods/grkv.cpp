@@ -25,7 +25,6 @@
 #include <cmath>
 #include <limits>
 
-#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/key_selection.h"
@@ -50,7 +49,7 @@ Seen look(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& v
   return {weights, at::mm(weights, values)};
 }
 
-class Grkv final : public PerHeadMethod, public PublishedQueries {
+class Grkv final : public PerHeadMethod {
  public:
   struct Options {
     NestedPlugin scores{{{"method", "critical_kv"},
@@ -62,26 +61,18 @@ class Grkv final : public PerHeadMethod, public PublishedQueries {
     double guard = 0.1;
     void fields(auto&& visit) {
       visit("scores", scores, "method that evicts: {method: NAME, option: value}");
-      visit("n_queries", n_queries, "tokens whose queries are to be answered as before");
-      visit("ridge", ridge, "penalty on what keys and values are moved by, above 0");
-      visit("value_cap", value_cap, "longest move of the values, as a part of their length; 0: they stay");
-      visit("key_cap", key_cap, "longest move of the keys, as a part of their length; 0: they stay");
-      visit("guard", guard, "part of the kept entries, of highest score, that stays as it is, 0 to 1");
+      visit("n_queries", n_queries, "tokens whose queries are to be answered as before", between(1, 4096));
+      visit("ridge", ridge, "penalty on what keys and values are moved by, above 0", more_than(0, 1e6));
+      visit("value_cap", value_cap, "largest change of a value relative to its length; 0: unchanged", between(0, 10));
+      visit("key_cap", key_cap, "largest change of a key relative to its length; 0: unchanged", between(0, 10));
+      visit("guard", guard, "part of the kept entries, of highest score, that stays as it is, 0 to 1", between(0, 1));
     }
     void complete(const std::string& pointer, Problems& problems) {
       InnerScores::complete(scores.value, "grkv", pointer + "/scores", problems);
     }
-    void check(const OptionCheck& fail) const {
-      if (n_queries < 1 || n_queries > 4096) fail("n_queries", "is out of range", "1 to 4096, e.g. 32");
-      if (!(ridge > 0 && ridge <= 1e6)) fail("ridge", "is out of range", "above 0, e.g. 0.01");
-      if (!(value_cap >= 0 && value_cap <= 10)) fail("value_cap", "is out of range", "0 to 10, e.g. 0.1");
-      if (!(key_cap >= 0 && key_cap <= 10)) fail("key_cap", "is out of range", "0 to 10, e.g. 0.025");
-      if (!(guard >= 0 && guard <= 1)) fail("guard", "is out of range", "0 to 1");
-    }
   };
   explicit Grkv(const Options& options) : options_(options), inner_(options.scores.value) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
   at::Tensor scores(const HeadProblem& problem) const override { return inner_.of(problem); }
 

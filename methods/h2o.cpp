@@ -14,40 +14,19 @@
 // half; 0 gives pure heavy hitters. The group of a KV head shares one score.
 #include <ATen/ATen.h>
 
-#include "harness/api/published_queries.h"
-#include "methods/parts/query_reach.h"
-#include "methods/parts/scored_keys.h"
+#include "methods/parts/heavy_hitters.h"
 
 namespace kvc {
 namespace {
 
-class H2o final : public PerHeadMethod, public PublishedQueries {
+class H2o final : public HeavyHitters {
  public:
-  struct Options : SoftmaxRange {
-    double recent_fraction = 0.5;
-    void fields(auto&& visit) {
-      visit("recent_fraction", recent_fraction,
-            "fraction of the kept entries reserved for the most recent ones, 0 to 1");
-      range_field(visit);
-    }
-    void check(const OptionCheck& fail) const {
-      if (!(recent_fraction >= 0 && recent_fraction <= 1)) fail("recent_fraction", "is out of range", "0 to 1");
-      check_range(fail);
-    }
-  };
-  explicit H2o(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return true; }
-  std::string published_queries() const override { return "context_prefill"; }
-
-  at::Tensor scores(const HeadProblem& problem) const override {
-    return attention_scores(problem, options_.range(), KeyScore::kMean);
-  }
+  explicit H2o(const Options& options) : HeavyHitters(options), recent_fraction_(options.recent_fraction) {}
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
-    return [problem, scores = scores_once(problem), notes = reach_notes(problem, options_.range()),
-            recent_fraction = options_.recent_fraction](int64_t target_len) {
+    return [problem, scores = scores_once(problem), notes = reach_notes(problem, range_),
+            recent_fraction = recent_fraction_](int64_t target_len) {
       HeadFit fit = keep(problem, heavy_and_recent(scores, target_len, recent_fraction));
       fit.notes = notes;
       return fit;
@@ -55,7 +34,7 @@ class H2o final : public PerHeadMethod, public PublishedQueries {
   }
 
  private:
-  Options options_;
+  double recent_fraction_;
 };
 
 KVC_REGISTER_METHOD(H2o, "h2o", "arXiv:2306.14048");

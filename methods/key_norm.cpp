@@ -16,15 +16,10 @@ class KeyNorm final : public ScoredKeys {
   struct Options {
     int64_t n_sink = 4;
     void fields(auto&& visit) {
-      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others");
-    }
-    void check(const OptionCheck& fail) const {
-      if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
+      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others", at_least(0));
     }
   };
   explicit KeyNorm(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return false; }
 
   // One head: problem.keys is (T, d). The entries of highest score are kept.
   at::Tensor scores(const HeadProblem& problem) const override {

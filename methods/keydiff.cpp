@@ -34,14 +34,11 @@ class KeyDiff final : public ScoredKeys {
  public:
   struct Options {
     int64_t block = 0;
-    void fields(auto&& visit) { visit("block", block, "entries read from one cut to the next; 0: one cut at the end"); }
-    void check(const OptionCheck& fail) const {
-      if (block < 0) fail("block", "is negative", "0 or more, e.g. 128");
+    void fields(auto&& visit) {
+      visit("block", block, "entries read from one cut to the next; 0: one cut at the end", at_least(0));
     }
   };
   explicit KeyDiff(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return false; }
 
   at::Tensor scores(const HeadProblem& problem) const override { return key_differences(problem.keys); }
 

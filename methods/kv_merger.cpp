@@ -20,40 +20,26 @@
 #include <algorithm>
 #include <cmath>
 
-#include "harness/api/published_queries.h"
+#include "methods/parts/heavy_hitters.h"
 #include "methods/parts/merging.h"
-#include "methods/parts/query_reach.h"
-#include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class KvMerger final : public PerHeadMethod, public PublishedQueries {
+class KvMerger final : public HeavyHitters {
  public:
   struct Options : SoftmaxRange {
     double protected_fraction = 0.5;
     double recent_fraction = 0.5;
     void fields(auto&& visit) {
       visit("protected_fraction", protected_fraction,
-            "fraction of the kept entries that nothing is merged into, 0 to 1");
-      visit("recent_fraction", recent_fraction, "fraction of those that are the most recent ones, 0 to 1");
+            "fraction of the kept entries that nothing is merged into, 0 to 1", between(0, 1));
+      visit("recent_fraction", recent_fraction, "fraction of those that are the most recent ones, 0 to 1",
+            between(0, 1));
       range_field(visit);
     }
-    void check(const OptionCheck& fail) const {
-      if (!(protected_fraction >= 0 && protected_fraction <= 1))
-        fail("protected_fraction", "is out of range", "0 to 1");
-      if (!(recent_fraction >= 0 && recent_fraction <= 1)) fail("recent_fraction", "is out of range", "0 to 1");
-      check_range(fail);
-    }
   };
-  explicit KvMerger(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return true; }
-  std::string published_queries() const override { return "context_prefill"; }
-
-  at::Tensor scores(const HeadProblem& problem) const override {
-    return attention_scores(problem, options_.range(), KeyScore::kMean);
-  }
+  explicit KvMerger(const Options& options) : HeavyHitters(options), options_(options) {}
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
@@ -80,7 +66,7 @@ class KvMerger final : public PerHeadMethod, public PublishedQueries {
     const at::Tensor kept = at::cat({split.kept, pivot_entries});
     const auto [ordered, order] = kept.sort();
     HeadFit fit = keep(problem, ordered);
-    fit.notes = reach_notes(problem, options_.range());
+    fit.notes = reach_notes(problem, range_);
     fit.notes["merged_entries"] = keys.size(0) - target_len;
     const at::Tensor weights = set_weights(problem, keys, split.evicted, pivot_entries, set);
     const auto mean = [&](const at::Tensor& rows, const at::Tensor& own) {

@@ -28,21 +28,16 @@ class KvCompose final : public ScoredKeys {
     bool add_layer_mean = true;
     bool value_norm = false;
     void fields(auto&& visit) {
-      visit("over_queries", over_queries, "what a query head's queries leave of their weights: max or mean");
+      visit("over_queries", over_queries, "how weights are reduced over a query head's queries: max or mean",
+            one_of({"max", "mean"}));
       visit("add_layer_mean", add_layer_mean, "add the mean score over the layer's KV heads");
       visit("value_norm", value_norm, "scores times the length of the entry's value");
       range_field(visit);
     }
-    void check(const OptionCheck& fail) const {
-      if (over_queries != "max" && over_queries != "mean") {
-        fail("over_queries", "is '" + over_queries + "'", "max or mean");
-      }
-      check_range(fail);
-    }
   };
   explicit KvCompose(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "repeat_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     if (!options_.add_layer_mean) return own_scores(problem);

@@ -33,13 +33,12 @@ class KvZip final : public ScoredKeys {
     bool output_weighted = false;
     void fields(auto&& visit) {
       range_field(visit);
-      visit("output_weighted", output_weighted, "KVzip+: weights times what the value writes, over the query's input");
+      visit("output_weighted", output_weighted, "KVzip+: weights scaled by output norm over the query's input norm");
     }
-    void check(const OptionCheck& fail) const { check_range(fail); }
   };
   explicit KvZip(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "repeat_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     if (!options_.output_weighted) return attention_scores(problem, options_.range(), KeyScore::kMax);

@@ -24,18 +24,12 @@ class LagKv final : public ScoredKeys {
     int64_t lag_size = 128;
     bool cross_scoring = false;
     void fields(auto&& visit) {
-      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others");
-      visit("lag_size", lag_size, "entries of a part");
+      visit("n_sink", n_sink, "first entries of the text, template included, kept before all others", at_least(0));
+      visit("lag_size", lag_size, "entries of a part", at_least(1));
       visit("cross_scoring", cross_scoring, "scores as they are instead of their ranks within a part");
-    }
-    void check(const OptionCheck& fail) const {
-      if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
-      if (lag_size < 1) fail("lag_size", "is out of range", "1 or more, e.g. 128");
     }
   };
   explicit LagKv(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return false; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     const int64_t source_len = problem.keys.size(0), lag = options_.lag_size;

@@ -22,14 +22,11 @@ class Leverage final : public ScoredKeys {
  public:
   struct Options {
     int64_t sketch = 48;
-    void fields(auto&& visit) { visit("sketch", sketch, "dimensions that keys are projected to at random; 0: exact"); }
-    void check(const OptionCheck& fail) const {
-      if (sketch < 0 || sketch > 4096) fail("sketch", "is out of range", "0 to 4096, e.g. 48");
+    void fields(auto&& visit) {
+      visit("sketch", sketch, "dimensions that keys are projected to at random; 0: exact", between(0, 4096));
     }
   };
   explicit Leverage(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return false; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
     const at::Tensor plain = unrotated_keys(problem);

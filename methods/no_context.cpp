@@ -1,6 +1,5 @@
-// The template without the article: the floor, what the model knows by itself.
-// The article's tokens are deleted from the text and the rest is read anew, so
-// the cache has its own positions.
+// The template without the article: the floor, what the model knows by itself. The article's tokens are deleted from
+// the text and the rest is read anew, so the cache has its own positions.
 #include "methods/parts/text_method.h"
 
 namespace kvc {

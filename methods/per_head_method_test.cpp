@@ -15,6 +15,7 @@
 
 #include "harness/api/pack_compaction.h"
 #include "harness/core/error.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/method_scene.h"
 
 namespace kvc {
@@ -28,7 +29,7 @@ using Spoil = std::function<void(HeadFit& fit, const HeadProblem& problem)>;
 class Spoiled final : public PerHeadMethod {
  public:
   explicit Spoiled(Spoil spoil, bool needs_queries = false) : spoil_(std::move(spoil)), needs_queries_(needs_queries) {}
-  bool needs_queries() const override { return needs_queries_; }
+  std::string published_queries() const override { return needs_queries_ ? "repeat_prefill" : ""; }
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
@@ -149,8 +150,6 @@ TEST(PerHeadMethod, SumsNotesOverHeadsAndHandsOutTheWallClock) {
   const Scene& scene = Scene::of(at::kFloat);
   class Noted final : public PerHeadMethod {
    public:
-    bool needs_queries() const override { return false; }
-
    protected:
     HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
       return [problem](int64_t target_len) {
@@ -178,7 +177,7 @@ class Gathered final : public PerHeadMethod {
  public:
   explicit Gathered(const std::string& name, Spoil spoil = {})
       : inner_(Registry<CompactionMethod>::instance().create(name, Json::object())), spoil_(std::move(spoil)) {}
-  bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "repeat_prefill"; }
   bool fits_heads_together(const at::Device&) const override { return true; }
   std::vector<HeadResult> fit_heads(const std::vector<HeadProblem>& problems,
                                     const std::vector<std::vector<int64_t>>& targets) const override {
@@ -303,13 +302,8 @@ TEST(PerHeadMethod, MethodsWithoutScoresRefuseToShareByThem) {
   const Scene& scene = Scene::of(at::kFloat);
   for (const char* name : {"random_keys", "streaming_llm", "truncate"}) {
     const auto method = Registry<CompactionMethod>::instance().create(name, Json::object());
-    try {
-      scene.compact(*method, {shared_by_score(25, {})});
-      ADD_FAILURE() << name;
-    } catch (const Error& e) {
-      EXPECT_EQ(e.kind(), ErrorKind::kUsage);
-      EXPECT_THAT(e.what(), HasSubstr("has no scores"));
-    }
+    EXPECT_THAT(error_of(ErrorKind::kUsage, [&] { scene.compact(*method, {shared_by_score(25, {})}); }),
+                HasSubstr("has no scores"));
   }
 }
 

@@ -15,18 +15,16 @@
 // those of the cache that the published filters are applied to. An old bias plays no part in the score.
 #include <ATen/ATen.h>
 
-#include "harness/api/published_queries.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class QFilters final : public ScoredKeys, public PublishedQueries {
+class QFilters final : public ScoredKeys {
  public:
   using Options = NoOptions;
   explicit QFilters(const Options& /*options*/) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {

@@ -17,12 +17,11 @@
 // whatever text the query source reads; weights are shares of all entries in front of the window; an old bias is part
 // of the logit.
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "harness/api/published_queries.h"
+#include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -60,33 +59,20 @@ at::Tensor mean_similarity(const at::Tensor& some_keys, double similarity) {
   return sum.div_(n);
 }
 
-class RKv final : public ScoredKeys, public PublishedQueries {
+class RKv final : public ScoredKeys {
  public:
-  struct Options {
-    int64_t window = 8;
-    int64_t kernel = 7;
+  struct Options : QueryWindow {
+    Options() : QueryWindow{8, 7} {}
     double lambda = 0.1;
     double similarity = 0.5;
     void fields(auto&& visit) {
-      visit("window", window, "last tokens of the query text whose queries score the entries, at most 128");
-      visit("kernel", kernel, "width of the pooling over positions, odd; 1 = none");
-      visit("lambda", lambda, "weight of importance against redundancy, 0 to 1");
-      visit("similarity", similarity, "cosine above which two keys are alike");
-    }
-    void check(const OptionCheck& fail) const {
-      if (window < 1 || window > LayerQueries::kMaxWindow) {
-        fail("window", "is out of range", "1 to " + std::to_string(LayerQueries::kMaxWindow));
-      }
-      if (kernel < 1 || kernel > 1001 || kernel % 2 == 0) {
-        fail("kernel", fmt::format("must be an odd number from 1 to 1001; got {}", kernel), "e.g. 7");
-      }
-      if (!(lambda >= 0 && lambda <= 1)) fail("lambda", "is out of range", "0 to 1, e.g. 0.1");
-      if (!(similarity >= -1 && similarity <= 1)) fail("similarity", "is out of range", "-1 to 1, e.g. 0.5");
+      window_fields(visit);
+      visit("lambda", lambda, "weight of importance against redundancy, 0 to 1", between(0, 1));
+      visit("similarity", similarity, "cosine above which two keys are alike", between(-1, 1));
     }
   };
   explicit RKv(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {

@@ -14,8 +14,6 @@ class RandomKeys final : public PerHeadMethod {
   using Options = NoOptions;
   explicit RandomKeys(const Options& /*options*/) {}
 
-  bool needs_queries() const override { return false; }
-
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
     const at::Generator generator = at::detail::createCPUGenerator(problem.seed);

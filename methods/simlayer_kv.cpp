@@ -20,14 +20,13 @@
 #include <limits>
 
 #include "harness/api/nested_method.h"
-#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 #include "harness/math/attention.h"
 
 namespace kvc {
 namespace {
 
-class SimLayerKv final : public CompactionMethod, public PublishedQueries {
+class SimLayerKv final : public CompactionMethod {
  public:
   struct Options {
     double threshold = 0.9;
@@ -35,25 +34,18 @@ class SimLayerKv final : public CompactionMethod, public PublishedQueries {
     int64_t n_recent = 1024;
     int64_t n_last = 1;
     void fields(auto&& visit) {
-      visit("threshold", threshold, "share above which a layer is lazy, 0 to 1");
-      visit("n_initial", n_initial, "first entries of the text that a lazy layer keeps, template included");
-      visit("n_recent", n_recent, "last entries of the text that a lazy layer keeps, template included");
-      visit("n_last", n_last, "last queries that are looked at, at most 128");
-    }
-    void check(const OptionCheck& fail) const {
-      if (!(threshold >= 0 && threshold <= 1)) fail("threshold", "is out of range", "0 to 1, e.g. 0.9");
-      if (n_initial < 0) fail("n_initial", "is negative", "0 or more");
-      if (n_last < 1 || n_last > LayerQueries::kMaxWindow) {
-        fail("n_last", "is out of range", "1 to " + std::to_string(LayerQueries::kMaxWindow));
-      }
-      if (n_recent < n_last) fail("n_recent", "is less than n_last", "n_last or more, e.g. 1024");
+      visit("threshold", threshold, "share above which a layer is lazy, 0 to 1", between(0, 1));
+      visit("n_initial", n_initial, "first entries of the text that a lazy layer keeps, template included",
+            at_least(0));
+      visit("n_recent", n_recent, "last entries of the text that a lazy layer keeps, template included",
+            at_least(n_last));
+      visit("n_last", n_last, "last queries that are looked at, at most 128", between(1, LayerQueries::kMaxWindow));
     }
   };
   explicit SimLayerKv(const Options& options)
       : options_(options),
         streaming_(Registry<CompactionMethod>::instance().create("streaming_llm", {{"n_sink", options.n_initial}})) {}
 
-  bool needs_queries() const override { return true; }
   bool needs_target() const override { return false; }
   std::string published_queries() const override { return "context_prefill"; }
 
@@ -85,13 +77,10 @@ class SimLayerKv final : public CompactionMethod, public PublishedQueries {
       const int64_t recent = std::max<int64_t>(0, options_.n_recent - options_.n_last - suffix_len);
       for (int64_t& length : lengths) length = std::min(length, first + recent);
     }
-    std::vector<Compaction> made = streaming_->compact({request.model,
-                                                        request.context,
-                                                        request.cache,
-                                                        request.compactable,
-                                                        nullptr,
-                                                        {std::move(budget)},
-                                                        request.seed});
+    CompactionRequest measured = request;
+    measured.budgets = {std::move(budget)};
+    measured.queries = nullptr;
+    std::vector<Compaction> made = streaming_->compact(measured);
     made.front().notes.update(notes);
     return made;
   }

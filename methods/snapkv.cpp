@@ -13,41 +13,26 @@
 // everything that is kept. The paper scores per query head; entries here belong to KV heads, so a group shares one
 // score. PyramidKV (arXiv:2406.02069) is this score with a budget that shrinks from layer to layer.
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 
-#include "harness/api/published_queries.h"
 #include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class SnapKv final : public ScoredKeys, public PublishedQueries {
+class SnapKv final : public ScoredKeys {
  public:
-  struct Options : SoftmaxRange {
-    int64_t window = 64;
-    int64_t kernel = 7;
+  struct Options : SoftmaxRange, QueryWindow {
+    Options() : QueryWindow{64, 7} {}
     std::string pool = "max";
     void fields(auto&& visit) {
-      visit("window", window, "last tokens of the query text whose queries score the entries, at most 128");
-      visit("kernel", kernel, "width of the pooling over positions, odd; 1 = none");
-      visit("pool", pool, "max or avg (avg counts the padding at both ends as zeros)");
+      window_fields(visit);
+      visit("pool", pool, "max or avg (avg counts the padding at both ends as zeros)", one_of({"max", "avg"}));
       range_field(visit);
-    }
-    void check(const OptionCheck& fail) const {
-      if (window < 1 || window > LayerQueries::kMaxWindow) {
-        fail("window", "is out of range", "1 to " + std::to_string(LayerQueries::kMaxWindow));
-      }
-      if (kernel < 1 || kernel > 1001 || kernel % 2 == 0) {
-        fail("kernel", fmt::format("must be an odd number from 1 to 1001; got {}", kernel), "e.g. 7");
-      }
-      if (pool != "max" && pool != "avg") fail("pool", "is '" + pool + "'", "max or avg");
-      check_range(fail);
     }
   };
   explicit SnapKv(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {

@@ -46,14 +46,14 @@ class Stacked final : public CompactionMethod, public SpecialNeeds {
       visit("then", then, "method on that cache, with its own queries and budget: {method: NAME, queries: NAME}");
       visit("first_target", first_target,
             "fraction of the article that the first stage keeps; the target is that of both together; 0: the root of "
-            "the target, so that both keep the same fraction");
+            "the target, so that both keep the same fraction",
+            between(0, 1));
     }
     void complete(const std::string& pointer, Problems& problems) {
       complete_first(first.value, pointer + "/first", problems);
       NestedMethod::complete(then.value, "stacked", pointer + "/then", problems, NestedMethod::Budget::kOwn);
     }
     void check(const OptionCheck& fail) const {
-      if (!(first_target >= 0 && first_target <= 1)) fail("first_target", "is out of range", "above 0, at most 1");
       if (first_target > 0 && !create_nested<CompactionMethod>(first.value)->needs_target()) {
         fail("first_target", "is given, but the first stage takes no target", "delete one of the two");
       }
@@ -65,7 +65,6 @@ class Stacked final : public CompactionMethod, public SpecialNeeds {
         first_(create_nested<CompactionMethod>(options.first.value)),
         second_(options.then.value) {}
 
-  bool needs_queries() const override { return false; }
   std::string special_needs() const override {
     const auto* first = dynamic_cast<const SpecialNeeds*>(first_.get());
     return first == nullptr ? "" : first->special_needs();

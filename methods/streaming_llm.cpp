@@ -29,16 +29,11 @@ class StreamingLlm final : public PerHeadMethod {
     int64_t n_sink = 4;
     bool rerotate = false;
     void fields(auto&& visit) {
-      visit("n_sink", n_sink, "first entries of the text, template included, always kept");
-      visit("rerotate", rerotate, "count positions inside the cache: sinks stand right before the recent entries");
-    }
-    void check(const OptionCheck& fail) const {
-      if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
+      visit("n_sink", n_sink, "first entries of the text, template included, always kept", at_least(0));
+      visit("rerotate", rerotate, "positions count inside the cache: sinks come right before the recent entries");
     }
   };
   explicit StreamingLlm(const Options& options) : options_(options) {}
-
-  bool needs_queries() const override { return false; }
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {

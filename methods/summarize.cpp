@@ -1,6 +1,5 @@
-// The model's own summary in place of the article, read anew behind the
-// template. Prompts and sampling as published with Attention Matching,
-// arXiv:2602.16284, there as a baseline.
+// The model's own summary in place of the article, read anew behind the template. Prompts and sampling as published
+// with Attention Matching, arXiv:2602.16284, there as a baseline.
 //
 // length: target  the prompt says how many words, at the article's own tokens
 // per word; cut at the target
@@ -8,11 +7,9 @@
 //         free    the published prompt, as long as the model likes (at most the
 //         article): takes no target
 //
-// Differences from the published code: an article too long for the model is
-// summarised in parts, and the joined summary is read in one go, so its
-// positions are contiguous whatever the number of parts; the question stands
-// right behind it; what the model thinks is neither kept nor counted. The
-// summary is a note of the record.
+// Differences from the published code: an article too long for the model is summarised in parts, and the joined summary
+// is read in one go, so its positions are contiguous whatever the number of parts; the question stands right behind it;
+// what the model thinks is neither kept nor counted. The summary is a note of the record.
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -20,7 +17,7 @@
 #include "harness/api/special_needs.h"
 #include "harness/core/stopwatch.h"
 #include "methods/parts/text_method.h"
-#include "methods/parts/text_summary.h"
+#include "methods/text_summary.h"
 
 namespace kvc {
 namespace {
@@ -46,31 +43,17 @@ class Summarize final : public TextMethod, public SpecialNeeds {
     double top_p = 0.8;
     int64_t part_tokens = 0;
     void fields(auto&& visit) {
-      visit("prompt", prompt, "plain, in_depth, key_points, concise or very_concise");
-      visit("length", length,
-            "target (asked for and cut), cut (not asked for), or free (takes "
-            "no target)");
-      visit("temperature", temperature, "0: greedy; above: sampled from the sweep's seed; published: 0.7");
-      visit("top_k", top_k, "sample from the k likeliest tokens; 0: from all");
-      visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
-      visit("part_tokens", part_tokens,
-            "a longer article is summarised in parts; 0: only where it does "
-            "not fit");
-    }
-    void check(const OptionCheck& fail) const {
       std::vector<std::string> prompts;
       for (const auto& [name, text] : kPrompts) prompts.emplace_back(name);
-      const auto one_of = [&](const char* name, const std::string& value, const std::vector<std::string>& known) {
-        if (std::find(known.begin(), known.end(), value) != known.end()) return;
-        fail(name, "is '" + value + "'", suggest_name(value, known));
-      };
-      one_of("prompt", prompt, prompts);
-      one_of("length", length, {"target", "cut", "free"});
-      if (!(temperature >= 0 && temperature <= 100)) fail("temperature", "is out of range", "0 (greedy) to 100");
-      if (top_k < 0) fail("top_k", "is negative", "0 for all, or 1 and more");
-      if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
+      visit("prompt", prompt, "plain, in_depth, key_points, concise or very_concise", one_of(prompts));
+      visit("length", length, "target (asked for and cut), cut (not asked for), or free (takes no target)",
+            one_of({"target", "cut", "free"}));
+      sampling_fields(*this, visit);  // published: temperature 0.7; the seed is the sweep's
+      visit("part_tokens", part_tokens, "a longer article is summarised in parts; 0: only where it does not fit");
+    }
+    void check(const OptionCheck& fail) const {
       if (part_tokens != 0 && part_tokens < 64) {
-        fail("part_tokens", "is out of range", "0 for as many as fit, or 64 and more");
+        fail("part_tokens", fmt::format("must be 0 or at least 64; got {}", part_tokens), "0: as many as fit");
       }
     }
   };

@@ -11,9 +11,10 @@
 
 #include "harness/core/config_text.h"
 #include "harness/core/error.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/method_scene.h"
 #include "methods/parts/text_method.h"
-#include "methods/parts/text_summary.h"
+#include "methods/text_summary.h"
 
 namespace kvc {
 namespace {
@@ -267,14 +268,12 @@ TEST(Summarize, ADocumentTooLongForItsPromptGoesInParts) {
 
 TEST(Summarize, AModelTooSmallForAnyPartIsNamed) {
   const Model model = tiny_model(11, at::kFloat, 140);
-  try {
-    summarize_article(model, model.tokenizer().encode_text(kArticle), {20},
-                      SummaryStyle{"Summarize the following text"}, 1);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kData);
-    EXPECT_THAT(error.what(), HasSubstr("140 positions"));
-  }
+  EXPECT_THAT(error_of(ErrorKind::kData,
+                       [&] {
+                         summarize_article(model, model.tokenizer().encode_text(kArticle), {20},
+                                           SummaryStyle{"Summarize the following text"}, 1);
+                       }),
+              HasSubstr("140 positions"));
 }
 
 TEST(Summarize, SampledOnesDependOnTheSeedGreedyOnesDoNot) {

@@ -11,27 +11,23 @@
 
 #include "harness/api/head_schedule.h"
 #include "harness/api/nested_method.h"
-#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 #include "methods/parts/inner_scores.h"
 
 namespace kvc {
 namespace {
 
-class Threshold final : public CompactionMethod, public PublishedQueries {
+class Threshold final : public CompactionMethod {
  public:
   struct Options {
     NestedPlugin scores{{{"method", "snapkv"}}};
     double above = 0.001;
     void fields(auto&& visit) {
       visit("scores", scores, "method that scores and keeps: {method: NAME, option: value}");
-      visit("above", above, "entries that score more than this are kept");
+      visit("above", above, "entries that score more than this are kept", more_than(-1e30, 1e30));
     }
     void complete(const std::string& pointer, Problems& problems) {
       InnerScores::complete(scores.value, "threshold", pointer + "/scores", problems);
-    }
-    void check(const OptionCheck& fail) const {
-      if (!(above > -1e30 && above < 1e30)) fail("above", "is not a number that scores reach", "e.g. 0.001");
     }
   };
   explicit Threshold(const Options& options)
@@ -39,7 +35,6 @@ class Threshold final : public CompactionMethod, public PublishedQueries {
         inner_(options.scores.value),
         method_(create_nested<CompactionMethod>(options.scores.value)) {}
 
-  bool needs_queries() const override { return inner_.needs_queries(); }
   std::string published_queries() const override { return inner_.published_queries(); }
   bool needs_target() const override { return false; }
 
@@ -60,13 +55,9 @@ class Threshold final : public CompactionMethod, public PublishedQueries {
       budget.target_len[static_cast<size_t>(layer)][static_cast<size_t>(head)] =
           scores.gt(options_.above).sum().item<int64_t>();
     });
-    return method_->compact({request.model,
-                             request.context,
-                             request.cache,
-                             request.compactable,
-                             request.queries,
-                             {std::move(budget)},
-                             request.seed});
+    CompactionRequest measured = request;
+    measured.budgets = {std::move(budget)};
+    return method_->compact(measured);
   }
 
  private:

@@ -13,22 +13,19 @@
 // query heads: the note heads_scored_alone counts them. So it is where one head comes without its model.
 #include <ATen/ATen.h>
 
-#include "harness/api/published_queries.h"
 #include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
 namespace {
 
-class Tova final : public ScoredKeys, public PublishedQueries {
+class Tova final : public ScoredKeys {
  public:
   struct Options : SoftmaxRange {
     void fields(auto&& visit) { range_field(visit); }
-    void check(const OptionCheck& fail) const { check_range(fail); }
   };
   explicit Tova(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {

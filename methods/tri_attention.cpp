@@ -19,7 +19,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "harness/api/published_queries.h"
 #include "methods/parts/rotation.h"
 #include "methods/parts/scored_keys.h"
 
@@ -32,22 +31,19 @@ at::Tensor pair_norms(const at::Tensor& x) {
   return at::hypot(x.narrow(-1, 0, half), x.narrow(-1, half, half));
 }
 
-class TriAttention final : public ScoredKeys, public PublishedQueries {
+class TriAttention final : public ScoredKeys {
  public:
   struct Options {
     int64_t max_offset = 65536;
     bool norms = true;
     void fields(auto&& visit) {
-      visit("max_offset", max_offset, "largest of the offsets 1, 2, 4, ... at which queries to come are thought of");
+      visit("max_offset", max_offset, "largest offset (1, 2, 4, ...) at which future queries are predicted",
+            between(1, (1 << 20)));
       visit("norms", norms, "false: without the part that queries' spread gives to large keys");
-    }
-    void check(const OptionCheck& fail) const {
-      if (max_offset < 1 || max_offset > (1 << 20)) fail("max_offset", "is out of range", "1 to 1048576");
     }
   };
   explicit TriAttention(const Options& options) : options_(options) {}
 
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {

@@ -12,8 +12,6 @@ class Truncate final : public PerHeadMethod {
   using Options = NoOptions;
   explicit Truncate(const Options& /*options*/) {}
 
-  bool needs_queries() const override { return false; }
-
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t /*largest_target_len*/) const override {
     return [problem](int64_t target_len) {

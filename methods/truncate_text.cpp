@@ -1,6 +1,5 @@
-// Keeps t tokens of the article as text, its beginning, its end or half of
-// each, and reads them anew (control): what a user does who cuts a document to
-// fit. Against `truncate` it tells what having read the rest is worth.
+// Keeps t tokens of the article as text, its beginning, its end or half of each, and reads them anew (control): what a
+// user does who cuts a document to fit. Against `truncate` it tells what having read the rest is worth.
 #include <algorithm>
 
 #include "methods/parts/text_method.h"
@@ -12,12 +11,9 @@ class TruncateText final : public TextMethod {
  public:
   struct Options {
     std::string keep = "first";
-    void fields(auto&& visit) { visit("keep", keep, "the part that stays: first, last, or ends (half of each)"); }
-    void check(const OptionCheck& fail) const {
-      const std::vector<std::string> known = {"first", "last", "ends"};
-      if (std::find(known.begin(), known.end(), keep) == known.end()) {
-        fail("keep", "is '" + keep + "'", suggest_name(keep, known));
-      }
+    void fields(auto&& visit) {
+      visit("keep", keep, "the part that stays: first, last, or ends (half of each)",
+            one_of({"first", "last", "ends"}));
     }
   };
   explicit TruncateText(const Options& options) : options_(options) {}

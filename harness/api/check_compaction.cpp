@@ -48,7 +48,7 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
   const int64_t source_len = problem.keys.size(0);
   const int64_t d = problem.keys.size(1);
   if (!fit.indices.defined() || fit.indices.dim() != 1 || fit.indices.scalar_type() != at::kLong) {
-    fail("a fit returned no indices, or none that are a list of int64");
+    fail("the indices of a fit must be a list of int64");
   }
   if (fit.indices.size(0) != target_len) {
     fail(fmt::format("a fit returned {} entries for a target of {}", fit.indices.numel(), target_len));
@@ -65,18 +65,18 @@ void check_fit(const HeadFit& fit, const HeadProblem& problem, int64_t target_le
   if (!fit.keys.defined() || fit.keys.sizes().vec() != shape || !fit.values.defined() ||
       fit.values.sizes().vec() != shape ||
       (fit.bias.defined() && fit.bias.sizes().vec() != std::vector<int64_t>{target_len})) {
-    fail("a fit returned keys, values or bias of another shape than its indices");
+    fail("keys, values and bias of a fit must have the shape of its indices");
   }
   if (fit.keys.scalar_type() != problem.keys.scalar_type() ||
       fit.values.scalar_type() != problem.values.scalar_type() ||
       (fit.bias.defined() && fit.bias.scalar_type() != at::kFloat)) {
-    fail("a fit returned another dtype than the cache's (bias: float32)");
+    fail("keys and values of a fit must have the cache's dtype (bias: float32)");
   }
   if (fit.prefix_keys.defined()) {
     const int64_t prefix_len = problem.request == nullptr ? 0 : problem.request->compactable.prefix_len;
     if (fit.prefix_keys.sizes().vec() != std::vector<int64_t>{prefix_len, d} ||
         fit.prefix_keys.scalar_type() != problem.keys.scalar_type() || !fit.prefix_keys.isfinite().all().item<bool>()) {
-      fail("a fit returned other keys of the template than its own moved");
+      fail("a fit changed the template keys (it may only move them)");
     }
   }
   if (!fit.keys.isfinite().all().item<bool>() || !fit.values.isfinite().all().item<bool>() ||

@@ -43,7 +43,9 @@ class CompactionMethod {
  public:
   virtual ~CompactionMethod() = default;
 
-  virtual bool needs_queries() const = 0;
+  // Name of the query source that its paper uses; "" for a method that reads no queries.
+  virtual std::string published_queries() const { return ""; }
+  bool needs_queries() const { return !published_queries().empty(); }
   virtual bool needs_target() const = 0;
   // False for methods that work on the text and build another cache.
   virtual bool compacts_cache() const { return true; }

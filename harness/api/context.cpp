@@ -143,10 +143,10 @@ std::pair<Rendered, ByteRange> render_context(const ChatTemplate& chat_template,
   const Rendered after = form.cut.context.part(*at + std::string(kSomeArticle).size(), form.cut.context.text.size());
   const std::optional<Cut> cut = form.split_turns ? cut_turns(chat_template, article, kSomeQuestion)
                                                   : cut_turn(chat_template, article, kSomeQuestion, false);
-  if (!cut || cut->question != form.cut.question) unfit("the text behind this document is not that behind others");
+  if (!cut || cut->question != form.cut.question) unfit("the template's suffix differs for this document");
   const size_t size = cut->context.text.size(), framed = before.text.size() + after.text.size();
   if (size < framed || !cut->context.begins_with(before) || !cut->context.ends_with(after)) {
-    unfit("the text around this document is not that around others");
+    unfit("the template's prefix or suffix differs for this document");
   }
   const ByteRange range{static_cast<int64_t>(before.text.size()), static_cast<int64_t>(size - after.text.size())};
   const Rendered shown = cut->context.part(before.text.size(), size - after.text.size());

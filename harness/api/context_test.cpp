@@ -12,6 +12,7 @@
 #include "harness/core/json_lines.h"
 #include "harness/core/text_file.h"
 #include "harness/files/gguf.h"
+#include "harness/testing/checks.h"
 #include "harness/text/tokenizer/gguf_tokenizer.h"
 #include "harness/text/tokenizer/load_tokenizer.h"
 
@@ -41,16 +42,6 @@ RenderOptions asking() {
   RenderOptions options;
   options.generation_prompt = true;
   return options;
-}
-
-std::string error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kData);
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(Context, IsTemplateArticleTemplate) {
@@ -102,18 +93,21 @@ TEST(Context, TheArticleCannotEndItsTurn) {
 
 TEST(Context, RefusesEmptyAndTooLong) {
   const auto chat = make_chat_template("chatml");
-  EXPECT_THAT(error_of([&] { make_context(demo(), *chat, 8192, ""); }), HasSubstr("the document is empty"));
-  EXPECT_THAT(error_of([&] { make_context(demo(), *chat, 8192, "\n"); }), HasSubstr("the document has no tokens"));
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { make_context(demo(), *chat, 8192, ""); }),
+              HasSubstr("the document is empty"));
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { make_context(demo(), *chat, 8192, "\n"); }),
+              HasSubstr("the document has no tokens"));
   std::string article;
   for (int i = 0; i < 9120; ++i) article += " a";
   const int64_t n = 9120 + make_context(demo(), *chat, 8192, " a").prefix_len + 2;
-  const std::string message = error_of([&] { make_context(demo(), *chat, 8192, article); });
+  const std::string message = error_of(ErrorKind::kData, [&] { make_context(demo(), *chat, 8192, article); });
   EXPECT_THAT(message, HasSubstr("document of 9," + std::to_string(n - 9000) +
                                  " tokens is longer than the model's 8,192 positions"));
   EXPECT_THAT(message,
               HasSubstr("take a shorter document, a model with more positions, or stretch this one (rope_scaling)"));
   EXPECT_EQ(static_cast<int64_t>(make_context(demo(), *chat, n, article).tokens.size()), n);  // exactly full is allowed
-  EXPECT_THAT(error_of([&] { make_context(demo(), *chat, n - 1, article); }), HasSubstr("is longer than"));
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { make_context(demo(), *chat, n - 1, article); }),
+              HasSubstr("is longer than"));
 }
 
 TEST(QuestionPrompt, StandsBehindAContext) {
@@ -171,7 +165,8 @@ TEST(Context, OfLlama3IsTrimmedAndHasOneBeginning) {
   EXPECT_EQ(spelled(bytes, make_question_prompt(bytes, *chat, " Why? ", "Be")),
             "<|START_HEADER_ID|>USER<|END_HEADER_ID|>\n\nWhy?<|EOT_ID|><|START_HEADER_ID|>ASSISTANT<|END_HEADER_ID|>"
             "\n\nBe");
-  EXPECT_THAT(error_of([&] { make_context(bytes, *chat, 8192, " \n "); }), HasSubstr("the document has no tokens"));
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { make_context(bytes, *chat, 8192, " \n "); }),
+              HasSubstr("the document has no tokens"));
 }
 
 // Templates that want user and assistant in turn: document and question are one user turn.
@@ -216,20 +211,20 @@ TEST(Context, RefusesTemplatesThatDoNotFit) {
   const ByteTokenizer bytes;
   const auto error = [&](const std::string& text, const std::string& article = "The lake.") {
     const auto chat = make_chat_template(text, {}, "t");
-    return error_of([&] { make_context(bytes, *chat, 8192, article); });
+    return error_of(ErrorKind::kData, [&] { make_context(bytes, *chat, 8192, article); });
   };
   EXPECT_THAT(error("{{ messages[-1].content|upper }}"), HasSubstr("as one, it changes their text"));
   EXPECT_THAT(error("{{ raise_exception('no') }}"), HasSubstr("it refuses the conversation: no"));
   EXPECT_THAT(error("{% for m in messages %}<>{% endfor %}"), HasSubstr("it changes the document's text"));
   const std::string turns = "{% for m in messages %}<{{ m.content }}>{% endfor %}";
   EXPECT_THAT(error(turns + "{{ messages|length if 'lake' in messages[1].content }}"),
-              HasSubstr("the text behind this document is not that behind others"));
+              HasSubstr("the template's suffix differs for this document"));
   EXPECT_THAT(error("{{ 'L' if 'lake' in messages[1].content }}" + turns),
-              HasSubstr("the text around this document is not that around others"));
+              HasSubstr("the template's prefix or suffix differs for this document"));
   EXPECT_THAT(error("{% for m in messages %}<{{ m.content|replace('lake', 'sea') }}>{% endfor %}"),
               HasSubstr("it changes this document's text"));
   const auto picky = make_chat_template("{{ 'Q' if 'Why' in messages[-1].content }}" + turns, {}, "t");
-  EXPECT_THAT(error_of([&] { make_question_prompt(bytes, *picky, "Why?"); }),
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { make_question_prompt(bytes, *picky, "Why?"); }),
               HasSubstr("the text before this question is not that before others"));
 }
 

@@ -2,15 +2,13 @@
 
 #include <fmt/format.h>
 
-#include "harness/api/published_queries.h"
-
 namespace kvc {
 namespace {
 
 void complete_queries(Json& queries, const CompactionMethod& method, const std::string& outer,
                       const std::string& pointer, Problems& problems) {
   if (method.needs_queries()) {
-    if (queries.is_null()) queries = published_queries(method);
+    if (queries.is_null()) queries = method.published_queries();
     if (!complete_nested<QuerySource>(queries, "queries", pointer + "/queries", problems)) return;
     if (create_nested<QuerySource>(queries)->question_aware()) {
       problems.add(fmt::format("'{}' is made before a question is asked, so it cannot use the query source '{}'", outer,
@@ -46,7 +44,7 @@ void NestedMethod::complete(Json& value, const std::string& outer, const std::st
   if (!complete_nested<CompactionMethod>(method, "method", pointer, problems)) return;
   const auto plugin = create_nested<CompactionMethod>(method);
   if (!plugin->compacts_cache() || !plugin->needs_target()) {
-    problems.add("method '" + method.at("name").get<std::string>() + "' compacts no cache to a target", pointer,
+    problems.add("method '" + method.at("name").get<std::string>() + "' takes no target", pointer,
                  "take attention_matching, snapkv or the like");
     return;
   }

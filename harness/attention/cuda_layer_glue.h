@@ -1,5 +1,5 @@
 // From tensors to the launchers of layer_kernels_cuda.h: on the current GPU, or, for the kernels as tests emulate them,
-// on the CPU. Nothing where the kernels do not take the tensors. Arguments as in harness/model/elementwise.h.
+// on the CPU. Returns nothing if the kernels do not support the tensors. Arguments as in harness/model/elementwise.h.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -1,5 +1,5 @@
-// What a build without kernels calls in their place where a test has put something there, so that the way through them
-// can be followed, and its launches counted, on a machine without CUDA. Builds with kernels know nothing of it.
+// Test hook: stands in for the CUDA kernels in a build without them, so that the code that launches them runs, and its
+// launches are counted, on a machine without CUDA. Builds with kernels do not have it.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -20,20 +20,13 @@ class Adaptive final : public BudgetRule {
     double floor_fraction = 0.2;
     std::string safeguard = "floor";
     void fields(auto&& visit) {
-      visit("scope", scope, "what competes: the heads of a 'layer', 'all' heads, or whole 'layers'");
-      visit("floor_fraction", floor_fraction, "part of an equal share that every head keeps, 0 to 1");
-      visit("safeguard", safeguard, "how it keeps it: floor (as kvpress), or blend (as Ada-KV's paper)");
+      visit("scope", scope, "what competes: the heads of a 'layer', 'all' heads, or whole 'layers'",
+            one_of({"layer", "all", "layers"}));
+      visit("floor_fraction", floor_fraction, "part of an equal share that every head keeps, 0 to 1", between(0, 1));
+      visit("safeguard", safeguard, "how it keeps it: floor (as kvpress), or blend (as Ada-KV's paper)",
+            one_of({"floor", "blend"}));
     }
     void check(const OptionCheck& fail) const {
-      if (scope != "layer" && scope != "all" && scope != "layers") {
-        fail("scope", fmt::format("is '{}'", scope), "'layer', 'all' or 'layers'");
-      }
-      if (!(floor_fraction >= 0 && floor_fraction <= 1)) {
-        fail("floor_fraction", fmt::format("is {}", floor_fraction), "a number from 0 to 1");
-      }
-      if (safeguard != "floor" && safeguard != "blend") {
-        fail("safeguard", fmt::format("is '{}'", safeguard), "'floor' or 'blend'");
-      }
       if (scope == "layers" && safeguard == "blend") {
         fail("safeguard", "is 'blend', which whole layers have not", "safeguard: floor");
       }

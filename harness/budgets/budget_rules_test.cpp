@@ -122,14 +122,14 @@ TEST(BudgetRules, BrokenProportionsAreRefused) {
       {"[1]", "no JSON object of heads"},
       {"{}", "no JSON object of heads"},
       {"{\"L0H0\": 0.5", "no JSON object of heads"},
-      {R"({"layer": 1.0})", "'layer' names no head"},
-      {R"({"L0H": 1.0})", "'L0H' names no head"},
-      {R"({"L-1H0": 1.0})", "'L-1H0' names no head"},
-      {R"({"L99999999999999999999H0": 1.0})", "names no head"},
-      {R"({"L0H0": "x"})", "no number"},
+      {R"({"layer": 1.0})", "a head must be written like L0H0; got 'layer'"},
+      {R"({"L0H": 1.0})", "got 'L0H'"},
+      {R"({"L-1H0": 1.0})", "got 'L-1H0'"},
+      {R"({"L99999999999999999999H0": 1.0})", "must be written like L0H0"},
+      {R"({"L0H0": "x"})", "the share of L0H0 must be a number; got \"x\""},
       {R"({"L0H0": -0.5})", "not between 0 and 1"},
       {R"({"L0H0": 0.9, "L0H1": 0.9})", "more than 1"},
-      {R"({"L0H0": 0.5, "L00H0": 0.5})", "L00H0 stands twice"},
+      {R"({"L0H0": 0.5, "L00H0": 0.5})", "duplicate head L00H0"},
       {R"({"L0H0": 0})", "all parts are 0"}};
   for (const auto& [text, fact] : cases) {
     const std::string file = write_file("kvc_broken.json", text);
@@ -187,8 +187,8 @@ TEST(BudgetRules, DuoAttentionRefusesOtherModelsAndFiles) {
               HasSubstr("the head classes are of a model with 2 layers of 3 KV heads; this one has 2 of 2"));
   EXPECT_THAT(refusal("0.1 0.2\n", two), HasSubstr("1 layers of 2 KV heads"));
   EXPECT_THAT(refusal("0.1 0.2\n0.1\n", two), HasSubstr("line 2 has 1 heads, the first has 2"));
-  EXPECT_THAT(refusal("0.1 full\n", two), HasSubstr("line 1 has 'full', no number"));
-  EXPECT_THAT(refusal("0.1 nan\n", two), HasSubstr("line 1 has 'nan', no number"));
+  EXPECT_THAT(refusal("0.1 full\n", two), HasSubstr("line 1: must be a number; got 'full'"));
+  EXPECT_THAT(refusal("0.1 nan\n", two), HasSubstr("line 1: must be a number; got 'nan'"));
   EXPECT_THAT(refusal("\n", two), HasSubstr("the file has no heads"));
   EXPECT_THAT([] { Registry<BudgetRule>::instance().create("duo_attention", Json::object()); },
               ThrowsMessage<Error>(HasSubstr("'file' is missing")));

@@ -27,18 +27,14 @@ class DuoAttention final : public BudgetRule {
     int64_t n_recent = 256;
     std::string content_hash;
     void fields(auto&& visit) {
-      visit("file", file, "gates of all heads, a line a layer: full_attention_heads.tsv");
-      visit("n_sink", n_sink, "first entries that a streaming head keeps");
-      visit("n_recent", n_recent, "most recent entries that a streaming head keeps");
+      visit("file", file, "gates of all heads, a line a layer: full_attention_heads.tsv",
+            named("a file", "write {budget: duo_attention, file: full_attention_heads.tsv}"));
+      visit("n_sink", n_sink, "first entries that a streaming head keeps", at_least(0));
+      visit("n_recent", n_recent, "most recent entries that a streaming head keeps", at_least(0));
       visit("content_hash", content_hash, "of the file; filled in, and checked where it is given");
     }
     void check(const OptionCheck& fail) const {
-      if (file.empty()) {
-        fail("file", "is missing", "name the file: {budget: duo_attention, file: full_attention_heads.tsv}");
-      }
-      if (n_sink < 0) fail("n_sink", "is negative", "0 or more, e.g. 128");
-      if (n_recent < 0) fail("n_recent", "is negative", "0 or more, e.g. 256");
-      if (n_sink + n_recent < 1) fail("n_recent", "leaves a streaming head nothing", "1 or more, e.g. 256");
+      if (n_sink + n_recent < 1) fail("n_recent", "must be 1 or more where n_sink is 0; got 0", "default: 256");
     }
   };
 
@@ -105,7 +101,7 @@ class DuoAttention final : public BudgetRule {
         char* end = nullptr;
         const double gate = std::strtod(word.c_str(), &end);
         if (*end != '\0' || !(gate > -1e6 && gate < 1e6)) {
-          refuse(fmt::format("line {} has '{}', no number", gates_.size() + 1, word));
+          refuse(fmt::format("line {}: must be a number; got '{}'", gates_.size() + 1, word));
         }
         gates.push_back(std::clamp(gate, 0.0, 1.0));  // as the authors' code reads them
       }

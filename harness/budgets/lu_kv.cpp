@@ -24,11 +24,9 @@ class LuKv final : public BudgetRule {
     std::string file;
     std::string content_hash;
     void fields(auto&& visit) {
-      visit("file", file, "NumPy file of the profile, as `kvc budget --by utility` or the authors write it");
+      visit("file", file, "NumPy file of the profile, as `kvc budget --by utility` or the authors write it",
+            named("a file", "write {budget: lu_kv, file: FILE.npy}"));
       visit("content_hash", content_hash, "of the file; filled in, and checked where it is given");
-    }
-    void check(const OptionCheck& fail) const {
-      if (file.empty()) fail("file", "is missing", "name the file: {budget: lu_kv, file: FILE.npy}");
     }
   };
 
@@ -87,7 +85,7 @@ class LuKv final : public BudgetRule {
   // Versions 1 to 3 of the format; C order, little-endian.
   void read(const std::string& bytes) {
     const std::string magic = "\x93NUMPY";
-    if (bytes.size() < 12 || bytes.compare(0, magic.size(), magic) != 0) refuse("this is no NumPy file");
+    if (bytes.size() < 12 || bytes.compare(0, magic.size(), magic) != 0) refuse("this is not a NumPy file");
     const auto byte = [&](size_t at) { return static_cast<size_t>(static_cast<unsigned char>(bytes[at])); };
     const bool wide = byte(6) >= 2;
     const size_t begin = wide ? 12 : 10;

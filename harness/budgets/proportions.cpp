@@ -37,13 +37,10 @@ class Proportions final : public BudgetRule {
     double cap = 1.0;
     std::string content_hash;
     void fields(auto&& visit) {
-      visit("file", file, "JSON file of every head's part, as `kvc budget` writes it");
-      visit("cap", cap, "most that a head keeps of its own entries, above 0 and at most 1");
+      visit("file", file, "JSON file of every head's part, as `kvc budget` writes it",
+            named("a file", "write {budget: proportions, file: FILE.json}"));
+      visit("cap", cap, "most that a head keeps of its own entries, above 0 and at most 1", more_than(0, 1));
       visit("content_hash", content_hash, "of the file; filled in, and checked where it is given");
-    }
-    void check(const OptionCheck& fail) const {
-      if (file.empty()) fail("file", "is missing", "name the file: {budget: proportions, file: FILE.json}");
-      if (!(cap > 0 && cap <= 1)) fail("cap", fmt::format("is {}", cap), "above 0 and at most 1");
     }
   };
 
@@ -86,24 +83,24 @@ class Proportions final : public BudgetRule {
 
  private:
   [[noreturn]] void refuse(const std::string& fact) const {
-    throw Error(ErrorKind::kData, fact, options_.file, "write {\"L0H0\": 0.5, \"L0H1\": 0.5}: parts that sum to 1");
+    throw Error(ErrorKind::kData, fact, options_.file, "write {\"L0H0\": 0.5, \"L0H1\": 0.5}: shares that sum to 1");
   }
 
   void read(const std::string& text) {
     const Json object = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!object.is_object() || object.empty()) refuse("this is no JSON object of heads and their parts");
+    if (!object.is_object() || object.empty()) refuse("must be a JSON object of heads and shares");
     double sum = 0;
     for (const auto& [key, value] : object.items()) {
       const auto head = parse_head(key);
-      if (!head) refuse(fmt::format("'{}' names no head", key));
-      if (!value.is_number()) refuse(fmt::format("the part of {} is {}, no number", key, value.dump()));
+      if (!head) refuse(fmt::format("a head must be written like L0H0; got '{}'", key));
+      if (!value.is_number()) refuse(fmt::format("the share of {} must be a number; got {}", key, value.dump()));
       const double part = value.get<double>();
-      if (!(part >= 0 && part <= 1)) refuse(fmt::format("the part of {} is {}, not between 0 and 1", key, part));
-      if (!parts_.emplace(*head, part).second) refuse(fmt::format("{} stands twice", key));
+      if (!(part >= 0 && part <= 1)) refuse(fmt::format("the share of {} must be 0 to 1; got {}", key, part));
+      if (!parts_.emplace(*head, part).second) refuse(fmt::format("duplicate head {}", key));
       sum += part;
     }
-    if (sum > 1.001) refuse(fmt::format("the parts sum to {:.6g}, more than 1", sum));
-    if (sum <= 0) refuse("all parts are 0");
+    if (sum > 1.001) refuse(fmt::format("the shares must sum to 1; got {:.6g}", sum));
+    if (sum <= 0) refuse("all shares are 0");
     sum_ = sum;
   }
 
@@ -119,7 +116,7 @@ class Proportions final : public BudgetRule {
                            request.source_len.front().size()));
       }
     }
-    if (parts_.size() == n_heads && sum_ < 0.999) refuse(fmt::format("the parts sum to {:.6g}, less than 1", sum_));
+    if (parts_.size() == n_heads && sum_ < 0.999) refuse(fmt::format("the shares must sum to 1; got {:.6g}", sum_));
   }
 
   Options options_;

@@ -12,9 +12,8 @@ class Pyramid final : public BudgetRule {
  public:
   struct Options {
     double beta = 20;
-    void fields(auto&& visit) { visit("beta", beta, "mean length over that of the last layer; 1 is uniform"); }
-    void check(const OptionCheck& fail) const {
-      if (!(beta >= 1 && beta <= 1e6)) fail("beta", fmt::format("is {}", beta), "a number from 1 to 1e6");
+    void fields(auto&& visit) {
+      visit("beta", beta, "mean length over that of the last layer; 1 is uniform", between(1, 1e6));
     }
   };
   explicit Pyramid(const Options& options) : options_(options) {}

@@ -19,17 +19,9 @@ class ZigZag final : public BudgetRule {
     double mass_fraction = 0.9;
     double floor_fraction = 0.2;
     void fields(auto&& visit) {
-      visit("mass_fraction", mass_fraction,
-            "part of a head's scores that its counted entries hold, above 0, at most 1");
-      visit("floor_fraction", floor_fraction, "part of an equal share that every layer keeps, 0 to 1");
-    }
-    void check(const OptionCheck& fail) const {
-      if (!(mass_fraction > 0 && mass_fraction <= 1)) {
-        fail("mass_fraction", fmt::format("is {}", mass_fraction), "above 0 and at most 1, e.g. 0.9");
-      }
-      if (!(floor_fraction >= 0 && floor_fraction <= 1)) {
-        fail("floor_fraction", fmt::format("is {}", floor_fraction), "a number from 0 to 1");
-      }
+      visit("mass_fraction", mass_fraction, "part of a head's scores that its counted entries hold, above 0, at most 1",
+            more_than(0, 1));
+      visit("floor_fraction", floor_fraction, "part of an equal share that every layer keeps, 0 to 1", between(0, 1));
     }
   };
   explicit ZigZag(const Options& options) : options_(options) {}

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <memory>
 
-#include "harness/api/published_queries.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/model_options.h"
 #include "harness/core/error.h"
@@ -88,7 +87,7 @@ int run_budget(BudgetArguments& options) {
   search.dataset = plugin_from_text<Dataset>("dataset", options.dataset, "--dataset");
   search.method = plugin_from_text<CompactionMethod>("method", options.method, "--method");
   if (search.method.plugin->needs_queries()) {
-    const std::string queries = options.queries.empty() ? published_queries(*search.method.plugin) : options.queries;
+    const std::string queries = options.queries.empty() ? search.method.plugin->published_queries() : options.queries;
     search.queries = plugin_from_text<QuerySource>("queries", queries, "--queries");
   }
   search.curves_file = search.out + ".curves.jsonl";

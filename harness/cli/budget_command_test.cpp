@@ -57,7 +57,7 @@ TEST_F(BudgetCommand, ErrorsNameTheOption) {
   };
   expect({}, "--dataset is required");
   expect({"--dataset", "qualitty"}, "did you mean 'quality'?");
-  expect({"--dataset", "{dataset: needle, tokens: x}"}, "which is no integer");
+  expect({"--dataset", "{dataset: needle, tokens: x}"}, "must be an integer");
   expect({"--dataset", "needle", "--method", "am"}, "unknown method 'am'");
   expect({"--dataset", "needle", "--queries", "none"}, "unknown queries 'none'");
   expect({"--dataset", "needle", "--targets", "0.1,1.5"}, "a kept fraction must be above 0 and at most 1");

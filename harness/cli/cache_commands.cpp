@@ -14,7 +14,6 @@
 #include "harness/api/cache_file.h"
 #include "harness/api/compaction_method.h"
 #include "harness/api/plugin_entry.h"
-#include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/api/read_document.h"
 #include "harness/cli/commands.h"
@@ -92,12 +91,6 @@ SavedCache open_source(const Model& model, const CacheArguments& options) {
   return read_context(model, read_document(options.document, options.encoding), options.document, options.quiet);
 }
 
-std::unique_ptr<LayerQueries> make_queries(const Resolved<QuerySource>& source, const Model& model,
-                                           const SavedCache& saved, std::uint64_t seed) {
-  const c10::InferenceMode inference;
-  return source.plugin->make({model, saved.context, saved.cache, derive_seed(seed, "queries")});
-}
-
 // A cache that is made here is asked later, nobody knows what.
 void refuse_question_aware(const Resolved<QuerySource>& source) {
   if (!source.plugin->question_aware()) return;
@@ -149,12 +142,13 @@ int capture(const CacheArguments& options) {
   check_out(options, "kvcompact.heads", {source.value});
   const Model model = Model::load(options.model);
   const std::vector<int64_t> layers = parse_layers(options.layers, model.spec().n_layers);
-  const SavedCache saved = open_source(model, options);
-  const auto queries = make_queries(source, model, saved, options.seed);
-  const Compactable span{saved.context.prefix_len, saved.context.suffix_len};
+  SavedCache saved = open_source(model, options);
+  const ReadDocument document(std::move(saved.context), std::move(saved.cache));
+  const auto queries = document.queries(model, source.plugin.get(), derive_seed(options.seed, "queries"));
+  const Compactable& span = document.span;
   TensorFile file;
   for (const int64_t layer : layers) {
-    const LayerKv& kv = saved.cache.layer(layer);
+    const LayerKv& kv = document.full.layer(layer);
     const at::Tensor all = queries->layer(layer, nullptr);
     for (int64_t head = 0; head < kv.n_kv_heads(); ++head) {
       const std::string at = fmt::format("L{}H{}.", layer, head);
@@ -173,7 +167,7 @@ int capture(const CacheArguments& options) {
   if (!options.quiet) {
     fmt::print(stderr, "{} heads of {} entries and {} queries each in {}\n",
                layers.size() * static_cast<size_t>(model.spec().n_kv_heads),
-               span.source_len(saved.cache.layer(0).head_len(0)), queries->n_queries(), options.out);
+               span.source_len(document.full.layer(0).head_len(0)), queries->n_queries(), options.out);
   }
   return 0;
 }
@@ -192,7 +186,7 @@ class CompactCommand {
       throw Error(ErrorKind::kUsage, fmt::format("method '{}' takes no target", name()), "--target", "leave it out");
     }
     if (method_.plugin->needs_queries()) {
-      const std::string queries = options.queries.empty() ? published_queries(*method_.plugin) : options.queries;
+      const std::string queries = options.queries.empty() ? method_.plugin->published_queries() : options.queries;
       source_ = plugin_from_text<QuerySource>("queries", queries, "--queries");
       refuse_question_aware(*source_);
     } else if (!options.queries.empty()) {
@@ -216,10 +210,12 @@ class CompactCommand {
       throw Error(ErrorKind::kData, "the entries of this cache are not those of its document in order", options_.cache,
                   "compact the document itself");
     }
-    std::unique_ptr<LayerQueries> queries;
-    if (source_) queries = make_queries(*source_, model, saved, options_.seed);
+    ReadDocument document(std::move(saved.context), std::move(saved.cache));
+    document.span.suffix_len += options_.protect;
+    const QuerySource* source = source_ ? source_->plugin.get() : nullptr;
+    const auto queries = document.queries(model, source, derive_seed(options_.seed, "queries"));
     const double queries_s = clock.lap();
-    Compaction made = compact(model, saved, queries.get());
+    Compaction made = compact(model, document, queries.get());
     const double compact_s = clock.lap();
     Json step = {{"method", method_.value},
                  {"target", target_ ? target_->to_json() : Json(nullptr)},
@@ -227,22 +223,22 @@ class CompactCommand {
                  {"budget", budget_.value},
                  {"protect", options_.protect},
                  {"seed", options_.seed},
-                 {"entries_before", saved.cache.n_entries()},
+                 {"entries_before", document.full.n_entries()},
                  {"entries_after", made.cache.n_entries()},
-                 {"bytes_before", saved.cache.bytes()},
+                 {"bytes_before", document.full.bytes()},
                  {"bytes_after", made.cache.bytes()},
                  {"seconds", {{"read_s", read_s}, {"queries_s", queries_s}, {"compaction_s", compact_s}}},
                  {"notes", made.notes}};
     saved.about["steps"].push_back(step);
-    const SavedCache result{std::move(made.cache), std::move(saved.context), method_.plugin->compacts_cache(),
+    const SavedCache result{std::move(made.cache), std::move(document.context), method_.plugin->compacts_cache(),
                             saved.about};
     save_cache(options_.out, result, model);
     if (options_.json) print_out(step.dump() + "\n");
-    const double before = static_cast<double>(saved.cache.bytes());
+    const double before = static_cast<double>(document.full.bytes());
     note(
         "{} entries ({:.1f} MiB) instead of {} ({:.1f} MiB): {:.1f}x fewer bytes; read {:.2f} s, queries {:.2f} s, "
         "compaction {:.2f} s; in {}",
-        result.cache.n_entries(), static_cast<double>(result.cache.bytes()) / 1048576, saved.cache.n_entries(),
+        result.cache.n_entries(), static_cast<double>(result.cache.bytes()) / 1048576, document.full.n_entries(),
         before / 1048576, before / static_cast<double>(result.cache.bytes()), read_s, queries_s, compact_s,
         options_.out);
     return 0;
@@ -251,14 +247,11 @@ class CompactCommand {
  private:
   std::string name() const { return method_.value.at("name").get<std::string>(); }
 
-  Compaction compact(const Model& model, const SavedCache& saved, const LayerQueries* queries) const {
-    const Compactable span{saved.context.prefix_len, saved.context.suffix_len + options_.protect};
-    std::vector<std::vector<int64_t>> source_len;
-    for (int64_t layer = 0; layer < saved.cache.n_layers(); ++layer) {
-      source_len.emplace_back();
-      for (int64_t head = 0; head < saved.cache.n_kv_heads(); ++head) {
-        source_len.back().push_back(span.source_len(saved.cache.layer(layer).head_len(head)));
-        if (source_len.back().back() >= 1) continue;
+  Compaction compact(const Model& model, const ReadDocument& document, const LayerQueries* queries) const {
+    const std::vector<std::vector<int64_t>> lengths = document.source_lengths();
+    for (size_t layer = 0; layer < lengths.size(); ++layer) {
+      for (size_t head = 0; head < lengths[layer].size(); ++head) {
+        if (lengths[layer][head] >= 1) continue;
         throw Error(ErrorKind::kData,
                     fmt::format("layer {}, head {} has no entry left to compact after {} protected ones", layer, head,
                                 options_.protect),
@@ -266,10 +259,9 @@ class CompactCommand {
       }
     }
     std::vector<HeadBudget> budgets;
-    if (target_) budgets.push_back(budget_.plugin->spread({*target_, source_len, entry_sizes(saved.cache, span)}));
-    std::vector<Compaction> made = method_.plugin->compact(
-        {model, saved.context, saved.cache, span, queries, budgets, derive_seed(options_.seed, "method")});
-    return std::move(made.front());
+    if (target_) budgets.push_back(budget_.plugin->spread({*target_, lengths, document.entry_sizes()}));
+    const std::uint64_t seed = derive_seed(options_.seed, "method");
+    return std::move(document.compact(model, *method_.plugin, queries, std::move(budgets), seed).front());
   }
 
   const CacheArguments& options_;

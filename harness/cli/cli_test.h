@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "harness/cli/cli.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 
@@ -35,19 +36,11 @@ inline Outcome kvc(const std::vector<std::string>& arguments) {
 
 class Cli : public ::testing::Test {
  protected:
-  Cli() : folder_(std::filesystem::temp_directory_path() / ("kvc_cli_test_" + std::to_string(::getpid()))) {
-    std::filesystem::create_directories(folder_);
-  }
-  ~Cli() override { std::filesystem::remove_all(folder_); }
-
-  std::string write(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    return folder_ / name;
-  }
-  std::string path(const std::string& name) const { return folder_ / name; }
+  std::string write(const std::string& name, const std::string& text) const { return folder_.write(name, text); }
+  std::string path(const std::string& name) const { return folder_.file(name); }
 
  private:
-  std::filesystem::path folder_;
+  TemporaryFolder folder_;
 };
 
 }  // namespace kvc

@@ -240,7 +240,7 @@ TEST_F(FrontDoor, ValidateOpensDataAndModels) {
 
   const Outcome mute = kvc({"validate", sweep("mute.yaml", "quality", "exact_match")});
   EXPECT_EQ(mute.code, 3);
-  EXPECT_THAT(mute.err, HasSubstr("task exact_match can ask no question of any data set"));
+  EXPECT_THAT(mute.err, HasSubstr("no data set has a question for task exact_match"));
   const std::string needle = "{dataset: needle, documents: 1, tokens: 5000, needles: 1}";
   const Outcome twice = kvc({"validate", sweep("twice.yaml", needle, "exact_match", "method: [kvzip]\ntarget: 0.5\n")});
   EXPECT_EQ(twice.code, 3);

@@ -8,7 +8,6 @@
 #include "harness/api/budget_rule.h"
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
-#include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/api/special_needs.h"
 #include "harness/api/task.h"
@@ -46,7 +45,7 @@ bool wraps_a_method(const ListedPlugin& listed) {
 
 // What a method needs, asked of one with its default options.
 void describe(ListedPlugin& listed, const CompactionMethod& method) {
-  const std::string queries = published_queries(method);
+  const std::string queries = method.published_queries();
   const bool compares = listed.name == "full_cache" || listed.name == "no_context";
   listed.group = kMethodGroups[compares                     ? kForComparison
                                : !method.compacts_cache()   ? kOnText

@@ -62,8 +62,7 @@ Runner declare_new(CLI::App& app) {
   command->add_option("file", options->out, "sweep file to write, e.g. sweep.yaml; never replaced")->required();
   command->add_option("--model", options->model, "GGUF file, or folder as downloaded from a model hub")->required();
   command
-      ->add_option("--data", options->data,
-                   "your data file (JSON lines and the like), folder of texts, or name of a data set")
+      ->add_option("--data", options->data, "your data file (JSON lines, ...), folder of texts, or name of a data set")
       ->capture_default_str();
   return [options] { return run_new(*options); };
 }

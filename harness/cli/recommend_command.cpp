@@ -101,7 +101,7 @@ Json dataset_entry(const RecommendArguments& options, const Tokenizer* tokenizer
 std::vector<std::string> candidate_tasks(const RecommendArguments& options) {
   if (!options.task.empty()) {
     if (!has_loss(options.metric, options.task)) {
-      throw Error(ErrorKind::kUsage, fmt::format("task '{}' tells no loss of {}", options.task, options.metric),
+      throw Error(ErrorKind::kUsage, fmt::format("task '{}' has no metric for {}", options.task, options.metric),
                   "--task", "accuracy: exact_match, likelihood or multiple_choice; agreement and kl: fidelity");
     }
     return {options.task};

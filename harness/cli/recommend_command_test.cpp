@@ -161,7 +161,7 @@ TEST_F(Recommend, NamesWhatIsWrongWithTheCommand) {
            {{"--tolerance", "much"}, "write --tolerance 1%"},
            {{"--metric", "kl", "--tolerance", "5%"}, "in nats per token"},
            {{"--confidence", "20%"}, "must be at least 50 %"},
-           {{"--task", "fidelity"}, "tells no loss of accuracy"},
+           {{"--task", "fidelity"}, "has no metric for accuracy"},
            {{"--methods", "no_context"}, "takes no target"},
            {{"--methods", "snapkw"}, "unknown method 'snapkw'"},
            {{"--within", "soon"}, "a time must be like 6h"}}) {
@@ -181,7 +181,7 @@ TEST_F(Recommend, ASweepStopsWhereItIsDecided) {
   const std::string file = sweep("full_cache, streaming_llm", "{rule: decided, tolerance: {agreement: 10 %}}");
   const Outcome run = kvc({"run", file, "--no-plan", "--skip-proof"});
   EXPECT_EQ(run.code, 0) << run.err;
-  EXPECT_THAT(run.out, AllOf(HasSubstr("Left early"), HasSubstr("1 cell left early as decided")));
+  EXPECT_THAT(run.out, AllOf(HasSubstr("Stopped early"), HasSubstr("1 cell left early as decided")));
   const Json stopped = Json::parse(read_text_file(path("sweep/stopped.json")));
   ASSERT_EQ(stopped.size(), 1U);
   EXPECT_EQ(stopped.front().at("state"), "outside");

@@ -14,17 +14,10 @@
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
 #include "harness/sweep/document_run.h"
+#include "harness/sweep/preflight.h"
 
 namespace kvc {
 namespace {
-
-int64_t count_words(std::string_view text) {
-  std::istringstream words{std::string(text)};
-  std::string word;
-  int64_t count = 0;
-  while (words >> word) ++count;
-  return count;
-}
 
 bool is_mathematics(const std::string& dataset) {
   return dataset == "aime" || dataset == "gsm8k" || dataset == "math500";

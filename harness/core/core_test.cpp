@@ -7,6 +7,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "harness/core/byte_size.h"
 #include "harness/core/config_text.h"
@@ -18,6 +19,8 @@
 #include "harness/core/registry.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -25,20 +28,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "kvc_core_XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 std::string read(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -47,16 +38,6 @@ std::string read(const std::string& path) {
 
 void write(const std::string& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
-}
-
-template <class Function>
-std::string error_of(Function&& function) {
-  try {
-    function();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(Error, HasThreeParts) {
@@ -173,14 +154,14 @@ struct SinkOptions {
   std::string pool = "max";
   std::vector<std::string> articles;
   void fields(auto&& visit) {
-    visit("n_sink", n_sink, "leading entries always kept");
-    visit("bound", bound, "largest bias");
+    visit("n_sink", n_sink, "leading entries always kept", at_least(0));
+    visit("bound", bound, "largest bias", more_than(0, 50));
     visit("fast", fast, "");
-    visit("pool", pool, "");
+    visit("pool", pool, "", one_of({"max", "avg", "none"}));
     visit("articles", articles, "");
   }
   void check(const OptionCheck& fail) const {
-    if (n_sink < 0) fail("n_sink", "is negative", "0 or more");
+    if (fast && n_sink > 0) fail("fast", "cannot be combined with n_sink", "n_sink: 0");
   }
 };
 
@@ -205,18 +186,50 @@ TEST(Options, ReportsEveryMistakeAtOnce) {
   ASSERT_EQ(problems.list().size(), 3u);
   EXPECT_EQ(error_of([&] { problems.throw_if_any(); }),
             "3 problems in x.yaml\n"
-            "1. 'n_sink' is 2.5, which is no integer\n  where: x.yaml:4, method.n_sink\n  mend:  default: 4\n"
-            "2. 'bound' is \"high\", which is no number\n  where: x.yaml:3, method.bound\n  mend:  default: 3.0\n"
+            "1. 'n_sink' must be an integer; got 2.5\n  where: x.yaml:4, method.n_sink\n  mend:  default: 4\n"
+            "2. 'bound' must be a number; got \"high\"\n  where: x.yaml:3, method.bound\n  mend:  default: 3.0\n"
             "3. unknown option 'n_sinks'\n  where: x.yaml:2, method.n_sinks\n"
             "  mend:  did you mean 'n_sink'? Known: n_sink, bound, fast, pool, articles");
 }
 
-TEST(Options, ChecksRangesLast) {
+std::vector<std::string> sink_problems(const Json& given) {
   Problems problems;
   SinkOptions options;
-  read_options(Json{{"n_sink", -1}}, options, "", problems);
-  ASSERT_EQ(problems.list().size(), 1u);
-  EXPECT_EQ(problems.list()[0].fact, "'n_sink' is negative");
+  read_options(given, options, "", problems);
+  std::vector<std::string> texts;
+  for (const Problem& problem : problems.list()) texts.push_back(problem.fact + " | " + problem.mend);
+  return texts;
+}
+
+TEST(Options, SaysWhatAValueMustBeAndWhatItIs) {
+  EXPECT_THAT(sink_problems({}), IsEmpty());
+  EXPECT_THAT(sink_problems({{"n_sink", -3}, {"bound", 50.5}, {"pool", "maxx"}}),
+              ElementsAre("'n_sink' must be 0 or more; got -3 | default: 4",
+                          "'bound' must be above 0 and at most 50; got 50.5 | default: 3.0",
+                          "'pool' must be max, avg or none; got 'maxx' | did you mean 'max'? Known: max, avg, none"));
+  EXPECT_THAT(sink_problems({{"bound", 0}}), ElementsAre(HasSubstr("got 0 |")));
+  EXPECT_THAT(sink_problems({{"bound", std::numeric_limits<double>::quiet_NaN()}}),
+              ElementsAre(HasSubstr("got nan |")));
+}
+
+TEST(Options, ChecksSeveralValuesTogetherOnceEachIsValid) {
+  EXPECT_THAT(sink_problems({{"fast", true}, {"n_sink", -1}}), ElementsAre(HasSubstr("'n_sink'")));
+  EXPECT_THAT(sink_problems({{"fast", true}}), ElementsAre("'fast' cannot be combined with n_sink | n_sink: 0"));
+}
+
+TEST(Options, RulesOfIntegersTextsAndLists) {
+  EXPECT_EQ(odd(7).problem(7), "");
+  EXPECT_EQ(odd(7).problem(8), "must be an odd number from 1 to 7; got 8");
+  EXPECT_EQ(odd().problem(-1), "must be an odd number from 1; got -1");
+  EXPECT_EQ(between(0, 100).problem(Json{0, 25, 101}), "must be 0 to 100; got 101");
+  EXPECT_EQ(between(0, 100).problem(Json::array()), "");
+  EXPECT_EQ(named("a file").problem(""), "must name a file; got ''");
+  EXPECT_EQ(named("articles").problem(Json::array()), "must name articles; got []");
+  EXPECT_EQ(named("articles").problem(Json{"a", ""}), "must name articles; got ''");
+  EXPECT_EQ(named("articles").problem(Json{"a"}), "");
+  EXPECT_EQ(named("a file").mend("", ""), "write path: FILE");
+  EXPECT_EQ(none_or(one_of({"on", "off"})).problem(""), "");
+  EXPECT_EQ(none_or(one_of({"on", "off"})).problem("of"), "must be on or off (or empty); got 'of'");
 }
 
 // Beyond this, sums and products of options overflow somewhere.
@@ -424,13 +437,8 @@ TEST(Count, SaysTheNounInItsNumber) {
 TEST(TextFile, DataFilesAreToldToBeConverted) {
   TemporaryFolder folder;
   std::ofstream(folder.file("wide.txt")) << std::string("\xFF\xFEh\0", 4);
-  try {
-    read_utf8_file(folder.file("wide.txt"));
-    FAIL() << "UTF-16 was read as UTF-8";
-  } catch (const Error& error) {
-    EXPECT_THAT(error.what(),
-                AllOf(HasSubstr("seems to be UTF-16"), HasSubstr("iconv -f utf-16"), Not(HasSubstr("--encoding"))));
-  }
+  EXPECT_THAT(error_of([&] { read_utf8_file(folder.file("wide.txt")); }),
+              AllOf(HasSubstr("seems to be UTF-16"), HasSubstr("iconv -f utf-16"), Not(HasSubstr("--encoding"))));
 }
 
 // Read as a double or wrapped around it would be another number.
@@ -439,13 +447,9 @@ TEST(ConfigText, WholeNumbersBeyondInt64AreRefused) {
                                    "1000000000000000000000000000000000000000000000000000000000"}) {
     for (const auto& [text, path] :
          {std::pair{"a: 1\nseed: " + number + "\n", "s.yaml"}, {"{\"a\": 1,\n\"seed\": " + number + "}", "s.json"}}) {
-      try {
-        ConfigText::from_string(text, path);
-        FAIL() << text;
-      } catch (const Error& error) {
-        EXPECT_THAT(error.what(), AllOf(HasSubstr("the whole number " + number.substr(0, 40)),
-                                        HasSubstr("9223372036854775807"), HasSubstr(std::string(path) + ":2")));
-      }
+      EXPECT_THAT(error_of([&] { ConfigText::from_string(text, path); }),
+                  AllOf(HasSubstr("the whole number " + number.substr(0, 40)), HasSubstr("9223372036854775807"),
+                        HasSubstr(std::string(path) + ":2")));
     }
   }
   EXPECT_EQ(ConfigText::from_string("a: '9223372036854775808'", "s.yaml").value().at("a"), "9223372036854775808");

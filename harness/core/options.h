@@ -2,14 +2,16 @@
 //
 //   struct Options {
 //     int64_t n_sink = 4;
-//     void fields(auto&& visit) { visit("n_sink", n_sink, "leading entries always kept"); }
+//     void fields(auto&& visit) { visit("n_sink", n_sink, "leading entries always kept", at_least(0)); }
 //   };
 //
 // Field types: bool, int64_t, double, std::string, std::vector<std::string>, std::vector<int64_t>, Json for a mapping
-// whose keys somebody else checks, and NestedPlugin. A struct may also have
+// whose keys somebody else checks, and NestedPlugin. The fourth argument, what the value must be, may be left out. A
+// struct may also have
 //   void complete(const std::string& pointer, Problems& problems);  // of nested plug-ins: fills in and checks
-//   void check(const OptionCheck& fail) const { if (n_sink < 0) fail("n_sink", "is negative", "0 or more"); }
-// which is called once all fields are read. Integers beyond kMostInteger are refused before that, whatever they count.
+//   void check(const OptionCheck& fail) const { if (last < first) fail("last", "is below first", "first or more"); }
+// for what one value alone does not tell; both are called once all fields are read and valid. Integers beyond
+// kMostInteger are refused before that, whatever they count.
 #pragma once
 
 #include <fmt/format.h>
@@ -18,6 +20,7 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -42,6 +45,27 @@ struct NestedPlugin {
 inline void to_json(Json& json, const NestedPlugin& nested) {
   json = nested.value;
 }
+
+// What a value must be beyond its type; of a list, what each element must be.
+struct OptionRule {
+  std::string must;                                  // "be 0 or more"
+  std::function<bool(const Json&)> holds = nullptr;  // none: every value is valid
+  std::vector<std::string> names = {};               // of one_of()
+  std::string example = "";                          // a mend where there is no useful default
+
+  // "must be 0 or more; got -3", or empty where the value is valid.
+  std::string problem(const Json& value) const;
+  // How to mend such a problem.
+  std::string mend(const Json& value, const Json& default_value) const;
+};
+OptionRule at_least(int64_t least);
+OptionRule between(double least, double most);    // both included
+OptionRule more_than(double bound, double most);  // `most` included
+OptionRule odd(int64_t most = std::numeric_limits<int64_t>::max());
+OptionRule one_of(std::vector<std::string> names);
+OptionRule none_or(OptionRule rule);  // an empty text too
+// A text or list that must not be empty: "must name {what}".
+OptionRule named(const std::string& what, const std::string& example = "write path: FILE");
 
 // (field name, fact about it, how to mend)
 using OptionCheck = std::function<void(const std::string&, const std::string&, const std::string&)>;
@@ -75,6 +99,9 @@ std::string type_name() {
   else
     return "list";
 }
+
+// "must be an integer; got 2.5"
+std::string wrong_type(const std::string& type, const Json& value);
 
 // False when `value` is not of T's type. An integer is a number; a number is not an integer; a single value is a list
 // of one; an integer is text where text is asked (ids such as 20002 are often written without quotes).
@@ -127,12 +154,38 @@ bool assign(const Json& value, std::vector<T>& out) {
 
 }  // namespace options_detail
 
-// Reads `object` (null counts as {}) into `out`; unknown keys and wrong types become problems at `pointer`/key.
+// Every field with its present value, in the order of fields(): the canonical form that goes into a cell's id.
+template <class Options>
+Json options_to_json(Options options) {
+  Json object = Json::object();
+  options.fields([&](const char* name, auto& field, const char* /*help*/, const OptionRule& /*rule*/ = {}) {
+    object[name] = field;
+  });
+  return object;
+}
+
+// The rules of all fields and, if they hold, the struct's own check().
+template <class Options>
+void check_options(const Options& options, const OptionCheck& fail) {
+  bool valid = true;
+  const Json defaults = options_to_json(Options{});
+  Options(options).fields([&](const char* name, auto& field, const char* /*help*/, const OptionRule& rule = {}) {
+    const std::string problem = rule.problem(field);
+    if (problem.empty()) return;
+    valid = false;
+    fail(name, problem, rule.mend(field, defaults[name]));
+  });
+  if constexpr (requires { options.check(fail); }) {
+    if (valid) options.check(fail);
+  }
+}
+
+// Reads `object` (null counts as {}) into `out`; unknown keys, wrong types and values become problems at `pointer`/key.
 template <class Options>
 void read_options(const Json& object, Options& out, const std::string& pointer, Problems& problems) {
   std::vector<std::string> known;
   const size_t before = problems.list().size();
-  out.fields([&](const char* name, auto& field, const char* /*help*/) {
+  out.fields([&](const char* name, auto& field, const char* /*help*/, const OptionRule& /*rule*/ = {}) {
     known.emplace_back(name);
     if (!object.is_object() || !object.contains(name)) return;
     using Field = std::remove_cvref_t<decltype(field)>;
@@ -146,7 +199,7 @@ void read_options(const Json& object, Options& out, const std::string& pointer, 
     }
     if (!options_detail::assign(object.at(name), field)) {
       problems.add(
-          fmt::format("'{}' is {}, which is no {}", name, object.at(name).dump(), options_detail::type_name<Field>()),
+          fmt::format("'{}' {}", name, options_detail::wrong_type(options_detail::type_name<Field>(), object.at(name))),
           pointer + "/" + name, fmt::format("default: {}", Json(field).dump()));
     }
   });
@@ -164,28 +217,18 @@ void read_options(const Json& object, Options& out, const std::string& pointer, 
   if constexpr (requires { out.complete(pointer, problems); }) {
     if (problems.list().size() == before) out.complete(pointer, problems);
   }
-  if constexpr (requires { out.check(OptionCheck{}); }) {
-    if (problems.list().size() == before) {
-      out.check([&](const std::string& name, const std::string& fact, const std::string& mend) {
-        problems.add(fmt::format("'{}' {}", name, fact), pointer + "/" + name, mend);
-      });
-    }
+  if (problems.list().size() == before) {
+    check_options(out, [&](const std::string& name, const std::string& fact, const std::string& mend) {
+      problems.add(fmt::format("'{}' {}", name, fact), pointer + "/" + name, mend);
+    });
   }
-}
-
-// Every field with its present value, in the order of fields(): the canonical form that goes into a cell's id.
-template <class Options>
-Json options_to_json(Options options) {
-  Json object = Json::object();
-  options.fields([&](const char* name, auto& field, const char* /*help*/) { object[name] = field; });
-  return object;
 }
 
 template <class Options>
 std::vector<OptionInfo> describe_options() {
   std::vector<OptionInfo> list;
   Options options;
-  options.fields([&](const char* name, auto& field, const char* help) {
+  options.fields([&](const char* name, auto& field, const char* help, const OptionRule& /*rule*/ = {}) {
     list.push_back({name, options_detail::type_name<std::remove_cvref_t<decltype(field)>>(), Json(field), help});
   });
   return list;

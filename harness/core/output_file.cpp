@@ -46,7 +46,7 @@ void check_inputs(const OutputFile& output, const std::vector<std::string>& inpu
                     "choose another name for the output");
     }
     if (fs::is_directory(input, ignored) && same_file(folder_of(output.path), input)) {
-      refuse_output(output, fmt::format("the output would stand in the input folder '{}'", input),
+      refuse_output(output, fmt::format("the output would be inside the input folder '{}'", input),
                     "choose another folder for the output");
     }
   }

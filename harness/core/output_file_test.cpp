@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "harness/testing/temporary_folder.h"
+
 namespace kvc {
 namespace {
 
@@ -16,19 +18,10 @@ using ::testing::HasSubstr;
 
 class OutputFiles : public ::testing::Test {
  protected:
-  OutputFiles() : folder_(fs::temp_directory_path() / ("kvc_output_test_" + std::to_string(::getpid()))) {
-    fs::create_directories(folder_);
-  }
-  ~OutputFiles() override {
-    fs::permissions(folder_, fs::perms::owner_all);
-    fs::remove_all(folder_);
-  }
+  ~OutputFiles() override { fs::permissions(folder_, fs::perms::owner_all); }
 
-  std::string path(const std::string& name) const { return folder_ / name; }
-  std::string write(const std::string& name, const std::string& text) const {
-    std::ofstream(path(name), std::ios::binary) << text;
-    return path(name);
-  }
+  std::string path(const std::string& name) const { return temporary_.file(name); }
+  std::string write(const std::string& name, const std::string& text) const { return temporary_.write(name, text); }
   // "" when the output is fine.
   static std::string refusal(const std::string& out, const std::vector<std::string>& inputs = {},
                              bool replace = false) {
@@ -51,7 +44,8 @@ class OutputFiles : public ::testing::Test {
   }
 
  private:
-  fs::path folder_;
+  const TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path();
 };
 
 TEST_F(OutputFiles, AnInputIsNeverReplacedByWhateverName) {

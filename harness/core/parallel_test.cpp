@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -11,6 +10,7 @@
 #include <stdexcept>
 
 #include "harness/core/json_lines.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -33,7 +33,8 @@ TEST(Parallel, AnExceptionArrives) {
 // Longer than the pieces that are read at a time, with a line that is longer than a piece, blank and broken lines, and
 // no newline at the end.
 TEST(JsonLines, LongFilesKeepTheirOrder) {
-  const auto path = std::filesystem::temp_directory_path() / ("kvc_long_" + std::to_string(::getpid()) + ".jsonl");
+  const TemporaryFolder folder;
+  const std::string path = folder.file("long.jsonl");
   constexpr int64_t kLines = 3000;
   {
     std::ofstream file(path, std::ios::binary);
@@ -47,7 +48,6 @@ TEST(JsonLines, LongFilesKeepTheirOrder) {
   std::vector<int64_t> seen;
   const std::vector<int64_t> broken =
       for_each_json_line(path, [&](Json&& value) { seen.push_back(value.at("n").get<int64_t>()); });
-  std::filesystem::remove(path);
   EXPECT_THAT(broken, ::testing::ElementsAre(2002));  // line 9 is blank, and lines are counted from 1
   ASSERT_EQ(seen.size(), static_cast<size_t>(kLines - 1));
   for (size_t i = 0; i < seen.size(); ++i) ASSERT_EQ(seen[i], static_cast<int64_t>(i) + (i >= 2000 ? 1 : 0));

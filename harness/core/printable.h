@@ -1,4 +1,4 @@
-// Names and snippets out of files made fit for a message.
+// Escapes file content for messages.
 #pragma once
 
 #include <string>

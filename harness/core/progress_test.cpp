@@ -15,6 +15,8 @@
 #include "harness/core/config_text.h"
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -104,20 +106,16 @@ TEST(Progress, QuietSaysNothing) {
 // A file in the temporary folder, deleted at the end.
 class LogFile {
  public:
-  LogFile() : path_(std::filesystem::temp_directory_path() / ("kvc_progress_" + std::to_string(::getpid()) + ".log")) {}
-  ~LogFile() { std::filesystem::remove(path_); }
-  LogFile(const LogFile&) = delete;
-  LogFile& operator=(const LogFile&) = delete;
-  std::string path() const { return path_; }
+  std::string path() const { return folder_.file("progress.log"); }
   std::vector<std::string> lines() const {
     std::vector<std::string> list;
-    std::ifstream file(path_);
+    std::ifstream file(path());
     for (std::string line; std::getline(file, line);) list.push_back(line);
     return list;
   }
 
  private:
-  std::filesystem::path path_;
+  TemporaryFolder folder_;
 };
 
 TEST(Progress, JsonLinesOnStderr) {
@@ -189,12 +187,10 @@ TEST(Progress, JsonGoesToTheLogAndStderrStaysForPeople) {
 }
 
 TEST(Progress, ALogThatCannotBeOpenedIsNamed) {
-  try {
-    Progress progress(ProgressOptions{false, false, "/nowhere/run.log"});
-    FAIL() << "opened";
-  } catch (const Error& error) {
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("--log /nowhere/run.log"));
-  }
+  EXPECT_THAT(error_of([&] {
+                Progress progress(ProgressOptions{false, false, "/nowhere/run.log"});
+              }),
+              ::testing::HasSubstr("--log /nowhere/run.log"));
 }
 
 // Records of 1 s each, then of 3 s: the second half tells what the others will take.

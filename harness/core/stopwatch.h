@@ -1,3 +1,4 @@
+// A wall clock for the stages of a run.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,4 @@
-// Marks a hot function so that the compiler makes one version for each width of the processor's vectors and picks one
+// Compiles a hot function for several vector widths; the one that the processor has is chosen
 // at start.
 #pragma once
 

@@ -126,7 +126,7 @@ TEST(LostAnswers, RightWithTheFullCacheWrongWithTheCompactOne) {
   EXPECT_THAT(names(flips.list), ::testing::UnorderedElementsAre("snapkv doc q0", "h2o doc q0", "h2o doc q1"));
   EXPECT_EQ(flips.n_compared, 4);
   ASSERT_EQ(flips.notes.size(), 1u);
-  EXPECT_THAT(flips.notes[0], HasSubstr("1 record left aside: full_cache has no record of their document"));
+  EXPECT_THAT(flips.notes[0], HasSubstr("1 record skipped: full_cache has no record of their document"));
   LostAnswerFilter filter;
   filter.method = "no_context";
   EXPECT_EQ(find_lost_answers(records, filter).list.size(), 2u);
@@ -150,7 +150,7 @@ TEST(LostAnswers, OtherRecordsAreLeftAside) {
   const LostAnswers flips = find_lost_answers(records, {});
   EXPECT_TRUE(flips.list.empty());
   ASSERT_EQ(flips.notes.size(), 2u);
-  EXPECT_THAT(flips.notes[0], HasSubstr("r/x.jsonl, record 1 left aside: field 'text' of answer 0 is missing"));
+  EXPECT_THAT(flips.notes[0], HasSubstr("r/x.jsonl, record 1 skipped: field 'text' of answer 0 is missing"));
   EXPECT_THAT(flips.notes[1], HasSubstr("compacted while they are written"));
 }
 

@@ -75,8 +75,8 @@ class Finder {
       if (record.status == "done" && name_of(record, "method") == "full_cache") full_[setting_of(record)] = &record;
     }
     if (full_.empty()) {
-      throw Error(ErrorKind::kData, "no record is of the method full_cache, so no answer is known to be lost",
-                  "results folder", "add full_cache to the methods of the sweep and run it again");
+      throw Error(ErrorKind::kData, "no full_cache records, so lost answers cannot be found", "results folder",
+                  "add full_cache to the methods of the sweep and run it again");
     }
     for (const Record& record : records) look_at(record);
     const auto by_place = [](const LostAnswer& flip) {
@@ -85,13 +85,11 @@ class Finder {
     std::sort(flips_.list.begin(), flips_.list.end(),
               [&](const LostAnswer& a, const LostAnswer& b) { return by_place(a) < by_place(b); });
     if (n_online_ > 0)
-      flips_.notes.push_back(
-          fmt::format("{} left aside: their texts are compacted while they are written, so there is no cache of the "
-                      "document to look into",
-                      count(n_online_, "record")));
+      flips_.notes.push_back(fmt::format("{} skipped: compacted during generation, no document cache to inspect",
+                                         count(n_online_, "record")));
     if (n_alone_ > 0)
       flips_.notes.push_back(
-          fmt::format("{} left aside: full_cache has no record of their document", count(n_alone_, "record")));
+          fmt::format("{} skipped: full_cache has no record of their document", count(n_alone_, "record")));
   }
 
   LostAnswers take() { return std::move(flips_); }
@@ -115,7 +113,7 @@ class Finder {
     try {
       compare(*full->second, record);
     } catch (const Error& error) {
-      flips_.notes.push_back(fmt::format("{} left aside: {}", record.place, error.fact()));
+      flips_.notes.push_back(fmt::format("{} skipped: {}", record.place, error.fact()));
     }
   }
 

@@ -1,4 +1,4 @@
-// The smallest part of a text that still has some effect, by halving.
+// Finds the smallest text span that still restores the answer, by halving.
 #pragma once
 
 #include <cstdint>

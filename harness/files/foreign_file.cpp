@@ -32,7 +32,7 @@ constexpr Signature kOthers[] = {
 void refuse_foreign_file(std::string_view text, const std::string& path, const std::string& wanted) {
   for (const Signature& other : kOthers) {
     if (text.starts_with(other.start)) {
-      throw Error(ErrorKind::kData, fmt::format("this is no {} but {}", wanted, other.kind), path, other.mend);
+      throw Error(ErrorKind::kData, fmt::format("this is not a {} but {}", wanted, other.kind), path, other.mend);
     }
   }
 }

@@ -1,4 +1,4 @@
-// What people have in place of a model file: a pointer, a web page, a file of
+// Detects files that are not models: a Git LFS pointer, a web page, a file of
 // another format.
 #pragma once
 

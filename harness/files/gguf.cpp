@@ -181,11 +181,5 @@ std::optional<bool> GgufFile::find_boolean(const std::string& key) const {
 std::optional<std::vector<std::string>> GgufFile::find_strings(const std::string& key) const {
   return has(key) ? std::optional(strings(key)) : std::nullopt;
 }
-std::optional<std::vector<int64_t>> GgufFile::find_integers(const std::string& key) const {
-  return has(key) ? std::optional(integers(key)) : std::nullopt;
-}
-std::optional<std::vector<double>> GgufFile::find_numbers(const std::string& key) const {
-  return has(key) ? std::optional(numbers(key)) : std::nullopt;
-}
 
 }  // namespace kvc

@@ -62,8 +62,6 @@ class GgufFile : public TensorSource {
   std::optional<double> find_number(const std::string& key) const;
   std::optional<bool> find_boolean(const std::string& key) const;
   std::optional<std::vector<std::string>> find_strings(const std::string& key) const;
-  std::optional<std::vector<std::int64_t>> find_integers(const std::string& key) const;
-  std::optional<std::vector<double>> find_numbers(const std::string& key) const;
 
  private:
   const GgufValue& typed(const std::string& key, bool is_array, bool (*accepts)(std::uint32_t),

@@ -98,9 +98,9 @@ class Parser {
   [[noreturn]] void refuse_other(std::string_view text) const {
     refuse_foreign_file(text, path_, "GGUF file");
     if (text.size() > 9 && text[8] == '{') {
-      fail("this is no GGUF file but probably safetensors", "name the folder in which it lies with its config.json");
+      fail("this is not a GGUF file but probably safetensors", "name the folder in which it lies with its config.json");
     }
-    fail(fmt::format("this is no GGUF file: it starts with '{}' instead of 'GGUF'", printable(text.substr(0, 4))),
+    fail(fmt::format("this is not a GGUF file: it starts with '{}' instead of 'GGUF'", printable(text.substr(0, 4))),
          "name a GGUF file, or download it again");
   }
 
@@ -210,7 +210,7 @@ class Parser {
   void place(StoredTensor& tensor, uint64_t offset, uint64_t align, uint64_t data_start) const {
     const std::string what = fmt::format("tensor '{}'", printable(tensor.name));
     if (tensor.shape.back() % tensor.type->block_values != 0) {
-      fail(fmt::format("{} has rows of {} values, no multiple of {}'s block of {}", what, tensor.shape.back(),
+      fail(fmt::format("{} has rows of {} values, not a multiple of {}'s block of {}", what, tensor.shape.back(),
                        tensor.type->name, tensor.type->block_values),
            kDamaged);
     }
@@ -219,7 +219,7 @@ class Parser {
       fail(fmt::format("{} of shape [{}] is too large for any machine", what, fmt::join(tensor.shape, ", ")), kDamaged);
     }
     if (offset % align != 0)
-      fail(fmt::format("{} starts at offset {}, no multiple of {}", what, offset, align), kDamaged);
+      fail(fmt::format("{} starts at offset {}, not a multiple of {}", what, offset, align), kDamaged);
     uint64_t end = 0;
     if (offset > uint64_t{1} << 60) fail(fmt::format("{} starts at the impossible offset {}", what, offset), kDamaged);
     end = data_start + offset + size;

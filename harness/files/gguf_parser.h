@@ -1,4 +1,4 @@
-// The header of a GGUF file, checked: inside gguf.cpp's room only.
+// Checks and parses the header of a GGUF file; private to gguf.cpp.
 // Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 #pragma once
 

@@ -13,6 +13,7 @@
 
 #include "harness/core/config_text.h"
 #include "harness/core/error.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -71,17 +72,7 @@ class GgufTest : public testing::Test {
   // What the reader says about a file of these bytes; "" when it takes them.
   std::string error_of(const std::string& text) const {
     write(text);
-    return error_of_call([&] { GgufFile file(path_); });
-  }
-  static std::string error_of_call(const std::function<void()>& call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::kData);
-      EXPECT_FALSE(error.where().empty() || error.mend().empty()) << error.what();
-      return error.what();
-    }
-    return "";
+    return data_error_of([&] { GgufFile file(path_); });
   }
 
   std::string path_ =
@@ -135,17 +126,17 @@ TEST_F(GgufTest, ReadsMetadataAndTensors) {
 
 TEST_F(GgufTest, GettersNameMissingKeysAndWrongTypes) {
   const GgufFile file(write(small_file()));
-  EXPECT_THAT(error_of_call([&] { file.string("tokenizer.ggml.model"); }),
+  EXPECT_THAT(data_error_of([&] { file.string("tokenizer.ggml.model"); }),
               HasSubstr("metadata key 'tokenizer.ggml.model' is missing"));
-  EXPECT_THAT(error_of_call([&] { file.string("n"); }),
+  EXPECT_THAT(data_error_of([&] { file.string("n"); }),
               HasSubstr("metadata key 'n' is uint32 where a string is needed"));
-  EXPECT_THAT(error_of_call([&] { file.integer("eps"); }),
+  EXPECT_THAT(data_error_of([&] { file.integer("eps"); }),
               HasSubstr("metadata key 'eps' is float32 where an integer is needed"));
-  EXPECT_THAT(error_of_call([&] { file.find_integer("ints"); }),
+  EXPECT_THAT(data_error_of([&] { file.find_integer("ints"); }),
               HasSubstr("'ints' is an array of int32 where an integer is needed"));
-  EXPECT_THAT(error_of_call([&] { file.strings("ints"); }),
+  EXPECT_THAT(data_error_of([&] { file.strings("ints"); }),
               HasSubstr("'ints' is an array of int32 where an array of strings is needed"));
-  EXPECT_THAT(error_of_call([&] { file.integer("big"); }),
+  EXPECT_THAT(data_error_of([&] { file.integer("big"); }),
               HasSubstr("metadata key 'big' holds 18446744073709551615, more than 2^63 - 1"));
 }
 
@@ -184,9 +175,9 @@ TEST_F(GgufTest, EveryFlippedByteIsAnErrorOrAFileWithinItsBounds) {
 }
 
 TEST_F(GgufTest, RefusesOtherFiles) {
-  EXPECT_THAT(error_of_call([] { GgufFile file("/no/such/model.gguf"); }),
+  EXPECT_THAT(data_error_of([] { GgufFile file("/no/such/model.gguf"); }),
               HasSubstr("cannot open the file: No such file"));
-  EXPECT_THAT(error_of_call([] { GgufFile file(std::filesystem::temp_directory_path().string()); }),
+  EXPECT_THAT(data_error_of([] { GgufFile file(std::filesystem::temp_directory_path().string()); }),
               HasSubstr("not a regular file"));
   EXPECT_THAT(error_of("version https://git-lfs.github.com/spec/v1\n"),
               AllOf(HasSubstr("Git LFS pointer"), HasSubstr("git lfs pull")));
@@ -238,7 +229,7 @@ TEST_F(GgufTest, RefusesHostileTensors) {
   EXPECT_EQ(one({4, 4}, 0, 0), "");
   EXPECT_THAT(one({4, 5}, 0, 0), HasSubstr("tensor 't' ends at byte"));
   EXPECT_THAT(one({4}, 0, 96), HasSubstr("tensor 't' ends at byte"));
-  EXPECT_THAT(one({4}, 0, 8), HasSubstr("tensor 't' starts at offset 8, no multiple of 32"));
+  EXPECT_THAT(one({4}, 0, 8), HasSubstr("tensor 't' starts at offset 8, not a multiple of 32"));
   EXPECT_THAT(one({4}, 0, uint64_t{1} << 63), HasSubstr("impossible offset 9223372036854775808"));
   EXPECT_THAT(one({0}, 0, 0), HasSubstr("tensor 't' has a dimension of 0"));
   EXPECT_THAT(one({uint64_t{1} << 63}, 0, 0), HasSubstr("tensor 't' has a dimension of 9223372036854775808"));
@@ -246,7 +237,7 @@ TEST_F(GgufTest, RefusesHostileTensors) {
               HasSubstr("tensor 't' of shape [4294967296, 4294967296] is too large"));
   EXPECT_THAT(one({}, 0, 0), HasSubstr("tensor 't' has 0 dimensions"));
   EXPECT_THAT(one({1, 1, 1, 1, 1}, 0, 0), HasSubstr("tensor 't' has 5 dimensions"));
-  EXPECT_THAT(one({33}, 8, 0), HasSubstr("rows of 33 values, no multiple of Q8_0's block of 32"));
+  EXPECT_THAT(one({33}, 8, 0), HasSubstr("rows of 33 values, not a multiple of Q8_0's block of 32"));
   EXPECT_THAT(one({256}, 16, 0),
               AllOf(HasSubstr("tensor 't' is stored as IQ2_XXS, which is not supported"), HasSubstr("Q4_K")));
   EXPECT_THAT(one({256}, 77, 0), HasSubstr("tensor 't' is stored as type 77, which is not supported"));

@@ -1,4 +1,4 @@
-// A file in memory without reading it.
+// A memory-mapped file.
 #pragma once
 
 #include <cstddef>

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -13,6 +12,8 @@
 
 #include "harness/core/error.h"
 #include "harness/files/json_file.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -20,17 +21,6 @@ namespace {
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-std::string error_of_call(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::kData);
-    EXPECT_FALSE(error.where().empty() || error.mend().empty()) << error.what();
-    return error.what();
-  }
-  return "";
-}
 
 template <class T>
 std::string raw(const std::vector<T>& values) {
@@ -51,7 +41,7 @@ std::string one(const std::string& fields, const std::string& data = std::string
 }
 
 std::string error_of(const std::string& text) {
-  return error_of_call([&] { parse_safetensors(std::as_bytes(std::span(text)), "a.safetensors"); });
+  return data_error_of([&] { parse_safetensors(std::as_bytes(std::span(text)), "a.safetensors"); });
 }
 
 const std::string kTwo = R"("dtype":"F32","shape":[2],"data_offsets":[0,8])";
@@ -92,7 +82,7 @@ TEST(Safetensors, EveryFlippedByteIsAnErrorOrAFileWithinItsBounds) {
       std::string text = whole;
       text[at] = static_cast<char>(text[at] ^ flip);
       const std::span<const std::byte> bytes = std::as_bytes(std::span(text));
-      error_of_call([&] {
+      data_error_of([&] {
         for (const StoredTensor& tensor : parse_safetensors(bytes, "a.safetensors")) {
           EXPECT_GE(tensor.bytes.data(), bytes.data());
           EXPECT_LE(tensor.bytes.data() + tensor.bytes.size(), bytes.data() + bytes.size());
@@ -171,12 +161,7 @@ TEST(Safetensors, NamesInMessagesAreFitForATerminal) {
 
 class SafetensorsFolderTest : public testing::Test {
  protected:
-  SafetensorsFolderTest() { std::filesystem::create_directories(folder_); }
-  ~SafetensorsFolderTest() override { std::filesystem::remove_all(folder_); }
-
-  void write(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ + "/" + name, std::ios::binary | std::ios::trunc) << text;
-  }
+  void write(const std::string& name, const std::string& text) const { temporary_.write(name, text); }
   void write_shard(const std::string& file, const std::string& tensor, float value) const {
     write(file,
           file_of("{\"" + tensor + R"(":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", raw<float>({value})));
@@ -185,11 +170,11 @@ class SafetensorsFolderTest : public testing::Test {
     write("model.safetensors.index.json", R"({"metadata":{"total_size":8},"weight_map":)" + map + "}");
   }
   std::string error() const {
-    return error_of_call([&] { SafetensorsFolder folder(folder_); });
+    return data_error_of([&] { SafetensorsFolder folder(folder_); });
   }
 
-  std::string folder_ =
-      (std::filesystem::temp_directory_path() / ("kvc_safetensors_test_" + std::to_string(::getpid()))).string();
+  const TemporaryFolder temporary_;
+  const std::string folder_ = temporary_.path();
 };
 
 TEST_F(SafetensorsFolderTest, ReadsOneFile) {
@@ -256,7 +241,7 @@ TEST_F(SafetensorsFolderTest, NamesTheWayOutWhereThereAreNoWeights) {
 
 TEST(JsonFile, RefusesWhatIsNoPlainObject) {
   const auto error = [](const std::string& text) {
-    return error_of_call([&] { parse_json_file(text, "config.json"); });
+    return data_error_of([&] { parse_json_file(text, "config.json"); });
   };
   EXPECT_EQ(error(R"({"a":{"a":[1,{"a":2}]},"b":{"a":1}})"), "");
   EXPECT_THAT(error("[1]"), HasSubstr("the file is not a JSON object"));

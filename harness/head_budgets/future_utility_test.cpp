@@ -81,7 +81,7 @@ TEST(UtilityProfile, IsAFileForTheRule) {
     }
     return std::string("no error");
   };
-  EXPECT_THAT(refusal("{}"), HasSubstr("this is no NumPy file"));
+  EXPECT_THAT(refusal("{}"), HasSubstr("this is not a NumPy file"));
   EXPECT_THAT(refusal(bytes.substr(0, 300)), HasSubstr("bytes of numbers, the shape asks for 3168"));
   EXPECT_THAT(refusal(bytes.substr(0, 20)), HasSubstr("the header is cut off"));
   std::string other = bytes;

@@ -57,7 +57,7 @@ GateText gate_text(const Model& model, const Document& document) {
   }
   if (text.rows.empty()) {
     throw Error(ErrorKind::kData, "the document has no question with a right answer", "document " + document.id,
-                "heads are told apart by what answers need: take a data set with right answers");
+                "heads are compared by what right answers need: take a data set that has them");
   }
   return text;
 }

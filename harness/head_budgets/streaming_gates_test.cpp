@@ -194,12 +194,7 @@ TEST(StreamingGates, TextsWithinTheWindowAndStatesOfOtherModelsAreRefused) {
   const TemporaryFolder folder;
   BudgetSearch search = search_into(folder.file("x.tsv"));
   search.gates.n_recent = 5000;
-  try {
-    search_budget(search);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_THAT(std::string(error.what()), HasSubstr("no gate decides anything"));
-  }
+  EXPECT_THAT(error_of([&] { search_budget(search); }), HasSubstr("no gate decides anything"));
   const Model model = tiny_model(1, at::kFloat, 256);
   GateTraining training(model.decoder(), small_window(), at::kFloat);
   EXPECT_THROW(training.restore({{"step", 3}, {"gates", {1.0}}}, "file"), Error);

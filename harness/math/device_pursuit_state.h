@@ -1,4 +1,4 @@
-// What DevicePursuits keeps to itself: pursuits under way.
+// Internal state of DevicePursuits: the pursuits under way.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -19,22 +19,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
-// Heads of different lengths, one of them empty, biases in layer 0 only; position far beyond the entries.
-KvCache ragged_prefix(at::ScalarType dtype) {
-  at::manual_seed(5);
-  std::vector<LayerKv> layers;
-  for (const bool bias : {true, false}) {
-    std::vector<at::Tensor> keys, values, biases;
-    for (const int64_t length : bias ? std::vector<int64_t>{70, 3} : std::vector<int64_t>{0, 12}) {
-      keys.push_back(at::randn({length, 16}).to(dtype));
-      values.push_back(at::randn({length, 16}).to(dtype));
-      biases.push_back(bias ? at::randn({length}) : at::Tensor());
-    }
-    layers.push_back(pack_heads(keys, values, biases));
-  }
-  return {std::move(layers), 90};
-}
-
 struct Variant {
   const char* name;
   at::ScalarType dtype;
@@ -53,7 +37,7 @@ class DecodeSteps : public ::testing::TestWithParam<Variant> {
 // Texts of different lengths; then steps, on the way of which the tails grow and one sequence ends.
 TEST_P(DecodeSteps, HaveTheBitsOfTheForwardPass) {
   const Decoder model = decoder();
-  const KvCache prefix = ragged_prefix(GetParam().dtype);
+  const KvCache prefix = ragged_prefix(GetParam().dtype, 70);
   Tails tails = Tails::behind(prefix, 3, 8), same = Tails::behind(prefix, 3, 8);
   const PackedTokens texts = PackedTokens::pack({{5, 6}, {9}, {1, 2, 3, 4}});
   (void)model.forward(texts, prefix, tails);

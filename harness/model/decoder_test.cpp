@@ -52,22 +52,6 @@ KvCache no_prefix(const Decoder& decoder) {
   return KvCache::empty(spec.n_layers, spec.n_kv_heads, spec.head_dim, decoder.options());
 }
 
-// Different lengths per head, one of them empty, biases in layer 0 only; position far beyond the entries.
-KvCache ragged_prefix(at::ScalarType dtype = at::kFloat) {
-  at::manual_seed(5);
-  std::vector<LayerKv> layers;
-  for (const bool bias : {true, false}) {
-    std::vector<at::Tensor> keys, values, biases;
-    for (const int64_t length : bias ? std::vector<int64_t>{7, 3} : std::vector<int64_t>{0, 12}) {
-      keys.push_back(at::randn({length, 16}).to(dtype));
-      values.push_back(at::randn({length, 16}).to(dtype));
-      biases.push_back(bias ? at::randn({length}) : at::Tensor());
-    }
-    layers.push_back(pack_heads(keys, values, biases));
-  }
-  return {std::move(layers), 90};
-}
-
 struct Variant {
   const char* name;
   std::function<void(DecoderSpec&)> change;

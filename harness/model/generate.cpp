@@ -317,12 +317,9 @@ class Generator {
 };
 
 void check_settings(const DecodeSettings& settings) {
-  const bool empty_stop =
-      std::any_of(settings.stop.begin(), settings.stop.end(), [](const auto& s) { return s.empty(); });
-  if (settings.max_new_tokens < 1 || !(settings.temperature >= 0) || settings.top_k < 0 || empty_stop ||
-      !(settings.top_p > 0 && settings.top_p <= 1) || !(settings.min_p >= 0 && settings.min_p <= 1)) {
-    refuse_request(fmt::format("decode settings {} are out of range", settings.to_json().dump()));
-  }
+  check_options(settings, [&](const std::string& name, const std::string& fact, const std::string& /*mend*/) {
+    refuse_request(fmt::format("decode setting {} {}", name, fact));
+  });
 }
 
 std::optional<DecodeStep::Way> way_of(const Model& model) {
@@ -330,16 +327,6 @@ std::optional<DecodeStep::Way> way_of(const Model& model) {
 }
 
 }  // namespace
-
-Json DecodeSettings::to_json() const {
-  return {{"max_new_tokens", max_new_tokens},
-          {"temperature", temperature},
-          {"top_k", top_k},
-          {"top_p", top_p},
-          {"min_p", min_p},
-          {"stop", stop},
-          {"thinking_budget", thinking_budget}};
-}
 
 std::vector<int64_t> rows_to_keep(const std::vector<bool>& going, bool at_halvings) {
   const auto n_going = static_cast<size_t>(std::count(going.begin(), going.end(), true));

@@ -7,21 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "harness/core/config_text.h"
+#include "harness/model/decode_settings.h"
 #include "harness/model/model.h"
 
 namespace kvc {
-
-struct DecodeSettings {
-  int64_t max_new_tokens = 64;
-  double temperature = 0;  // 0 = greedy
-  int64_t top_k = 0;       // 0 = all
-  double top_p = 1.0;
-  double min_p = 0;               // least probability beside that of the likeliest token; 0 = any
-  std::vector<std::string> stop;  // texts that end an answer; none is empty
-  int64_t thinking_budget = -1;   // tokens between <think> and </think>, then "</think>" is put in; -1 = no limit
-  Json to_json() const;
-};
 
 struct Generation {
   std::vector<int64_t> tokens;  // without the end token; with those that spell the stop text

@@ -67,13 +67,6 @@ Json identify(const Checkpoint& checkpoint, const ModelConfig& config, at::Scala
   return identity;
 }
 
-void check_choice(const OptionCheck& fail, const char* field, const std::string& value,
-                  const std::vector<std::string>& known) {
-  if (std::find(known.begin(), known.end(), value) == known.end()) {
-    fail(field, fmt::format("is '{}'", value), suggest_name(value, known));
-  }
-}
-
 }  // namespace
 
 c10::Device choose_device(const std::string& name, int64_t n_gpus) {
@@ -93,19 +86,17 @@ c10::Device choose_device(const std::string& name, int64_t n_gpus) {
 }
 
 void ModelConfig::check(const OptionCheck& fail) const {
-  if (path.empty()) fail("path", "is missing", "name a GGUF file or a model folder");
-  check_choice(fail, "dtype", dtype, {"auto", "bfloat16", "float32"});
-  if (!gpu_number(device)) check_choice(fail, "device", device, {"auto", "cpu", "cuda", "cuda:1"});
+  if (device != "auto" && device != "cpu" && !gpu_number(device)) {
+    fail("device", fmt::format("must be auto, cpu, cuda or cuda:N; got '{}'", device), "default: \"auto\"");
+  }
   const bool is_number = devices.size() <= 3 && devices.find_first_not_of("0123456789") == std::string::npos;
   if (devices != "auto" && (!is_number || devices.empty() || devices[0] == '0')) {
-    fail("devices", fmt::format("is '{}'", devices), "a number of GPUs, e.g. 2, or auto");
+    fail("devices", fmt::format("must be a number of GPUs or auto; got '{}'", devices), "e.g. 2");
   }
-  if (!chat_template.empty()) check_choice(fail, "chat_template", chat_template, chat_template_names());
-  if (!thinking.empty()) check_choice(fail, "thinking", thinking, {"off", "on"});
 }
 
 Model Model::load(const ModelConfig& config) {
-  config.check([](const std::string& field, const std::string& fact, const std::string& mend) {
+  check_options(config, [](const std::string& field, const std::string& fact, const std::string& mend) {
     throw Error(ErrorKind::kUsage, fmt::format("'{}' {}", field, fact), "model", mend);
   });
   const int64_t n_gpus = at::hasCUDA() ? static_cast<int64_t>(at::getNumGPUs()) : 0;

@@ -23,12 +23,16 @@ struct ModelConfig {
   Json rope_scaling = Json::object();
   bool decode_graphs = false;  // answers are written by CUDA graphs (decode_step.h)
   void fields(auto&& visit) {
-    visit("path", path, "GGUF file, or folder with config.json, safetensors and tokenizer");
-    visit("dtype", dtype, "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)");
+    visit("path", path, "GGUF file, or folder with config.json, safetensors and tokenizer",
+          named("a GGUF file or a model folder", "write path: FILE"));
+    visit("dtype", dtype, "float32, bfloat16 or auto (bfloat16 where the hardware multiplies it fast)",
+          one_of({"auto", "bfloat16", "float32"}));
     visit("device", device, "cpu, cuda, cuda:1 (the second GPU) or auto");
     visit("devices", devices, "GPUs over which the layers are spread, from `device` on: a number or auto (all)");
-    visit("chat_template", chat_template, "chatml, llama2, llama3 or mistral; empty: the model's own");
-    visit("thinking", thinking, "on or off, for chat templates that have the switch; empty: as the template has it");
+    visit("chat_template", chat_template, "chatml, llama2, llama3 or mistral; empty: the model's own",
+          none_or(one_of(chat_template_names())));
+    visit("thinking", thinking, "on or off, for chat templates that have the switch; empty: as the template has it",
+          none_or(one_of({"off", "on"})));
     visit("rope_scaling", rope_scaling,
           "stretches the context: {rope_type: yarn, factor: 2.0}; empty: the model's own");
     visit("decode_graphs", decode_graphs, "on a GPU, the steps of writing an answer run as CUDA graphs");

@@ -194,8 +194,7 @@ struct RopeTables::Grown {
 RopeTables::RopeTables(const DecoderSpec& spec, const c10::Device& device)
     : grown_(std::make_shared<Grown>(rope_frequencies(spec), spec.max_positions, device)) {
   if (spec.max_positions < 1 || spec.max_positions > kMostPositions) {
-    refuse_rotation(
-        fmt::format("a context of {} positions; from 1 to {} can be told apart", spec.max_positions, kMostPositions));
+    refuse_rotation(fmt::format("the context length must be 1 to {}; got {}", kMostPositions, spec.max_positions));
   }
 }
 

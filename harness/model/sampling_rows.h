@@ -1,4 +1,4 @@
-// The next tokens from logits that lie on a device, whole rows staying there where that is possible.
+// Sampling on the device: next tokens from logits, whole rows staying there where possible.
 #pragma once
 
 #include <ATen/core/Tensor.h>

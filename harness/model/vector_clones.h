@@ -1,4 +1,4 @@
-// Numbers of the element types, for functions of several versions (harness/core/vector_clones.h).
+// float and bfloat16 loads and stores for multi-version functions (harness/core/vector_clones.h).
 #pragma once
 
 #include <bit>

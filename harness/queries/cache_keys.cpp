@@ -41,11 +41,9 @@ class CacheKeySource final : public QuerySource {
     int64_t max_queries = 4096;
     bool q_norm = false;
     void fields(auto&& visit) {
-      visit("max_queries", max_queries, "reference queries per KV head; more keys are subsampled at random");
+      visit("max_queries", max_queries, "reference queries per KV head; more keys are subsampled at random",
+            at_least(1));
       visit("q_norm", q_norm, "pass the keys through the model's norm over queries, where it has one (Qwen3)");
-    }
-    void check(const OptionCheck& fail) const {
-      if (max_queries < 1) fail("max_queries", "is less than 1", "1 or more, e.g. 4096");
     }
   };
   explicit CacheKeySource(const Options& options) : options_(options) {}

@@ -48,13 +48,15 @@ class CalibrationText final : public QuerySource, public SpecialNeeds {
     int64_t max_queries = 4096;
     std::string content_hash;
     void fields(auto&& visit) {
-      visit("file", file, "UTF-8 text of the kind that the model will read");
-      visit("tokens", tokens, "most tokens of it that are read, from its start");
-      visit("max_queries", max_queries, "reference queries per KV head; more tokens are subsampled at random");
+      visit("file", file, "UTF-8 text of the kind that the model will read",
+            named("a text", "write {queries: calibration_text, file: FILE.txt}"));
+      visit("tokens", tokens, "most tokens of it that are read, from its start", between(2, 1'000'000));
+      visit("max_queries", max_queries, "reference queries per KV head; more tokens are subsampled at random",
+            at_least(1));
       visit("content_hash", content_hash, "of the file; filled in, and checked where it is given");
     }
     void complete(const std::string& pointer, Problems& problems) {
-      if (file.empty()) return;  // check() says so
+      if (file.empty()) return;  // the rule of `file` says so
       try {
         const std::string hash = stable_hash(read_utf8_file(file));
         if (!content_hash.empty() && content_hash != hash) {
@@ -65,12 +67,6 @@ class CalibrationText final : public QuerySource, public SpecialNeeds {
       } catch (const Error& error) {
         problems.add(error.fact(), pointer + "/file", error.mend());
       }
-    }
-    void check(const OptionCheck& fail) const {
-      if (file.empty()) fail("file", "is missing", "name the text: {queries: calibration_text, file: FILE.txt}");
-      if (tokens < 2 || tokens > 1'000'000)
-        fail("tokens", fmt::format("must be from 2 to 1000000; got {}", tokens), "e.g. 4096");
-      if (max_queries < 1) fail("max_queries", fmt::format("must be 1 or more; got {}", max_queries), "e.g. 4096");
     }
   };
   explicit CalibrationText(const Options& options) : options_(options) {}

@@ -54,11 +54,11 @@ class ContextPrefill final : public QuerySource {
  public:
   struct Options : TextQueryOptions {
     void fields(auto&& visit) {
-      visit("max_queries", max_queries, "reference queries per KV head; more tokens are subsampled at random");
+      visit("max_queries", max_queries, "reference queries per KV head; more tokens are subsampled at random",
+            at_least(1));
       visit("on_policy", on_policy,
             "layer by layer; the context's tokens attend among themselves, so the queries are the same");
     }
-    void check(const OptionCheck& fail) const { check_text(fail); }
   };
   explicit ContextPrefill(const Options& options) : options_(options) {}
 

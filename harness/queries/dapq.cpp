@@ -20,14 +20,10 @@ class Dapq final : public QuerySource {
     int64_t n_first = 4;
     bool on_policy = false;
     void fields(auto&& visit) {
-      visit("n_tokens", n_tokens, "tokens behind the context whose queries are taken");
-      visit("n_first", n_first, "how many of them are the context's first; the others are its last");
-      visit("on_policy", on_policy,
-            "layer by layer: each layer's queries as the tokens have them behind the compacted layers below");
-    }
-    void check(const OptionCheck& fail) const {
-      if (n_tokens < 1 || n_tokens > 4096) fail("n_tokens", "is out of range", "1 to 4096, e.g. 32");
-      if (n_first < 0 || n_first > n_tokens) fail("n_first", "is out of range", "0 to n_tokens, e.g. 4");
+      visit("n_tokens", n_tokens, "tokens behind the context whose queries are taken", between(1, 4096));
+      visit("n_first", n_first, "how many of them are the context's first; the others are its last",
+            between(0, n_tokens));
+      visit("on_policy", on_policy, "recompute each layer's queries on the compacted layers below");
     }
   };
   explicit Dapq(const Options& options) : options_(options) {}

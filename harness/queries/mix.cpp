@@ -101,8 +101,9 @@ class Mix final : public QuerySource {
     int64_t max_queries = 4096;
     std::vector<NestedPlugin> sources;
     void fields(auto&& visit) {
-      visit("max_queries", max_queries, "reference queries per KV head of all sources together");
-      visit("sources", sources, "[{queries: NAME, fraction: 0.7, option: value}, ...]; the fractions sum to 1");
+      visit("max_queries", max_queries, "reference queries per KV head of all sources together", at_least(1));
+      visit("sources", sources, "[{queries: NAME, fraction: 0.7, option: value}, ...]; the fractions sum to 1",
+            named("at least one source", "write [{queries: repeat_prefill, fraction: 1}]"));
     }
     void complete(const std::string& pointer, Problems& problems);
     void check(const OptionCheck& fail) const;
@@ -159,8 +160,8 @@ void Mix::Options::complete(const std::string& pointer, Problems& problems) {
     const auto fraction = value.at("fraction").get<double>();
     value.erase("fraction");
     if (!(fraction > 0 && fraction <= 1)) {
-      problems.add(fmt::format("the fraction {} is out of range", fraction), at + "/fraction",
-                   "more than 0, at most 1");
+      problems.add(fmt::format("the fraction must be above 0 and at most 1; got {}", fraction), at + "/fraction",
+                   "e.g. 0.5");
       continue;
     }
     const bool has_cap = value.contains("max_queries");
@@ -191,9 +192,6 @@ void Mix::Options::complete(const std::string& pointer, Problems& problems) {
 }
 
 void Mix::Options::check(const OptionCheck& fail) const {
-  if (max_queries < 1) fail("max_queries", "is less than 1", "1 or more, e.g. 4096");
-  if (sources.empty())
-    return fail("sources", "is empty", "name at least one: [{queries: repeat_prefill, fraction: 1}]");
   double sum = 0;
   std::set<std::string> seen;
   for (const NestedPlugin& source : sources) {

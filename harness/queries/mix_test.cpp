@@ -111,7 +111,7 @@ TEST(Mix, TheWindowIsThatOfTheFirstText) {
   const auto repeat = scene().make("repeat_prefill", Json::object());
   EXPECT_TRUE(at::equal(queries->window(1, 9), repeat->window(1, 9)));
   const auto none = scene().make("mix", mix(64, {source("random_vectors", 1)}));
-  EXPECT_THAT(message_of(ErrorKind::kUsage, [&] { none->window(0, 3); }), HasSubstr("reads no text"));
+  EXPECT_THAT(error_of(ErrorKind::kUsage, [&] { none->window(0, 3); }), HasSubstr("reads no text"));
 }
 
 TEST(Mix, OnPolicyPartsReadTheCompactedLayers) {
@@ -138,7 +138,7 @@ std::string config_problem(const std::string& yaml) {
   const ConfigText text = ConfigText::from_string(yaml, "m.yaml");
   Problems problems(&text);
   Registry<QuerySource>::instance().find("mix")->complete(text.value(), "", problems);
-  return message_of(ErrorKind::kUsage, [&] { problems.throw_if_any(); });
+  return error_of(ErrorKind::kUsage, [&] { problems.throw_if_any(); });
 }
 
 TEST(Mix, TellsMistakesWithTheirLine) {
@@ -154,7 +154,8 @@ TEST(Mix, TellsMistakesWithTheirLine) {
       config_problem("sources:\n  - queries: cache_keys\n    fraction: 1\n    q_nrm: true\n"),
       HasSubstr("unknown option 'q_nrm'\n  where: m.yaml:4, sources[0].q_nrm\n  mend:  did you mean 'q_norm'?"));
   EXPECT_THAT(config_problem("sources:\n  - cache_keys\n"), HasSubstr("without a fraction\n  where: m.yaml:2"));
-  EXPECT_THAT(config_problem("sources:\n  - {queries: cache_keys, fraction: 1.5}\n"), HasSubstr("1.5 is out of range"));
+  EXPECT_THAT(config_problem("sources:\n  - {queries: cache_keys, fraction: 1.5}\n"),
+              HasSubstr("the fraction must be above 0 and at most 1; got 1.5"));
   EXPECT_THAT(config_problem("sources:\n  - {queries: cache_keys, fraction: 0.5}\n  - {queries: cache_keys, fraction: "
                              "0.5}\n"),
               HasSubstr("has cache_keys twice"));
@@ -212,10 +213,10 @@ TEST(RandomVectors, PassTheNormOverQueriesWhereAsked) {
     EXPECT_LT((queries->layer(l, nullptr) - expected).abs().max().item<double>(), 1e-5);
   }
   for (const char* name : {"random_vectors", "cache_keys"}) {
-    EXPECT_THAT(message_of(ErrorKind::kUsage,
-                           [&] {
-                             scene().make(name, {{"q_norm", true}});
-                           }),
+    EXPECT_THAT(error_of(ErrorKind::kUsage,
+                         [&] {
+                           scene().make(name, {{"q_norm", true}});
+                         }),
                 HasSubstr("the model has no norm over queries"));
   }
 }
@@ -243,7 +244,7 @@ TEST(CacheKeys, AreTheArticlesKeys) {
     }
   }
   EXPECT_TRUE(std::is_sorted(drawn.begin(), drawn.end()));
-  EXPECT_THAT(message_of(ErrorKind::kUsage, [&] { all->window(0, 3); }), HasSubstr("cache_keys reads no text"));
+  EXPECT_THAT(error_of(ErrorKind::kUsage, [&] { all->window(0, 3); }), HasSubstr("cache_keys reads no text"));
 }
 
 // Of a cache compacted before, with heads of different lengths.

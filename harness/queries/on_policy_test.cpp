@@ -151,7 +151,7 @@ TEST(OnPolicy, DrawsTheTokensThatOffPolicyDraws) {
 // A method that makes the lossy cache and counts nothing but what it is asked.
 class Thinning final : public PerHeadMethod {
  public:
-  bool needs_queries() const override { return true; }
+  std::string published_queries() const override { return "repeat_prefill"; }
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t) const override {
@@ -224,18 +224,18 @@ TEST(OnPolicy, AskedWithoutACacheItIsOffPolicyInAnyOrder) {
 
 TEST(OnPolicy, LayersOutOfOrderAreRefused) {
   const auto queries = scene().make("repeat_prefill", {{"on_policy", true}});
-  EXPECT_THAT(message_of(ErrorKind::kInternal, [&] { queries->layer(1, &scene().full); }),
+  EXPECT_THAT(error_of(ErrorKind::kInternal, [&] { queries->layer(1, &scene().full); }),
               HasSubstr("on-policy queries of layer 1 come before those below "
                         "it\n  where: repeat_prefill"));
   queries->layer(0, &scene().full);
   queries->layer(1, &scene().full);
-  EXPECT_THAT(message_of(ErrorKind::kInternal, [&] { queries->layer(3, &scene().full); }), HasSubstr("layer 3"));
-  EXPECT_THAT(message_of(ErrorKind::kInternal, [&] { queries->window(0, 5); }), HasSubstr("a window of layer 0"));
+  EXPECT_THAT(error_of(ErrorKind::kInternal, [&] { queries->layer(3, &scene().full); }), HasSubstr("layer 3"));
+  EXPECT_THAT(error_of(ErrorKind::kInternal, [&] { queries->window(0, 5); }), HasSubstr("a window of layer 0"));
   EXPECT_NO_THROW(queries->layer(0, &scene().full));  // the next budget
   // A layer asked for off-policy in between does not stand for the compacted one.
   queries->layer(1, &scene().full);
   queries->layer(2, nullptr);
-  EXPECT_THAT(message_of(ErrorKind::kInternal, [&] { queries->layer(3, &scene().full); }), HasSubstr("layer 3"));
+  EXPECT_THAT(error_of(ErrorKind::kInternal, [&] { queries->layer(3, &scene().full); }), HasSubstr("layer 3"));
 }
 
 TEST(OnPolicy, HoldsOneLayerOfTheTokens) {

@@ -15,6 +15,7 @@
 #include "harness/api/query_source.h"
 #include "harness/core/error.h"
 #include "harness/queries/captured_queries.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/tiny_model.h"
 
 namespace kvc {
@@ -346,16 +347,6 @@ TEST_P(TextSource, WindowIsTheEndOfTheTextWhateverTheCap) {
   // The keys of a text behind the context are kept beside its queries; the context's own are in its cache.
   const int64_t n_keys = GetParam() == "repeat_prefill" ? judge.size(1) : 0;
   EXPECT_EQ(queries->bytes(), 4 * kLayers * kKvHeads * kDim * (10 + kGroup * LayerQueries::kMaxWindow + n_keys));
-}
-
-std::string error_of(ErrorKind kind, const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind);
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST_P(TextSource, RefusesAWindowItDoesNotHave) {

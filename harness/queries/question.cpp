@@ -15,10 +15,7 @@ namespace {
 
 class QuestionQueries final : public QuerySource {
  public:
-  struct Options : TextQueryOptions {
-    void fields(auto&& visit) { text_fields(visit); }
-    void check(const OptionCheck& fail) const { check_text(fail); }
-  };
+  using Options = TextQueryOptions;
   explicit QuestionQueries(const Options& options) : options_(options) {}
 
   bool question_aware() const override { return true; }

@@ -48,14 +48,8 @@ class RandomVectorSource final : public QuerySource {
     int64_t max_queries = 4096;
     bool q_norm = false;
     void fields(auto&& visit) {
-      visit("max_queries", max_queries, "reference queries per KV head");
+      visit("max_queries", max_queries, "reference queries per KV head, all of them held", between(1, 65536));
       visit("q_norm", q_norm, "pass the vectors through the model's norm over queries, where it has one (Qwen3)");
-    }
-    void check(const OptionCheck& fail) const {
-      constexpr int64_t kMost = 65536;  // all of them are held
-      if (max_queries < 1 || max_queries > kMost) {
-        fail("max_queries", fmt::format("must be from 1 to {}; got {}", kMost, max_queries), "e.g. 4096");
-      }
     }
   };
   explicit RandomVectorSource(const Options& options) : options_(options) {}

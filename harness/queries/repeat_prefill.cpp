@@ -12,10 +12,7 @@ namespace {
 
 class RepeatPrefill final : public QuerySource {
  public:
-  struct Options : TextQueryOptions {
-    void fields(auto&& visit) { text_fields(visit); }
-    void check(const OptionCheck& fail) const { check_text(fail); }
-  };
+  using Options = TextQueryOptions;
   explicit RepeatPrefill(const Options& options) : options_(options) {}
 
   std::unique_ptr<LayerQueries> make(const QueryRequest& request) const override {

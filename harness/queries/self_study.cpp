@@ -29,26 +29,22 @@ class SelfStudy final : public QuerySource, public SpecialNeeds {
     std::string replay;
 
     void fields(auto&& visit) {
-      text_fields(visit);
+      TextQueryOptions::fields(visit);
       visit("conversations", conversations,
             "of question, 3_question, repeat, summarize, summarize_backward, structure_json, structure_yaml, "
-            "aggregate, rephrase");
+            "aggregate, rephrase",
+            one_of(study_kind_names()));
       visit("max_new_tokens", max_new_tokens,
-            "tokens written by either role in one answer at most; 0: as published, 2,048 to 8,192");
+            "tokens written by either role in one answer at most; 0: as published, 2,048 to 8,192", at_least(0));
       visit("thinking", thinking, "questions and their answers with thoughts, where the model has a thinking switch");
       visit("replay", replay,
             "file of an earlier run (texts/queries.jsonl) whose texts are used instead of writing new ones");
     }
     void check(const OptionCheck& fail) const {
-      check_text(fail);
-      if (max_new_tokens < 0) fail("max_new_tokens", "is negative", "0 or more");
-      if (conversations.empty()) fail("conversations", "is empty", "name at least one, e.g. summarize");
-      const std::vector<std::string> known = study_kind_names();
+      if (conversations.empty()) fail("conversations", "must name at least one; got []", "e.g. summarize");
       for (auto name = conversations.begin(); name != conversations.end(); ++name) {
-        if (std::find(known.begin(), known.end(), *name) == known.end()) {
-          fail("conversations", fmt::format("has an unknown one, '{}'", *name), suggest_name(*name, known));
-        } else if (std::find(conversations.begin(), name, *name) != name) {
-          fail("conversations", fmt::format("has '{}' twice", *name), "keep one of them");
+        if (std::find(conversations.begin(), name, *name) != name) {
+          return fail("conversations", fmt::format("has '{}' twice", *name), "keep one of them");
         }
       }
     }

@@ -1,7 +1,6 @@
 // Self-study: conversations are written, read for queries, stored, and read back to the same queries.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -11,6 +10,7 @@
 #include "harness/queries/study_conversations.h"
 #include "harness/queries/study_writer.h"
 #include "harness/testing/query_scene.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -26,27 +26,6 @@ const QueryScene& scene() {
 Json options(const std::vector<std::string>& conversations, int64_t max_new_tokens = 12) {
   return {{"conversations", conversations}, {"max_new_tokens", max_new_tokens}, {"max_queries", 100000}};
 }
-
-// A file in a folder of its own, removed with it.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& text) {
-    folder_ = std::filesystem::temp_directory_path() / fmt::format("kvc_self_study_{}_{}", ::getpid(), counter()++);
-    std::filesystem::create_directory(folder_);
-    std::ofstream(path()) << text;
-  }
-  ~TemporaryFile() { std::filesystem::remove_all(folder_); }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  std::string path() const { return folder_ / "notes.jsonl"; }
-
- private:
-  static int& counter() {
-    static int number = 0;
-    return number;
-  }
-  std::filesystem::path folder_;
-};
 
 bool same_queries(const LayerQueries& a, const LayerQueries& b) {
   bool same = at::equal(a.positions(), b.positions());
@@ -139,8 +118,9 @@ TEST(SelfStudy, ReplayGivesTheSameQueriesToTheBit) {
   const auto written = scene().make("self_study", given, 5);
   // As a runner would keep it: among other things, a record a line, one line torn.
   const Json record = {{"id", "x"}, {"notes", {{"queries", Json{{"mix", Json::array({written->notes()})}}}}}};
-  const TemporaryFile file("{\"id\": \"other\"}\n" + record.dump() + "\n{\"torn");
-  given["replay"] = file.path();
+  const TemporaryFolder file_folder;
+  const std::string file = file_folder.write("notes.jsonl", "{\"id\": \"other\"}\n" + record.dump() + "\n{\"torn");
+  given["replay"] = file;
   const auto replayed = scene().make("self_study", given, 5);
   EXPECT_TRUE(same_queries(*written, *replayed));
   EXPECT_EQ(written->notes(), replayed->notes());
@@ -156,8 +136,9 @@ TEST(SelfStudy, ReplayReadsTheFileAndWritesNothing) {
   const auto written = scene().make("self_study", given, 5);
   Json notes = written->notes();
   notes["self_study"]["texts"][0]["answer_tokens"] = {1, 2, 3};
-  const TemporaryFile file(notes.dump(2));  // one value over many lines
-  given["replay"] = file.path();
+  const TemporaryFolder file_folder;
+  const std::string file = file_folder.write("notes.jsonl", notes.dump(2));  // one value over many lines
+  given["replay"] = file;
   const auto replayed = scene().make("self_study", given, 5);
   const std::vector<int64_t> prompt = make_question_prompt(scene().model, study_kind("summarize").prompt);
   EXPECT_EQ(replayed->n_queries(), 2 * (static_cast<int64_t>(prompt.size()) + 3));
@@ -167,23 +148,27 @@ TEST(SelfStudy, ReplayReadsTheFileAndWritesNothing) {
 TEST(SelfStudy, ReplayTakesTheTextsOfItsSeed) {
   Json given = options({"summarize"});
   const auto one = scene().make("self_study", given, 1), two = scene().make("self_study", given, 2);
-  const TemporaryFile both(one->notes().dump() + "\n" + two->notes().dump() + "\n" + one->notes().dump() + "\n");
-  given["replay"] = both.path();
+  const TemporaryFolder both_folder;
+  const std::string both = both_folder.write(
+      "notes.jsonl", one->notes().dump() + "\n" + two->notes().dump() + "\n" + one->notes().dump() + "\n");
+  given["replay"] = both;
   EXPECT_TRUE(same_queries(*two, *scene().make("self_study", given, 2)));
-  EXPECT_THAT(message_of(ErrorKind::kData, [&] { scene().make("self_study", given, 9); }),
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { scene().make("self_study", given, 9); }),
               HasSubstr("the file has 3 self-studies of this document but none with seed 9"));
-  const TemporaryFile only(one->notes().dump());
-  given["replay"] = only.path();
+  const TemporaryFolder only_folder;
+  const std::string only = only_folder.write("notes.jsonl", one->notes().dump());
+  given["replay"] = only;
   EXPECT_EQ(scene().make("self_study", given, 9)->notes(), one->notes());
 }
 
 TEST(SelfStudy, ReplayRefusesTextsOfSomethingElse) {
   Json given = options({"summarize"});
   const Json notes = scene().make("self_study", given)->notes();
-  const TemporaryFile file(notes.dump());
-  given["replay"] = file.path();
+  const TemporaryFolder file_folder;
+  const std::string file = file_folder.write("notes.jsonl", notes.dump());
+  given["replay"] = file;
   const auto message = [&](const QueryScene& of, const Json& with) {
-    return message_of(ErrorKind::kData, [&] { of.make("self_study", with); });
+    return error_of(ErrorKind::kData, [&] { of.make("self_study", with); });
   };
   EXPECT_THAT(message(QueryScene({}, 301), given),
               HasSubstr("the file has self-study texts of 1 other documents but none of this one"));
@@ -193,8 +178,8 @@ TEST(SelfStudy, ReplayRefusesTextsOfSomethingElse) {
   other["conversations"] = {"aggregate"};
   EXPECT_THAT(message(scene(), other), HasSubstr("are of other conversations (summarize)"));
   other = given;
-  other["replay"] = file.path() + "x";
-  EXPECT_THAT(message(scene(), other), HasSubstr(file.path() + "x"));
+  other["replay"] = file + "x";
+  EXPECT_THAT(message(scene(), other), HasSubstr(file + "x"));
 }
 
 TEST(SelfStudy, ReplayBelievesNothing) {
@@ -203,10 +188,11 @@ TEST(SelfStudy, ReplayBelievesNothing) {
   const auto with = [&](const std::function<void(Json&)>& change) {
     Json changed = notes;
     change(changed["self_study"]);
-    const TemporaryFile file(changed.dump());
+    const TemporaryFolder file_folder;
+    const std::string file = file_folder.write("notes.jsonl", changed.dump());
     Json replay = given;
-    replay["replay"] = file.path();
-    return message_of(ErrorKind::kData, [&] { scene().make("self_study", replay); });
+    replay["replay"] = file;
+    return error_of(ErrorKind::kData, [&] { scene().make("self_study", replay); });
   };
   EXPECT_THAT(with([](Json& study) { study["texts"][0]["answer_tokens"][0] = 300; }),
               HasSubstr("'answer_tokens' holds token 300 of a vocabulary of 300"));
@@ -251,10 +237,10 @@ TEST(SelfStudy, ThoughtsThatDoNotEndAreDropped) {
   EXPECT_NE(texts.seeds[0].at("text"), texts.seeds[1].at("text"));
   ASSERT_EQ(texts.conversations.size(), 1U);  // summaries are written without thoughts
   EXPECT_TRUE(has_token(texts.conversations[0].prompt, 260));
-  EXPECT_THAT(message_of(ErrorKind::kData,
-                         [&] {
-                           write_study(thinker.request(), {{"question"}, 6, true});
-                         }),
+  EXPECT_THAT(error_of(ErrorKind::kData,
+                       [&] {
+                         write_study(thinker.request(), {{"question"}, 6, true});
+                       }),
               HasSubstr("self_study has no conversation: 3 writings of questions gave none"));
 }
 
@@ -266,15 +252,15 @@ TEST(SelfStudy, WithoutThinkingTheSwitchIsOff) {
   EXPECT_TRUE(has_token(texts.conversations[0].prompt, 260));
 }
 
-// A template that always opens the thoughts, as DeepSeek-R1's: there is no switch to set.
+// A template that always opens the thoughts: there is no switch to set.
 TEST(SelfStudy, APromptThatOpensThoughtsIsInThought) {
   std::string open = kSwitched;
   open = open.substr(0, open.find("{% if enable_thinking")) + "<think>\n{% endif %}";
   const QueryScene thinker({.chat_template = open});
-  EXPECT_THAT(message_of(ErrorKind::kData,
-                         [&] {
-                           write_study(thinker.request(), {{"summarize"}, 6, false});
-                         }),
+  EXPECT_THAT(error_of(ErrorKind::kData,
+                       [&] {
+                         write_study(thinker.request(), {{"summarize"}, 6, false});
+                       }),
               HasSubstr("1 answers never came out of thought"));
 }
 
@@ -288,28 +274,28 @@ TEST(SelfStudy, SaysHowManyPositionsAreMissing) {
   // Up to the last position, which is read too: 64 tokens where more are asked for.
   const auto queries = fits.make("self_study", options({"summarize"}, 5000));
   EXPECT_LT(queries->positions().max().item<int64_t>(), needed);
-  EXPECT_EQ(message_of(ErrorKind::kData, [&] { short_of.make("self_study", options({"summarize"}, 5000)); }),
+  EXPECT_EQ(error_of(ErrorKind::kData, [&] { short_of.make("self_study", options({"summarize"}, 5000)); }),
             fmt::format("self_study needs {} positions, the model has {}\n  where: queries\n  mend:  take "
                         "context_prefill, a shorter document or a model with a longer context",
                         needed, needed - 1));
   EXPECT_GT(short_of.make("self_study", options({"summarize"}, 10))->n_queries(), 0);
-  EXPECT_THAT(message_of(ErrorKind::kData,
-                         [&] {
-                           fits.make("self_study", options({"summarize", "repeat"}));
-                         }),
+  EXPECT_THAT(error_of(ErrorKind::kData,
+                       [&] {
+                         fits.make("self_study", options({"summarize", "repeat"}));
+                       }),
               HasSubstr("self_study's 'repeat' needs"));
 }
 
 TEST(SelfStudy, ChecksItsOptions) {
   const auto message = [](const Json& given) {
-    return message_of(ErrorKind::kUsage, [&] { Registry<QuerySource>::instance().create("self_study", given); });
+    return error_of(ErrorKind::kUsage, [&] { Registry<QuerySource>::instance().create("self_study", given); });
   };
-  EXPECT_THAT(message({{"conversations", {"sumarize"}}}), HasSubstr("has an unknown one, 'sumarize'"));
+  EXPECT_THAT(message({{"conversations", {"sumarize"}}}), HasSubstr("or rephrase; got 'sumarize'"));
   EXPECT_THAT(message({{"conversations", {"sumarize"}}}), HasSubstr("did you mean 'summarize'?"));
   EXPECT_THAT(message({{"conversations", {"repeat", "repeat"}}}), HasSubstr("has 'repeat' twice"));
-  EXPECT_THAT(message({{"conversations", Json::array()}}), HasSubstr("is empty"));
-  EXPECT_THAT(message({{"max_new_tokens", -1}}), HasSubstr("'max_new_tokens' is negative"));
-  EXPECT_THAT(message({{"max_queries", 0}}), HasSubstr("'max_queries' is less than 1"));
+  EXPECT_THAT(message({{"conversations", Json::array()}}), HasSubstr("must name at least one"));
+  EXPECT_THAT(message({{"max_new_tokens", -1}}), HasSubstr("'max_new_tokens' must be 0 or more; got -1"));
+  EXPECT_THAT(message({{"max_queries", 0}}), HasSubstr("'max_queries' must be 1 or more; got 0"));
   EXPECT_EQ(message({{"conversations", "repeat"}}), "no error");  // a list of one
 }
 
@@ -355,8 +341,9 @@ TEST(SelfStudy, OfTheDemoModel) {
   const Json study = written->notes().at("self_study");
   EXPECT_THAT(study.at("texts")[0].at("answer").get<std::string>(),
               AnyOf(HasSubstr("lake"), HasSubstr("bell"), HasSubstr("Mara")));
-  const TemporaryFile file(written->notes().dump());
-  given["replay"] = file.path();
+  const TemporaryFolder file_folder;
+  const std::string file = file_folder.write("notes.jsonl", written->notes().dump());
+  given["replay"] = file;
   const auto replayed = make();
   given["on_policy"] = true;
   const auto on_policy = make();

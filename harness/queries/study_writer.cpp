@@ -17,23 +17,6 @@ namespace {
 constexpr int kAttempts = 3;
 constexpr int64_t kLeastAnswer = 64;  // tokens for which there must be positions
 
-// The model's own template with its thinking switch set.
-class SwitchedChat final : public ChatTemplate {
- public:
-  SwitchedChat(const ChatTemplate& inner, bool thinking) : inner_(inner), thinking_(thinking) {}
-  std::string name() const override { return inner_.name(); }
-  std::string source() const override { return inner_.source(); }
-  std::vector<Segment> render(const std::vector<ChatTurn>& turns, const RenderOptions& options) const override {
-    RenderOptions with = options;
-    with.thinking = thinking_;
-    return inner_.render(turns, with);
-  }
-
- private:
-  const ChatTemplate& inner_;
-  bool thinking_;
-};
-
 // One thing to be written.
 struct Writing {
   const StudyKind* kind = nullptr;
@@ -137,8 +120,8 @@ class Writer {
   std::vector<int64_t> make_prompt(const Writing& writing) const {
     const Model& model = request_.model;
     if (!switch_) return make_question_prompt(model, writing.user_text);
-    return make_question_prompt(model.tokenizer(), SwitchedChat(model.chat_template(), writing.thinks),
-                                writing.user_text);
+    const std::shared_ptr<const ChatTemplate> not_owned(std::shared_ptr<void>{}, &model.chat_template());
+    return make_question_prompt(model.tokenizer(), ThinkingChat(not_owned, writing.thinks), writing.user_text);
   }
 
   int64_t room(const Writing& writing) const {

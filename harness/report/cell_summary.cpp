@@ -1,9 +1,12 @@
 #include "harness/report/cell_summary.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
 #include "harness/report/label.h"
+#include "harness/report/text_table.h"
 
 namespace kvc {
 namespace {
@@ -223,6 +226,38 @@ CellSummary summarize(const CellRecords& cell, const TableRecords& table, const 
   summary.compaction_shared_s = sum(cell, &Record::seconds, "compaction_shared_s").mean();
   summary.compaction_s = sum(cell, &Record::seconds, "compaction_s").mean();
   return summary;
+}
+
+std::span<const CellQuantity> cell_quantities() {
+  using Cell = const CellSummary&;
+  static constexpr auto number = [](const std::optional<double>& value, const char* format) {
+    return value ? fmt::format(fmt::runtime(format), *value) : kNoValue;
+  };
+  static constexpr auto bytes = [](const std::optional<double>& value) {
+    return value ? bytes_text(*value) : kNoValue;
+  };
+  static const CellQuantity kQuantities[] = {
+      {"sizes", "kept_fraction", [](Cell c) { return c.sizes.kept_fraction; }, true, "kept",
+       [](Cell c) { return number(c.sizes.kept_fraction, "{:.4f}"); }},
+      {"sizes", "compaction_ratio", [](Cell c) { return c.sizes.compaction_ratio; }, true, "ratio",
+       [](Cell c) { return ratio_text(c.sizes.compaction_ratio); }},
+      {nullptr, "", nullptr, false, "cache", [](Cell c) { return bytes(c.sizes.bytes_after); }},
+      {"sizes", "bytes_before", [](Cell c) { return c.sizes.bytes_before; }, true, "of",
+       [](Cell c) { return bytes(c.sizes.bytes_before); }},
+      {"sizes", "bytes_after", [](Cell c) { return c.sizes.bytes_after; }, true, nullptr, nullptr},
+      {"sizes", "bytes_ratio", [](Cell c) { return c.sizes.bytes_ratio; }, true, "bytes ratio",
+       [](Cell c) { return ratio_text(c.sizes.bytes_ratio); }},
+      {"sizes", "allocated_bytes_after", [](Cell c) { return c.sizes.allocated_bytes_after; }, false, nullptr, nullptr},
+      {"sizes", "head_len_min", [](Cell c) { return c.sizes.head_len_min; }, false, nullptr, nullptr},
+      {"sizes", "head_len_mean", [](Cell c) { return c.sizes.head_len_mean; }, false, nullptr, nullptr},
+      {"sizes", "head_len_max", [](Cell c) { return c.sizes.head_len_max; }, false, "head length",
+       [](Cell c) { return number(c.sizes.head_len_min, "{:.0f}") + ".." + number(c.sizes.head_len_max, "{:.0f}"); }},
+      {"seconds", "compaction_shared_s", [](Cell c) { return c.compaction_shared_s; }, true, "shared s",
+       [](Cell c) { return seconds_text(c.compaction_shared_s); }},
+      {"seconds", "compaction_s", [](Cell c) { return c.compaction_s; }, true, "own s",
+       [](Cell c) { return seconds_text(c.compaction_s); }},
+  };
+  return kQuantities;
 }
 
 }  // namespace kvc

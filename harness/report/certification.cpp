@@ -128,8 +128,7 @@ Certification::Certification(LossSettings settings, RuleKind kind, const RuledBl
   if (settings_.halving && !order_.empty())
     halvings_ = halving_points(settings_, right_at_most(), most_, chains_.size());
   if (settings_.metric == "accuracy" && !full_) {
-    throw Error(ErrorKind::kUsage,
-                "what a method loses is told beside the full cache, which this sweep does not measure", "stop_when",
+    throw Error(ErrorKind::kUsage, "losses are measured against full_cache, which the sweep lacks", "stop_when",
                 "add full_cache to the methods");
   }
   decide();

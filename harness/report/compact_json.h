@@ -1,4 +1,4 @@
-// JSON for a page: numbers with the digits that anybody reads, nothing that could end a <script> element.
+// JSON for a page: rounded numbers, nothing that could end a <script> element.
 #pragma once
 
 #include <string>

@@ -235,14 +235,13 @@ std::optional<size_t> declared_row(const Table& table, const std::string& wanted
     if (found.size() == 1) return found.front();
     if (found.empty()) continue;
     comparison.warnings.push_back(
-        fmt::format("{}, {}: 'compare_to: {}' names {} rows; methods are compared with the best one instead. Write the "
+        fmt::format("{}, {}: '{}' in compare_to matches {} rows; comparing with the best one. Write the "
                     "row's label as the table shows it, e.g. compare_to: \"{}\"",
                     table.dataset_label, table.task_label, wanted, found.size(), table.rows[found.front()].label()));
     return std::nullopt;
   }
-  comparison.warnings.push_back(
-      fmt::format("{}, {}: 'compare_to: {}' is no method of the table; methods are compared with the best one instead",
-                  table.dataset_label, table.task_label, wanted));
+  comparison.warnings.push_back(fmt::format("{}, {}: unknown method '{}' in compare_to; comparing with the best one",
+                                            table.dataset_label, table.task_label, wanted));
   return std::nullopt;
 }
 

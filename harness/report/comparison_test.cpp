@@ -239,7 +239,7 @@ TEST(Comparison, TheAreaIsTheGatekeeper) {
 TEST(Comparison, ANameThatFitsNoRowIsToldAndTheBestIsTaken) {
   const Tabulated t = tabulate(three_methods(), nullptr, compared_to("snapkv"));
   EXPECT_EQ(t.tables.at(0).comparison.reference, 0u);
-  EXPECT_THAT(t.warnings, ::testing::ElementsAre(HasSubstr("'compare_to: snapkv' is no method of the table")));
+  EXPECT_THAT(t.warnings, ::testing::ElementsAre(HasSubstr("unknown method 'snapkv' in compare_to")));
 }
 
 TEST(Comparison, WhatIsUndecidedIsCalledSo) {

@@ -60,7 +60,7 @@ class Finder {
     for (const Table& table : loaded_.tabulated.tables) any = compare_table(table) || any;
     if (!any) {
       throw Error(ErrorKind::kData,
-                  "nothing to compare: no task has answers that are right or wrong beside those of full_cache",
+                  "nothing to compare: no task judges answers right or wrong, with full_cache to compare with",
                   loaded_.name,
                   "measure full_cache in the same sweep, with a task such as exact_match, likelihood or "
                   "multiple_choice");

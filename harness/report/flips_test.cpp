@@ -7,6 +7,7 @@
 
 #include "harness/core/stable_hash.h"
 #include "harness/report/text_table.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -91,13 +92,7 @@ TEST(Flips, AreChosenByMethodAndTarget) {
 }
 
 std::string error_of(const LoadedReport& report, const FlipFilter& filter, ErrorKind kind) {
-  try {
-    find_flips(report, filter);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), kind);
-    return error.what();
-  }
-  return "no error";
+  return error_of(kind, [&] { find_flips(report, filter); });
 }
 
 TEST(Flips, WhatIsNotThereIsSaid) {

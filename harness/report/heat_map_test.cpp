@@ -6,6 +6,7 @@
 #include "harness/core/stable_hash.h"
 #include "harness/report/report.h"
 #include "harness/report/test_records.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -13,12 +14,6 @@ namespace {
 using test_records::Shape;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
 
 HeatMap map_of(const std::vector<Record>& records) {
   const auto maps = heat_maps_of(tabulate(records));
@@ -58,7 +53,7 @@ TEST(HeatMap, ManyDocumentsGiveTenBinsInPerCent) {
   const std::string svg = render_heat_map(map);
   EXPECT_THAT(svg, Not(HasSubstr("/20<")));
   EXPECT_THAT(svg, Not(HasSubstr("decide nothing")));
-  EXPECT_GE(count(svg, "<rect"), 2u * 6 * 10);
+  EXPECT_GE(occurrences(svg, "<rect"), 2u * 6 * 10);
 }
 
 TEST(HeatMap, CellsHoldTheAccuracyOfTheirDepthAndLength) {
@@ -156,9 +151,9 @@ TEST(HeadMap, ShowsTheMeanOverDocuments) {
   const auto maps = head_maps_of(t);
   ASSERT_EQ(maps.size(), 1u);
   EXPECT_EQ(maps[0].first, "m d");
-  EXPECT_EQ(count(maps[0].second, heat_colour(0.5) + "\"/>"), 2u);
-  EXPECT_GE(count(maps[0].second, heat_colour(1.0) + "\"/>"), 1u);  // an error above 1 has the last colour
-  EXPECT_THAT(maps[0].second, HasSubstr(">0.500<"));                // the mean, 3 / 6
+  EXPECT_EQ(occurrences(maps[0].second, heat_colour(0.5) + "\"/>"), 2u);
+  EXPECT_GE(occurrences(maps[0].second, heat_colour(1.0) + "\"/>"), 1u);  // an error above 1 has the last colour
+  EXPECT_THAT(maps[0].second, HasSubstr(">0.500<"));                      // the mean, 3 / 6
   EXPECT_THAT(maps[0].second, HasSubstr("2 layers from top to bottom, 3 KV heads"));
   EXPECT_THAT(report_markdown(t, "x"), HasSubstr("(report_heads.svg)"));
 }

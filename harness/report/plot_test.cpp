@@ -12,6 +12,7 @@
 #include "harness/report/series_style.h"
 #include "harness/report/svg.h"
 #include "harness/report/test_records.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -20,23 +21,17 @@ using test_records::Shape;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
-
 TEST(Plot, HasAPanelPerDatasetAndTaskAndAMarkerPerPoint) {
   const auto plots = plots_of(tabulate(test_records::make({})));
   ASSERT_EQ(plots.size(), 1u);
   EXPECT_EQ(plots[0].second.panels.size(), 4u);
   EXPECT_EQ(plots[0].second.series.size(), 6u);
   const std::string svg = render_svg(plots[0].second);
-  EXPECT_EQ(count(svg, "<polyline"), 4u * 6);
-  EXPECT_EQ(count(svg, "<circle") + count(svg, "<polygon"), 4u * 6 * 5);  // a marker per point
-  EXPECT_EQ(count(svg, ">random_keys<"), 4u);                             // every line is named at its end
-  EXPECT_EQ(count(svg, ">full cache<"), 4u);
-  EXPECT_EQ(count(svg, ">50x<"), 4u);
+  EXPECT_EQ(occurrences(svg, "<polyline"), 4u * 6);
+  EXPECT_EQ(occurrences(svg, "<circle") + occurrences(svg, "<polygon"), 4u * 6 * 5);  // a marker per point
+  EXPECT_EQ(occurrences(svg, ">random_keys<"), 4u);                                   // every line is named at its end
+  EXPECT_EQ(occurrences(svg, ">full cache<"), 4u);
+  EXPECT_EQ(occurrences(svg, ">50x<"), 4u);
   EXPECT_THAT(svg, HasSubstr("over the questions of 2 documents"));
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
 }
@@ -57,8 +52,8 @@ TEST(Plot, OneMethodOneDocumentOneTargetAndZeroKl) {
   shape.kl_is_zero = true;
   const auto plots = plots_of(tabulate(test_records::make(shape)));
   const std::string svg = render_svg(plots.at(0).second);
-  EXPECT_EQ(count(svg, "<polyline"), 0u);
-  EXPECT_EQ(count(svg, "<circle") + count(svg, "<polygon"), 4u);
+  EXPECT_EQ(occurrences(svg, "<polyline"), 0u);
+  EXPECT_EQ(occurrences(svg, "<circle") + occurrences(svg, "<polygon"), 4u);
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
   EXPECT_THAT(svg, Not(HasSubstr("inf")));
   EXPECT_THAT(svg, Not(HasSubstr(">full cache<")));

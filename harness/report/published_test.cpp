@@ -1,6 +1,5 @@
 // Every published report says what its records say: made again, it is the same to the byte.
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <string>
@@ -8,6 +7,7 @@
 #include "harness/cli/list.h"
 #include "harness/core/text_file.h"
 #include "harness/report/report.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -16,12 +16,12 @@ namespace fs = std::filesystem;
 
 TEST(Published, ReportsAreThoseOfTheirRecords) {
   const fs::path published = fs::path(KVC_SOURCE_DIR) / "results/published";
-  const fs::path scratch = fs::temp_directory_path() / ("kvc_published_" + std::to_string(::getpid()));
+  const TemporaryFolder scratch;
   int n_folders = 0;
   for (const auto& folder : fs::directory_iterator(published)) {
     if (!fs::exists(folder.path() / "records.jsonl")) continue;
     ++n_folders;
-    const fs::path copy = scratch / folder.path().filename();
+    const fs::path copy = fs::path(scratch.path()) / folder.path().filename();
     fs::create_directories(copy);
     for (const char* name : {"records.jsonl", "config.json", "self_proof.json", "stopped.json"}) {
       if (fs::exists(folder.path() / name)) fs::copy_file(folder.path() / name, copy / name);
@@ -38,7 +38,6 @@ TEST(Published, ReportsAreThoseOfTheirRecords) {
     }
   }
   EXPECT_GE(n_folders, 5);
-  fs::remove_all(scratch);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What a certification comes to, in a sentence, a table, a picture and JSON: how small each method's cache may be.
+// A certification as sentence, table, picture and JSON: how small each method's cache may be.
 #pragma once
 
 #include <cstdint>

@@ -51,7 +51,7 @@ ComparisonSettings settings_of(const std::string& folder, std::vector<std::strin
   if (!file) return settings;
   const Json config = Json::parse(file, nullptr, false);
   if (!config.is_object()) {
-    warnings.push_back("config.json is no JSON object: its compare_to and equivalence are not applied");
+    warnings.push_back("config.json must be a JSON object; its compare_to and equivalence are ignored");
     return settings;
   }
   if (config.contains("compare_to") && config.at("compare_to").is_string())

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "harness/report/cell_summary.h"
 #include "harness/report/csv_line.h"
 #include "harness/report/report.h"
 
@@ -37,8 +38,7 @@ constexpr const char* kCellHeader =
     "model,dataset,task,method,queries,target,n_done,n_failed,n_missing,metric,n_questions,n_documents,mean,low,high,"
     "interval,bootstrap_low,bootstrap_high,questions_low,questions_high,mean_of_documents,difference_to_full,"
     "difference_low,difference_high,p_full,p_equivalence,retained,retained_low,retained_high,retained_questions_low,"
-    "retained_questions_high,kept_fraction,"
-    "compaction_ratio,bytes_before,bytes_after,bytes_ratio,compaction_shared_s,compaction_s\n";
+    "retained_questions_high";
 constexpr size_t kMetricFields = 22;  // metric .. retained_questions_high
 
 void csv_cell(const Table& table, const Row& row, const CellSummary& cell, std::string& csv) {
@@ -52,9 +52,10 @@ void csv_cell(const Table& table, const Row& row, const CellSummary& cell, std::
     } else {
       line.skip(kMetricFields);
     }
-    const SizeSummary& s = cell.sizes;
-    line.add(s.kept_fraction).add(s.compaction_ratio).add(s.bytes_before).add(s.bytes_after).add(s.bytes_ratio);
-    csv += line.add(cell.compaction_shared_s).add(cell.compaction_s).text();
+    for (const CellQuantity& quantity : cell_quantities()) {
+      if (quantity.in_csv) line.add(quantity.value(cell));
+    }
+    csv += line.text();
   };
   if (cell.n_done == 0 || cell.metrics.empty()) return write(nullptr);
   for (const MetricSummary& metric : cell.metrics) {
@@ -114,6 +115,10 @@ void for_cells(const Tabulated& tabulated, const auto& visit) {
 
 std::string report_csv(const Tabulated& tabulated) {
   std::string csv = kCellHeader;
+  for (const CellQuantity& quantity : cell_quantities()) {
+    if (quantity.in_csv) csv += std::string(",") + quantity.name;
+  }
+  csv += "\n";
   for_cells(tabulated, [&](const Table& t, const Row& r, const CellSummary& c) { csv_cell(t, r, c, csv); });
   return csv;
 }

@@ -1,5 +1,6 @@
 // report.json: everything that was computed, for programs.
 #include "harness/report/cause_table.h"
+#include "harness/report/cell_summary.h"
 #include "harness/report/report.h"
 
 namespace kvc {
@@ -89,12 +90,13 @@ Json metrics_json(const CellSummary& cell) {
   return metrics;
 }
 
-Json sizes_json(const SizeSummary& s) {
-  return Json{{"kept_fraction", or_null(s.kept_fraction)}, {"compaction_ratio", or_null(s.compaction_ratio)},
-              {"bytes_before", or_null(s.bytes_before)},   {"bytes_after", or_null(s.bytes_after)},
-              {"bytes_ratio", or_null(s.bytes_ratio)},     {"allocated_bytes_after", or_null(s.allocated_bytes_after)},
-              {"head_len_min", or_null(s.head_len_min)},   {"head_len_mean", or_null(s.head_len_mean)},
-              {"head_len_max", or_null(s.head_len_max)}};
+// "sizes" or "seconds" of a cell.
+Json quantities_json(const CellSummary& cell, std::string_view part) {
+  Json json = Json::object();
+  for (const CellQuantity& quantity : cell_quantities()) {
+    if (quantity.part != nullptr && quantity.part == part) json[quantity.name] = or_null(quantity.value(cell));
+  }
+  return json;
 }
 
 Json cell_json(const CellSummary& cell) {
@@ -105,9 +107,8 @@ Json cell_json(const CellSummary& cell) {
                    {"n_missing", cell.n_missing},
                    {"first_error", cell.first_error.empty() ? Json(nullptr) : Json(cell.first_error)},
                    {"metrics", metrics_json(cell)},
-                   {"sizes", sizes_json(cell.sizes)},
-                   {"seconds", Json{{"compaction_shared_s", or_null(cell.compaction_shared_s)},
-                                    {"compaction_s", or_null(cell.compaction_s)}}}};
+                   {"sizes", quantities_json(cell, "sizes")},
+                   {"seconds", quantities_json(cell, "seconds")}};
   if (!cell.heads.is_null()) json["heads"] = cell.heads;
   if (!cell.stopped.is_null()) json["stopped"] = cell.stopped;
   return json;

@@ -8,6 +8,7 @@
 
 #include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
+#include "harness/report/cell_summary.h"
 
 namespace kvc {
 namespace {
@@ -53,10 +54,6 @@ std::string cell_text(const std::optional<CellSummary>& cell, size_t metric, int
   note(cell->n_missing, "missing");
   if (!cell->stopped.is_null()) text += fmt::format(" ({})", stopped_text(cell->stopped));
   return text;
-}
-
-std::string number_text(const std::optional<double>& value, const char* format) {
-  return value ? fmt::format(fmt::runtime(format), *value) : kNone;
 }
 
 std::string retained_text(const CellSummary& cell, size_t metric) {
@@ -282,23 +279,22 @@ TextTable answers_table(const Table& table) {
 }
 
 TextTable size_table(const std::vector<const Table*>& tables) {
-  TextTable text{{"method", "queries", "target", "kept", "ratio", "cache", "of", "bytes ratio", "head length",
-                  "shared s", "own s"},
-                 {}};
+  TextTable text{{"method", "queries", "target"}, {}};
+  for (const CellQuantity& quantity : cell_quantities()) {
+    if (quantity.header != nullptr) text.header.emplace_back(quantity.header);
+  }
   std::set<std::string> seen;  // the tasks of a data set share their caches: the first that has the cell is shown
   for (const Table* table : tables) {
     for (const Row& row : table->rows) {
       for (const CellSummary* cell : row.measured()) {
         if (cell->n_done == 0 || !seen.insert(canonical_json(Json{row.method, row.queries, cell->target})).second)
           continue;
-        const SizeSummary& s = cell->sizes;
-        text.rows.push_back(
-            {row.method_label, row.queries_label.empty() ? kNone : row.queries_label,
-             cell->target.is_null() ? kNone : target_text(cell->target), number_text(s.kept_fraction, "{:.4f}"),
-             ratio_text(s.compaction_ratio), s.bytes_after ? bytes_text(*s.bytes_after) : kNone,
-             s.bytes_before ? bytes_text(*s.bytes_before) : kNone, ratio_text(s.bytes_ratio),
-             fmt::format("{}..{}", number_text(s.head_len_min, "{:.0f}"), number_text(s.head_len_max, "{:.0f}")),
-             seconds_text(cell->compaction_shared_s), seconds_text(cell->compaction_s)});
+        std::vector<std::string> cells = {row.method_label, row.queries_label.empty() ? kNone : row.queries_label,
+                                          cell->target.is_null() ? kNone : target_text(cell->target)};
+        for (const CellQuantity& quantity : cell_quantities()) {
+          if (quantity.header != nullptr) cells.push_back(quantity.text(*cell));
+        }
+        text.rows.push_back(std::move(cells));
       }
     }
   }

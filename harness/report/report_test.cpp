@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -13,6 +12,8 @@
 #include "harness/core/stable_hash.h"
 #include "harness/report/report_tables.h"
 #include "harness/report/test_records.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -22,29 +23,12 @@ using test_records::one;
 using test_records::Shape;
 using ::testing::HasSubstr;
 
-class Folder {
+class Folder : public TemporaryFolder {
  public:
   explicit Folder(const std::vector<Record>& records) {
-    std::string pattern = (std::filesystem::temp_directory_path() / "kvc_report_XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-    for (const Record& r : records) append_json_line(path_ + "/" + r.cell_id + ".jsonl", r.to_json());
+    for (const Record& r : records) append_json_line(file(r.cell_id + ".jsonl"), r.to_json());
   }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-  std::string read(const std::string& name) const {
-    std::ifstream file(path_ + "/" + name, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
-
- private:
-  std::string path_;
 };
-
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
-  return n;
-}
 
 TEST(Report, WritesTheSameBytesWhateverTheOrder) {
   std::vector<Record> records = test_records::make({});
@@ -62,7 +46,7 @@ TEST(Report, WritesTheSameBytesWhateverTheOrder) {
   EXPECT_EQ(json.at("version"), 3);
   EXPECT_EQ(json.at("tables").size(), 4u);
   EXPECT_FALSE(json.at("provenance")[0].contains("started_at"));
-  EXPECT_EQ(count(folder.read("report.csv"), "\n"), 1u + 32 * (3 + 2 + 5 + 3));
+  EXPECT_EQ(occurrences(folder.read("report.csv"), "\n"), 1u + 32 * (3 + 2 + 5 + 3));
   EXPECT_THAT(folder.read("report.md"), HasSubstr("![accuracy against kept cache](report.svg)"));
   const std::string before = folder.read("report.md");
   write_report(folder.path() + "/");

@@ -255,7 +255,7 @@ std::string comparison_text(const RunComparison& comparison, const std::string& 
   list("Settings that differ:", comparison.settings);
   if (comparison.asked_otherwise > 0) {
     text += "\n" +
-            wrapped_text(fmt::format("{} {} not compared: the two runs have another right answer to the same "
+            wrapped_text(fmt::format("{} {} not compared: the two runs disagree on the right answer to the same "
                                      "question id. Were they run with other seeds, or on other data?",
                                      count(comparison.asked_otherwise, "answer"),
                                      comparison.asked_otherwise == 1 ? "is" : "are"),

@@ -146,7 +146,7 @@ std::string table_part(const Table& table, const std::vector<std::string>& ranke
     std::string list;
     for (size_t i = 0; i < std::min<size_t>(stopped.size(), 6); ++i) list += (i == 0 ? "" : ", ") + stopped[i];
     if (stopped.size() > 6) list += fmt::format(" and {} more cells", stopped.size() - 6);
-    part += wrapped_text("Left early, no interval here, sequential ones in report.md: " + list + ".", width) + "\n";
+    part += wrapped_text("Stopped early; intervals in report.md only: " + list + ".", width) + "\n";
   }
   return part + "\n";
 }

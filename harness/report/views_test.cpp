@@ -15,6 +15,7 @@
 #include "harness/report/short_names.h"
 #include "harness/report/test_records.h"
 #include "harness/report/value_table.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -33,12 +34,6 @@ std::vector<LoadedReport> folders(Reports... reports) {  // they are moved, whic
   std::vector<LoadedReport> list;
   (list.push_back(std::move(reports)), ...);
   return list;
-}
-
-size_t count(const std::string& text, const std::string& part) {
-  size_t n = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++n;
-  return n;
 }
 
 std::string unpacked(const std::string& base64) {
@@ -120,8 +115,8 @@ TEST(Html, HostileTextStaysText) {
   const LoadedReport report = loaded(records, hostile);
   const std::string page = render_html(report.tabulated, report.texts, {hostile, hostile, {hostile}, nullptr, hostile});
   const std::string clean = render_html({}, {}, {});
-  EXPECT_EQ(count(page, "<script>"), count(clean, "<script>"));
-  EXPECT_EQ(count(page, "<b>"), count(clean, "<b>"));
+  EXPECT_EQ(occurrences(page, "<script>"), occurrences(clean, "<script>"));
+  EXPECT_EQ(occurrences(page, "<b>"), occurrences(clean, "<b>"));
   const Json data = Json::parse(element(page, "data"));
   EXPECT_THAT(data.at("failures")[0].at("error").get<std::string>(), HasSubstr("</script>"));
 }
@@ -149,7 +144,7 @@ TEST(Terminal, ASweepOf234RecordsFitsTwoScreens) {
   const std::vector<Record> records = test_records::make(shape);
   ASSERT_GE(records.size(), 234u);
   const std::string text = report_terminal(tabulate(records), 80);
-  EXPECT_LE(count(text, "\n"), 96u) << text;
+  EXPECT_LE(occurrences(text, "\n"), 96u) << text;
 }
 
 TEST(Conclusions, SayWhatIsDecidedAndWhatIsNot) {
@@ -208,15 +203,15 @@ TEST(ValueTable, EveryFormatHasEveryCell) {
   options.dataset = "needle";
   options.task = "exact_match";
   const std::string markdown = value_table(one, options);
-  EXPECT_EQ(count(markdown, "\n|"), 1u + 8);
+  EXPECT_EQ(occurrences(markdown, "\n|"), 1u + 8);
   for (size_t begin = 0, end; (end = markdown.find('\n', begin)) != std::string::npos; begin = end + 1)
     EXPECT_LE(markdown[begin] == '|' ? text_width(markdown.substr(begin, end - begin)) : 0, 80u);
   options.format = "csv";
   const std::string csv = value_table(one, options);
-  EXPECT_EQ(count(csv, "\n"), 1u + 8);
-  EXPECT_EQ(count(csv.substr(0, csv.find('\n')), ","), 3u * 5);
+  EXPECT_EQ(occurrences(csv, "\n"), 1u + 8);
+  EXPECT_EQ(occurrences(csv.substr(0, csv.find('\n')), ","), 3u * 5);
   options.format = "tsv";
-  EXPECT_EQ(count(value_table(one, options), "\n"), 1u + 8);
+  EXPECT_EQ(occurrences(value_table(one, options), "\n"), 1u + 8);
   options.format = "json";
   EXPECT_EQ(Json::parse(value_table(one, options)).size(), 8u * 5);
   options.format = "latex";
@@ -225,9 +220,9 @@ TEST(ValueTable, EveryFormatHasEveryCell) {
   EXPECT_THAT(latex, HasSubstr("\\toprule"));
   EXPECT_THAT(latex, HasSubstr("\\textbf{"));
   EXPECT_THAT(latex, HasSubstr("attention\\_matching"));
-  EXPECT_EQ(count(latex, "\\\\\n"), 1u + 8);
+  EXPECT_EQ(occurrences(latex, "\\\\\n"), 1u + 8);
   options.transpose = true;
-  EXPECT_EQ(count(value_table(one, options), "\\\\\n"), 1u + 5);
+  EXPECT_EQ(occurrences(value_table(one, options), "\\\\\n"), 1u + 5);
 }
 
 TEST(ValueTable, FoldersAreRowsOrColumns) {
@@ -238,7 +233,7 @@ TEST(ValueTable, FoldersAreRowsOrColumns) {
   options.task = "fidelity";
   options.format = "csv";
   options.sort = true;
-  EXPECT_EQ(count(value_table(two, options), "\nfirst,"), 8u);
+  EXPECT_EQ(occurrences(value_table(two, options), "\nfirst,"), 8u);
   EXPECT_EQ(value_table(two, options).rfind("folder,method,0.5,0.5 low,0.5 high,", 0), 0u);
   options.columns = "folder";
   EXPECT_THAT(value_table(two, options), HasSubstr(",first,first low,first high,second"));
@@ -310,7 +305,7 @@ TEST(CompareRuns, FindsWhatGotWorseAndWhichSettingChanged) {
   EXPECT_THAT(text, HasSubstr("2 decidedly worse"));
   EXPECT_THAT(text, HasSubstr("threads: 2 -> 1"));
   EXPECT_THAT(text, HasSubstr("WORSE"));
-  EXPECT_EQ(count(text, "\nmethod "), count(text, "+/-/=  "));  // no table is in two pieces
+  EXPECT_EQ(occurrences(text, "\nmethod "), occurrences(text, "+/-/=  "));  // no table is in two pieces
 }
 
 TEST(CompareRuns, CellsOfOneRunAloneAreNamed) {
@@ -371,7 +366,7 @@ TEST(Export, SeedsAreRowsOfTheirOwn) {
   for (Record& record : records) record.answers[0]["text"] = "seed " + record.cell.at("seed").dump();
   const LoadedReport report = loaded(records);
   const std::string lines = questions_jsonl(report);
-  ASSERT_EQ(count(lines, "\n"), 2u * 6 * 2 * 8);
+  ASSERT_EQ(occurrences(lines, "\n"), 2u * 6 * 2 * 8);
   std::istringstream text(lines);
   for (std::string line; std::getline(text, line);) {
     const Json row = Json::parse(line);
@@ -380,8 +375,8 @@ TEST(Export, SeedsAreRowsOfTheirOwn) {
     }
   }
   const std::string csv = questions_csv(report);
-  EXPECT_EQ(count(csv, ",seed 7,"), 12u);
-  EXPECT_EQ(count(csv, ",seed 8,"), 12u);
+  EXPECT_EQ(occurrences(csv, ",seed 7,"), 12u);
+  EXPECT_EQ(occurrences(csv, ",seed 8,"), 12u);
 }
 
 TEST(Export, OneRowAQuestion) {
@@ -391,13 +386,13 @@ TEST(Export, OneRowAQuestion) {
   for (const Record& record : records) n += record.answers.size();
   const LoadedReport report = loaded(records);
   const std::string lines = questions_jsonl(report);
-  ASSERT_EQ(count(lines, "\n"), n);
+  ASSERT_EQ(occurrences(lines, "\n"), n);
   const Json first = Json::parse(lines.substr(0, lines.find('\n')));
   for (const char* name : {"model", "dataset", "task", "method", "seed", "document_id", "question_id", "values"})
     EXPECT_TRUE(first.contains(name)) << name;
   EXPECT_THAT(lines, HasSubstr("The secret code is 4821."));
   const std::string csv = questions_csv(report);
-  EXPECT_EQ(count(csv, "\n"), n + 1 + 1);  // one line feed stands in a quoted field
+  EXPECT_EQ(occurrences(csv, "\n"), n + 1 + 1);  // one line feed stands in a quoted field
   EXPECT_THAT(csv, HasSubstr("\"a \"\"quoted\"\", and\nbroken line\""));
 }
 

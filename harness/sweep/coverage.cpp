@@ -218,7 +218,7 @@ std::string coverage_text(const Coverage& coverage) {
                         gap.failed ? ": failed" : "");
   }
   if (coverage.gaps.size() > kShown) text += fmt::format("  and {} more\n", coverage.gaps.size() - kShown);
-  for (const std::string& name : coverage.unopened) text += fmt::format("  all of {}: no run has opened it\n", name);
+  for (const std::string& name : coverage.unopened) text += fmt::format("  all of {}: not started\n", name);
   text += fmt::format("fill them with:\n  {}\n", fmt::join(coverage.commands, "\n  "));
   return text;
 }

@@ -406,7 +406,7 @@ class DocumentRun {
     const auto by_model = [](const Question& question) { return question.written_by_model; };
     if (std::none_of(asked.questions.begin(), asked.questions.end(), by_model)) return;
     if (!read_) {
-      throw Error(ErrorKind::kInternal, "a task that compacts online was given questions still to be written", "",
+      throw Error(ErrorKind::kInternal, "an online task cannot ask model-written questions", "",
                   "have its accepts() refuse them");
     }
     job_.stage(fmt::format("{}: writing questions", job_.document.id));

@@ -97,7 +97,7 @@ class Merge {
       const std::string a = program_text(program_of(first->provenance)),
                         b = program_text(program_of(record.provenance));
       if (a == b) continue;
-      throw Error(ErrorKind::kData, fmt::format("records of two states of the program: {}; and {}", a, b),
+      throw Error(ErrorKind::kData, fmt::format("records from two builds: {}; and {}", a, b),
                   fmt::format("{} and {}", first->place, record.place),
                   "measure the older ones anew with the newer program, or merge with --mixed-programs: the report then "
                   "says so");

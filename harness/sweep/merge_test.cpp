@@ -190,7 +190,7 @@ TEST_F(Shards, OtherSweepsWeightsDataAndProgramsAreRefused) {
                                                 folder_.file("a"))));
   model_seed_ = 2;
   run("c", Shard{2, 2});
-  EXPECT_THAT(merge("c"), HasSubstr("records of different weights stand under one name"));
+  EXPECT_THAT(merge("c"), HasSubstr("records of different weights share one name"));
   model_seed_ = 1;
   run("d", Shard{2, 2});
   const auto edit = [&](const std::string& from, const std::string& to) {
@@ -204,12 +204,12 @@ TEST_F(Shards, OtherSweepsWeightsDataAndProgramsAreRefused) {
     }
   };
   edit("notes-a", "notes-b");
-  EXPECT_THAT(merge("d"), HasSubstr("records of different data stand under one name"));
+  EXPECT_THAT(merge("d"), HasSubstr("records of different data share one name"));
   edit("notes-b", "notes-a");
   EXPECT_EQ(merge("d"), "no error");
   edit("\"compiler\":\"", "\"compiler\":\"Other ");
-  EXPECT_THAT(merge("d"), AllOf(HasSubstr("records of two states of the program: "), HasSubstr("; and "),
-                                HasSubstr("Other "), HasSubstr("--mixed-programs")));
+  EXPECT_THAT(merge("d"), AllOf(HasSubstr("records from two builds: "), HasSubstr("; and "), HasSubstr("Other "),
+                                HasSubstr("--mixed-programs")));
   MergeOptions mixed;
   mixed.mixed_programs = true;
   EXPECT_EQ(merge("d", mixed), "no error");

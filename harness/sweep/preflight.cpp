@@ -31,14 +31,6 @@ struct Header {
   int64_t max_positions = 0;
 };
 
-int64_t count_words(std::string_view text) {
-  std::istringstream words{std::string(text)};
-  std::string word;
-  int64_t count = 0;
-  while (words >> word) ++count;
-  return count;
-}
-
 constexpr const char* kOtherTask =
     "choose another task for this data: multiple_choice needs options, exact_match answers, published_score a "
     "published benchmark, string_match RULER, side_effects the data set of that name";
@@ -59,8 +51,8 @@ class Checker {
     for (const Json& dataset : config_.datasets) guarded(dataset.at("name"), [&] { check_dataset(dataset); });
     for (size_t i = 0; i < tasks_.size(); ++i) {
       if (askable_[i] || n_loaded_ < config_.datasets.size()) continue;
-      add(fmt::format("task {} can ask no question of any data set", config_.tasks[i].at("name").get<std::string>()),
-          "task", kOtherTask);
+      add(fmt::format("no data set has a question for task {}", config_.tasks[i].at("name").get<std::string>()), "task",
+          kOtherTask);
     }
     return std::move(found_);
   }
@@ -216,8 +208,8 @@ class Checker {
         return !accepted_questions(*tasks_[i], document).empty();
       });
       if (!asks) {
-        found_.facts.push_back(fmt::format("{}: task {} can ask none of its questions; these cells are left out",
-                                           dataset, config_.tasks[i].at("name").get<std::string>()));
+        found_.facts.push_back(fmt::format("{}: no question for task {}; these cells are left out", dataset,
+                                           config_.tasks[i].at("name").get<std::string>()));
       }
       askable_[i] = askable_[i] || asks;
       any = any || asks;
@@ -270,6 +262,14 @@ class Checker {
 
 Preflight check_sweep(const SweepConfig& config) {
   return Checker(config).run();
+}
+
+int64_t count_words(std::string_view text) {
+  std::istringstream words{std::string(text)};
+  std::string word;
+  int64_t count = 0;
+  while (words >> word) ++count;
+  return count;
 }
 
 }  // namespace kvc

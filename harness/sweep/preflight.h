@@ -1,7 +1,9 @@
 // What would stop a sweep or fail in it, found in seconds: data is read, of models only headers and tokenizers.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "harness/sweep/sweep_config.h"
@@ -17,5 +19,8 @@ struct Preflight {
 // lines, and that each task can ask one of its questions. Of every document: that it fits into each model's positions,
 // read twice where a method uses repeat_prefill. Free memory and weights are not looked at.
 Preflight check_sweep(const SweepConfig& config);
+
+// Words of a text: what counts for its tokens where no tokenizer is known.
+int64_t count_words(std::string_view text);
 
 }  // namespace kvc

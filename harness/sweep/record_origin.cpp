@@ -51,7 +51,7 @@ void refuse_if_other(const std::string& what, const Json& origin, const Record& 
   const auto [place, is_new] = seen.try_emplace(canonical_json(name), Seen{origin, &record});
   if (is_new || place->second.origin == origin) return;
   throw Error(ErrorKind::kData,
-              fmt::format("records of different {} stand under one name, {}: {} and {}", what, shortened(name),
+              fmt::format("records of different {} share one name, {}: {} and {}", what, shortened(name),
                           place->second.origin.dump(), origin.dump()),
               fmt::format("{} and {}", place->second.record->place, record.place),
               "move one of the two files away, or measure anew into another folder (--results): numbers of different "

@@ -121,11 +121,11 @@ TEST(LoadRecords, RefusesOtherWeightsOrDataUnderOneName) {
   };
   EXPECT_EQ(load(measured_on("b", "w1", "d1")), "no error");  // where a file lies makes no difference
   const std::string weights = load(measured_on("b", "w2", "d1"));
-  EXPECT_THAT(weights, HasSubstr("records of different weights stand under one name, {\"name\":\"m\"}: "));
+  EXPECT_THAT(weights, HasSubstr("records of different weights share one name, {\"name\":\"m\"}: "));
   EXPECT_THAT(weights, HasSubstr("w1"));
   EXPECT_THAT(weights, HasSubstr("w2"));
   EXPECT_THAT(weights, HasSubstr("a.jsonl, record 1 and "));
-  EXPECT_THAT(load(measured_on("b", "w1", "d2")), HasSubstr("records of different data stand under one name"));
+  EXPECT_THAT(load(measured_on("b", "w1", "d2")), HasSubstr("records of different data share one name"));
   Record failed = measured_on("b", "w2", "d2");
   failed.status = "failed";
   failed.error = "no memory";

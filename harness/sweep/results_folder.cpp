@@ -53,7 +53,7 @@ void refuse_foreign(const std::string& folder) {
   if (!stream) return;
   const Json config = Json::parse(stream, nullptr, /*allow_exceptions=*/false);
   if (config.is_object() && config.contains("sweep") && config.contains("method")) return;
-  throw Error(ErrorKind::kUsage, "the folder holds a config.json that no sweep wrote", folder,
+  throw Error(ErrorKind::kUsage, "config.json was not written by a sweep", folder,
               "choose another folder with --results");
 }
 
@@ -118,9 +118,8 @@ std::map<std::string, Json> done_documents(const std::string& sweep, const std::
 void ResultsFolder::check_owner() const {
   const std::string now = lock_text(file(".lock"));
   if (now.empty() || now == owner_) return;
-  throw Error(ErrorKind::kUsage,
-              fmt::format("{} took this results folder over; it goes on, and this run ends", holder(file(".lock"))),
-              path_, "one run at a time in a folder; nothing that was measured is lost");
+  throw Error(ErrorKind::kUsage, fmt::format("{} now owns this folder; this run stops", holder(file(".lock"))), path_,
+              "one run at a time in a folder; nothing that was measured is lost");
 }
 
 void ResultsFolder::append(const Record& record) const {

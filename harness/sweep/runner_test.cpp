@@ -447,8 +447,7 @@ TEST_F(Sweep, OneWriterAtATime) {
 // As on a network file system where another machine's lock is not seen: the job was requeued, its first copy lives on.
 TEST_F(Sweep, TheFirstOfTwoCopiesStops) {
   options_.after_record = [&](const Record&) { std::ofstream(folder_.file("results/.lock")) << "99 node7 1234\n"; };
-  EXPECT_THAT(error_of([&] { run(sweep_text(kMethods)); }),
-              HasSubstr("process 99 on node7 took this results folder over"));
+  EXPECT_THAT(error_of([&] { run(sweep_text(kMethods)); }), HasSubstr("process 99 on node7 now owns this folder"));
   EXPECT_EQ(records().size(), 1U);
   options_.after_record = nullptr;
   EXPECT_EQ(run(sweep_text(kMethods)).measured, kRecords - 1);

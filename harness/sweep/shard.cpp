@@ -75,7 +75,7 @@ class Scheduler {
 
   Shard checked(std::int64_t index, std::optional<std::int64_t> known, const char* source) const {
     if (!known && !count_) {
-      refuse_shard(fmt::format("{} says which shard this is, but nothing says of how many", source), text_,
+      refuse_shard(fmt::format("the shard index is set ({}), but the shard count is not", source), text_,
                    "name the number of shards: --shard auto/16");
     }
     if (known && count_ && *known != *count_) {

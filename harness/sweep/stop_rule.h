@@ -1,5 +1,5 @@
-// Which cells of a sweep still want another document. The runner asks before each document; what a rule decides by is
-// its own affair, and the runner measures nothing that it does not want.
+// Which cells of a sweep still need another document: the rule decides, the runner only asks, before each document, and
+// measures nothing that the rule does not want.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A sweep file's stop_when: from when on a cell is measured on no further documents.
+// A sweep file's stop_when: when a cell stops early.
 #pragma once
 
 #include <map>

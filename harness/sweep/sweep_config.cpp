@@ -13,7 +13,6 @@
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
 #include "harness/api/plugin_entry.h"
-#include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
 #include "harness/core/stable_hash.h"
@@ -188,7 +187,7 @@ class Parser {
         if (!model.config.rope_scaling.empty()) model.cell["rope_scaling"] = model.config.rope_scaling;
         const auto same = [&](const SweepModel& other) { return other.cell == model.cell; };
         if (std::any_of(config_.models.begin(), config_.models.end(), same)) {
-          problems_.add(fmt::format("two models are the same to the results: {}", model.cell.dump()), pointer,
+          problems_.add(fmt::format("two models have the same name in results: {}", model.cell.dump()), pointer,
                         "keep one of them, or give the files different names");
         }
         config_.models.push_back(std::move(model));
@@ -318,7 +317,7 @@ class Parser {
 
   // What the method's paper uses, for sweeps that name no queries.
   std::vector<Json> own_source(const CompactionMethod& method) {
-    Json source = published_queries(method);
+    Json source = method.published_queries();
     complete_nested<QuerySource>(source, "queries", "/queries", problems_);
     return {source};
   }

@@ -5,7 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <map>
+#include <regex>
 #include <set>
 #include <sstream>
 
@@ -168,6 +170,17 @@ TEST(SweepConfig, ShippedConfigsAreRight) {
   // 2 data sets x 2 tasks x (2 without target + 9 methods with queries and budgets x 3 targets)
   EXPECT_EQ(expand(demo).size(), 2u * 2 * 29);
   EXPECT_EQ(load_sweep(folder + "smoke.yaml").to_json(), load_sweep(folder + "smoke.json").to_json());
+  int n_paper = 0;
+  for (const auto& file : std::filesystem::directory_iterator(folder + "paper")) {
+    if (file.path().extension() != ".yaml") continue;
+    // The published head budgets are the user's to fetch: a file of the same form in their place.
+    const std::regex budget("data/head_budgets/[^,}]*json");
+    const std::string text = std::regex_replace(read_text_file(file.path().string()), budget,
+                                                "results/published/budgets/smollm2-135m-instruct.json");
+    EXPECT_FALSE(expand(parse_sweep(ConfigText::from_string(text, file.path().string()))).empty()) << file.path();
+    ++n_paper;
+  }
+  EXPECT_GE(n_paper, 7);
 }
 
 TEST(Cell, IdsAreStable) {
@@ -335,7 +348,7 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
       {with("model", "model: [{dtype: float32}]"),
        "a model has no path\n  where: s.yaml:2, model[0]\n  mend:  write {path: FILE.gguf} or {path: FOLDER}"},
       {with("model", "model: [a/m.gguf, b/m.gguf]"),
-       "two models are the same to the results: {\"name\":\"m.gguf\",\"dtype\":\"auto\",\"chat_template\":\"\"}\n  "
+       "two models have the same name in results: {\"name\":\"m.gguf\",\"dtype\":\"auto\",\"chat_template\":\"\"}\n  "
        "where: s.yaml:2, "
        "model[1]\n  mend:  keep one of them, or give the files different names"},
       {with("dataset", "dataset: [test_notes, test_notes]"),

@@ -312,8 +312,8 @@ std::string plan_text(const Plan& plan, double within_s) {
     }
   }
   if (!plan.unknown.empty()) {
-    text += fmt::format("not in the time: {} whose time neither earlier records nor the calibration tell, e.g. {}\n",
-                        count(std::ssize(plan.unknown), "cell"), plan.unknown.front());
+    text += fmt::format("not in the time: {} with no time estimate, e.g. {}\n", count(std::ssize(plan.unknown), "cell"),
+                        plan.unknown.front());
   }
   return text;
 }

@@ -7,7 +7,6 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/api/dataset.h"
-#include "harness/api/published_queries.h"
 #include "harness/api/query_source.h"
 #include "harness/api/task.h"
 
@@ -138,7 +137,6 @@ class TestKeepFirst : public CompactionMethod {
     }
   };
   explicit TestKeepFirst(Options o) : options_(o) {}
-  bool needs_queries() const override { return false; }
   bool needs_target() const override { return true; }
   std::vector<Compaction> compact(const CompactionRequest& request) const override {
     ++calls().compacts;
@@ -154,10 +152,9 @@ class TestKeepFirst : public CompactionMethod {
 };
 KVC_REGISTER_METHOD(TestKeepFirst, "test_keep_first", "test");
 
-class TestQueried final : public TestKeepFirst, public PublishedQueries {
+class TestQueried final : public TestKeepFirst {
  public:
   using TestKeepFirst::TestKeepFirst;
-  bool needs_queries() const override { return true; }
   std::string published_queries() const override { return "test_queries"; }
   std::vector<Compaction> compact(const CompactionRequest& request) const override {
     if (request.queries == nullptr) throw Error(ErrorKind::kInternal, "no queries were given", "", "");
@@ -169,7 +166,6 @@ KVC_REGISTER_METHOD(TestQueried, "test_queried", "test");
 struct TestFull final : CompactionMethod {
   using Options = NoOptions;
   explicit TestFull(Options) {}
-  bool needs_queries() const override { return false; }
   bool needs_target() const override { return false; }
   std::vector<Compaction> compact(const CompactionRequest& request) const override {
     ++calls().compacts;
@@ -190,7 +186,6 @@ class TestBroken final : public CompactionMethod {
     }
   };
   explicit TestBroken(Options o) : how_(std::move(o.how)) {}
-  bool needs_queries() const override { return false; }
   bool needs_target() const override { return true; }
   std::vector<Compaction> compact(const CompactionRequest& request) const override {
     ++calls().compacts;
@@ -228,7 +223,6 @@ KVC_REGISTER_METHOD(TestBroken, "test_broken", "test");
 struct TestFlaky final : CompactionMethod {
   using Options = NoOptions;
   explicit TestFlaky(Options) {}
-  bool needs_queries() const override { return false; }
   bool needs_target() const override { return true; }
   std::vector<Compaction> compact(const CompactionRequest& request) const override {
     if (flaky_fails()) throw Error(ErrorKind::kData, "the weather is bad", "", "wait");

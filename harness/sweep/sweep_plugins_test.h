@@ -6,6 +6,8 @@
 #include <string>
 
 #include "harness/core/error.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 
@@ -21,28 +23,5 @@ Calls& calls();
 
 // The test method `test_flaky` fails while this is true.
 bool& flaky_fails();
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "kvc_sweep_XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
-
-template <class Function>
-std::string error_of(Function&& function) {
-  try {
-    function();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 }  // namespace kvc

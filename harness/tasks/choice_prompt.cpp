@@ -29,9 +29,9 @@ std::string choice_instruction(const std::string& architecture, const std::strin
   if (architecture == "qwen3") {
     return fmt::format("Please think very briefly and then respond with **only** the letter ({}) {}", letters, kEnd);
   }
-  const char* briefly = architecture.rfind("gemma", 0) == 0 ? "" : "briefly ";
-  return fmt::format("Please think step by step {}and then, on a new line, respond with **only** the letter ({}) {}",
-                     briefly, letters, kEnd);
+  return fmt::format(
+      "Please think step by step briefly and then, on a new line, respond with **only** the letter ({}) {}", letters,
+      kEnd);
 }
 
 std::string choice_prompt(const Question& question, const std::string& architecture, const std::string& model_name) {

@@ -12,7 +12,7 @@ namespace kvc {
 // "A, B, C, or D"; two options: "A or B". n_options in [2, 26].
 std::string option_letters(int64_t n_options);
 
-// How the answer is to be given, which differs by the model's architecture ("llama", "qwen3", "gemma3") and, for one,
+// How the answer is to be given, which differs by the model's architecture ("llama", "qwen3") and, for one,
 // its name.
 std::string choice_instruction(const std::string& architecture, const std::string& model_name, int64_t n_options);
 

@@ -90,9 +90,8 @@ class HeadErrorsTask final : public ComparingTask<HeadReference> {
  public:
   struct Options {
     int64_t max_tokens = 64;
-    void fields(auto&& visit) { visit("max_tokens", max_tokens, "last tokens of a question whose queries are asked"); }
-    void check(const OptionCheck& fail) const {
-      if (max_tokens < 1) fail("max_tokens", "is below 1", "1 or more");
+    void fields(auto&& visit) {
+      visit("max_tokens", max_tokens, "number of last question tokens whose queries are used", at_least(1));
     }
   };
 

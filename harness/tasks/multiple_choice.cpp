@@ -29,47 +29,31 @@
 #include "harness/tasks/judging/judge.h"
 #include "harness/tasks/judging/paper_choice.h"
 #include "harness/tasks/judging/thought.h"
-#include "harness/tasks/written_answers.h"
+#include "harness/tasks/sampling_choice.h"
 
 namespace kvc {
 namespace {
 
 class MultipleChoice final : public WritingTask {
  public:
-  struct Options {
+  struct Options : SamplingChoice {
     int64_t max_new_tokens = 2048;
-    std::string sampling = "model";
-    double temperature = 0;
-    int64_t top_k = 0;
-    double top_p = 1;
-    double min_p = 0;
     int64_t thinking_budget = -1;
     std::string rotations = "1";
 
     void fields(auto&& visit) {
-      visit("max_new_tokens", max_new_tokens, "longest answer, thought included; one that is cut off is unread");
-      visit("sampling", sampling, "model: as its makers propose (generation_config.json); own: the numbers below");
-      visit("temperature", temperature, "0: greedy; above: sampled, each question from its own seed");
-      visit("top_k", top_k, "sample from the k likeliest tokens; 0: from all");
-      visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
-      visit("min_p", min_p, "sample from tokens at least this probable beside the likeliest; 0: from all");
-      visit("thinking_budget", thinking_budget, "tokens of thought before </think> is put in; -1: no limit");
+      visit("max_new_tokens", max_new_tokens,
+            "longest answer, thought included; answers cut off at the limit count as unparsed", at_least(1));
+      choice_fields(visit);
+      visit("thinking_budget", thinking_budget, "longest thought in tokens, then </think> is inserted; -1: no limit",
+            at_least(-1));
       visit("rotations", rotations, "orders of the options in which each question is asked: 1, 2, ... or all");
     }
     void check(const OptionCheck& fail) const {
-      if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
-      if (sampling != "model" && sampling != "own") {
-        fail("sampling", "is '" + sampling + "'", suggest_name(sampling, {"model", "own"}));
+      SamplingChoice::check(fail);
+      if (!most_rotations()) {
+        fail("rotations", fmt::format("must be all or 1 to 26; got '{}'", rotations), "default: 1");
       }
-      if (sampling == "model" && (temperature != 0 || top_k != 0 || top_p != 1 || min_p != 0)) {
-        fail("sampling", "is 'model', but temperature, top_k, top_p or min_p is given too", "write sampling: own");
-      }
-      if (!(temperature >= 0 && temperature <= 100)) fail("temperature", "is out of range", "0 (greedy) to 100");
-      if (top_k < 0) fail("top_k", "is negative", "0 for all, or 1 and more");
-      if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
-      if (!(min_p >= 0 && min_p <= 1)) fail("min_p", "is out of range", "0 to 1");
-      if (thinking_budget < -1) fail("thinking_budget", "is below -1", "-1 for no limit, or 0 and more");
-      if (!most_rotations()) fail("rotations", "is '" + rotations + "'", "all, or a number from 1 to 26");
     }
     std::optional<int64_t> most_rotations() const {
       if (rotations == "all") return 26;
@@ -145,14 +129,7 @@ class MultipleChoice final : public WritingTask {
     DecodeSettings settings;
     settings.max_new_tokens = options_.max_new_tokens;
     settings.thinking_budget = options_.thinking_budget;
-    if (options_.sampling == "model") {
-      sample_as_proposed(model, settings);
-    } else {
-      settings.temperature = options_.temperature;
-      settings.top_k = options_.top_k;
-      settings.top_p = options_.top_p;
-      settings.min_p = options_.min_p;
-    }
+    options_.apply(model, settings);
     return settings;
   }
 

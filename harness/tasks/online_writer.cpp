@@ -212,7 +212,7 @@ class OnlineWriter {
     const HeadBudget budget = online_.budget->spread({*online_.target, whole.source_lengths(), whole.entry_sizes()});
     std::vector<Compaction> made = whole.compact(model_, online_.method, queries.get(), {budget}, seed_of("method"));
     if (made.front().cache.next_position() != whole.full.next_position()) {
-      throw Error(ErrorKind::kInternal, "the method returned no cache of the same text", "online compaction",
+      throw Error(ErrorKind::kInternal, "the method must return a cache of the same text", "online compaction",
                   "mend the method's compact()");
     }
     prefix_ = std::move(made.front().cache);
@@ -277,7 +277,7 @@ class OnlineWriter {
     const double kept = kept_per_head(span, static_cast<double>(kept_always));
     const double room = static_cast<double>(settings_.limit) - static_cast<double>(kept_always) - kept;
     if (kept < 1) {
-      usage(fmt::format("the target keeps nothing beside the {} protected entries", kept_always),
+      usage(fmt::format("the target leaves no room besides the {} protected entries", kept_always),
             "raise the target, or lower the protected tokens");
     }
     if (span < 1 || room < static_cast<double>(1 + answer_room())) {

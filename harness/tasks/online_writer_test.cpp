@@ -8,6 +8,7 @@
 
 #include "harness/api/head_errors.h"
 #include "harness/core/config_text.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/tiny_model.h"
 
 namespace kvc {
@@ -18,21 +19,12 @@ using ::testing::HasSubstr;
 constexpr std::uint64_t kSeed = 9;
 constexpr int64_t kHeads = 2 * 2;  // layers and KV heads of the small model
 
-std::string error_of(const std::function<void()>& function) {
-  try {
-    function();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 // A method that tells a test what it saw and made.
 class Watched final : public CompactionMethod {
  public:
   using Look = std::function<void(const CompactionRequest&, const Compaction&)>;
   Watched(std::unique_ptr<CompactionMethod> inner, Look look) : inner_(std::move(inner)), look_(std::move(look)) {}
-  bool needs_queries() const override { return inner_->needs_queries(); }
+  std::string published_queries() const override { return inner_->published_queries(); }
   bool needs_target() const override { return inner_->needs_target(); }
   bool compacts_cache() const override { return inner_->compacts_cache(); }
   std::vector<Compaction> compact(const CompactionRequest& request) const override {
@@ -386,7 +378,7 @@ TEST_F(OnlineWriting, ExplainsWhatCannotFit) {
       error_of([&] { write(Means("random_keys", 0.9), settings_of(150)); }),
       HasSubstr("a compaction at a limit of 150 entries keeps 8 protected ones and 128 others, which leaves 14"));
   EXPECT_THAT(error_of([&] { write(Means("random_keys", 0.001), settings_of(150)); }),
-              HasSubstr("the target keeps nothing beside the 8 protected entries"));
+              HasSubstr("the target leaves no room besides the 8 protected entries"));
   EXPECT_THAT(error_of([&] { write(Means("summarize", 0.5), settings_of(150)); }),
               HasSubstr("a method on the text cannot compact the cache of a text that is being written"));
   const Model small = tiny_model(11, at::kFloat, 64);

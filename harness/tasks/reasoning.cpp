@@ -26,54 +26,46 @@
 #include "harness/tasks/judging/math_answer.h"
 #include "harness/tasks/judging/thought.h"
 #include "harness/tasks/online_writer.h"
-#include "harness/tasks/written_answers.h"
+#include "harness/tasks/sampling_choice.h"
 
 namespace kvc {
 namespace {
 
 class Reasoning final : public Task {
  public:
-  struct Options {
+  struct Options : SamplingChoice {
     int64_t limit = 2048;
     int64_t compactions = 6;
     int64_t every = 0;
     int64_t protected_tokens = 20;
     bool protect_prompt = false;
     int64_t samples = 1;
-    std::string sampling = "model";
-    double temperature = 0;
-    int64_t top_k = 0;
-    double top_p = 1;
-    double min_p = 0;
     int64_t max_new_tokens = 0;
     int64_t answer_tokens = 16;
     bool drift = true;
 
     void fields(auto&& visit) {
-      visit("limit", limit, "most cache entries per head at any step, prompt included (mean over ragged heads)");
-      visit("compactions", compactions, "most compactions at the limit; 0: none, the answer is forced there");
+      constexpr int64_t kMost = 100'000'000;
+      visit("limit", limit, "most cache entries per head at any step, prompt included (mean over ragged heads)",
+            between(1, kMost));
+      visit("compactions", compactions, "most compactions at the limit; 0: none, the answer is forced there",
+            between(0, 1'000'000));
       visit("every", every,
-            "tokens from one compaction to the next, beside those at the limit, e.g. 128; 0: at the limit alone");
-      visit("protected_tokens", protected_tokens, "last tokens that a compaction leaves as they are");
+            "tokens from one compaction to the next, besides those at the limit, e.g. 128; 0: only at the limit",
+            between(0, kMost));
+      visit("protected_tokens", protected_tokens, "last tokens that a compaction leaves as they are",
+            between(0, kMost));
       visit("protect_prompt", protect_prompt, "the prompt is left as it is too; as published it is compacted");
-      visit("samples", samples, "texts written for each problem, each from a seed of its own: avg@k");
-      visit("sampling", sampling, "model: as its makers propose (generation_config.json); own: the numbers below");
-      visit("temperature", temperature, "0: greedy");
-      visit("top_k", top_k, "sample from the k likeliest tokens; 0: from all");
-      visit("top_p", top_p, "sample from the likeliest tokens of this total probability");
-      visit("min_p", min_p, "sample from tokens at least this probable beside the likeliest; 0: from all");
-      visit("max_new_tokens", max_new_tokens, "longest thought; 0: as long as limit, compactions and positions allow");
-      visit("answer_tokens", answer_tokens, "longest answer behind 'Final Answer: '");
-      visit("drift", drift, "KL against the uncompacted cache after each compaction; costs a prefill beside the limit");
+      visit("samples", samples, "texts written for each problem, each from a seed of its own: avg@k",
+            between(1, 10'000));
+      choice_fields(visit);
+      visit("max_new_tokens", max_new_tokens, "longest thought; 0: as long as limit, compactions and positions allow",
+            between(0, kMost));
+      visit("answer_tokens", answer_tokens, "longest answer behind 'Final Answer: '", between(1, 100'000));
+      visit("drift", drift,
+            "KL against the uncompacted cache after each compaction; costs a prefill each time, outside the limit");
     }
     void check(const OptionCheck& fail) const {
-      const auto within = [&](const char* name, int64_t value, int64_t least, int64_t most) {
-        if (value < least || value > most) fail(name, "is out of range", fmt::format("{} to {}", least, most));
-      };
-      within("limit", limit, 1, 100'000'000);
-      within("compactions", compactions, 0, 1'000'000);
-      within("every", every, 0, 100'000'000);
-      within("protected_tokens", protected_tokens, 0, 100'000'000);
       if (limit >= 1 && every >= limit) {
         fail("every", fmt::format("must be less than the limit of {}; got {}", limit, every),
              "write a larger limit, or every: 0 to compact at the limit alone");
@@ -82,16 +74,7 @@ class Reasoning final : public Task {
         fail("protected_tokens", fmt::format("must be less than the limit of {}; got {}", limit, protected_tokens),
              "write a larger limit, or fewer protected tokens");
       }
-      within("samples", samples, 1, 10'000);
-      within("max_new_tokens", max_new_tokens, 0, 100'000'000);
-      within("answer_tokens", answer_tokens, 1, 100'000);
-      within("top_k", top_k, 0, 100'000'000);
-      if (sampling != "model" && sampling != "own") {
-        fail("sampling", "is '" + sampling + "'", suggest_name(sampling, {"model", "own"}));
-      }
-      if (!(temperature >= 0 && temperature <= 100)) fail("temperature", "is out of range", "0 (greedy) to 100");
-      if (!(top_p > 0 && top_p <= 1)) fail("top_p", "is out of range", "above 0, at most 1");
-      if (!(min_p >= 0 && min_p <= 1)) fail("min_p", "is out of range", "0 to 1");
+      SamplingChoice::check(fail);
       if (sampling == "own" && samples > 1 && temperature == 0) {
         fail("samples", "are all the same when greedy", "give a temperature, or samples: 1");
       }
@@ -158,14 +141,7 @@ class Reasoning final : public Task {
     settings.drift = options_.drift;
     DecodeSettings& decode = settings.decode;
     decode.max_new_tokens = options_.max_new_tokens;
-    if (options_.sampling == "own") {
-      decode.temperature = options_.temperature;
-      decode.top_k = options_.top_k;
-      decode.top_p = options_.top_p;
-      decode.min_p = options_.min_p;
-    } else {
-      sample_as_proposed(model, decode);
-    }
+    options_.apply(model, decode);
     if (options_.samples > 1 && decode.temperature == 0) {
       throw Error(ErrorKind::kUsage,
                   fmt::format("{} samples of each problem are asked for, but the model's makers propose no sampling "

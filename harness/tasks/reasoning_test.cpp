@@ -5,6 +5,7 @@
 
 #include "harness/api/task.h"
 #include "harness/core/config_text.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/tiny_model.h"
 
 namespace kvc {
@@ -14,15 +15,6 @@ using ::testing::HasSubstr;
 
 std::unique_ptr<Task> reasoning(const Json& options) {
   return Registry<Task>::instance().create("reasoning", options);
-}
-
-std::string error_of(const std::function<void()>& function) {
-  try {
-    function();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 Question problem(const std::string& id, const std::string& gold) {
@@ -125,18 +117,18 @@ TEST_F(ReasoningTask, ExplainsWrongOptions) {
     options[name] = value;
     return error_of([&] { reasoning(options); });
   };
-  EXPECT_THAT(problem_with("limit", 0), HasSubstr("'limit' is out of range"));
-  EXPECT_THAT(problem_with("compactions", -1), HasSubstr("'compactions' is out of range"));
-  EXPECT_THAT(problem_with("protected_tokens", -1), HasSubstr("'protected_tokens' is out of range"));
+  EXPECT_THAT(problem_with("limit", 0), HasSubstr("'limit' must be 1 to 100000000; got 0"));
+  EXPECT_THAT(problem_with("compactions", -1), HasSubstr("'compactions' must be 0 to 1000000; got -1"));
+  EXPECT_THAT(problem_with("protected_tokens", -1), HasSubstr("'protected_tokens' must be 0 to 100000000; got -1"));
+  EXPECT_THAT(problem_with("samples", 0), HasSubstr("'samples' must be 1 to 10000; got 0"));
+  EXPECT_THAT(problem_with("answer_tokens", 0), HasSubstr("'answer_tokens' must be 1 to 100000; got 0"));
   EXPECT_THAT(problem_with("protected_tokens", 1000000),
               HasSubstr("'protected_tokens' must be less than the limit of 200; got 1000000"));
   EXPECT_THAT(problem_with("every", 200), HasSubstr("'every' must be less than the limit of 200; got 200"));
   EXPECT_THAT(problem_with("limit", 5), HasSubstr("'protected_tokens' must be less than the limit of 5; got 8"));
-  EXPECT_THAT(problem_with("samples", 0), HasSubstr("'samples' is out of range"));
-  EXPECT_THAT(problem_with("answer_tokens", 0), HasSubstr("'answer_tokens' is out of range"));
   EXPECT_THAT(problem_with("temperature", 0), HasSubstr("'samples' are all the same when greedy"));
-  EXPECT_THAT(problem_with("temperature", -0.5), HasSubstr("'temperature' is out of range"));
-  EXPECT_THAT(problem_with("top_p", 0), HasSubstr("'top_p' is out of range"));
+  EXPECT_THAT(problem_with("temperature", -0.5), HasSubstr("'temperature' must be 0 to 100; got -0.5"));
+  EXPECT_THAT(problem_with("top_p", 0), HasSubstr("'top_p' must be above 0 and at most 1; got 0"));
   EXPECT_THAT(problem_with("sampling", "modle"), HasSubstr("did you mean 'model'"));
   EXPECT_THAT(problem_with("limt", 3), HasSubstr("did you mean 'limit'"));
 }

@@ -6,6 +6,7 @@
 
 #include "harness/api/task.h"
 #include "harness/tasks/judging/judge.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -21,12 +22,7 @@ std::vector<double> judged(const std::string& task, const std::vector<Json>& ans
 }
 
 std::string error_of(const std::string& task, const Json& answer) {
-  try {
-    judged(task, {answer});
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
+  return error_of([&] { judged(task, {answer}); });
 }
 
 TEST(TaskMetrics, EveryTaskHasThemAndNobodyElse) {
@@ -37,12 +33,8 @@ TEST(TaskMetrics, EveryTaskHasThemAndNobodyElse) {
     for (const MetricInfo& metric : found->metrics) EXPECT_FALSE(metric.name.empty() || metric.title.empty()) << task;
   }
   EXPECT_EQ(find_task_metrics("no_such_task"), nullptr);
-  try {
-    register_task_metrics("likelihood", {});
-    FAIL() << "a second registration was taken";
-  } catch (const Error& e) {
-    EXPECT_THAT(e.what(), HasSubstr("two tasks register metrics under the name 'likelihood'"));
-  }
+  EXPECT_THAT(error_of([&] { register_task_metrics("likelihood", {}); }),
+              HasSubstr("two tasks register metrics under the name 'likelihood'"));
 }
 
 TEST(TaskMetrics, LikelihoodByTokenAndRaw) {

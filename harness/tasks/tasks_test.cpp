@@ -9,6 +9,7 @@
 #include "harness/core/config_text.h"
 #include "harness/tasks/choice_prompt.h"
 #include "harness/tasks/written_answers.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/tiny_model.h"
 
 namespace kvc {
@@ -18,15 +19,6 @@ using ::testing::HasSubstr;
 
 std::unique_ptr<Task> make_task(const std::string& name, const Json& options = {}) {
   return Registry<Task>::instance().create(name, options);
-}
-
-std::string error_of(const std::function<void()>& function) {
-  try {
-    function();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 Question choice(const std::string& id, const std::string& text, const std::vector<std::string>& options) {
@@ -162,7 +154,7 @@ TEST_F(Tasks, RefuseWrongOptions) {
   EXPECT_THAT(error_of([] {
                 make_task("multiple_choice", {{"max_new_tokens", 0}});
               }),
-              HasSubstr("'max_new_tokens' is below 1"));
+              HasSubstr("'max_new_tokens' must be 1 or more; got 0"));
   EXPECT_THAT(error_of([] {
                 make_task("exact_match", {{"max_new_tokens", 0}});
               }),
@@ -170,7 +162,7 @@ TEST_F(Tasks, RefuseWrongOptions) {
   EXPECT_THAT(error_of([] {
                 make_task("fidelity", {{"max_new_tokens", 0}});
               }),
-              HasSubstr("'max_new_tokens' is below 1"));
+              HasSubstr("'max_new_tokens' must be 1 or more; got 0"));
   EXPECT_THAT(error_of([] {
                 make_task("likelihood", {{"normalise", true}});
               }),
@@ -192,10 +184,6 @@ TEST(ChoicePrompt, IsWordForWord) {
             "Please think step by step very briefly and then, on a new line, respond with the letter (A, B, C, or D) "
             "of the correct option. If "
             "you are not sure, still make a guess.");
-  EXPECT_EQ(choice_instruction("gemma3", "", 4),
-            "Please think step by step and then, on a new line, respond with **only** the letter (A, B, C, or D) of "
-            "the correct option. If you "
-            "are not sure, still make a guess.");
   EXPECT_EQ(choice_instruction("something", "", 4), choice_instruction("llama", "", 4));
   EXPECT_EQ(option_letters(2), "A or B");
   EXPECT_EQ(option_letters(3), "A, B, or C");
@@ -256,7 +244,7 @@ TEST_F(Tasks, RotationsAskEveryOrderOnce) {
     EXPECT_THAT(error_of([&] {
                   make_task("multiple_choice", {{"rotations", wrong}});
                 }),
-                HasSubstr("'rotations' is '"))
+                HasSubstr("'rotations' must be all or 1 to 26; got '"))
         << wrong;
   }
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "harness/api/compaction_method.h"
+#include "harness/model/formats/tensor_file.h"
 
 namespace kvc {
 
@@ -31,6 +32,31 @@ inline HeadProblem random_head(int64_t T, int64_t n, int64_t d, std::uint64_t se
   };
   problem.seed = seed;
   return problem;
+}
+
+// The numbers that the golden files of scripts/golden were made from: sums of four uniform ones.
+inline at::Tensor synthetic(std::vector<int64_t> shape, std::uint64_t seed) {
+  at::Tensor out = at::empty(shape, at::TensorOptions(at::kFloat));
+  float* data = out.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < out.numel(); ++i) {
+    double total = 0;
+    for (int k = 0; k < 4; ++k) {
+      seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+      total += static_cast<double>(seed >> 40) / 16777216.0 - 0.5;
+    }
+    data[i] = static_cast<float>(total * 1.75);
+  }
+  return out;
+}
+
+// A head of the demo model on real text; stored in bfloat16, computed with in float32.
+inline HeadProblem captured_head(const std::string& name) {
+  const TensorFile file = read_tensor_file(KVC_SOURCE_DIR "/harness/testing/golden/captured_heads.safetensors");
+  HeadProblem head;
+  head.keys = file.tensors.at(name + ".K").to(at::kFloat);
+  head.values = file.tensors.at(name + ".V").to(at::kFloat);
+  head.queries = file.tensors.at(name + ".Q").to(at::kFloat);
+  return head;
 }
 
 // Keys in rows, as a test writes them down; values number the entries, queries as given.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "harness/core/error.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/method_heads.h"
 #include "harness/testing/method_scene.h"
 
@@ -30,13 +31,7 @@ inline void expect_scores(const at::Tensor& found, const std::vector<double>& ju
 
 // What a kUsage error says.
 inline std::string usage_refusal(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
-    return e.what();
-  }
-  return "no error";
+  return error_of(ErrorKind::kUsage, [&] { act(); });
 }
 
 inline HeadProblem scene_head(const Scene& scene, const CompactionRequest& request, int64_t layer, int64_t kv_head) {

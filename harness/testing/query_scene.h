@@ -11,6 +11,7 @@
 
 #include "harness/api/query_source.h"
 #include "harness/core/error.h"
+#include "harness/testing/checks.h"
 #include "harness/testing/tiny_model.h"
 
 namespace kvc {
@@ -77,14 +78,5 @@ struct QueryScene {
   Context context;
   KvCache full;
 };
-
-inline std::string message_of(ErrorKind kind, const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.kind() == kind ? error.what() : std::string("another kind: ") + error.what();
-  }
-  return "no error";
-}
 
 }  // namespace kvc

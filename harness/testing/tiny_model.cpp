@@ -82,6 +82,21 @@ DecoderSpec tiny_spec(int64_t max_positions) {
   return spec;
 }
 
+KvCache ragged_prefix(at::ScalarType dtype, int64_t longest) {
+  at::manual_seed(5);
+  std::vector<LayerKv> layers;
+  for (const bool bias : {true, false}) {
+    std::vector<at::Tensor> keys, values, biases;
+    for (const int64_t length : bias ? std::vector<int64_t>{longest, 3} : std::vector<int64_t>{0, 12}) {
+      keys.push_back(at::randn({length, 16}).to(dtype));
+      values.push_back(at::randn({length, 16}).to(dtype));
+      biases.push_back(bias ? at::randn({length}) : at::Tensor());
+    }
+    layers.push_back(pack_heads(keys, values, biases));
+  }
+  return {std::move(layers), 90};
+}
+
 DecoderWeights random_weights(const DecoderSpec& spec, std::uint64_t seed, at::ScalarType dtype) {
   at::Generator generator = at::detail::createCPUGenerator(seed);
   // Scaled so that hidden states keep about unit size and attention has a shape (neither flat nor one-hot).

@@ -17,6 +17,9 @@ Model tiny_model(std::uint64_t seed, at::ScalarType dtype = at::kFloat, int64_t 
 
 // The same decoder's parts, for tests that change the architecture: `spec` decides which weights exist.
 DecoderSpec tiny_spec(int64_t max_positions = 512);
+// Of a model of tiny_spec(): heads of different lengths, the first of `longest` entries, one empty; biases in layer 0
+// only; next position 90, far beyond the entries.
+KvCache ragged_prefix(at::ScalarType dtype = at::kFloat, int64_t longest = 7);
 DecoderWeights random_weights(const DecoderSpec& spec, std::uint64_t seed, at::ScalarType dtype = at::kFloat);
 // The same numbers on another device.
 DecoderWeights weights_on(const c10::Device& device, DecoderWeights weights);

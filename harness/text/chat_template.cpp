@@ -228,23 +228,13 @@ StoredTemplate stored_in_folder(const std::string& folder) {
   return stored;
 }
 
-class ThinkingChat final : public ChatTemplate {
- public:
-  ThinkingChat(std::unique_ptr<ChatTemplate> inner, bool thinking) : inner_(std::move(inner)), thinking_(thinking) {}
-  std::string name() const override { return inner_->name(); }
-  std::string source() const override { return inner_->source(); }
-  std::vector<Segment> render(const std::vector<ChatTurn>& turns, const RenderOptions& options) const override {
-    RenderOptions with = options;
-    with.thinking = options.thinking.value_or(thinking_);
-    return inner_->render(turns, with);
-  }
-
- private:
-  std::unique_ptr<ChatTemplate> inner_;
-  bool thinking_;
-};
-
 }  // namespace
+
+std::vector<Segment> ThinkingChat::render(const std::vector<ChatTurn>& turns, const RenderOptions& options) const {
+  RenderOptions with = options;
+  with.thinking = options.thinking.value_or(thinking_);
+  return inner_->render(turns, with);
+}
 
 std::unique_ptr<ChatTemplate> load_chat_template(const std::string& model_path, const std::string& name) {
   if (!name.empty()) return make_chat_template(name);

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "harness/text/tokenizer/tokenizer.h"
@@ -46,6 +47,20 @@ class ChatTemplate {
   virtual std::vector<Segment> render(const std::vector<ChatTurn>& turns, const RenderOptions& options) const = 0;
 };
 
+// Another template with its thinking switch set wherever a rendering leaves it open.
+class ThinkingChat final : public ChatTemplate {
+ public:
+  ThinkingChat(std::shared_ptr<const ChatTemplate> inner, bool thinking)
+      : inner_(std::move(inner)), thinking_(thinking) {}
+  std::string name() const override { return inner_->name(); }
+  std::string source() const override { return inner_->source(); }
+  std::vector<Segment> render(const std::vector<ChatTurn>& turns, const RenderOptions& options) const override;
+
+ private:
+  std::shared_ptr<const ChatTemplate> inner_;
+  bool thinking_;
+};
+
 // The chat template of a model. `name` not empty: a name of chat_template_names(). Else the one stored with the model:
 // of a GGUF file `tokenizer.chat_template`; of a folder chat_template.jinja, else `chat_template` of
 // tokenizer_config.json (a string, or a list of named ones of which "default" is taken). A model that stores none, or
@@ -53,8 +68,8 @@ class ChatTemplate {
 // so that what needs no chat works without. Throws Error(kUsage) for an unknown name, Error(kData) for a damaged file.
 std::unique_ptr<ChatTemplate> load_chat_template(const std::string& model_path, const std::string& name);
 
-// The same template with its thinking switch set wherever a rendering leaves it open. Throws Error(kUsage) for a
-// template without that switch (`enable_thinking`), which would ignore it.
+// A ThinkingChat of it. Throws Error(kUsage) for a template without that switch (`enable_thinking`), which would ignore
+// it.
 std::unique_ptr<ChatTemplate> with_thinking(std::unique_ptr<ChatTemplate> chat_template, bool thinking);
 
 // A built-in one: "chatml", "llama2", "llama3", "mistral". Throws Error(kUsage) for an unknown name.

@@ -4,7 +4,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -13,6 +12,8 @@
 #include "harness/core/config_text.h"
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
+#include "harness/testing/checks.h"
+#include "harness/testing/temporary_folder.h"
 #include "harness/text/jinja/fail.h"
 
 namespace kvc {
@@ -209,13 +210,8 @@ TEST(ChatTemplate, RefusalsNameTheTemplate) {
 }
 
 TEST(ChatTemplate, SuggestsNames) {
-  try {
-    make_chat_template("chat_ml");
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
-    EXPECT_THAT(e.what(), HasSubstr("did you mean 'chatml'? Known: chatml, llama2, llama3, mistral"));
-  }
+  EXPECT_THAT(error_of(ErrorKind::kUsage, [&] { make_chat_template("chat_ml"); }),
+              HasSubstr("did you mean 'chatml'? Known: chatml, llama2, llama3, mistral"));
   for (const std::string& name : chat_template_names()) EXPECT_THAT(jinja::kWayOut, HasSubstr(name));
 }
 
@@ -224,13 +220,7 @@ TEST(ChatTemplate, SuggestsNames) {
 
 class ChatTemplateFolder : public ::testing::Test {
  protected:
-  ChatTemplateFolder() {
-    path_ = std::filesystem::temp_directory_path() / ("kvc_chat_" + std::to_string(::getpid()));
-    std::filesystem::create_directories(path_);
-  }
-  ~ChatTemplateFolder() override { std::filesystem::remove_all(path_); }
-
-  void write(const std::string& name, const std::string& text) const { std::ofstream(path_ / name) << text; }
+  void write(const std::string& name, const std::string& text) const { folder_.write(name, text); }
   std::string rendered() const { return joined(load_chat_template(path_.string(), "")->render({{"user", "x"}}, {})); }
   std::string error() const {
     try {
@@ -241,7 +231,8 @@ class ChatTemplateFolder : public ::testing::Test {
     }
   }
 
-  std::filesystem::path path_;
+  const TemporaryFolder folder_;
+  const std::filesystem::path path_ = folder_.path();
 };
 
 TEST_F(ChatTemplateFolder, TemplateOfTheConfig) {

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "harness/api/nested_method.h"
-#include "harness/api/published_queries.h"
 #include "harness/core/error.h"
 
 namespace kvc {
@@ -23,10 +22,6 @@ InnerScores::InnerScores(const Json& value)
     : name_(value.at("name").get<std::string>()),
       made_(create_nested<CompactionMethod>(value)),
       method_(dynamic_cast<const PerHeadMethod*>(made_.get())) {}
-
-std::string InnerScores::published_queries() const {
-  return kvc::published_queries(*method_);
-}
 
 at::Tensor InnerScores::of(const HeadProblem& problem) const {
   HeadProblem head = problem;

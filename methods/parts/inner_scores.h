@@ -20,8 +20,7 @@ class InnerScores {
   explicit InnerScores(const Json& value);
 
   bool needs_queries() const { return method_->needs_queries(); }
-  // Those of the method's paper, see api/published_queries.h; "" where it needs none.
-  std::string published_queries() const;
+  std::string published_queries() const { return method_->published_queries(); }
   // (T) float32. Throws Error(kUsage) when the method has no scores.
   at::Tensor of(const HeadProblem& problem) const;
   // What the method itself makes of the head at one target.

@@ -24,16 +24,21 @@ enum class SoftmaxOver : std::uint8_t {
 struct SoftmaxRange {
   std::string softmax_over = "text";
   void range_field(auto&& visit) {
-    visit(
-        "softmax_over", softmax_over,
-        "attention weights are shares of: text (template, article up to the query, the query's own text), or article");
-  }
-  void check_range(const OptionCheck& fail) const {
-    if (softmax_over != "text" && softmax_over != "article") {
-      fail("softmax_over", "is '" + softmax_over + "'", "text or article");
-    }
+    visit("softmax_over", softmax_over,
+          "attention weights are shares of: text (template, article up to the query, the query's own text), or article",
+          one_of({"text", "article"}));
   }
   SoftmaxOver range() const { return softmax_over == "text" ? SoftmaxOver::kText : SoftmaxOver::kArticle; }
+};
+
+// The options of methods that score by a window of last queries, smoothed over positions.
+struct QueryWindow {
+  int64_t window, kernel;
+  void window_fields(auto&& visit) {
+    visit("window", window, "last tokens of the query text whose queries score the entries, at most 128",
+          between(1, LayerQueries::kMaxWindow));
+    visit("kernel", kernel, "width of the smoothing over positions, odd; 1 = none", odd(1001));
+  }
 };
 
 // Attention of all queries of `problem`, or of the last n_tokens tokens of their text, over its entries: (T) float32.

@@ -17,7 +17,6 @@ class Counted final : public ScoredKeys {
  public:
   enum class Ranking { kAsGiven, kAskedAgain };
   explicit Counted(Ranking ranking = Ranking::kAsGiven) : ranking_(ranking) {}
-  bool needs_queries() const override { return false; }
   at::Tensor scores(const HeadProblem& problem) const override {
     ++n_asked;
     return problem.keys.to(at::kFloat).norm(2, 1);

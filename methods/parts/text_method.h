@@ -1,6 +1,5 @@
-// Methods that shorten the text and let the model read what is left: template,
-// shorter article, template, at positions of their own from 0 on, so the
-// question stands right behind them.
+// Methods that shorten the text and let the model read what is left: template, shorter article, template, at positions
+// of their own from 0 on, so the question stands right behind them.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +24,10 @@ struct Rewritings {
 
 class TextMethod : public CompactionMethod {
  public:
-  bool needs_queries() const final { return false; }
   bool compacts_cache() const final { return false; }
 
-  // One rewriting for each of `lengths`, most tokens of article to keep, in [0,
-  // T]; each as if asked for alone. Exactly one, and `lengths` empty, when
-  // needs_target() is false. Looks at the request's model, context and seed
-  // only.
+  // One rewriting for each of `lengths`, most tokens of article to keep, in [0, T]; each as if asked for alone. Exactly
+  // one, and `lengths` empty, when needs_target() is false. Looks at the request's model, context and seed only.
   virtual Rewritings rewrite(const CompactionRequest& request, const std::vector<int64_t>& lengths) const = 0;
 
   // Reads the rewritings; a budget is the mean over its heads, rounded down.

@@ -63,7 +63,7 @@ void read_rope(ConfigFile& config, DecoderSpec& spec) {
   if (chosen == nullptr || chosen->empty()) return;
   json parameters = *chosen;
   if (!parameters.is_object()) config.refuse("rope_scaling is not an object", kDamaged);
-  // Phi and DeepSeek write this beside the others; transformers prefers it there.
+  // Some files write this beside the others; transformers prefers it there.
   if (const json* original = config.find("original_max_position_embeddings")) {
     parameters["original_max_position_embeddings"] = *original;
   }

@@ -109,7 +109,7 @@ void read_yarn(const Reader& reader, DecoderSpec& spec) {
   }
   spec.rope_yarn_truncate = reader.flag("truncate", true);
   spec.rope_attention_factor = reader.number("attention_factor", 0);
-  // 0 stands for "not set" in DeepSeek's files, as it does here.
+  // 0 means "not set" in such files, as it does here.
   const auto scale = [&](const char* key) {
     const json* value = reader.find(key);
     return value != nullptr && value->is_number() && value->get<double>() == 0 ? 0 : reader.number(key, 0);

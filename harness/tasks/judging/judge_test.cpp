@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "harness/testing/checks.h"
+
 namespace kvc {
 namespace {
 
@@ -30,14 +32,6 @@ TEST(Judge, FieldsAreCheckedAndNamed) {
   const std::vector<Json> answers = {
       {{"text", 1}, {"number", "1"}, {"flag", 1}, {"part", {{{"n", 0.5}}}}, {"stop_reason", "stop"}}, {{"text", "b"}}};
   const AnswerFields answer(answers, 0, where);
-  const auto error_of = [](const auto& call) -> std::string {
-    try {
-      call();
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "no error";
-  };
   EXPECT_THAT(error_of([&] { answer.text("text"); }), HasSubstr("field 'text' of answer 0 must be a text"));
   EXPECT_THAT(error_of([&] { answer.text("text"); }), HasSubstr(where));
   EXPECT_THAT(error_of([&] { answer.number("number"); }), HasSubstr("must hold finite numbers; got \"1\""));

@@ -290,7 +290,7 @@ class Lexer {
     const auto read = std::from_chars(first, last, point, base);
     if (end > source_.size() || read.ec != std::errc() || read.ptr != last || point > 0x10FFFF ||
         (point >= 0xD800 && point < 0xE000)) {
-      fail("an escape in a string stands for no character", where_, line_);
+      fail("invalid escape sequence", where_, line_);
     }
     value += spell_character(point);
     return end;
@@ -311,7 +311,7 @@ class Lexer {
     }
     if (c == '(' || c == '[' || c == '{') open += c == '(' ? ')' : c == '[' ? ']' : '}';
     if (c == ')' || c == ']' || c == '}') {
-      if (open.empty() || open.back() != c) fail(fmt::format("'{}' closes no bracket", c), where_, line_);
+      if (open.empty() || open.back() != c) fail(fmt::format("unmatched '{}'", c), where_, line_);
       open.pop_back();
     }
     add(Kind::kSign, std::string(1, c));

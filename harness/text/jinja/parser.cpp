@@ -118,7 +118,7 @@ class Parser {
     if (word == "with") return with_tag(statement);
     if (word == "filter") return filter_tag(statement);
     if (word == "break" || word == "continue") {
-      if (loops_ == 0) wrong(fmt::format("'{}' stands in no loop", word));
+      if (loops_ == 0) wrong(fmt::format("'{}' outside a loop", word));
       statement.kind = word == "break" ? Statement::Kind::kBreak : Statement::Kind::kContinue;
       return tag_end();
     }
@@ -198,7 +198,7 @@ class Parser {
       if (take_sign("=")) {
         fallback = expression();
       } else if (!statement.macro.parameters.empty() && statement.macro.parameters.back().second != nullptr) {
-        wrong("a parameter without a default stands behind one with a default");
+        wrong("a parameter without a default follows one with a default");
       }
       statement.macro.parameters.emplace_back(std::move(name), std::move(fallback));
     }
@@ -547,7 +547,7 @@ class Parser {
         next();
         made.keywords.emplace_back(std::move(name), expression());
       } else {
-        if (!made.keywords.empty()) wrong("an argument without a name stands behind one with a name");
+        if (!made.keywords.empty()) wrong("an argument without a name follows one with a name");
         made.parts.push_back(expression());
       }
     }

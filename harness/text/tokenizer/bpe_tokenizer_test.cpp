@@ -11,6 +11,7 @@
 
 #include "harness/core/error.h"
 #include "harness/core/utf8.h"
+#include "harness/testing/checks.h"
 
 namespace kvc {
 namespace {
@@ -264,12 +265,8 @@ TEST(BpeTokenizer, PaddingRowsOfTheEmbeddingHaveNoText) {
 TEST(BpeTokenizer, NamesTheBadId) {
   BpeVocabulary v = vocabulary({"a b"});
   v.end_ids = {0, 257};
-  try {
-    const BpeTokenizer tokenizer(v);
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_THAT(e.what(), HasSubstr("end token id 257 is outside the vocabulary of 257 tokens"));
-  }
+  EXPECT_THAT(error_of([&] { const BpeTokenizer tokenizer(v); }),
+              HasSubstr("end token id 257 is outside the vocabulary of 257 tokens"));
 }
 
 TEST(Utf8, AgreesWithTheDefinition) {

@@ -51,7 +51,7 @@ std::vector<BpeMerge> merges_of_scores(const std::vector<std::string>& tokens, c
     const auto rank = static_cast<std::uint32_t>(place - order.begin());
     for (size_t i = 0; i < piece.size();) {
       const size_t length = utf8_length(piece, i);
-      if (length == 0) bad(id, "is no UTF-8");
+      if (length == 0) bad(id, "is not valid UTF-8");
       if (length < piece.size() && !normal.contains(piece.substr(i, length))) {
         bad(id, fmt::format("holds '{}', which is not a token itself", piece.substr(i, length)));
       }

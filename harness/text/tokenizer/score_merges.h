@@ -1,4 +1,4 @@
-// SentencePiece's BPE said as merges.
+// Converts SentencePiece scores to BPE merges.
 #pragma once
 
 #include <string>

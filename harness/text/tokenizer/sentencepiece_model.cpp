@@ -125,7 +125,7 @@ SentencePieceModel::Piece read_piece(std::string_view bytes, size_t index, const
   if (!std::isfinite(piece.score)) wire.bad(fmt::format("piece {} has a score that is not a number", index));
   for (size_t i = 0; i < piece.spelling.size();) {
     const size_t length = utf8_length(piece.spelling, i);
-    if (length == 0) wire.bad(fmt::format("piece {} is no UTF-8", index));
+    if (length == 0) wire.bad(fmt::format("piece {} is not valid UTF-8", index));
     i += length;
   }
   return piece;

@@ -1,4 +1,4 @@
-// A tokenizer.model (SentencePiece's ModelProto), looked through before the sentencepiece library gets to see it.
+// A tokenizer.model (SentencePiece's ModelProto), validated before the sentencepiece library parses it.
 #pragma once
 
 #include <cstdint>

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
@@ -12,6 +11,7 @@
 
 #include "harness/core/error.h"
 #include "harness/core/text_file.h"
+#include "harness/testing/temporary_folder.h"
 #include "harness/testing/varied_text.h"
 #include "harness/text/tokenizer/load_tokenizer.h"
 #include "harness/text/tokenizer/score_merges.h"
@@ -24,24 +24,12 @@ using ::testing::HasSubstr;
 const std::string kGolden = std::string(KVC_SOURCE_DIR) + "/harness/testing/golden/tokenizers/";
 
 // A folder of tokenizer files that goes when the test ends.
-class Folder {
+class Folder : public TemporaryFolder {
  public:
-  Folder() : path_((std::filesystem::temp_directory_path() / fmt::format("kvc_tokenizer_{}", ::getpid())).string()) {
-    std::filesystem::create_directories(path_);
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
-  void write(const std::string& name, const std::string& bytes) const {
-    std::ofstream(path_ + "/" + name, std::ios::binary) << bytes;
-  }
-  const std::string& path() const { return path_; }
-
   // The message of load_tokenizer(), or "" where it works, and then reads a text too.
   std::string outcome() const {
     try {
-      const auto tokenizer = load_tokenizer(path_);
+      const auto tokenizer = load_tokenizer(path());
       for (const bool control : {false, true}) {
         for (const int64_t id :
              tokenizer->encode({{"Hello  w\u00f6rld 123\n\u4f60\U0001f600<|im_end|></s>\xff", control}})) {
@@ -53,15 +41,12 @@ class Folder {
     } catch (const Error& e) {
       EXPECT_EQ(e.kind(), ErrorKind::kData) << e.what();
       EXPECT_FALSE(e.mend().empty()) << e.what();
-      EXPECT_THAT(e.where(), HasSubstr(path_));
+      EXPECT_THAT(e.where(), HasSubstr(path()));
       EXPECT_LT(std::string(e.what()).size(), 2000U);
       EXPECT_FALSE(std::string(e.what()).empty());
       return e.what();
     }
   }
-
- private:
-  std::string path_;
 };
 
 std::string file(const std::string& name) {

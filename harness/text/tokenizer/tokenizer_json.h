@@ -1,4 +1,4 @@
-// The text of a tokenizer.json, read without belief in its size or shape.
+// Defensive parser for tokenizer.json: untrusted input, checked for size, nesting and shape.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ struct TokenizerJson {
   std::vector<BpeMerge> merges;                         // model.merges, written as "a b" or as ["a", "b"]
 };
 
-// Reads the file. Throws Error(kData): no such file, more than 64 MiB, no JSON, nested more than 64 levels deep, a key
-// twice in one object, an id that is no whole number from 0, a merge that is no pair.
+// Reads the file. Throws Error(kData): no such file, more than 64 MiB, not JSON, nested more than 64 levels deep, a
+// duplicate key, an id that is not an integer of 0 or more, a merge that is not a pair.
 TokenizerJson read_tokenizer_json(const std::string& path);
 TokenizerJson parse_tokenizer_json(const std::string& text, const std::string& where);
 

@@ -1,4 +1,4 @@
-#include "methods/parts/text_chunks.h"
+#include "methods/text_chunks.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "methods/parts/batched_fit.h"
+#include "methods/batched_fit.h"
 
 #include <ATen/ATen.h>
 

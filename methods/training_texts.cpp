@@ -1,4 +1,4 @@
-#include "methods/parts/training_texts.h"
+#include "methods/training_texts.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>

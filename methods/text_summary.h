@@ -10,8 +10,7 @@
 
 namespace kvc {
 
-// How a summary is asked for: a user turn
-// "INSTRUCTION:\n\nARTICLE\n\nSummary:", thinking off (arXiv:2602.16284); with
+// How a summary is asked for: a user turn "INSTRUCTION:\n\nARTICLE\n\nSummary:", thinking off (arXiv:2602.16284); with
 // `state_length` it ends "Summary (at most N words):".
 struct SummaryStyle {
   std::string instruction;
@@ -33,22 +32,17 @@ struct Summaries {
   double shared_s = 0;  // seconds of reading the article, once for all lengths
 };
 
-// One summary for each length, tokens at most (a few more where parts are
-// joined; nullopt: as the model likes). An article that does not fit the
-// model's positions together with its summary is cut into equal parts at ends
-// of paragraphs, sentences or words, which tile it; the summaries of the parts
-// are joined by empty lines. Every summary is the same whatever the other
-// lengths. Throws Error(kData) when not even a short part fits. Cost: one
-// prefill of the article (one for each number of parts that comes up), and the
-// writing.
+// One summary for each length, tokens at most (a few more where parts are joined; nullopt: as the model likes). An
+// article that does not fit the model's positions together with its summary is cut into equal parts at ends of
+// paragraphs, sentences or words, which tile it; the summaries of the parts are joined by empty lines. Every summary is
+// the same whatever the other lengths. Throws Error(kData) when not even a short part fits. Cost: one prefill of the
+// article (one for each number of parts that comes up), and the writing.
 Summaries summarize_article(const Model& model, const std::vector<int64_t>& article,
                             const std::vector<std::optional<int64_t>>& lengths, const SummaryStyle& style,
                             std::uint64_t seed);
 
-// Ends of `n_parts` parts of about equal length, ascending; the last is
-// article.size(). A part is at most an eighth of its share shorter than even,
-// so that it ends with a paragraph, else a sentence, else a word, else a
-// character.
+// Ends of `n_parts` parts of about equal length, ascending; the last is article.size(). A part is at most an eighth of
+// its share shorter than even, so that it ends with a paragraph, else a sentence, else a word, else a character.
 std::vector<int64_t> part_ends(const Tokenizer& tokenizer, const std::vector<int64_t>& article, int64_t n_parts);
 
 // What follows the last "</think>"; nothing where a thought was not closed.

@@ -1,4 +1,4 @@
-#include "methods/parts/text_summary.h"
+#include "methods/text_summary.h"
 
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -47,8 +47,7 @@ int64_t count_words(const std::string& text) {
   return n;
 }
 
-// How good it is to cut between two tokens: after a paragraph, a sentence, a
-// word, a character; below 0: not at all.
+// How good it is to cut between two tokens: after a paragraph, a sentence, a word, a character; below 0: not at all.
 int cut_quality(const std::string& before, const std::string& after) {
   if (before.empty() || after.empty()) return -1;
   if (before.back() == '\n') return 3;
@@ -107,8 +106,7 @@ class Summarizer {
     overhead_ = static_cast<int64_t>(Prompt(model, style, "").tokens(22).size()) + kSlack;
   }
 
-  // The least number of parts for which a part, an eighth longer than even, and
-  // its summary fit.
+  // The least number of parts for which a part, an eighth longer than even, and its summary fit.
   int64_t n_parts(const std::optional<int64_t>& length) const {
     const auto total = static_cast<int64_t>(article_.size());
     const int64_t room = model_.spec().max_positions - overhead_;
@@ -124,8 +122,7 @@ class Summarizer {
                 "summarize", "take a model with more positions");
   }
 
-  // Adds the summaries of the parts to those of `summaries` that have `n`
-  // parts.
+  // Adds the summaries of the parts to those of `summaries` that have `n` parts.
   void run(int64_t n, const std::vector<std::optional<int64_t>>& lengths, Summaries& summaries) const {
     const std::vector<int64_t> ends = part_ends(model_.tokenizer(), article_, n);
     int64_t begin = 0;
@@ -146,8 +143,7 @@ class Summarizer {
   }
 
  private:
-  // Tokens of the summary of a part; those of all parts and the lines between
-  // them sum to the length.
+  // Tokens of the summary of a part; those of all parts and the lines between them sum to the length.
   int64_t part_length(int64_t length, int64_t n, int64_t begin, int64_t end) const {
     const auto total = static_cast<int64_t>(article_.size());
     const int64_t spread = std::max<int64_t>(0, length - (n - 1));
