@@ -28,10 +28,7 @@ class ExactMatch final : public WritingTask {
  public:
   struct Options {
     int64_t max_new_tokens = 16;
-    void fields(auto&& visit) { visit("max_new_tokens", max_new_tokens, "longest answer"); }
-    void check(const OptionCheck& fail) const {
-      if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
-    }
+    void fields(auto&& visit) { visit("max_new_tokens", max_new_tokens, "longest answer", at_least(1)); }
   };
 
   explicit ExactMatch(Options options) : options_(options) {}

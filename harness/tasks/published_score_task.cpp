@@ -33,10 +33,7 @@ class PublishedScore final : public WritingTask {
   struct Options {
     int64_t max_new_tokens = 0;
     void fields(auto&& visit) {
-      visit("max_new_tokens", max_new_tokens, "longest answer; 0: the benchmark's own limit, else 128");
-    }
-    void check(const OptionCheck& fail) const {
-      if (max_new_tokens < 0) fail("max_new_tokens", "is below 0", "0 or more");
+      visit("max_new_tokens", max_new_tokens, "longest answer; 0: the benchmark's own limit, else 128", at_least(0));
     }
   };
 
@@ -104,7 +101,7 @@ std::vector<std::string> texts_of(const AnswerFields& answer, const char* name) 
 
 std::vector<double> judge_published_score(const AnswerFields& answer) {
   const std::string& rule = answer.text("score_rule");
-  if (!is_score_rule(rule)) answer.fail("score_rule", "names no score that this program has");
+  if (!is_score_rule(rule)) answer.fail("score_rule", "unknown score rule");
   const std::vector<std::string> classes =
       answer.has("classes") ? texts_of(answer, "classes") : std::vector<std::string>();
   return {published_score(rule, answer_text(answer), texts_of(answer, "references"), classes,

@@ -22,10 +22,7 @@ class SideEffectsTask final : public WritingTask {
  public:
   struct Options {
     int64_t max_new_tokens = 48;
-    void fields(auto&& visit) { visit("max_new_tokens", max_new_tokens, "longest reply"); }
-    void check(const OptionCheck& fail) const {
-      if (max_new_tokens < 1) fail("max_new_tokens", "is below 1", "1 or more");
-    }
+    void fields(auto&& visit) { visit("max_new_tokens", max_new_tokens, "longest reply", at_least(1)); }
   };
 
   explicit SideEffectsTask(Options options) : options_(options) {}
@@ -57,7 +54,7 @@ class SideEffectsTask final : public WritingTask {
 
 std::vector<double> judge_side_effects(const AnswerFields& answer) {
   const std::string& check = answer.text("check");
-  if (!is_rule_check(check)) answer.fail("check", "names no rule that this program can check");
+  if (!is_rule_check(check)) answer.fail("check", "unknown rule");
   const std::string reply = answer_text(answer);
   const std::vector<std::string> right = normalised_words(answer.text("right"));
   const bool says = !right.empty() && word_overlap(normalised_words(reply), right).contained;
@@ -70,7 +67,7 @@ std::vector<double> judge_side_effects(const AnswerFields& answer) {
 KVC_REGISTER_TASK(SideEffectsTask, "side_effects", "what replies must keep");
 KVC_REGISTER_METRICS("side_effects", one_by_one<judge_side_effects>,
                      {{"kept", "the rule is kept", true, true},
-                      {"answered", "what is right is said", true, true},
+                      {"answered", "the reply contains the right answer", true, true},
                       {"length_limit_rate", "cut off by the length limit", true, false}});
 
 }  // namespace

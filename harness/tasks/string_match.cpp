@@ -26,10 +26,8 @@ class StringMatch final : public WritingTask {
   struct Options {
     int64_t max_new_tokens = 0;
     void fields(auto&& visit) {
-      visit("max_new_tokens", max_new_tokens, "longest answer; 0: what the question's data set says, else 128");
-    }
-    void check(const OptionCheck& fail) const {
-      if (max_new_tokens < 0) fail("max_new_tokens", "is below 0", "0 or more");
+      visit("max_new_tokens", max_new_tokens, "longest answer; 0: what the question's data set says, else 128",
+            at_least(0));
     }
   };
 

@@ -158,7 +158,7 @@ TEST_F(Tasks, RefuseWrongOptions) {
   EXPECT_THAT(error_of([] {
                 make_task("exact_match", {{"max_new_tokens", 0}});
               }),
-              HasSubstr("'max_new_tokens' is below 1"));
+              HasSubstr("'max_new_tokens' must be 1 or more; got 0"));
   EXPECT_THAT(error_of([] {
                 make_task("fidelity", {{"max_new_tokens", 0}});
               }),
