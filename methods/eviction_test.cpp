@@ -227,10 +227,10 @@ TEST(Eviction, RefusesOptionsOutOfRange) {
     return usage_refusal([&] { NamedMethod(name, options); });
   };
   EXPECT_THAT(problem("key_norm", {{"n_sink", -1}}), HasSubstr("negative"));
-  EXPECT_THAT(problem("expected_attention", {{"n_future", 0}}), HasSubstr("out of range"));
-  EXPECT_THAT(problem("expected_attention", {{"epsilon", -0.1}}), HasSubstr("out of range"));
-  EXPECT_THAT(problem("cam", {{"n_merged", 0}}), HasSubstr("out of range"));
-  EXPECT_THAT(problem("d2o", {{"recent_fraction", 1.5}}), HasSubstr("out of range"));
+  EXPECT_THAT(problem("expected_attention", {{"n_future", 0}}), HasSubstr("must be 1 to 1000000; got 0"));
+  EXPECT_THAT(problem("expected_attention", {{"epsilon", -0.1}}), HasSubstr("must be 0 to 1; got -0.1"));
+  EXPECT_THAT(problem("cam", {{"n_merged", 0}}), HasSubstr("must be 1 to 1000000; got 0"));
+  EXPECT_THAT(problem("d2o", {{"recent_fraction", 1.5}}), HasSubstr("must be 0 to 1; got 1.5"));
   EXPECT_THAT(problem("kvzip", {{"window", 3}}), HasSubstr("unknown option"));
 }
 

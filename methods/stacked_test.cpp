@@ -170,7 +170,7 @@ TEST(StackedOptions, StagesThatDoNotFitAreRefused) {
   EXPECT_THAT(problems_of("  then: {window: 3}\n"), HasSubstr("without a name"));
   EXPECT_THAT(problems_of("  then:\n"), HasSubstr("without a name"));
   EXPECT_THAT(problems_of("  first: no_context\n  first_target: 0.5\n"), HasSubstr("takes no target"));
-  EXPECT_THAT(problems_of("  first_target: 1.5\n"), HasSubstr("out of range"));
+  EXPECT_THAT(problems_of("  first_target: 1.5\n"), HasSubstr("must be 0 to 1; got 1.5"));
 }
 
 // However deep a file nests them, the first level is refused before the second is looked at.

@@ -109,7 +109,7 @@ TEST(RKv, RefusesWhatIsOutOfRange) {
   const auto problem = [](const Json& options) {
     return usage_refusal([&] { NamedMethod("r_kv", options).fit(random_head(9, 4, 4, 1), 3); });
   };
-  EXPECT_THAT(problem({{"lambda", 1.5}}), HasSubstr("out of range"));
+  EXPECT_THAT(problem({{"lambda", 1.5}}), HasSubstr("must be 0 to 1; got 1.5"));
   EXPECT_THAT(problem({{"window", 129}}), HasSubstr("1 to 128"));
   EXPECT_THAT(problem({{"kernel", 4}}), HasSubstr("odd"));
 }

@@ -188,7 +188,7 @@ TEST(CalibrationText, IsPartOfTheCell) {
   ASSERT_EQ(problems.list().size(), 1u);
   EXPECT_EQ(problems.list()[0].where, "queries.file");
   EXPECT_THAT([&] { Registry<QuerySource>::instance().create("calibration_text", Json::object()); },
-              ::testing::ThrowsMessage<Error>(HasSubstr("'file' is missing")));
+              ::testing::ThrowsMessage<Error>(HasSubstr("'file' must name a text")));
   const Scene scene(60);
   EXPECT_THAT(
       [&] {
