@@ -226,7 +226,7 @@ TEST(Eviction, RefusesOptionsOutOfRange) {
   const auto problem = [](const std::string& name, const Json& options) {
     return usage_refusal([&] { NamedMethod(name, options); });
   };
-  EXPECT_THAT(problem("key_norm", {{"n_sink", -1}}), HasSubstr("negative"));
+  EXPECT_THAT(problem("key_norm", {{"n_sink", -1}}), HasSubstr("must be 0 or more; got -1"));
   EXPECT_THAT(problem("expected_attention", {{"n_future", 0}}), HasSubstr("must be 1 to 1000000; got 0"));
   EXPECT_THAT(problem("expected_attention", {{"epsilon", -0.1}}), HasSubstr("must be 0 to 1; got -0.1"));
   EXPECT_THAT(problem("cam", {{"n_merged", 0}}), HasSubstr("must be 1 to 1000000; got 0"));

@@ -317,7 +317,7 @@ TEST(QueryShelf, RefusesOptionsOutOfRange) {
   const auto problem = [](const std::string& name, const Json& options) {
     return usage_refusal([&] { NamedMethod(name, options); });
   };
-  EXPECT_THAT(problem("compactor", {{"blending", -0.5}}), HasSubstr("-1, or 0 to 1000"));
+  EXPECT_THAT(problem("compactor", {{"blending", -0.5}}), HasSubstr("must be -1 or 0 to 1000; got -0.5"));
   EXPECT_THAT(problem("compactor", {{"chunk", 0}}), HasSubstr("must be 1 to 65536; got 0"));
   EXPECT_THAT(problem("kvcompose", {{"over_queries", "sum"}}), HasSubstr("max or mean"));
   EXPECT_THAT(problem("defensive_kv", {{"kernel", 4}}), HasSubstr("odd number"));

@@ -329,7 +329,7 @@ TEST(Shelf, RefusesOptionsOutOfRange) {
   EXPECT_THAT(problem("lagkv", {{"lag_size", 0}}), HasSubstr("must be 1 or more; got 0"));
   EXPECT_THAT(problem("curdkv", {{"leverage", "kv"}}), HasSubstr("kv_product, kv_avg, key or value"));
   EXPECT_THAT(problem("leverage", {{"sketch", -1}}), HasSubstr("must be 0 to 4096; got -1"));
-  EXPECT_THAT(problem("keydiff", {{"block", -1}}), HasSubstr("negative"));
+  EXPECT_THAT(problem("keydiff", {{"block", -1}}), HasSubstr("must be 0 or more; got -1"));
   EXPECT_THAT(problem("kvzip", {{"softmax_over", "all"}}), HasSubstr("text or article"));
 }
 
