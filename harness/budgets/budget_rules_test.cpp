@@ -137,7 +137,7 @@ TEST(BudgetRules, BrokenProportionsAreRefused) {
   }
   EXPECT_THROW(rule("proportions", {{"file", "/no/such/file.json"}}), Error);
   EXPECT_THAT([] { Registry<BudgetRule>::instance().create("proportions", Json::object()); },
-              ThrowsMessage<Error>(HasSubstr("'file' is missing")));
+              ThrowsMessage<Error>(HasSubstr("'file' must name a file")));
 }
 
 TEST(BudgetRules, AProportionsFileIsKnownByItsContent) {
@@ -191,7 +191,7 @@ TEST(BudgetRules, DuoAttentionRefusesOtherModelsAndFiles) {
   EXPECT_THAT(refusal("0.1 nan\n", two), HasSubstr("line 1: must be a number; got 'nan'"));
   EXPECT_THAT(refusal("\n", two), HasSubstr("the file has no heads"));
   EXPECT_THAT([] { Registry<BudgetRule>::instance().create("duo_attention", Json::object()); },
-              ThrowsMessage<Error>(HasSubstr("'file' is missing")));
+              ThrowsMessage<Error>(HasSubstr("'file' must name a file")));
 }
 
 TEST(BudgetRules, NewScopesAreAskedForByName) {
