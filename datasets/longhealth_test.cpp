@@ -21,7 +21,7 @@ std::vector<Document> load(const std::string& name, const Json& options, std::ui
 // What load() says about a file of this content.
 std::string error_of(const std::string& name, const std::string& content) {
   const TemporaryFolder folder;
-  return error_of(ErrorKind::kData, [&] { load(name, {{"path", folder.write("file", content)}}); });
+  return kvc::error_of(ErrorKind::kData, [&] { load(name, {{"path", folder.write("file", content)}}); });
 }
 
 TEST(LongHealth, ReadsTheRealPatients) {

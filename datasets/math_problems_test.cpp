@@ -21,7 +21,7 @@ std::vector<Document> load(const std::string& name, const Json& options) {
 std::string error_of(const std::string& name, const std::string& content, Json options = Json::object()) {
   const TemporaryFolder folder;
   options["path"] = folder.write("file", content);
-  return error_of(ErrorKind::kData, [&] { load(name, options); });
+  return kvc::error_of(ErrorKind::kData, [&] { load(name, options); });
 }
 
 TEST(Gsm8k, TakesTheNumberBehindTheMark) {

@@ -32,7 +32,7 @@ std::vector<Document> load_needles(const Json& options, std::uint64_t seed = 7) 
 }
 
 std::string error_of(const Json& options) {
-  return error_of([&] { load_needles(options); });
+  return kvc::error_of([&] { load_needles(options); });
 }
 
 TEST(Needle, EveryQuestionHasItsStatementOnceAtItsDepth) {
@@ -138,7 +138,7 @@ std::vector<Document> load_grid(const Json& options, std::uint64_t seed = 7) {
 }
 
 std::string grid_error_of(const Json& options) {
-  return error_of([&] { load_grid(options); });
+  return kvc::error_of([&] { load_grid(options); });
 }
 
 TEST(NeedleGrid, EveryLengthAndDepthIsThere) {

@@ -23,12 +23,12 @@ std::string broken(const std::string& name) {
 }
 
 std::string error_of(const Json& options) {
-  return error_of([&] { load_quality(options); });
+  return kvc::error_of([&] { load_quality(options); });
 }
 
 // A broken sample must fail as damaged data, not as wrong usage.
 std::string error_of_sample(const std::string& name) {
-  return error_of(ErrorKind::kData, [&] { read_quality_file(broken(name)); });
+  return kvc::error_of(ErrorKind::kData, [&] { read_quality_file(broken(name)); });
 }
 
 TEST(Quality, ReadsTheRealArticles) {

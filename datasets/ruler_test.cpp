@@ -37,7 +37,7 @@ std::vector<Document> load(const Json& options, std::uint64_t seed = 7) {
 }
 
 std::string error_of(const Json& options) {
-  return error_of([&] { load(options); });
+  return kvc::error_of([&] { load(options); });
 }
 
 std::vector<std::string> references(const Question& question) {

@@ -92,7 +92,7 @@ TEST(Flips, AreChosenByMethodAndTarget) {
 }
 
 std::string error_of(const LoadedReport& report, const FlipFilter& filter, ErrorKind kind) {
-  return error_of(kind, [&] { find_flips(report, filter); });
+  return kvc::error_of(kind, [&] { find_flips(report, filter); });
 }
 
 TEST(Flips, WhatIsNotThereIsSaid) {

@@ -22,7 +22,7 @@ std::vector<double> judged(const std::string& task, const std::vector<Json>& ans
 }
 
 std::string error_of(const std::string& task, const Json& answer) {
-  return error_of([&] { judged(task, {answer}); });
+  return kvc::error_of([&] { judged(task, {answer}); });
 }
 
 TEST(TaskMetrics, EveryTaskHasThemAndNobodyElse) {
@@ -33,7 +33,7 @@ TEST(TaskMetrics, EveryTaskHasThemAndNobodyElse) {
     for (const MetricInfo& metric : found->metrics) EXPECT_FALSE(metric.name.empty() || metric.title.empty()) << task;
   }
   EXPECT_EQ(find_task_metrics("no_such_task"), nullptr);
-  EXPECT_THAT(error_of([&] { register_task_metrics("likelihood", {}); }),
+  EXPECT_THAT(kvc::error_of([&] { register_task_metrics("likelihood", {}); }),
               HasSubstr("two tasks register metrics under the name 'likelihood'"));
 }
 
