@@ -160,9 +160,8 @@ class Chunked final : public CompactionMethod {
     }
     std::vector<HeadBudget> budgets = request.budgets;
     for (HeadBudget& budget : budgets) {
-      for (auto& layer : budget.target_len) {
-        for (int64_t& target_len : layer) target_len = proportional_lengths({weights}, {lengths}, target_len)[0][c];
-      }
+      for (int64_t& target_len : budget.target_len.all())
+        target_len = proportional_lengths({weights}, {lengths}, target_len).all()[c];
     }
     return budgets;
   }

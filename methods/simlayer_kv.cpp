@@ -20,6 +20,7 @@
 #include <limits>
 
 #include "harness/api/nested_method.h"
+#include "harness/api/read_document.h"
 #include "harness/core/error.h"
 #include "harness/math/attention.h"
 
@@ -58,12 +59,10 @@ class SimLayerKv final : public CompactionMethod {
                   "queries", "set on_policy: false");
     }
     Json notes = {{"lazy_layers", 0}};
-    HeadBudget budget;
+    HeadBudget budget{source_lengths(request.cache, request.compactable), {}};
     for (int64_t layer = 0; layer < request.cache.n_layers(); ++layer) {
-      std::vector<int64_t>& lengths = budget.target_len.emplace_back();
+      const auto lengths = budget.target_len.layer(layer);
       const LayerKv& kv = request.cache.layer(layer);
-      for (int64_t head = 0; head < kv.n_kv_heads(); ++head)
-        lengths.push_back(request.compactable.source_len(kv.head_len(head)));
       if (!whole_text(request, kv)) {
         notes["layers_without_positions"] = notes.value("layers_without_positions", 0) + 1;
         continue;

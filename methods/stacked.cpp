@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "harness/api/nested_method.h"
+#include "harness/api/read_document.h"
 #include "harness/api/special_needs.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/stopwatch.h"
@@ -155,17 +156,13 @@ class Stacked final : public CompactionMethod, public SpecialNeeds {
 
   std::vector<HeadBudget> budgets(const std::vector<int64_t>& targets, const KvCache& cache,
                                   const Context& context) const {
-    const std::vector<std::vector<int64_t>> source_len(
-        static_cast<size_t>(cache.n_layers()),
-        std::vector<int64_t>(static_cast<size_t>(cache.n_kv_heads()), context.article_len()));
+    const HeadTable<int64_t> source_len = every_head(cache, context.article_len()).target_len;
     std::vector<HeadBudget> list;
     for (const int64_t total : targets) {
       TargetSize target;
       target.unit = TargetSize::Unit::kEntries;
       target.entries = std::min(total, context.article_len());
-      HeadBudget nothing{source_len};
-      for (auto& layer : nothing.target_len) std::fill(layer.begin(), layer.end(), 0);
-      list.push_back(target.entries > 0 ? second_.budget->spread({target, source_len}) : nothing);
+      list.push_back(target.entries > 0 ? second_.budget->spread({target, source_len}) : every_head(cache, 0));
     }
     return list;
   }

@@ -11,6 +11,7 @@
 
 #include "harness/api/head_schedule.h"
 #include "harness/api/nested_method.h"
+#include "harness/api/read_document.h"
 #include "harness/core/error.h"
 #include "methods/parts/inner_scores.h"
 
@@ -47,13 +48,11 @@ class Threshold final : public CompactionMethod {
                   "queries", "set on_policy: false");
     }
     const int64_t n_kv_heads = request.cache.n_kv_heads(), n_layers = request.cache.n_layers();
-    HeadBudget budget;
-    budget.target_len.assign(static_cast<size_t>(n_layers), std::vector<int64_t>(static_cast<size_t>(n_kv_heads), 0));
+    HeadBudget budget = every_head(request.cache, 0);
     for_each_item(n_layers * n_kv_heads, request.cache.layer(0).keys.is_cpu(), [&](int64_t item) {
       const int64_t layer = item / n_kv_heads, head = item % n_kv_heads;
       const at::Tensor scores = inner_.of(head_of(request, layer, head, inner_.needs_queries()));
-      budget.target_len[static_cast<size_t>(layer)][static_cast<size_t>(head)] =
-          scores.gt(options_.above).sum().item<int64_t>();
+      budget.target_len.at(layer, head) = scores.gt(options_.above).sum().item<int64_t>();
     });
     CompactionRequest measured = request;
     measured.budgets = {std::move(budget)};

@@ -12,8 +12,8 @@ namespace kvc {
 
 struct BudgetRequest {
   TargetSize target;
-  std::vector<std::vector<int64_t>> source_len;  // [L][Hkv], compactable entries of every head
-  EntrySizes sizes = {};                         // for targets in bytes
+  HeadTable<int64_t> source_len;  // compactable entries
+  EntrySizes sizes = {};          // for targets in bytes
 };
 
 class BudgetRule {

@@ -24,8 +24,8 @@ Error broken(const std::string& fact, int64_t layer, int64_t kv_head) {
 void check_budgets(const CompactionRequest& request) {
   const KvCache& cache = request.cache;
   for (const HeadBudget& budget : request.budgets) {
-    bool fits = static_cast<int64_t>(budget.target_len.size()) == cache.n_layers();
-    for (const auto& layer : budget.target_len) fits = fits && static_cast<int64_t>(layer.size()) == cache.n_kv_heads();
+    const bool fits =
+        budget.target_len.n_layers() == cache.n_layers() && budget.target_len.n_heads() == cache.n_kv_heads();
     if (!fits) {
       throw Error(ErrorKind::kInternal, "a budget has other layers or heads than the cache", "compaction",
                   "make the budget from the cache's numbers of layers and heads");

@@ -10,14 +10,10 @@
 
 namespace kvc {
 
-std::vector<std::vector<int64_t>> source_lengths(const KvCache& cache, const Compactable& span) {
-  std::vector<std::vector<int64_t>> lengths(static_cast<size_t>(cache.n_layers()));
-  for (size_t l = 0; l < lengths.size(); ++l) {
-    const LayerKv& layer = cache.layer(static_cast<int64_t>(l));
-    for (int64_t head = 0; head < cache.n_kv_heads(); ++head)
-      lengths[l].push_back(std::max<int64_t>(0, span.source_len(layer.head_len(head))));
-  }
-  return lengths;
+HeadTable<int64_t> source_lengths(const KvCache& cache, const Compactable& span) {
+  return HeadTable<int64_t>::make(cache.n_layers(), cache.n_kv_heads(), [&](int64_t layer, int64_t head) {
+    return std::max<int64_t>(0, span.source_len(cache.layer(layer).head_len(head)));
+  });
 }
 
 EntrySizes entry_sizes(const KvCache& cache, const Compactable& span) {
@@ -29,8 +25,7 @@ EntrySizes entry_sizes(const KvCache& cache, const Compactable& span) {
 }
 
 HeadBudget every_head(const KvCache& cache, int64_t target_len) {
-  const std::vector<int64_t> heads(static_cast<size_t>(cache.n_kv_heads()), target_len);
-  return {std::vector<std::vector<int64_t>>(static_cast<size_t>(cache.n_layers()), heads), {}};
+  return {{cache.n_layers(), std::vector<int64_t>(static_cast<size_t>(cache.n_kv_heads()), target_len)}, {}};
 }
 
 ReadDocument::ReadDocument(Context context_read, KvCache cache)

@@ -11,8 +11,8 @@
 
 namespace kvc {
 
-// Compactable entries of every head, [L][Hkv]; 0 where a head has fewer than the span's two ends.
-std::vector<std::vector<int64_t>> source_lengths(const KvCache& cache, const Compactable& span);
+// Compactable entries of every head; 0 where a head has fewer than the span's two ends.
+HeadTable<int64_t> source_lengths(const KvCache& cache, const Compactable& span);
 // What targets in bytes are counted by.
 EntrySizes entry_sizes(const KvCache& cache, const Compactable& span);
 // The same target length for every head of a model of this many.
@@ -27,7 +27,7 @@ struct ReadDocument {
   // Prefill of make_context(model, text). Throws what make_context() throws.
   static ReadDocument read(const Model& model, const std::string& text);
 
-  std::vector<std::vector<int64_t>> source_lengths() const { return kvc::source_lengths(full, span); }
+  HeadTable<int64_t> source_lengths() const { return kvc::source_lengths(full, span); }
   EntrySizes entry_sizes() const { return kvc::entry_sizes(full, span); }
   // nullptr when `source` is. `questions`: for a question-aware one. Throws what QuerySource::make() throws.
   std::unique_ptr<LayerQueries> queries(const Model& model, const QuerySource* source, std::uint64_t seed,

@@ -44,26 +44,26 @@ SettledBudgets settle_budgets(const CompactionRequest& request, int64_t first_la
   SettledBudgets all{request.budgets, {}};
   const auto is_adaptive = [](const HeadBudget& budget) { return budget.adaptive.has_value(); };
   if (std::none_of(all.budgets.begin(), all.budgets.end(), is_adaptive)) return all;
-  const auto n_kv_heads = static_cast<size_t>(request.cache.n_kv_heads());
-  all.scores.resize(static_cast<size_t>(n_layers) * n_kv_heads);
+  const int64_t n_kv_heads = request.cache.n_kv_heads();
+  all.scores.resize(static_cast<size_t>(n_layers * n_kv_heads));
   const auto score_head = [&](int64_t item) {
-    const auto layer = static_cast<size_t>(item) / n_kv_heads;
-    const auto head = static_cast<size_t>(item) % n_kv_heads;
-    const HeadProblem problem = problem_of(first_layer + static_cast<int64_t>(layer), static_cast<int64_t>(head));
+    const HeadProblem problem = problem_of(first_layer + item / n_kv_heads, item % n_kv_heads);
     at::Tensor& made = all.scores[static_cast<size_t>(item)];
     made = scores_of(problem);
     check_scores(made, problem);
   };
-  for_each_item(n_layers * request.cache.n_kv_heads(), request.cache.layer(0).keys.is_cpu(), score_head);
-  std::vector<std::vector<std::vector<float>>> scores(static_cast<size_t>(n_layers));
-  size_t item = 0;
-  for (const at::Tensor& list : on_host(all.scores)) scores[item++ / n_kv_heads].push_back(to_list(list));
+  for_each_item(n_layers * n_kv_heads, request.cache.layer(0).keys.is_cpu(), score_head);
+  const std::vector<at::Tensor> lists = on_host(all.scores);
+  const auto scores = HeadTable<std::vector<float>>::make(n_layers, n_kv_heads, [&](int64_t layer, int64_t head) {
+    return to_list(lists[static_cast<size_t>(layer * n_kv_heads + head)]);
+  });
   for (HeadBudget& budget : all.budgets) {
     if (!budget.adaptive) continue;
-    const auto begin = budget.target_len.begin() + first_layer;
-    const std::vector<std::vector<int64_t>> settled =
-        adaptive_lengths(*budget.adaptive, {begin, begin + n_layers}, scores);
-    std::copy(settled.begin(), settled.end(), begin);
+    const auto start = HeadTable<int64_t>::make(
+        n_layers, n_kv_heads, [&](int64_t layer, int64_t head) { return budget.at(first_layer + layer, head); });
+    const HeadTable<int64_t> settled = adaptive_lengths(*budget.adaptive, start, scores);
+    for (int64_t l = 0; l < n_layers; ++l)
+      std::copy_n(settled.layer(l).begin(), n_kv_heads, budget.target_len.layer(first_layer + l).begin());
   }
   return all;
 }

@@ -11,9 +11,10 @@
 namespace kvc {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
-using Lengths = std::vector<std::vector<int64_t>>;
+using Lengths = HeadTable<int64_t>;
 
 std::string write_file(const std::string& name, const std::string& text) {
   const std::string path = ::testing::TempDir() + name;
@@ -58,14 +59,11 @@ TEST(BudgetRules, AllSpendTheUniformTotalWithinTheHeads) {
         const int64_t total = total_length(uniform_budget(fraction(kept), source_len));
         const HeadBudget budget = rule(name)->spread({fraction(kept), source_len});
         EXPECT_EQ(total_length(budget), total) << name << " at " << kept;
-        for (size_t l = 0; l < 2; ++l) {
-          for (size_t h = 0; h < 2; ++h) {
-            EXPECT_LE(budget.target_len[l][h], source_len[l][h]) << name << " at " << kept;
-            if (kept == 1.0) {
-              EXPECT_EQ(budget.target_len[l][h], source_len[l][h]) << name;
-            }
-          }
+        if (kept == 1.0) {
+          EXPECT_EQ(budget.target_len, source_len) << name;
         }
+        for (size_t i = 0; i < 4; ++i)
+          EXPECT_LE(budget.target_len.all()[i], source_len.all()[i]) << name << " at " << kept;
       }
     }
     EXPECT_THROW(rule(name)->spread({fraction(0.001), ragged}), Error) << name;
@@ -80,8 +78,8 @@ TEST(BudgetRules, PyramidIsAStraightLine) {
   EXPECT_EQ(rule("pyramid", {{"beta", 1.0}})->spread({fraction(0.1), source_len}).target_len, Lengths(4, {100, 100}));
   // At half, the bottom would need 975 of 1000; at 0.6 it is full, and the others share the rest.
   const Lengths full = rule("pyramid")->spread({fraction(0.6), source_len}).target_len;
-  EXPECT_EQ(full[0], (std::vector<int64_t>{1000, 1000}));
-  EXPECT_GT(full[1][0], 790);
+  EXPECT_THAT(full.layer(0), ElementsAre(1000, 1000));
+  EXPECT_GT(full.at(1, 0), 790);
 }
 
 TEST(BudgetRules, ProportionsAreThoseOfTheFile) {

@@ -9,6 +9,7 @@
 // retrieval heads, where the paper gives their fraction, and at most one head has something between. A target of less
 // than the streaming heads' lengths is shared in proportion to these.
 #include <algorithm>
+#include <numeric>
 #include <sstream>
 
 #include "harness/api/budget_rule.h"
@@ -51,35 +52,24 @@ class DuoAttention final : public BudgetRule {
     HeadBudget budget = uniform_budget(request.target, request.source_len, request.sizes);
     check_heads(request);
     const int64_t total = total_length(budget);
-    struct Head {
-      size_t layer, head;
-      double gate;
-    };
-    std::vector<Head> heads;
-    std::vector<std::vector<double>> weights;
-    std::vector<std::vector<int64_t>> lengths = request.source_len;
-    int64_t spent = 0;
-    for (size_t l = 0; l < lengths.size(); ++l) {
-      weights.emplace_back();
-      for (size_t h = 0; h < lengths[l].size(); ++h) {
-        lengths[l][h] = std::min(lengths[l][h], options_.n_sink + options_.n_recent);
-        weights.back().push_back(static_cast<double>(lengths[l][h]));
-        spent += lengths[l][h];
-        heads.push_back({l, h, gates_[l][h]});
-      }
-    }
+    const auto lengths =
+        request.source_len.map([&](int64_t length) { return std::min(length, options_.n_sink + options_.n_recent); });
+    int64_t spent = total_length({lengths, {}});
     if (spent > total) {
+      const auto weights = lengths.map([](int64_t length) { return static_cast<double>(length); });
       budget.target_len = proportional_lengths(weights, request.source_len, total);
       return budget;
     }
-    std::stable_sort(heads.begin(), heads.end(), [](const Head& a, const Head& b) { return a.gate > b.gate; });
-    for (const Head& head : heads) {
-      int64_t& length = lengths[head.layer][head.head];
-      const int64_t more = std::min(total - spent, request.source_len[head.layer][head.head] - length);
+    std::vector<size_t> heads(gates_.all().size());
+    std::iota(heads.begin(), heads.end(), size_t{0});
+    std::stable_sort(heads.begin(), heads.end(), [&](size_t a, size_t b) { return gates_.all()[a] > gates_.all()[b]; });
+    budget.target_len = lengths;
+    for (const size_t head : heads) {
+      int64_t& length = budget.target_len.all()[head];
+      const int64_t more = std::min(total - spent, request.source_len.all()[head] - length);
       length += more;
       spent += more;
     }
-    budget.target_len = std::move(lengths);
     return budget;
   }
 
@@ -101,32 +91,32 @@ class DuoAttention final : public BudgetRule {
         char* end = nullptr;
         const double gate = std::strtod(word.c_str(), &end);
         if (*end != '\0' || !(gate > -1e6 && gate < 1e6)) {
-          refuse(fmt::format("line {}: must be a number; got '{}'", gates_.size() + 1, word));
+          refuse(fmt::format("line {}: must be a number; got '{}'", gates_.n_layers() + 1, word));
         }
         gates.push_back(std::clamp(gate, 0.0, 1.0));  // as the authors' code reads them
       }
       if (gates.empty()) continue;
-      if (!gates_.empty() && gates.size() != gates_.front().size()) {
-        refuse(fmt::format("line {} has {} heads, the first has {}", gates_.size() + 1, gates.size(),
-                           gates_.front().size()));
+      if (gates_.n_layers() > 0 && static_cast<int64_t>(gates.size()) != gates_.n_heads()) {
+        refuse(fmt::format("line {} has {} heads, the first has {}", gates_.n_layers() + 1, gates.size(),
+                           gates_.n_heads()));
       }
-      gates_.push_back(std::move(gates));
+      gates_.add_layer(gates);
     }
-    if (gates_.empty()) refuse("the file has no heads");
+    if (gates_.n_layers() == 0) refuse("the file has no heads");
   }
 
   void check_heads(const BudgetRequest& request) const {
-    const size_t n_layers = request.source_len.size(), n_heads = request.source_len.front().size();
-    if (gates_.size() == n_layers && gates_.front().size() == n_heads) return;
-    throw Error(ErrorKind::kData,
-                fmt::format("the head classes are of a model with {} layers of {} KV heads; this one has {} of {}",
-                            gates_.size(), gates_.front().size(), n_layers, n_heads),
-                options_.file, "take the file of this model");
+    if (gates_.same_shape(request.source_len)) return;
+    throw Error(
+        ErrorKind::kData,
+        fmt::format("the head classes are of a model with {} layers of {} KV heads; this one has {} of {}",
+                    gates_.n_layers(), gates_.n_heads(), request.source_len.n_layers(), request.source_len.n_heads()),
+        options_.file, "take the file of this model");
   }
 
   Options options_;
   std::string hash_;
-  std::vector<std::vector<double>> gates_;  // [L][Hkv]
+  HeadTable<double> gates_;
 };
 
 KVC_REGISTER_BUDGET(DuoAttention, "duo_attention", "arXiv:2410.10819");

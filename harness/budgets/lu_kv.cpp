@@ -41,29 +41,21 @@ class LuKv final : public BudgetRule {
 
   HeadBudget spread(const BudgetRequest& request) const override {
     HeadBudget budget = uniform_budget(request.target, request.source_len, request.sizes);
-    const size_t n_layers = request.source_len.size(), n_heads = request.source_len.front().size();
-    if (n_layers != n_layers_ || n_heads != n_heads_) {
+    const int64_t n_layers = request.source_len.n_layers(), n_heads = request.source_len.n_heads();
+    if (n_layers != static_cast<int64_t>(n_layers_) || n_heads != static_cast<int64_t>(n_heads_)) {
       throw Error(ErrorKind::kData,
                   fmt::format("the profile is of a model with {} layers of {} KV heads; this one has {} of {}",
                               n_layers_, n_heads_, n_layers, n_heads),
                   options_.file, "take the profile of this model");
     }
-    int64_t all = 0;
-    for (const auto& layer : request.source_len) {
-      for (const int64_t length : layer) all += length;
-    }
-    const int64_t total = total_length(budget);
+    const int64_t all = total_length({request.source_len, {}}), total = total_length(budget);
     if (total == all) return budget;
     const double evicted = 1 - static_cast<double>(total) / static_cast<double>(all);
-    const auto step = static_cast<size_t>(std::clamp<int64_t>(std::llround(100 * evicted) - 1, 0, kSteps - 1));
-    std::vector<std::vector<double>> weights;
-    for (size_t l = 0; l < n_layers; ++l) {
-      weights.emplace_back();
-      for (size_t h = 0; h < n_heads; ++h) {
-        const double lost = profile_[(step * n_layers + l) * n_heads + h];
-        weights.back().push_back((1 - lost) * static_cast<double>(request.source_len[l][h]));
-      }
-    }
+    const int64_t step = std::clamp<int64_t>(std::llround(100 * evicted) - 1, 0, kSteps - 1);
+    const auto weights = HeadTable<double>::make(n_layers, n_heads, [&](int64_t layer, int64_t head) {
+      const double lost = profile_[static_cast<size_t>((step * n_layers + layer) * n_heads + head)];
+      return (1 - lost) * static_cast<double>(request.source_len.at(layer, head));
+    });
     budget.target_len = proportional_lengths(weights, request.source_len, total);
     return budget;
   }

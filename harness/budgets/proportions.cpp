@@ -56,21 +56,17 @@ class Proportions final : public BudgetRule {
   HeadBudget spread(const BudgetRequest& request) const override {
     HeadBudget budget = uniform_budget(request.target, request.source_len, request.sizes);
     check_heads(request);
-    int64_t n_heads = 0;
-    for (const auto& layer : request.source_len) n_heads += static_cast<int64_t>(layer.size());
-    std::vector<std::vector<double>> weights;
-    std::vector<std::vector<int64_t>> room = request.source_len;
-    int64_t room_total = 0;
-    for (size_t l = 0; l < room.size(); ++l) {
-      weights.emplace_back();
-      for (size_t h = 0; h < room[l].size(); ++h) {
-        const auto found = parts_.find({static_cast<int64_t>(l), static_cast<int64_t>(h)});
-        weights.back().push_back(found == parts_.end() ? 1.0 / static_cast<double>(n_heads) : found->second);
-        room[l][h] = static_cast<int64_t>(std::floor(options_.cap * static_cast<double>(room[l][h]) + 1e-9));
-        room_total += room[l][h];
-      }
-    }
-    const int64_t total = total_length(budget);
+    const HeadTable<int64_t>& source_len = request.source_len;
+    const double even = 1.0 / static_cast<double>(source_len.all().size());
+    const auto weights =
+        HeadTable<double>::make(source_len.n_layers(), source_len.n_heads(), [&](int64_t layer, int64_t head) {
+          const auto found = parts_.find({layer, head});
+          return found == parts_.end() ? even : found->second;
+        });
+    const auto room = source_len.map([&](int64_t length) {
+      return static_cast<int64_t>(std::floor(options_.cap * static_cast<double>(length) + 1e-9));
+    });
+    const int64_t total = total_length(budget), room_total = total_length({room, {}});
     if (total > room_total) {
       throw Error(ErrorKind::kData,
                   fmt::format("a target of {} entries is more than a cap of {} leaves room for ({})", total,
@@ -106,17 +102,15 @@ class Proportions final : public BudgetRule {
 
   // A file made for another model has heads that this one has not, or too few to sum to 1.
   void check_heads(const BudgetRequest& request) const {
-    const auto n_layers = static_cast<int64_t>(request.source_len.size());
-    size_t n_heads = 0;
-    for (const auto& layer : request.source_len) n_heads += layer.size();
+    const int64_t n_layers = request.source_len.n_layers(), n_heads = request.source_len.n_heads();
     for (const auto& [head, part] : parts_) {
       const auto [l, h] = head;
-      if (l >= n_layers || h >= static_cast<int64_t>(request.source_len[static_cast<size_t>(l)].size())) {
-        refuse(fmt::format("the model has no head L{}H{} (it has {} layers of {} KV heads)", l, h, n_layers,
-                           request.source_len.front().size()));
+      if (l >= n_layers || h >= n_heads) {
+        refuse(fmt::format("the model has no head L{}H{} (it has {} layers of {} KV heads)", l, h, n_layers, n_heads));
       }
     }
-    if (parts_.size() == n_heads && sum_ < 0.999) refuse(fmt::format("the shares must sum to 1; got {:.6g}", sum_));
+    if (parts_.size() == request.source_len.all().size() && sum_ < 0.999)
+      refuse(fmt::format("the shares must sum to 1; got {:.6g}", sum_));
   }
 
   Options options_;

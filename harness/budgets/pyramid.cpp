@@ -20,13 +20,12 @@ class Pyramid final : public BudgetRule {
 
   HeadBudget spread(const BudgetRequest& request) const override {
     HeadBudget budget = uniform_budget(request.target, request.source_len, request.sizes);
-    const size_t n_layers = request.source_len.size();
+    const int64_t n_layers = request.source_len.n_layers();
     const double last = 1 / options_.beta;
-    std::vector<std::vector<double>> weights(n_layers);
-    for (size_t l = 0; l < n_layers; ++l) {
-      const double depth = n_layers > 1 ? static_cast<double>(l) / static_cast<double>(n_layers - 1) : 0.5;
-      weights[l].assign(request.source_len[l].size(), (2 - last) + depth * (last - (2 - last)));
-    }
+    const auto weights = HeadTable<double>::make(n_layers, request.source_len.n_heads(), [&](int64_t layer, int64_t) {
+      const double depth = n_layers > 1 ? static_cast<double>(layer) / static_cast<double>(n_layers - 1) : 0.5;
+      return (2 - last) + depth * (last - (2 - last));
+    });
     budget.target_len = proportional_lengths(weights, request.source_len, total_length(budget));
     return budget;
   }

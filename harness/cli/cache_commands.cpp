@@ -248,10 +248,10 @@ class CompactCommand {
   std::string name() const { return method_.value.at("name").get<std::string>(); }
 
   Compaction compact(const Model& model, const ReadDocument& document, const LayerQueries* queries) const {
-    const std::vector<std::vector<int64_t>> lengths = document.source_lengths();
-    for (size_t layer = 0; layer < lengths.size(); ++layer) {
-      for (size_t head = 0; head < lengths[layer].size(); ++head) {
-        if (lengths[layer][head] >= 1) continue;
+    const HeadTable<int64_t> lengths = document.source_lengths();
+    for (int64_t layer = 0; layer < lengths.n_layers(); ++layer) {
+      for (int64_t head = 0; head < lengths.n_heads(); ++head) {
+        if (lengths.at(layer, head) >= 1) continue;
         throw Error(ErrorKind::kData,
                     fmt::format("layer {}, head {} has no entry left to compact after {} protected ones", layer, head,
                                 options_.protect),

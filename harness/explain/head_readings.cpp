@@ -102,23 +102,18 @@ std::vector<double> HeadReadings::token_weights(const TokenSpan& document) const
   return {values, values + sum.numel()};
 }
 
-std::vector<std::vector<double>> HeadReadings::mass_bias(const KvCache& compact, const MendedCache& mended,
-                                                         const TokenSpan& document) const {
-  std::vector<std::vector<double>> bias;
-  for (int64_t l = 0; l < full_.n_layers(); ++l) {
-    bias.emplace_back();
-    for (int64_t h = 0; h < full_.n_kv_heads(); ++h) {
-      const at::Tensor q = queries(l, h);
-      const auto rows = rows_of(compact, mended, l, h,
-                                [&](int64_t token) { return token >= document.first && token < document.end; });
-      HeadEntries kept = select(compact.layer(l).head(h), rows);
-      kept.bias = at::Tensor();
-      const HeadEntries all = full_.layer(l).head(h).slice(document.first, document.size());
-      const double mean = (output_of(all, q).log_mass - output_of(kept, q).log_mass).mean().item<double>();
-      bias.back().push_back(std::isfinite(mean) ? mean : 0);
-    }
-  }
-  return bias;
+HeadTable<double> HeadReadings::mass_bias(const KvCache& compact, const MendedCache& mended,
+                                          const TokenSpan& document) const {
+  return HeadTable<double>::make(full_.n_layers(), full_.n_kv_heads(), [&](int64_t l, int64_t h) {
+    const at::Tensor q = queries(l, h);
+    const auto rows =
+        rows_of(compact, mended, l, h, [&](int64_t token) { return token >= document.first && token < document.end; });
+    HeadEntries kept = select(compact.layer(l).head(h), rows);
+    kept.bias = at::Tensor();
+    const HeadEntries all = full_.layer(l).head(h).slice(document.first, document.size());
+    const double mean = (output_of(all, q).log_mass - output_of(kept, q).log_mass).mean().item<double>();
+    return std::isfinite(mean) ? mean : 0.0;
+  });
 }
 
 }  // namespace kvc

@@ -23,8 +23,7 @@ class HeadReadings {
   // Attention weight of each token of `document` in the full cache, summed over heads, mean over the queries.
   std::vector<double> token_weights(const TokenSpan& document) const;
   // MendedCache::set_mass_bias: means over the queries.
-  std::vector<std::vector<double>> mass_bias(const KvCache& compact, const MendedCache& mended,
-                                             const TokenSpan& document) const;
+  HeadTable<double> mass_bias(const KvCache& compact, const MendedCache& mended, const TokenSpan& document) const;
 
  private:
   at::Tensor queries(int64_t layer, int64_t kv_head) const;  // (g n, d)

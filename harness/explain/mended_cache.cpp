@@ -69,7 +69,7 @@ double MendedCache::kept_share(const TokenSpans& spans) const {
 std::vector<Repair> MendedCache::possible_repairs() const {
   std::vector<Repair> list;
   if (sources_.has_bias) list.push_back(Repair::kBias);
-  if (sources_.has_bias && !mass_bias_.empty()) list.push_back(Repair::kMass);
+  if (sources_.has_bias && mass_bias_.n_layers() > 0) list.push_back(Repair::kMass);
   if (sources_.values_changed) list.push_back(Repair::kValues);
   if (sources_.keys_changed) list.push_back(Repair::kKeys);
   if (static_cast<int>(sources_.has_bias) + sources_.values_changed + sources_.keys_changed > 1)
@@ -89,8 +89,7 @@ LayerKv MendedCache::repaired_layer(Repair repair, int64_t l, const TokenSpans& 
     rows.push_back(row);
     sources.push_back(sources_.row[static_cast<size_t>(l)][static_cast<size_t>(row)]);
     if (repair == Repair::kMass) {
-      const auto head = static_cast<size_t>(head_of(layer, row));
-      mass.push_back(static_cast<float>(mass_bias_[static_cast<size_t>(l)][head]));
+      mass.push_back(static_cast<float>(mass_bias_.at(l, head_of(layer, row))));
     }
   }
   const at::Device device = layer.keys.device();

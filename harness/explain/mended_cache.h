@@ -8,6 +8,7 @@
 
 #include "harness/explain/entry_sources.h"
 #include "harness/explain/smallest_spans.h"
+#include "harness/kv/head_table.h"
 
 namespace kvc {
 
@@ -40,7 +41,7 @@ class MendedCache {
   // Repairs that would change the cache; kMass only where `mass_bias` was set.
   std::vector<Repair> possible_repairs() const;
   // For kMass: log mass of the full head less that of the kept entries without bias, [L][Hkv].
-  void set_mass_bias(std::vector<std::vector<double>> bias) { mass_bias_ = std::move(bias); }
+  void set_mass_bias(HeadTable<double> bias) { mass_bias_ = std::move(bias); }
 
   // The compact cache with a repair on kept entries of these tokens. Entries of unknown source stay as they are.
   KvCache repaired(Repair repair, const TokenSpans& spans) const;
@@ -58,7 +59,7 @@ class MendedCache {
   EntrySources sources_;
   std::vector<std::vector<int64_t>> tokens_;  // by layer: of each packed row of the compact cache
   std::vector<std::vector<bool>> kept_;       // by layer: packed rows of the full cache that are somebody's source
-  std::vector<std::vector<double>> mass_bias_;
+  HeadTable<double> mass_bias_;
 };
 
 }  // namespace kvc

@@ -28,9 +28,9 @@ std::string head_name(size_t head, int64_t n_kv_heads) {
 }
 
 // Before the document is read.
-std::vector<std::vector<int64_t>> lengths_of(const Model& model, const Context& context) {
+HeadTable<int64_t> lengths_of(const Model& model, const Context& context) {
   const auto n_kv_heads = static_cast<size_t>(model.spec().n_kv_heads);
-  return {static_cast<size_t>(model.spec().n_layers), std::vector<int64_t>(n_kv_heads, context.article_len())};
+  return {model.spec().n_layers, std::vector<int64_t>(n_kv_heads, context.article_len())};
 }
 
 TargetSize fraction_target(double fraction) {

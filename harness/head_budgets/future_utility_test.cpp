@@ -67,11 +67,9 @@ TEST(UtilityProfile, IsAFileForTheRule) {
   TargetSize target;
   target.fraction = 0.5;
   // 50 % gone: 0.75, 0.5, 0.5 and 0.25 of 100 are kept.
-  EXPECT_EQ(rule->spread({target, {{100, 100}, {100, 100}}}).target_len,
-            (std::vector<std::vector<int64_t>>{{75, 50}, {50, 25}}));
+  EXPECT_EQ(rule->spread({target, {{100, 100}, {100, 100}}}).target_len, (HeadTable<int64_t>{{75, 50}, {50, 25}}));
   target.fraction = 1;
-  EXPECT_EQ(rule->spread({target, {{100, 100}, {100, 100}}}).target_len,
-            (std::vector<std::vector<int64_t>>{{100, 100}, {100, 100}}));
+  EXPECT_EQ(rule->spread({target, {{100, 100}, {100, 100}}}).target_len, (HeadTable<int64_t>{{100, 100}, {100, 100}}));
   const auto refusal = [&](const std::string& content) {
     std::ofstream(path, std::ios::binary) << content;
     try {

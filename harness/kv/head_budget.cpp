@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <string_view>
 
@@ -125,6 +126,10 @@ std::string TargetSize::text() const {
 
 namespace {
 
+int64_t sum_of(const HeadTable<int64_t>& lengths) {
+  return std::accumulate(lengths.all().begin(), lengths.all().end(), int64_t{0});
+}
+
 int64_t uniform_length(const TargetSize& target, int64_t source_len) {
   int64_t keep = target.entries;
   if (target.unit == TargetSize::Unit::kFraction) {
@@ -146,34 +151,21 @@ int64_t uniform_length(const TargetSize& target, int64_t source_len) {
   return std::min(keep, source_len);
 }
 
-}  // namespace
-
-namespace {
-
-HeadBudget budget_of_bytes(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len,
-                           const EntrySizes& sizes) {
+HeadBudget budget_of_bytes(const TargetSize& target, const HeadTable<int64_t>& source_len, const EntrySizes& sizes) {
   if (sizes.entry_bytes < 1) {
     throw Error(ErrorKind::kUsage, fmt::format("a target of {} needs a cache whose entries have a size", target.text()),
                 "target", "write a fraction or a number of entries");
   }
-  int64_t all = 0, n_heads = 0;
-  std::vector<std::vector<double>> weights;
-  for (const auto& layer : source_len) {
-    weights.emplace_back(layer.begin(), layer.end());
-    for (const int64_t length : layer) all += length;
-    n_heads += static_cast<int64_t>(layer.size());
+  const auto n_heads = static_cast<int64_t>(source_len.all().size());
+  const int64_t total =
+      std::min(sum_of(source_len), (target.bytes - sizes.other_bytes) / sizes.entry_bytes - sizes.kept_entries);
+  if (total >= n_heads) {
+    const auto weights = source_len.map([](int64_t length) { return static_cast<double>(length); });
+    HeadBudget budget{proportional_lengths(weights, source_len, total), {}};
+    const bool enough = std::equal(source_len.all().begin(), source_len.all().end(), budget.target_len.all().begin(),
+                                   [](int64_t source, int64_t kept) { return kept > 0 || source == 0; });
+    if (enough) return budget;
   }
-  const int64_t total = std::min(all, (target.bytes - sizes.other_bytes) / sizes.entry_bytes - sizes.kept_entries);
-  HeadBudget budget;
-  bool enough = total >= n_heads;
-  if (enough) {
-    budget.target_len = proportional_lengths(weights, source_len, total);
-    for (size_t l = 0; l < source_len.size(); ++l) {
-      for (size_t h = 0; h < source_len[l].size(); ++h)
-        enough = enough && (budget.target_len[l][h] > 0 || source_len[l][h] == 0);
-    }
-  }
-  if (enough) return budget;
   throw Error(
       ErrorKind::kData,
       fmt::format("a target of {} is too small: an entry of one head takes {} bytes, the template {} bytes, and "
@@ -184,29 +176,18 @@ HeadBudget budget_of_bytes(const TargetSize& target, const std::vector<std::vect
 
 }  // namespace
 
-HeadBudget uniform_budget(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len,
-                          const EntrySizes& sizes) {
+HeadBudget uniform_budget(const TargetSize& target, const HeadTable<int64_t>& source_len, const EntrySizes& sizes) {
   if (target.unit == TargetSize::Unit::kBytes) return budget_of_bytes(target, source_len, sizes);
-  HeadBudget budget;
-  budget.target_len = source_len;
-  for (auto& layer : budget.target_len) {
-    for (int64_t& length : layer) length = uniform_length(target, length);
-  }
-  return budget;
+  return {source_len.map([&](int64_t length) { return uniform_length(target, length); }), {}};
 }
 
 int64_t total_length(const HeadBudget& budget) {
-  int64_t total = 0;
-  for (const auto& layer : budget.target_len) {
-    for (const int64_t length : layer) total += length;
-  }
-  return total;
+  return sum_of(budget.target_len);
 }
 
 namespace {
 
 struct HeadShare {
-  size_t layer, head;
   double weight;
   int64_t room;
   double length = 0;  // before rounding
@@ -239,38 +220,33 @@ void fill(std::vector<HeadShare>& heads, double total) {
 
 }  // namespace
 
-std::vector<std::vector<int64_t>> proportional_lengths(const std::vector<std::vector<double>>& weights,
-                                                       const std::vector<std::vector<int64_t>>& source_len,
-                                                       int64_t total) {
-  std::vector<HeadShare> heads;
-  std::vector<std::vector<int64_t>> lengths = source_len;
-  int64_t room = 0;
-  bool same_shape = weights.size() == source_len.size();
-  for (size_t l = 0; same_shape && l < weights.size(); ++l) {
-    same_shape = weights[l].size() == source_len[l].size();
-    for (size_t h = 0; same_shape && h < weights[l].size(); ++h) {
-      heads.push_back({l, h, weights[l][h], source_len[l][h]});
-      room += source_len[l][h];
-    }
-  }
-  if (!same_shape || total < 0 || total > room) {
+HeadTable<int64_t> proportional_lengths(const HeadTable<double>& weights, const HeadTable<int64_t>& source_len,
+                                        int64_t total) {
+  const int64_t room = sum_of(source_len);
+  if (!weights.same_shape(source_len) || total < 0 || total > room) {
     throw Error(ErrorKind::kInternal, fmt::format("{} entries cannot be spread over room for {}", total, room),
                 "proportional_lengths", "ask for at most the source lengths, with one weight a head");
   }
+  std::vector<HeadShare> heads;
+  for (size_t i = 0; i < weights.all().size(); ++i) heads.push_back({weights.all()[i], source_len.all()[i]});
   fill(heads, static_cast<double>(total));
+  HeadTable<int64_t> lengths = source_len;
   int64_t given = 0;
-  for (const HeadShare& head : heads) {
-    const auto whole = std::min(head.room, static_cast<int64_t>(std::floor(head.length + 1e-9)));
-    lengths[head.layer][head.head] = whole;
+  for (size_t i = 0; i < heads.size(); ++i) {
+    const auto whole = std::min(heads[i].room, static_cast<int64_t>(std::floor(heads[i].length + 1e-9)));
+    lengths.all()[i] = whole;
     given += whole;
   }
-  std::stable_sort(heads.begin(), heads.end(), [](const HeadShare& a, const HeadShare& b) {
-    return a.length - std::floor(a.length + 1e-9) > b.length - std::floor(b.length + 1e-9);
+  std::vector<size_t> order(heads.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const auto remainder = [&](size_t i) { return heads[i].length - std::floor(heads[i].length + 1e-9); };
+    return remainder(a) > remainder(b);
   });
   while (given < total) {
-    for (const HeadShare& head : heads) {
-      int64_t& length = lengths[head.layer][head.head];
-      if (given < total && length < head.room) ++length, ++given;
+    for (const size_t i : order) {
+      int64_t& length = lengths.all()[i];
+      if (given < total && length < heads[i].room) ++length, ++given;
     }
   }
   return lengths;
@@ -278,11 +254,12 @@ std::vector<std::vector<int64_t>> proportional_lengths(const std::vector<std::ve
 
 namespace {
 
-using HeadList = std::vector<std::pair<size_t, size_t>>;  // (layer, head)
+using Lengths = HeadTable<int64_t>;
+using Scores = HeadTable<std::vector<float>>;
 
 struct ScoredEntry {
   float score;
-  size_t layer, head;
+  size_t head;  // of all heads, layer by layer
 };
 
 // Highest first, what is not a number last; a stable sort keeps equal ones in the order of layer, head, entry.
@@ -290,84 +267,65 @@ bool better(float a, float b) {
   return std::isnan(b) ? !std::isnan(a) : a > b;
 }
 
-// Adds to lengths of the heads in `scope` what the best of their entries beyond their own `floor` ones take.
-void share_best(const HeadList& scope, int64_t total, const std::vector<std::vector<std::vector<float>>>& scores,
-                std::vector<std::vector<int64_t>>& lengths) {
-  std::vector<ScoredEntry> rest;
-  for (const auto& [l, h] : scope) {
-    std::vector<float> sorted = scores[l][h];
-    std::stable_sort(sorted.begin(), sorted.end(), better);
-    const auto floor = static_cast<size_t>(lengths[l][h]);
-    for (size_t i = floor; i < sorted.size(); ++i) rest.push_back({sorted[i], l, h});
-    total -= lengths[l][h];
-  }
-  const auto n = std::min(rest.size(), static_cast<size_t>(std::max<int64_t>(0, total)));
-  std::stable_sort(rest.begin(), rest.end(),
-                   [](const ScoredEntry& a, const ScoredEntry& b) { return better(a.score, b.score); });
-  for (size_t i = 0; i < n; ++i) ++lengths[rest[i].layer][rest[i].head];
+bool better_entry(const ScoredEntry& a, const ScoredEntry& b) {
+  return better(a.score, b.score);
 }
 
-// fraction * start + (1 - fraction) * free for every head, in whole entries that sum to what both sum to: remainders go
-// to the largest fractions, ties to the lower layer and head.
-void blend(const HeadList& scope, double fraction, const std::vector<std::vector<int64_t>>& start,
-           std::vector<std::vector<int64_t>>& lengths) {
-  std::vector<std::pair<double, std::pair<size_t, size_t>>> remainders;
+int64_t floor_of(double fraction, int64_t length) {
+  return static_cast<int64_t>(std::floor(fraction * static_cast<double>(length) + 1e-9));
+}
+
+// Adds to the lengths of heads [first, last) what the best of their entries beyond their own ones take.
+void share_best(size_t first, size_t last, int64_t total, const Scores& scores, Lengths& lengths) {
+  std::vector<ScoredEntry> rest;
+  for (size_t h = first; h < last; ++h) {
+    std::vector<float> sorted = scores.all()[h];
+    std::stable_sort(sorted.begin(), sorted.end(), better);
+    const int64_t own = lengths.all()[h];
+    for (size_t i = static_cast<size_t>(own); i < sorted.size(); ++i) rest.push_back({sorted[i], h});
+    total -= own;
+  }
+  const auto n = std::min(rest.size(), static_cast<size_t>(std::max<int64_t>(0, total)));
+  std::stable_sort(rest.begin(), rest.end(), better_entry);
+  for (size_t i = 0; i < n; ++i) ++lengths.all()[rest[i].head];
+}
+
+// fraction * start + (1 - fraction) * free for every head in [first, last), in whole entries that sum to what both sum
+// to: remainders go to the largest fractions, ties to the lower layer and head.
+void blend(size_t first, size_t last, double fraction, const Lengths& start, Lengths& lengths) {
+  std::vector<std::pair<double, size_t>> remainders;
   int64_t left = 0;
-  for (const auto& [l, h] : scope) {
-    const double mixed =
-        fraction * static_cast<double>(start[l][h]) + (1 - fraction) * static_cast<double>(lengths[l][h]);
+  for (size_t h = first; h < last; ++h) {
+    int64_t& length = lengths.all()[h];
+    const int64_t begin = start.all()[h];
+    const double mixed = fraction * static_cast<double>(begin) + (1 - fraction) * static_cast<double>(length);
     const auto whole = static_cast<int64_t>(std::floor(mixed + 1e-9));
-    left += start[l][h] - whole;
-    remainders.push_back({mixed - static_cast<double>(whole), {l, h}});
-    lengths[l][h] = whole;
+    left += begin - whole;
+    remainders.emplace_back(mixed - static_cast<double>(whole), h);
+    length = whole;
   }
   std::stable_sort(remainders.begin(), remainders.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
-  for (size_t i = 0; i < static_cast<size_t>(left); ++i) {
-    ++lengths[remainders[i].second.first][remainders[i].second.second];
-  }
-}
-
-}  // namespace
-
-namespace {
-
-using Lengths = std::vector<std::vector<int64_t>>;
-using Scores = std::vector<std::vector<std::vector<float>>>;
-
-int64_t sum_of(const Lengths& lengths) {
-  int64_t sum = 0;
-  for (const auto& layer : lengths) {
-    for (const int64_t length : layer) sum += length;
-  }
-  return sum;
-}
-
-Lengths lengths_of(const Scores& scores) {
-  Lengths lengths;
-  for (const auto& layer : scores) {
-    lengths.emplace_back();
-    for (const auto& head : layer) lengths.back().push_back(static_cast<int64_t>(head.size()));
-  }
-  return lengths;
+  for (size_t i = 0; i < static_cast<size_t>(left); ++i) ++lengths.all()[remainders[i].second];
 }
 
 // Places of all layers, best first: a place of a layer is one entry of each of its heads that is long enough. The last
 // place that fits in part is given to the layer's first heads.
 Lengths composite_lengths(const AdaptiveShare& share, const Lengths& start, const Scores& scores) {
-  Lengths lengths = start;
-  int64_t left = sum_of(start);
-  std::vector<ScoredEntry> places;  // `head` counts the place
-  for (size_t l = 0; l < start.size(); ++l) {
-    std::vector<std::vector<float>> sorted = scores[l];
+  Lengths lengths = start.map([&](int64_t length) { return floor_of(share.floor_fraction, length); });
+  int64_t left = sum_of(start) - sum_of(lengths);
+  struct Place {
+    float score;
+    int64_t layer, place;
+  };
+  std::vector<Place> places;
+  for (int64_t l = 0; l < start.n_layers(); ++l) {
+    const auto own = scores.layer(l);
+    std::vector<std::vector<float>> sorted(own.begin(), own.end());
     size_t longest = 0;
     for (auto& head : sorted) {
       std::stable_sort(head.begin(), head.end(), better);
       longest = std::max(longest, head.size());
-    }
-    for (size_t h = 0; h < start[l].size(); ++h) {
-      lengths[l][h] = static_cast<int64_t>(std::floor(share.floor_fraction * static_cast<double>(start[l][h]) + 1e-9));
-      left -= lengths[l][h];
     }
     for (size_t place = 0; place < longest; ++place) {
       double sum = 0;
@@ -377,16 +335,17 @@ Lengths composite_lengths(const AdaptiveShare& share, const Lengths& start, cons
         sum += static_cast<double>(head[place]);
         ++count;
       }
-      places.push_back({static_cast<float>(sum / static_cast<double>(count)), l, place});
+      places.push_back({static_cast<float>(sum / static_cast<double>(count)), l, static_cast<int64_t>(place)});
     }
   }
   std::stable_sort(places.begin(), places.end(),
-                   [](const ScoredEntry& a, const ScoredEntry& b) { return better(a.score, b.score); });
-  for (const ScoredEntry& place : places) {
-    for (size_t h = 0; h < start[place.layer].size() && left > 0; ++h) {
-      const bool taken = static_cast<int64_t>(place.head) < lengths[place.layer][h];
-      if (taken || place.head >= scores[place.layer][h].size()) continue;
-      ++lengths[place.layer][h];
+                   [](const Place& a, const Place& b) { return better(a.score, b.score); });
+  for (const Place& place : places) {
+    for (int64_t h = 0; h < start.n_heads() && left > 0; ++h) {
+      int64_t& length = lengths.at(place.layer, h);
+      const bool taken = place.place < length;
+      if (taken || place.place >= static_cast<int64_t>(scores.at(place.layer, h).size())) continue;
+      ++length;
       --left;
     }
   }
@@ -409,48 +368,37 @@ double entries_for(std::vector<float> scores, double part) {
 }
 
 Lengths uncertainty_lengths(const AdaptiveShare& share, const Lengths& start, const Scores& scores) {
-  std::vector<double> needed(start.size(), 0.0);
+  std::vector<double> needed;  // of a layer
   double all = 0;
-  for (size_t l = 0; l < start.size(); ++l) {
-    for (const auto& head : scores[l])
-      needed[l] += entries_for(head, share.mass_fraction) / static_cast<double>(start[l].size());
-    all += needed[l];
+  for (int64_t l = 0; l < start.n_layers(); ++l) {
+    double sum = 0;
+    for (const auto& head : scores.layer(l))
+      sum += entries_for(head, share.mass_fraction) / static_cast<double>(start.n_heads());
+    needed.push_back(sum);
+    all += sum;
   }
-  std::vector<std::vector<double>> weights;
-  for (size_t l = 0; l < start.size(); ++l) {
-    const double part = static_cast<double>(start.size()) * needed[l] / all;
-    weights.emplace_back();
-    for (const int64_t length : start[l]) {
-      weights.back().push_back(static_cast<double>(length) *
-                               (share.floor_fraction + (1 - share.floor_fraction) * part));
-    }
-  }
-  return proportional_lengths(weights, lengths_of(scores), sum_of(start));
+  const auto weights = HeadTable<double>::make(start.n_layers(), start.n_heads(), [&](int64_t l, int64_t h) {
+    const double part = static_cast<double>(start.n_layers()) * needed[static_cast<size_t>(l)] / all;
+    return static_cast<double>(start.at(l, h)) * (share.floor_fraction + (1 - share.floor_fraction) * part);
+  });
+  const auto room = scores.map([](const auto& head) { return static_cast<int64_t>(head.size()); });
+  return proportional_lengths(weights, room, sum_of(start));
 }
 
 }  // namespace
 
-std::vector<std::vector<int64_t>> adaptive_lengths(const AdaptiveShare& share,
-                                                   const std::vector<std::vector<int64_t>>& start,
-                                                   const std::vector<std::vector<std::vector<float>>>& scores) {
+HeadTable<int64_t> adaptive_lengths(const AdaptiveShare& share, const HeadTable<int64_t>& start,
+                                    const HeadTable<std::vector<float>>& scores) {
   if (share.scope == AdaptiveShare::Scope::kLayers) return composite_lengths(share, start, scores);
   if (share.scope == AdaptiveShare::Scope::kUncertainty) return uncertainty_lengths(share, start, scores);
   const bool blended = share.safeguard == AdaptiveShare::Safeguard::kBlend;
-  const double floor_fraction = blended ? 0 : share.floor_fraction;
-  std::vector<std::vector<int64_t>> lengths = start;
-  std::vector<HeadList> scopes(share.scope == AdaptiveShare::Scope::kAll ? 1 : start.size());
-  std::vector<int64_t> totals(scopes.size(), 0);
-  for (size_t l = 0; l < start.size(); ++l) {
-    const size_t scope = scopes.size() == 1 ? 0 : l;
-    for (size_t h = 0; h < start[l].size(); ++h) {
-      scopes[scope].emplace_back(l, h);
-      totals[scope] += start[l][h];
-      lengths[l][h] = static_cast<int64_t>(std::floor(floor_fraction * static_cast<double>(start[l][h]) + 1e-9));
-    }
-  }
-  for (size_t scope = 0; scope < scopes.size(); ++scope) {
-    share_best(scopes[scope], totals[scope], scores, lengths);
-    if (blended) blend(scopes[scope], share.floor_fraction, start, lengths);
+  Lengths lengths = start.map([&](int64_t length) { return blended ? 0 : floor_of(share.floor_fraction, length); });
+  const bool all = share.scope == AdaptiveShare::Scope::kAll;
+  const size_t n_heads = start.all().size(), step = all ? n_heads : static_cast<size_t>(start.n_heads());
+  for (size_t first = 0; first < n_heads; first += step) {
+    const auto own = start.all().subspan(first, step);
+    share_best(first, first + step, std::accumulate(own.begin(), own.end(), int64_t{0}), scores, lengths);
+    if (blended) blend(first, first + step, share.floor_fraction, start, lengths);
   }
   return lengths;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "harness/core/config_text.h"
+#include "harness/kv/head_table.h"
 
 namespace kvc {
 
@@ -63,38 +64,33 @@ struct AdaptiveShare {
 
 // Target length of every (layer, KV head).
 struct HeadBudget {
-  std::vector<std::vector<int64_t>> target_len;  // [L][Hkv], entries of the compactable span to keep
+  HeadTable<int64_t> target_len;  // entries of the compactable span to keep
   // When set, target_len is where the heads start from; its sum over the scope stays.
   std::optional<AdaptiveShare> adaptive;
 
-  int64_t at(int64_t layer, int64_t kv_head) const {
-    return target_len[static_cast<size_t>(layer)][static_cast<size_t>(kv_head)];
-  }
+  int64_t at(int64_t layer, int64_t kv_head) const { return target_len.at(layer, kv_head); }
 };
 
 // Every head keeps floor(fraction * its source_len), at least one entry, or `entries`; of `bytes` as many entries in
 // all as fit beside the template's, spread in proportion to source_len, or all of them where more would fit (a fitted
-// bias adds 4 bytes an entry, which is not known beforehand and not counted). source_len: [L][Hkv]. Throws Error(kData)
+// bias adds 4 bytes an entry, which is not known beforehand and not counted). Throws Error(kData)
 // when a fraction of a source_len or the bytes give a head less than one entry, or more entries are asked than there
 // are, naming the numbers; Error(kUsage) for bytes where `sizes` are unknown.
-HeadBudget uniform_budget(const TargetSize& target, const std::vector<std::vector<int64_t>>& source_len,
-                          const EntrySizes& sizes = {});
+HeadBudget uniform_budget(const TargetSize& target, const HeadTable<int64_t>& source_len, const EntrySizes& sizes = {});
 
 // Sum of all target lengths.
 int64_t total_length(const HeadBudget& budget);
 
-// Lengths in proportion to weights[l][h] >= 0 that sum to `total` exactly, none above source_len[l][h]: what a full
-// head cannot take goes to the others in proportion (water-filling); remainders of rounding go to the largest
-// fractions, ties to the lower layer and head. When all weights left are 0 the rest is spread evenly. Throws
-// Error(kInternal) if total exceeds the sum of source_len or the shapes differ.
-std::vector<std::vector<int64_t>> proportional_lengths(const std::vector<std::vector<double>>& weights,
-                                                       const std::vector<std::vector<int64_t>>& source_len,
-                                                       int64_t total);
+// Lengths in proportion to weights >= 0 that sum to `total` exactly, none above its source_len: what a full head cannot
+// take goes to the others in proportion (water-filling); remainders of rounding go to the largest fractions, ties to
+// the lower layer and head. When all weights left are 0 the rest is spread evenly. Throws Error(kInternal) if total
+// exceeds the sum of source_len or the shapes differ.
+HeadTable<int64_t> proportional_lengths(const HeadTable<double>& weights, const HeadTable<int64_t>& source_len,
+                                        int64_t total);
 
-// The lengths that `share` makes of `start` ([L][Hkv]) with scores[l][h] (float, one for each compactable entry,
-// higher first). Equal scores: lower layer, head, entry first. Entries whose score is not a number come last.
-std::vector<std::vector<int64_t>> adaptive_lengths(const AdaptiveShare& share,
-                                                   const std::vector<std::vector<int64_t>>& start,
-                                                   const std::vector<std::vector<std::vector<float>>>& scores);
+// The lengths that `share` makes of `start` with the scores of each head's compactable entries, higher first. Equal
+// scores: lower layer, head, entry first. Entries whose score is not a number come last.
+HeadTable<int64_t> adaptive_lengths(const AdaptiveShare& share, const HeadTable<int64_t>& start,
+                                    const HeadTable<std::vector<float>>& scores);
 
 }  // namespace kvc

@@ -12,7 +12,8 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
-using Lengths = std::vector<std::vector<int64_t>>;
+using Lengths = HeadTable<int64_t>;
+using Scores = HeadTable<std::vector<float>>;
 
 std::string problem_of(const Json& value) {
   Problems problems;
@@ -114,8 +115,8 @@ TEST(TargetSize, NamesTheKey) {
 
 TEST(HeadBudget, RoundsFractionsDown) {
   const HeadBudget budget = uniform_budget(target_of(0.05), Lengths(2, std::vector<int64_t>(3, 2957)));
-  ASSERT_EQ(budget.target_len.size(), 2U);
-  ASSERT_EQ(budget.target_len[0].size(), 3U);
+  ASSERT_EQ(budget.target_len.n_layers(), 2);
+  ASSERT_EQ(budget.target_len.n_heads(), 3);
   EXPECT_EQ(budget.at(1, 2), 147);  // 147.85
   EXPECT_EQ(uniform_budget(target_of(0.29), Lengths(1, std::vector<int64_t>(1, 100))).at(0, 0),
             29);  // 28.999999999999996 in float64
@@ -133,6 +134,23 @@ TEST(HeadBudget, RefusesLessThanOneEntry) {
       [] { (void)uniform_budget(target_of(0.01), Lengths(1, std::vector<int64_t>(1, 99))); },
       ThrowsMessage<Error>(HasSubstr("a target of 0.01 of 99 compactable entries is 0.99 entries, less than one")));
   EXPECT_EQ(uniform_budget(target_of(0.01), Lengths(1, std::vector<int64_t>(1, 100))).at(0, 0), 1);
+}
+
+TEST(HeadTable, HoldsAValueForEveryHead) {
+  Lengths table = {{1, 2, 3}, {4, 5, 6}};
+  EXPECT_EQ(table.n_layers(), 2);
+  EXPECT_EQ(table.n_heads(), 3);
+  EXPECT_EQ(table.at(1, 0), 4);
+  table.at(0, 2) = 7;
+  EXPECT_THAT(table.layer(0), ::testing::ElementsAre(1, 2, 7));
+  EXPECT_THAT(table.all(), ::testing::ElementsAre(1, 2, 7, 4, 5, 6));
+  EXPECT_EQ(table.map([](int64_t value) { return -value; }), (Lengths{{-1, -2, -7}, {-4, -5, -6}}));
+  EXPECT_EQ(Lengths::make(2, 2, [](int64_t l, int64_t h) { return 10 * l + h; }), (Lengths{{0, 1}, {10, 11}}));
+  EXPECT_THROW((void)table.at(2, 0), std::out_of_range);
+  EXPECT_THROW((void)table.at(0, 3), std::out_of_range);
+  EXPECT_THROW((void)table.at(-1, 0), std::out_of_range);
+  EXPECT_THROW(table.add_layer({1, 2}), std::invalid_argument);
+  EXPECT_EQ(Lengths().n_layers(), 0);
 }
 
 TEST(ProportionalLengths, SumIsExactAndFullHeadsHandOn) {
@@ -154,32 +172,27 @@ TEST(ProportionalLengths, EveryCaseSumsAndStaysWithinRoom) {
   std::uint64_t state = 1;
   const auto next = [&] { return (state = state * 6364136223846793005ULL + 1442695040888963407ULL) >> 33; };
   for (int round = 0; round < 200; ++round) {
-    std::vector<std::vector<double>> weights(3, std::vector<double>(4));
+    HeadTable<double> weights(3, std::vector<double>(4));
     Lengths room(3, std::vector<int64_t>(4));
     int64_t sum = 0;
-    for (size_t l = 0; l < 3; ++l) {
-      for (size_t h = 0; h < 4; ++h) {
-        weights[l][h] = static_cast<double>(next() % 7);
-        sum += room[l][h] = static_cast<int64_t>(next() % 50);
-      }
+    for (size_t i = 0; i < 12; ++i) {
+      weights.all()[i] = static_cast<double>(next() % 7);
+      sum += room.all()[i] = static_cast<int64_t>(next() % 50);
     }
     const int64_t total = sum > 0 ? static_cast<int64_t>(next() % static_cast<std::uint64_t>(sum + 1)) : 0;
     const Lengths lengths = proportional_lengths(weights, room, total);
     int64_t given = 0;
-    for (size_t l = 0; l < 3; ++l) {
-      for (size_t h = 0; h < 4; ++h) {
-        EXPECT_GE(lengths[l][h], 0);
-        EXPECT_LE(lengths[l][h], room[l][h]);
-        given += lengths[l][h];
-      }
+    for (size_t i = 0; i < 12; ++i) {
+      EXPECT_GE(lengths.all()[i], 0);
+      EXPECT_LE(lengths.all()[i], room.all()[i]);
+      given += lengths.all()[i];
     }
     EXPECT_EQ(given, total) << "round " << round;
   }
 }
 
 TEST(AdaptiveLengths, BestEntriesOfTheScopeWinAndFloorsHold) {
-  const std::vector<std::vector<std::vector<float>>> scores = {{{9, 8, 7, 6}, {1, 2, 3, 4}},
-                                                               {{5, 5, 5, 5}, {0, 0, 0, 10}}};
+  const Scores scores = {{{9, 8, 7, 6}, {1, 2, 3, 4}}, {{5, 5, 5, 5}, {0, 0, 0, 10}}};
   const Lengths start = {{2, 2}, {2, 2}};
   using Scope = AdaptiveShare::Scope;
   EXPECT_EQ(adaptive_lengths({Scope::kLayer, 0.0}, start, scores), (Lengths{{4, 0}, {3, 1}}));
@@ -195,8 +208,7 @@ TEST(AdaptiveLengths, BestEntriesOfTheScopeWinAndFloorsHold) {
 TEST(AdaptiveLengths, ABlendIsPartEqualAndPartFree) {
   using Scope = AdaptiveShare::Scope;
   using Safeguard = AdaptiveShare::Safeguard;
-  const std::vector<std::vector<std::vector<float>>> scores = {
-      {{20, 19, 18, 17, 16, 15, 1, 2, 3, 4}, {10, 10, 10, 10, 10, 10, 10, 10, 10, 10}}};
+  const Scores scores = {{{20, 19, 18, 17, 16, 15, 1, 2, 3, 4}, {10, 10, 10, 10, 10, 10, 10, 10, 10, 10}}};
   const auto blended = [&](double fraction) {
     return adaptive_lengths({Scope::kLayer, fraction, Safeguard::kBlend}, {{5, 5}}, scores);
   };
@@ -216,8 +228,6 @@ TEST(AdaptiveLengths, ScoresThatAreNoNumberComeLast) {
 }
 
 // --- whole layers compete
-
-using Scores = std::vector<std::vector<std::vector<float>>>;
 
 TEST(LayersCompete, ByTheMeanOfTheirHeadsPlaces) {
   AdaptiveShare share;

@@ -169,9 +169,7 @@ TEST(OnPolicy, OneCompactionRunsEveryLayerOnce) {
   const std::unique_ptr<LayerQueries> queries = read_queries(scene().request(), text, settings);
   counted = dynamic_cast<const OnPolicyQueries*>(queries.get());
   ASSERT_NE(counted, nullptr);
-  const auto budget = [](int64_t t) {
-    return HeadBudget{std::vector<std::vector<int64_t>>(kLayers, std::vector<int64_t>(2, t))};
-  };
+  const auto budget = [](int64_t t) { return HeadBudget{{kLayers, std::vector<int64_t>(2, t)}, {}}; };
   const Compactable range{scene().context.prefix_len, scene().context.suffix_len};
   const CompactionRequest request{scene().model, scene().context, scene().full, range, queries.get(), {budget(30)}, 1};
   const std::vector<Compaction> alone = Thinning().compact(request);

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <new>
 
 #include "harness/api/compaction_method.h"
@@ -212,7 +213,7 @@ class TestBroken final : public CompactionMethod {
     return keep_range(request, budget, 0, how_ == "lossy" ? 0.5 : 1.0);
   }
   static HeadBudget filled(HeadBudget budget, int64_t length) {
-    for (auto& layer : budget.target_len) layer.assign(layer.size(), length);
+    std::ranges::fill(budget.target_len.all(), length);
     return budget;
   }
   std::string how_;

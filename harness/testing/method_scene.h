@@ -59,12 +59,12 @@ struct Scene {
 };
 
 inline HeadBudget every_head(int64_t target_len) {
-  return {std::vector<std::vector<int64_t>>(kLayers, std::vector<int64_t>(kKvHeads, target_len))};
+  return {{kLayers, std::vector<int64_t>(kKvHeads, target_len)}, {}};
 }
 
 // Every head another length; one keeps nothing, one everything.
 inline HeadBudget ragged(const Scene& scene) {
-  return {{{0, 37}, {scene.source_len(), 5}}};
+  return {{{0, 37}, {scene.source_len(), 5}}, {}};
 }
 
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {

@@ -11,8 +11,7 @@
 namespace kvc {
 
 int64_t text_length(const HeadBudget& budget) {
-  int64_t n_heads = 0;
-  for (const auto& layer : budget.target_len) n_heads += static_cast<int64_t>(layer.size());
+  const auto n_heads = static_cast<int64_t>(budget.target_len.all().size());
   return n_heads == 0 ? 0 : total_length(budget) / n_heads;
 }
 

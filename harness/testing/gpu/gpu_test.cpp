@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "harness/api/compaction_method.h"
+#include "harness/api/read_document.h"
 #include "harness/api/task.h"
 #include "harness/attention/flash_attention.h"
 #include "harness/attention/ragged_attention.h"
@@ -467,13 +468,9 @@ std::vector<Compaction> compact_with(const CompactionMethod& method, const Model
   const KvCache full = model.decoder().prefill(context.tokens);
   const auto source = Registry<QuerySource>::instance().create("repeat_prefill", Json::object());
   const auto queries = source->make({model, context, full, 5});
-  const int64_t n_heads = model.spec().n_kv_heads;
   std::vector<HeadBudget> budgets;
   if (method.needs_target()) {
-    HeadBudget budget;
-    budget.target_len.assign(static_cast<size_t>(model.spec().n_layers),
-                             std::vector<int64_t>(static_cast<size_t>(n_heads), context.article_len() / 2));
-    budgets.push_back(budget);
+    budgets.push_back(every_head(full, context.article_len() / 2));
   }
   return method.compact({model, context, full, {context.prefix_len, context.suffix_len}, queries.get(), budgets, 1});
 }
