@@ -99,7 +99,7 @@ TEST_F(GpuBatches, AdaptiveBudgetsScoreHeadsTogetherAndOnce) {
   const KvCache cache(layers, 60'000);
   const Model model = tiny_model(1);
   HeadBudget budget;
-  budget.target_len.assign(2, std::vector<int64_t>(8, 3000));
+  budget.target_len = {2, std::vector<int64_t>(8, 3000)};
   budget.adaptive = AdaptiveShare{};
   const std::vector<HeadProblem> all = heads(16, 4096, false);
   (void)pretended::take_gpu_counts();

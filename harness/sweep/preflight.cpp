@@ -118,8 +118,8 @@ class Checker {
   // document are not tried.
   void check_budget_files(const Header& header, const DecoderSpec& spec) {
     constexpr int64_t kSomeLength = 1000;
-    const std::vector<std::vector<int64_t>> source_len(
-        static_cast<size_t>(spec.n_layers), std::vector<int64_t>(static_cast<size_t>(spec.n_kv_heads), kSomeLength));
+    const HeadTable<int64_t> source_len(spec.n_layers,
+                                        std::vector<int64_t>(static_cast<size_t>(spec.n_kv_heads), kSomeLength));
     std::set<std::string> seen;
     for (const SweepMethod& method : config_.methods) {
       for (const Json& budget : method.budgets) {
