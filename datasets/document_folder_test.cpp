@@ -119,7 +119,7 @@ TEST_F(Folder, SaysWhatItDoesNotRead) {
   ASSERT_EQ(folder.documents.size(), 2);
   EXPECT_EQ(folder.documents[1].id, "deep/er/b.txt");
   EXPECT_THAT(notes(),
-              AllOf(HasSubstr("2 files are not read, because they are no plain .txt or .md files: c.pdf, pipe.txt"),
+              AllOf(HasSubstr("2 files are not read, because they are not plain .txt or .md files: c.pdf, pipe.txt"),
                     HasSubstr("2 hidden files or folders are not read: .git, .hidden.txt"),
                     HasSubstr("2 symbolic links are not followed: deep/loop, host.txt")));
 }

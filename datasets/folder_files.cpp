@@ -108,8 +108,8 @@ class Lister {
       if (names.empty()) return;
       files_.notes.push_back(fmt::format("{} {}: {}", names.size(), names.size() == 1 ? one : many, some_of(names)));
     };
-    tell(others_, "file is not read, because it is not a .txt or .md file",
-         "files are not read, because they are not .txt or .md files");
+    tell(others_, "file is not read, because it is not a plain .txt or .md file",
+         "files are not read, because they are not plain .txt or .md files");
     tell(hidden_, "hidden file or folder is not read", "hidden files or folders are not read");
     tell(links_, "symbolic link is not followed", "symbolic links are not followed");
     tell(deep_, "folder lies too deep and is not read", "folders lie too deep and are not read");

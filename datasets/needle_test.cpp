@@ -122,10 +122,10 @@ TEST(Needle, HoldsTwoHundredNeedles) {
 }
 
 TEST(Needle, RefusesWhatCannotBe) {
-  EXPECT_THAT(error_of({{"documents", 0}}), HasSubstr("'documents' is 0"));
-  EXPECT_THAT(error_of({{"tokens", 63}}), HasSubstr("'tokens' is 63"));
-  EXPECT_THAT(error_of({{"needles", 0}}), HasSubstr("'needles' is 0"));
-  EXPECT_THAT(error_of({{"needles", 227}}), HasSubstr("'needles' is 227"));
+  EXPECT_THAT(error_of({{"documents", 0}}), HasSubstr("'documents' must be 1 to 100000; got 0"));
+  EXPECT_THAT(error_of({{"tokens", 63}}), HasSubstr("'tokens' must be 64 or more; got 63"));
+  EXPECT_THAT(error_of({{"needles", 0}}), HasSubstr("'needles' must be 1 to 226; got 0"));
+  EXPECT_THAT(error_of({{"needles", 227}}), HasSubstr("'needles' must be 1 to 226; got 227"));
   EXPECT_THAT(error_of({{"tokens", 100}, {"needles", 20}}),
               HasSubstr("20 needles between two sentences need more than 100 tokens"));
   EXPECT_THAT(error_of({{"tokens", 1000000}}), HasSubstr("all 2 articles together have "));
@@ -183,12 +183,12 @@ TEST(NeedleGrid, DepthsAreWhereTheyWereAsked) {
 }
 
 TEST(NeedleGrid, RefusesWhatCannotBe) {
-  EXPECT_THAT(grid_error_of({{"lengths", Json::array()}}), HasSubstr("'lengths' has no length"));
+  EXPECT_THAT(grid_error_of({{"lengths", Json::array()}}), HasSubstr("'lengths' must be 1 to 100 lengths; got 0"));
   EXPECT_THAT(grid_error_of({{"lengths", {500, 500}}}), HasSubstr("'lengths' holds 500 twice"));
-  EXPECT_THAT(grid_error_of({{"lengths", {10}}}), HasSubstr("'lengths' holds 10"));
-  EXPECT_THAT(grid_error_of({{"depths", {50, 20}}}), HasSubstr("'depths' does not rise"));
-  EXPECT_THAT(grid_error_of({{"depths", {101}}}), HasSubstr("'depths' holds 101"));
-  EXPECT_THAT(grid_error_of({{"distractors", 17}}), HasSubstr("'distractors' is 17"));
+  EXPECT_THAT(grid_error_of({{"lengths", {10}}}), HasSubstr("'lengths' must be 64 or more; got 10"));
+  EXPECT_THAT(grid_error_of({{"depths", {50, 20}}}), HasSubstr("'depths' must rise"));
+  EXPECT_THAT(grid_error_of({{"depths", {101}}}), HasSubstr("'depths' must be 0 to 100; got 101"));
+  EXPECT_THAT(grid_error_of({{"distractors", 17}}), HasSubstr("'distractors' must be 0 to 16; got 17"));
   EXPECT_THAT(grid_error_of({{"lengths", {100}}, {"distractors", 16}}), HasSubstr("need more than 100 tokens"));
 }
 

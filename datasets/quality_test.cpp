@@ -100,7 +100,8 @@ TEST(Quality, PresetsSubsetsAndCounts) {
   EXPECT_THAT(error_of({{"preset", "head_budget_10"}}), HasSubstr("10 problems in"));
   EXPECT_THAT(error_of({{"preset", "x"}}),
               HasSubstr("'preset' must be evaluation_50 or head_budget_10 (or empty); got 'x'"));
-  EXPECT_THAT(error_of({{"preset", "evaluation_50"}, {"articles", "20002"}}), HasSubstr("beside 'articles'"));
+  EXPECT_THAT(error_of({{"preset", "evaluation_50"}, {"articles", "20002"}}),
+              HasSubstr("cannot be combined with 'articles'"));
   EXPECT_THAT(error_of({{"subset", "tiny"}}), HasSubstr("'subset' must be smoke, small or full; got 'tiny'"));
   EXPECT_THAT(error_of({{"count", -1}}), HasSubstr("'count' must be 0 or more; got -1"));
   EXPECT_EQ(load_quality({{"count", 1}}).size(), 1u);

@@ -63,7 +63,7 @@ TEST_F(OutputFiles, AnInputIsNeverReplacedByWhateverName) {
   EXPECT_THAT(refusal(cache, {cache}, true), HasSubstr(name));
   // Nor is a file put among those of a model.
   fs::create_directories(path("model"));
-  EXPECT_THAT(refusal(path("model/new.safetensors"), {path("model")}), HasSubstr("in the input folder"));
+  EXPECT_THAT(refusal(path("model/new.safetensors"), {path("model")}), HasSubstr("inside the input folder"));
 }
 
 TEST_F(OutputFiles, OnlyItsOwnKindIsReplacedAndOnlyWhenTold) {
