@@ -40,7 +40,7 @@ def room_of(path):
 
 def violations(path):
     room = room_of(path)
-    is_test = re.search(r"_(test|bench)\.cpp$", path) or room == "harness/testing"
+    is_test = re.search(r"_(test|bench)\.(cpp|h)$", path) or room == "harness/testing"
     for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1):
         if FORBIDDEN.match(line):
             yield f"{path}:{number}: <torch/torch.h> takes 17 s to compile\n  mend: include <ATen/ATen.h>"
