@@ -14,7 +14,6 @@
 
 #include <algorithm>
 
-#include "harness/api/published_queries.h"
 #include "methods/parts/inner_scores.h"
 #include "methods/parts/key_selection.h"
 
