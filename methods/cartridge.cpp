@@ -194,7 +194,7 @@ void Cartridge::Options::complete(const std::string& pointer, Problems& problems
   if (!complete_nested<CompactionMethod>(init.value, "method", at, problems)) return;
   const auto method = create_nested<CompactionMethod>(init.value);
   if (method->compacts_cache() && method->needs_target()) return;
-  problems.add("method '" + init.value.at("name").get<std::string>() + "' compacts no cache to a target", at,
+  problems.add("method '" + init.value.at("name").get<std::string>() + "' takes no target", at,
                "truncate, attention_matching or the like");
 }
 

@@ -109,7 +109,7 @@ TEST(SimLayerKv, CutsTheLayersThatLookAtTheEnds) {
   EXPECT_THAT(usage_refusal([] {
                 method("simlayer_kv", {{"n_recent", 1}, {"n_last", 2}});
               }),
-              HasSubstr("less than n_last"));
+              HasSubstr("'n_recent' must be 2 or more; got 1"));
 }
 
 // --- positions inside the cache

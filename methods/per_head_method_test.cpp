@@ -83,7 +83,8 @@ TEST(PerHeadMethod, RefusesWrongIndices) {
   const std::string entries = std::to_string(source_len) + " entries";
   EXPECT_THAT(with_index(-1), HasSubstr("index -1 of " + entries));
   EXPECT_THAT(with_index(source_len), HasSubstr("index " + std::to_string(source_len) + " of " + entries));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices = at::Tensor(); }), HasSubstr("no indices"));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices = at::Tensor(); }),
+              HasSubstr("the indices of a fit must be a list of int64"));
   EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.indices = fit.indices.to(at::kInt); }),
               HasSubstr("int64"));
 }
@@ -102,18 +103,19 @@ TEST(PerHeadMethod, RefusesAnotherNumberOfEntries) {
 
 TEST(PerHeadMethod, RefusesWrongShapesAndTypes) {
   EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.keys = fit.keys.narrow(0, 0, 5); }),
-              HasSubstr("another shape"));
+              HasSubstr("must have the shape of its indices"));
   EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.values = fit.values.t(); }),
-              HasSubstr("another shape"));
-  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.values = at::Tensor(); }), HasSubstr("another shape"));
+              HasSubstr("must have the shape of its indices"));
+  EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.values = at::Tensor(); }),
+              HasSubstr("must have the shape of its indices"));
   EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) {
                 fit.bias = at::zeros({6, 1});
               }),
-              HasSubstr("another shape"));
+              HasSubstr("must have the shape of its indices"));
   EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.keys = fit.keys.to(at::kBFloat16); }),
-              HasSubstr("another dtype"));
+              HasSubstr("must have the cache's dtype"));
   EXPECT_THAT(refusal([](HeadFit& fit, const HeadProblem&) { fit.bias = at::zeros({6}, at::kDouble); }),
-              HasSubstr("another dtype"));
+              HasSubstr("must have the cache's dtype"));
 }
 
 TEST(PerHeadMethod, RefusesNumbersThatAreNotFinite) {

@@ -154,7 +154,7 @@ TEST(StackedOptions, ProblemsAreNamedAtTheirLine) {
   EXPECT_THAT(problems_of("  first:\n    method: summarize\n    promt: plain\n"),
               AllOf(HasSubstr("sweep.yaml:4, method.first.promt"), HasSubstr("unknown option 'promt'")));
   EXPECT_THAT(problems_of("  then:\n    method: snapkv\n    window: wide\n    queries: repeat_prefill\n"),
-              AllOf(HasSubstr("sweep.yaml:4, method.then.window"), HasSubstr("no integer")));
+              AllOf(HasSubstr("sweep.yaml:4, method.then.window"), HasSubstr("must be an integer; got \"wide\"")));
   EXPECT_THAT(
       problems_of("  then:\n    method: snapkv\n    queries:\n      queries: repeat_prefill\n      max_querys: 3\n"),
       AllOf(HasSubstr("sweep.yaml:6, method.then.queries.max_querys"), HasSubstr("did you mean 'max_queries'")));

@@ -112,7 +112,11 @@ TEST(BudgetRules, AdaptiveTakesEitherSafeguard) {
   };
   EXPECT_EQ(safeguard({}), Safeguard::kFloor);
   EXPECT_EQ(safeguard({{"safeguard", "blend"}}), Safeguard::kBlend);
-  EXPECT_THAT([&] { safeguard({{"safeguard", "both"}}); }, ThrowsMessage<Error>(HasSubstr("'floor' or 'blend'")));
+  EXPECT_THAT(
+      [&] {
+        safeguard({{"safeguard", "both"}});
+      },
+      ThrowsMessage<Error>(HasSubstr("must be floor or blend; got 'both'")));
 }
 
 TEST(BudgetRules, BrokenProportionsAreRefused) {
@@ -126,9 +130,9 @@ TEST(BudgetRules, BrokenProportionsAreRefused) {
       {R"({"L99999999999999999999H0": 1.0})", "must be written like L0H0"},
       {R"({"L0H0": "x"})", "the share of L0H0 must be a number; got \"x\""},
       {R"({"L0H0": -0.5})", "not between 0 and 1"},
-      {R"({"L0H0": 0.9, "L0H1": 0.9})", "more than 1"},
+      {R"({"L0H0": 0.9, "L0H1": 0.9})", "the shares must sum to 1; got 1.8"},
       {R"({"L0H0": 0.5, "L00H0": 0.5})", "duplicate head L00H0"},
-      {R"({"L0H0": 0})", "all parts are 0"}};
+      {R"({"L0H0": 0})", "all shares are 0"}};
   for (const auto& [text, fact] : cases) {
     const std::string file = write_file("kvc_broken.json", text);
     EXPECT_THAT([&] { rule("proportions", {{"file", file}}); }, ThrowsMessage<Error>(HasSubstr(fact))) << text;

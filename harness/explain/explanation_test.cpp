@@ -151,7 +151,7 @@ TEST(LostAnswers, OtherRecordsAreLeftAside) {
   EXPECT_TRUE(flips.list.empty());
   ASSERT_EQ(flips.notes.size(), 2u);
   EXPECT_THAT(flips.notes[0], HasSubstr("r/x.jsonl, record 1 skipped: field 'text' of answer 0 is missing"));
-  EXPECT_THAT(flips.notes[1], HasSubstr("compacted while they are written"));
+  EXPECT_THAT(flips.notes[1], HasSubstr("compacted during generation"));
 }
 
 TEST(LostAnswers, BadFilters) {
@@ -166,7 +166,7 @@ TEST(LostAnswers, BadFilters) {
               HasSubstr("did you mean 'snapkv'?"));
   EXPECT_THAT(error_of([&] { find_lost_answers(records, {"", "", "", "0.2"}); }), HasSubstr("Known: 0.1"));
   EXPECT_THAT(error_of([&] { find_lost_answers({record("snapkv", 0.1, {false})}, {}); }),
-              HasSubstr("no record is of the method full_cache"));
+              HasSubstr("no full_cache records"));
 }
 
 }  // namespace

@@ -352,8 +352,7 @@ TEST_F(TinyDecoder, RefusesWeightsThatContradictTheNumbers) {
   EXPECT_THAT(with([](auto& s, auto&) { s.mlp_bias = true; }), message("'layer 0, gate_up_bias' is missing"));
   EXPECT_THAT(with([](auto&, auto& w) { w.layers[1].down_bias = at::ones({48}); }),
               message("'layer 1, down_bias' is there, but"));
-  EXPECT_THAT(with([](auto& s, auto&) { s.max_positions = int64_t{1} << 40; }),
-              message("a context of 1099511627776 positions"));
+  EXPECT_THAT(with([](auto& s, auto&) { s.max_positions = int64_t{1} << 40; }), message("got 1099511627776"));
 }
 
 }  // namespace

@@ -149,7 +149,7 @@ TEST_F(Generate, StopsBehindAStopText) {
   EXPECT_EQ(cut[0].text, whole.text.substr(0, first));
   EXPECT_EQ(model_.tokenizer().decode(cut[0].tokens), whole.text.substr(0, first + stop.size()));
   EXPECT_THAT([&] { (void)generate(model_, prefix_, {prompt}, {.stop = {""}}, {}); },
-              ThrowsMessage<Error>(HasSubstr("out of range")));
+              ThrowsMessage<Error>(HasSubstr("stop must not be empty")));
 }
 
 TEST_F(Generate, EndsThoughtsAtTheirBudget) {
@@ -213,7 +213,7 @@ TEST_F(Generate, RefusesWhatMakesNoSense) {
   EXPECT_THAT([&] { (void)generate(model_, prefix_, {{1}}, {.temperature = 1}, {}); },
               ThrowsMessage<Error>(HasSubstr("0 seeds for 1 sampled sequences")));
   EXPECT_THAT([&] { (void)generate(model_, prefix_, {{1}}, {.top_p = 0}, {}); },
-              ThrowsMessage<Error>(HasSubstr("out of range")));
+              ThrowsMessage<Error>(HasSubstr("top_p must be above 0 and at most 1; got 0")));
 }
 
 TEST_F(Generate, LikelihoodsEqualNaiveOnes) {

@@ -86,7 +86,7 @@ c10::Device choose_device(const std::string& name, int64_t n_gpus) {
 }
 
 void ModelConfig::check(const OptionCheck& fail) const {
-  if (device != "auto" && device != "cpu" && !gpu_number(device)) {
+  if (device != "auto" && device != "cpu" && device != "cuda" && !gpu_number(device)) {
     fail("device", fmt::format("must be auto, cpu, cuda or cuda:N; got '{}'", device), "default: \"auto\"");
   }
   const bool is_number = devices.size() <= 3 && devices.find_first_not_of("0123456789") == std::string::npos;

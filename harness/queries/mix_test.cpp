@@ -166,7 +166,7 @@ TEST(Mix, TellsMistakesWithTheirLine) {
   EXPECT_THAT(config_problem("sources: [{queries: question, fraction: 1}]\n"),
               HasSubstr("'question' cannot be part of a mix\n  where: m.yaml:1"));
   EXPECT_THAT(config_problem("sources: [{queries: dapq, fraction: 1}]\n"), HasSubstr("reads a fixed number of tokens"));
-  EXPECT_THAT(config_problem("sources: []\n"), HasSubstr("'sources' is empty"));
+  EXPECT_THAT(config_problem("sources: []\n"), HasSubstr("'sources' must name at least one source; got []"));
   EXPECT_THAT(config_problem("max_queries: 3\nsources: [{queries: cache_keys, fraction: 0.99}, {queries: "
                              "random_vectors, fraction: 0.01}]\n"),
               HasSubstr("0.01 of 3 queries is less than one"));

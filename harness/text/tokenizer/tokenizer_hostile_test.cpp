@@ -299,7 +299,7 @@ TEST(HostileSentencePiece, NamesThePieceOrByte) {
       {"\x0b", "unknown wire type 3"},
       {sound + piece(""), "is empty"},
       {sound + piece("<s>"), "is there twice"},
-      {sound + piece("\xff"), "is no UTF-8"},
+      {sound + piece("\xff"), "is not valid UTF-8"},
       {sound + piece("zzq", "\x18\x07"), "has the type 7"},
       {sound + piece("zzq", "\x15\x00\x00\xc0\x7f"s), "has a score that is not a number"},
       {sound + field(2, "\x18\x01"), "of type 1"},
