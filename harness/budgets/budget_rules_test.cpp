@@ -121,15 +121,15 @@ TEST(BudgetRules, AdaptiveTakesEitherSafeguard) {
 
 TEST(BudgetRules, BrokenProportionsAreRefused) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"[1]", "no JSON object of heads"},
-      {"{}", "no JSON object of heads"},
-      {"{\"L0H0\": 0.5", "no JSON object of heads"},
+      {"[1]", "must be a JSON object of heads"},
+      {"{}", "must be a JSON object of heads"},
+      {"{\"L0H0\": 0.5", "must be a JSON object of heads"},
       {R"({"layer": 1.0})", "a head must be written like L0H0; got 'layer'"},
       {R"({"L0H": 1.0})", "got 'L0H'"},
       {R"({"L-1H0": 1.0})", "got 'L-1H0'"},
       {R"({"L99999999999999999999H0": 1.0})", "must be written like L0H0"},
       {R"({"L0H0": "x"})", "the share of L0H0 must be a number; got \"x\""},
-      {R"({"L0H0": -0.5})", "not between 0 and 1"},
+      {R"({"L0H0": -0.5})", "must be 0 to 1; got -0.5"},
       {R"({"L0H0": 0.9, "L0H1": 0.9})", "the shares must sum to 1; got 1.8"},
       {R"({"L0H0": 0.5, "L00H0": 0.5})", "duplicate head L00H0"},
       {R"({"L0H0": 0})", "all shares are 0"}};
