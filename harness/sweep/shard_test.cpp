@@ -70,7 +70,10 @@ TEST(Shard, IsTakenFromASlurmArray) {
 
 TEST(Shard, IsTakenFromOtherSchedulers) {
   EXPECT_EQ(parse("auto/8", {{"JOB_COMPLETION_INDEX", "0"}}), (Shard{1, 8}));
-  EXPECT_THAT(error_of([&] { parse("auto", {{"JOB_COMPLETION_INDEX", "0"}}); }), HasSubstr("but the shard count is not"));
+  EXPECT_THAT(error_of([&] {
+                parse("auto", {{"JOB_COMPLETION_INDEX", "0"}});
+              }),
+              HasSubstr("but the shard count is not"));
   EXPECT_THAT(error_of([&] {
                 parse("auto/8", {{"JOB_COMPLETION_INDEX", "8"}});
               }),

@@ -139,7 +139,8 @@ TEST(SweepConfig, TellsWhatIsWrongWithABudget) {
   const std::string with_own = std::string(kSweep) + "  - {method: test_keep_first, begin: 5, budget: ";
   EXPECT_THAT(problem(with_own + "pyramide}\n"), HasSubstr("unknown budget 'pyramide'"));
   EXPECT_THAT(problem(with_own + "{budget: pyramid, beta: 0}}\n"), HasSubstr("'beta' must be 1 to 1000000; got 0"));
-  EXPECT_THAT(problem(with_own + "{budget: adaptive, scope: head}}\n"), HasSubstr("must be layer, all or layers; got 'head'"));
+  EXPECT_THAT(problem(with_own + "{budget: adaptive, scope: head}}\n"),
+              HasSubstr("must be layer, all or layers; got 'head'"));
   EXPECT_THAT(problem(with_own + "proportions}\n"), HasSubstr("'file' must name a file"));
   EXPECT_THAT(problem(with_own + "[]}\n"), HasSubstr("the list of budgets is empty"));
   EXPECT_THAT(problem(with_own + "{budget: proportions, file: /no/such.json}}\n"), HasSubstr("/no/such.json"));
