@@ -402,7 +402,7 @@ class SweepRun {
     if (proofs.contains(key)) return outcome(proofs.at(key));
     const auto stage = [&](const std::string& what) { progress_.stage(what); };
     Json found = prove({model, document, cells, config_.proof_tokens, stage});
-    tell_proof(block, found);
+    for (const std::string& note : proof_notes(found, block.dataset_cell.value("name", ""))) progress_.note(note);
     found["model"] = model.identity();
     found["dataset"] = block.dataset_cell;
     proofs[key] = found;
@@ -415,41 +415,6 @@ class SweepRun {
     const Json& methods = found.at("methods");
     const bool all = std::none_of(methods.begin(), methods.end(), [](const Json& m) { return m.contains("skipped"); });
     return all ? "passed" : "passed in part";
-  }
-
-  void tell_proof(const Block& block, const Json& found) {
-    const std::string subject = fmt::format("self-proof on {}", block.dataset_cell.value("name", ""));
-    if (found.contains("skipped")) {
-      progress_.note(fmt::format("{}: not possible: {}", subject, found.at("skipped").get<std::string>()));
-      return;
-    }
-    double worst = 0;
-    int64_t proved = 0;
-    bool reproduced = false, budgets_differ = false;
-    for (const Json& method : found.at("methods")) {
-      const std::string name = method.at("method").value("name", "");
-      if (method.contains("skipped")) {
-        progress_.note(
-            fmt::format("{}: not possible for {}: {}", subject, name, method.at("skipped").get<std::string>()));
-        continue;
-      }
-      ++proved;
-      worst = std::max(worst, method.value("mean_kl", 0.0));
-      reproduced |= method.contains("mean_kl");
-      budgets_differ |= method.contains("budgets_differ");
-    }
-    if (proved == 0) {
-      progress_.note(fmt::format("{}: nothing was proved", subject));
-      return;
-    }
-    std::string note =
-        fmt::format("{}, first {} article tokens: {} {} bit by bit", subject, found.at("article_tokens").dump(),
-                    count(proved, "method"), proved == 1 ? "repeats itself" : "repeat themselves");
-    if (reproduced) {
-      note += fmt::format("; a budget of everything reproduces the full cache (mean KL at most {:.1e})", worst);
-    }
-    if (budgets_differ) note += "; budgets have their effect";
-    progress_.note(note);
   }
 
   const SweepConfig& config_;

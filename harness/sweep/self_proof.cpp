@@ -8,6 +8,7 @@
 #include <set>
 
 #include "harness/api/read_document.h"
+#include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
 #include "harness/model/continuation.h"
 #include "harness/model/generate.h"
@@ -281,6 +282,39 @@ std::string cut_text(const Tokenizer& tokenizer, const std::string& text, int64_
 
 Json prove(const ProofJob& job) {
   return Prover(job).run();
+}
+
+std::vector<std::string> proof_notes(const Json& found, const std::string& dataset) {
+  const std::string subject = fmt::format("self-proof on {}", dataset);
+  if (found.contains("skipped"))
+    return {fmt::format("{}: not possible: {}", subject, found.at("skipped").get<std::string>())};
+  std::vector<std::string> notes;
+  double worst = 0;
+  int64_t proved = 0;
+  bool reproduced = false, budgets_differ = false;
+  for (const Json& method : found.at("methods")) {
+    if (method.contains("skipped")) {
+      notes.push_back(fmt::format("{}: not possible for {}: {}", subject, method.at("method").value("name", ""),
+                                  method.at("skipped").get<std::string>()));
+      continue;
+    }
+    ++proved;
+    worst = std::max(worst, method.value("mean_kl", 0.0));
+    reproduced |= method.contains("mean_kl");
+    budgets_differ |= method.contains("budgets_differ");
+  }
+  if (proved == 0) {
+    notes.push_back(fmt::format("{}: nothing was proved", subject));
+    return notes;
+  }
+  std::string note =
+      fmt::format("{}, first {} article tokens: {} {} bit by bit", subject, found.at("article_tokens").dump(),
+                  count(proved, "method"), proved == 1 ? "repeats itself" : "repeat themselves");
+  if (reproduced)
+    note += fmt::format("; a budget of everything reproduces the full cache (mean KL at most {:.1e})", worst);
+  if (budgets_differ) note += "; budgets have their effect";
+  notes.push_back(note);
+  return notes;
 }
 
 }  // namespace kvc

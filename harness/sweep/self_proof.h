@@ -37,6 +37,9 @@ struct ProofJob {
 // fail by name.
 Json prove(const ProofJob& job);
 
+// What prove() found, in sentences for people: one for each method that refused, then what holds for the others.
+std::vector<std::string> proof_notes(const Json& found, const std::string& dataset);
+
 // The first n_tokens tokens of a text as text; n_tokens 0 or beyond the end: the whole text.
 std::string cut_text(const Tokenizer& tokenizer, const std::string& text, int64_t n_tokens);
 
