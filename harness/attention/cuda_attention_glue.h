@@ -127,11 +127,42 @@ inline PartialAttention attend_parts(const at::Tensor& queries, int64_t n_kv_hea
   return merged;
 }
 
+// Of memory that the pieces of one launch may take.
+constexpr int64_t kMostPieceBytes = int64_t{256} << 20;
+
+// Bytes of the outputs and log-sum-exps that one token leaves in `n_pieces` pieces.
+inline int64_t piece_bytes(const at::Tensor& queries, int64_t n_pieces) {
+  return n_pieces * queries.size(1) * (queries.size(2) + 1) * int64_t{sizeof(float)};
+}
+
+// As kvc::prefix_attention(), whose dtypes and layouts kernels_take(): some tokens at a time, so that their pieces stay
+// within `most_bytes` (one token at least). A row's result is the same however the tokens are cut.
+inline PartialAttention prefix_alone(const at::Tensor& queries, const LayerKv& prefix, CudaStream stream,
+                                     int64_t most_bytes = kMostPieceBytes) {
+  const int64_t n = queries.size(0), n_heads = queries.size(1);
+  const int64_t token_bytes = piece_bytes(queries, pieces_of(prefix_part(prefix, n).part));
+  const int64_t step = std::max<int64_t>(1, most_bytes / token_bytes);
+  const auto attend_to = [&](int64_t begin, int64_t end) {
+    return attend_parts(queries.slice(0, begin, end), prefix.n_kv_heads(), {prefix_part(prefix, end - begin)},
+                        at::kFloat, stream);
+  };
+  if (n <= step) return attend_to(0, n);
+  const at::TensorOptions options = queries.options().dtype(at::kFloat);
+  const PartialAttention all{at::empty({n, n_heads, queries.size(2)}, options), at::empty({n, n_heads}, options)};
+  for (int64_t begin = 0; begin < n; begin += step) {
+    const int64_t end = std::min(n, begin + step);
+    const PartialAttention some = attend_to(begin, end);
+    all.output.slice(0, begin, end).copy_(some.output);
+    all.log_sum_exp.slice(0, begin, end).copy_(some.log_sum_exp);
+  }
+  return all;
+}
+
 // How many sequences, from `first` on, one launch takes so that its pieces stay within `most_bytes` (one at least). A
 // row's result is the same however the batch is cut.
 inline size_t sequences_at_once(const at::Tensor& queries, int64_t n_pieces, const std::vector<int64_t>& offsets,
                                 int64_t n_kv_heads, size_t first, int64_t most_bytes) {
-  const int64_t token_bytes = n_pieces * queries.size(1) * (queries.size(2) + 1) * int64_t{sizeof(float)};
+  const int64_t token_bytes = piece_bytes(queries, n_pieces);
   size_t last = first + 1;
   while (last + 1 < offsets.size() && (offsets[last + 1] - offsets[first]) * token_bytes <= most_bytes &&
          static_cast<int64_t>(last + 1 - first) * n_kv_heads <= 65535) {
@@ -166,8 +197,6 @@ at::Tensor context_of(const at::Tensor& queries, const LayerKv& prefix, int64_t 
   }
   return output;
 }
-
-constexpr int64_t kMostPieceBytes = int64_t{256} << 20;
 
 inline at::Tensor context(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails, CudaStream stream,
                           int64_t most_bytes = kMostPieceBytes) {

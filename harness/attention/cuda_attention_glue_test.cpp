@@ -105,8 +105,7 @@ TEST(CudaGlue, RunsOfShortSequencesAndLongOnesAlone) {
 
 TEST(CudaGlue, PartsEqualTheCpus) {
   for (const Scene& s : scenes()) {
-    const PartialAttention prefix =
-        attend_parts(s.queries, s.prefix.n_kv_heads(), {prefix_part(s.prefix, s.queries.size(0))}, at::kFloat, nullptr);
+    const PartialAttention prefix = prefix_alone(s.queries, s.prefix, nullptr);
     const PartialAttention want = prefix_attention(s.queries, s.prefix);
     expect_near(prefix.output, want.output, s.queries.scalar_type());
     EXPECT_TRUE(at::equal(prefix.log_sum_exp.isinf(), want.log_sum_exp.isinf()));
@@ -115,6 +114,21 @@ TEST(CudaGlue, PartsEqualTheCpus) {
     const PartialAttention want_tail = tail_attention(s.queries, s.tails());
     expect_near(tail.output, want_tail.output, s.queries.scalar_type());
     expect_near(tail.log_sum_exp, want_tail.log_sum_exp);
+  }
+}
+
+TEST(CudaGlue, APrefixHasTheSameBitsHoweverItsTokensAreCut) {
+  for (const Scene& s : scenes()) {
+    const PartialAttention whole = prefix_alone(s.queries, s.prefix, nullptr);
+    const int64_t token_bytes = piece_bytes(s.queries, pieces_of(prefix_part(s.prefix, 1).part));
+    for (const int64_t most_bytes : {int64_t{1}, 2 * token_bytes, 5 * token_bytes + 1}) {
+      const int64_t launched = attention_launches().launches, n = s.queries.size(0);
+      const PartialAttention cut = prefix_alone(s.queries, s.prefix, nullptr, most_bytes);
+      EXPECT_TRUE(at::equal(whole.output, cut.output));
+      EXPECT_TRUE(at::equal(whole.log_sum_exp, cut.log_sum_exp));
+      const int64_t step = std::max<int64_t>(1, most_bytes / token_bytes);
+      EXPECT_EQ(attention_launches().launches - launched, 2 * ((n + step - 1) / step));
+    }
   }
 }
 

@@ -15,8 +15,9 @@ namespace kvc {
 
 struct DeviceAttention {
   FlashAttention* flash;
-  // Kernels that take any prefix and tails, with few rows a sequence; as the functions of ragged_attention.h.
+  // Kernels that take any prefix and tails; as the functions of ragged_attention.h.
   std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails)> context;
+  std::function<PartialAttention(const at::Tensor& queries, const LayerKv& prefix)> prefix;
   std::function<PartialAttention(const at::Tensor& queries, const TailView& tails)> tail;
 };
 
@@ -33,9 +34,11 @@ inline constexpr int64_t kLongRows = 1024;
 inline constexpr int64_t kMostKernelRows = 512;
 
 // As context_attention():
-//   prefix without bias, bfloat16, more than kMostKernelRows rows: flash, for the whole batch at once, merged with the
-//   tails other prefixes: kernels over prefix and tails; for long sequences matrix products tails: flash for each long
-//   sequence in bfloat16, matrix products for it in float32, kernels for the others
+// - prefix without bias, bfloat16, more than kMostKernelRows rows: flash, for the whole batch at once, merged with the
+//   tails.
+// - other prefixes: kernels over prefix and tails. For each long sequence kernels over the prefix alone in bfloat16
+//   (some tokens at a time: gpu::prefix_attention()), matrix products in float32, merged with its tail.
+// - tails: flash for each long sequence in bfloat16, matrix products for it in float32, kernels for the others.
 at::Tensor context_by(const DeviceAttention& ways, const at::Tensor& queries, const LayerKv& prefix,
                       const TailView& tails);
 

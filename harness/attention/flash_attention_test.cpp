@@ -149,7 +149,7 @@ TEST(FlashStandIn, RefusesWhatTheKernelsWouldMisread) {
 
 // The CPU's kernels for a GPU's own, counted.
 struct Counted {
-  int contexts = 0, tails = 0;
+  int contexts = 0, prefixes = 0, tails = 0;
   static int flashes;
   DeviceAttention ways{[](const PackedSequences& sequences) {
                          ++flashes;
@@ -158,6 +158,10 @@ struct Counted {
                        [this](const at::Tensor& queries, const LayerKv& prefix, const TailView& view) {
                          ++contexts;
                          return context_attention(queries, prefix, view);
+                       },
+                       [this](const at::Tensor& queries, const LayerKv& prefix) {
+                         ++prefixes;
+                         return prefix_attention(queries, prefix);
                        },
                        [this](const at::Tensor& queries, const TailView& view) {
                          ++tails;
@@ -168,6 +172,7 @@ int Counted::flashes = 0;
 
 struct Expected {
   int flashes, contexts, tails;
+  int prefixes = 0;
 };
 
 void expect_ways(const Scene& s, const Expected& expected) {
@@ -177,6 +182,7 @@ void expect_ways(const Scene& s, const Expected& expected) {
   EXPECT_EQ(Counted::flashes, expected.flashes);
   EXPECT_EQ(counted.contexts, expected.contexts);
   EXPECT_EQ(counted.tails, expected.tails);
+  EXPECT_EQ(counted.prefixes, expected.prefixes);
   EXPECT_EQ(got.scalar_type(), s.queries.scalar_type());
   PartialAttention want = naive_tail_attention(s.queries, s.tails());
   if (s.prefix.n_entries() > 0) want = merge(naive_prefix_attention(s.queries, s.prefix), want);
@@ -186,17 +192,19 @@ void expect_ways(const Scene& s, const Expected& expected) {
 
 TEST(DeviceAttention, ChoosesByBiasTypeAndLength) {
   const at::ScalarType half = at::kBFloat16;
-  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5, 2}, {1, 1, 1}), {0, 1, 0});         // a step
-  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5}, {100, 29}), {1, 0, 1});            // questions: prefix by flash
-  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5}, {1, 1}, true), {0, 1, 0});         // with a bias
-  expect_ways(Scene(at::kFloat, 4, 16, {30, 9}, {0, 5}, {1, 1}), {0, 1, 0});         // float32
-  expect_ways(Scene(half, 4, 16, {0, 0}, {3}, {256}), {1, 0, 0});                    // a document's chunk
-  expect_ways(Scene(half, 4, 16, {5, 0}, {0}, {300}), {2, 0, 0});                    // read over a cache
-  expect_ways(Scene(half, 4, 16, {5, 7}, {0, 2, 1}, {2, 260, 3}, true), {1, 2, 0});  // one long among short ones
-  expect_ways(Scene(half, 4, 16, {5, 7}, {0, 2, 1}, {2, 260, 3}), {2, 0, 2});
-  expect_ways(Scene(at::kFloat, 4, 16, {5, 7}, {2}, {260}), {0, 0, 0});  // products
-  expect_ways(Scene(half, 1, 20, {5, 7}, {0, 2}, {1, 2}), {0, 1, 0});    // 20 is no multiple of 8
-  expect_ways(Scene(half, 4, 16, {0, 0}, {0, 0}, {1, 2}), {0, 1, 0});    // nothing before
+  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5, 2}, {1, 1, 1}), {0, 1, 0});   // a step
+  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5}, {100, 29}), {1, 0, 1});      // questions: prefix by flash
+  expect_ways(Scene(half, 4, 16, {30, 9}, {0, 5}, {1, 1}, true), {0, 1, 0});   // with a bias
+  expect_ways(Scene(at::kFloat, 4, 16, {30, 9}, {0, 5}, {1, 1}), {0, 1, 0});   // float32
+  expect_ways(Scene(half, 4, 16, {0, 0}, {3}, {256}), {1, 0, 0});              // a document's chunk
+  expect_ways(Scene(half, 4, 16, {5, 0}, {0}, {300}), {2, 0, 0});              // read over a cache
+  expect_ways(Scene(half, 4, 16, {5, 0}, {3}, {300}, true), {1, 0, 0, 1});     // over one with a bias
+  expect_ways(Scene(half, 4, 16, {5, 7}, {0, 2, 1}, {2, 260, 3}), {2, 0, 2});  // one long among short ones
+  expect_ways(Scene(half, 4, 16, {5, 7}, {0, 2, 1}, {2, 260, 3}, true), {1, 2, 0, 1});
+  expect_ways(Scene(at::kFloat, 4, 16, {5, 7}, {2}, {260}, true), {0, 0, 0});  // products
+  expect_ways(Scene(half, 1, 20, {5, 7}, {0, 2}, {1, 2}), {0, 1, 0});          // 20 is no multiple of 8
+  expect_ways(Scene(half, 1, 20, {5, 7}, {0}, {1024}, true), {0, 0, 0});       // likewise, long: products
+  expect_ways(Scene(half, 4, 16, {0, 0}, {0, 0}, {1, 2}), {0, 1, 0});          // nothing before
 }
 
 TEST(DeviceAttention, NoTokensNoWork) {

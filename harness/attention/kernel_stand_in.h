@@ -22,6 +22,10 @@ struct KernelStandIn {
   bool fast_double = false;
   std::function<bool(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads)>
       takes;
+  std::function<PartialAttention(const at::Tensor& queries, const LayerKv& prefix)> prefix_attention;
+  std::function<PartialAttention(const at::Tensor& queries, const TailView& tails)> tail_attention;
+  std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails)> context_attention;
+  std::function<bool(const TailView& tails, const at::Tensor& new_keys, const at::Tensor& new_values)> write_tails;
   std::function<at::Tensor(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                            const at::Tensor& values, const StepTables& tables)>
       step_attention;

@@ -59,8 +59,7 @@ bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& 
 
 PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix) {
   const c10::DeviceGuard device(queries.device());
-  return cuda::attend_parts(queries, prefix.n_kv_heads(), {cuda::prefix_part(prefix, queries.size(0))}, at::kFloat,
-                            current_stream(queries));
+  return cuda::prefix_alone(queries, prefix, current_stream(queries));
 }
 
 PartialAttention tail_attention(const at::Tensor& queries, const TailView& tails) {
@@ -137,20 +136,23 @@ bool takes(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& 
   return g_stand_in != nullptr && g_stand_in->takes(queries, keys, values, n_kv_heads);
 }
 
-PartialAttention prefix_attention(const at::Tensor&, const LayerKv&) {
-  refuse();
+PartialAttention prefix_attention(const at::Tensor& queries, const LayerKv& prefix) {
+  if (g_stand_in == nullptr) refuse();
+  return g_stand_in->prefix_attention(queries, prefix);
 }
 
-PartialAttention tail_attention(const at::Tensor&, const TailView&) {
-  refuse();
+PartialAttention tail_attention(const at::Tensor& queries, const TailView& tails) {
+  if (g_stand_in == nullptr) refuse();
+  return g_stand_in->tail_attention(queries, tails);
 }
 
-at::Tensor context_attention(const at::Tensor&, const LayerKv&, const TailView&) {
-  refuse();
+at::Tensor context_attention(const at::Tensor& queries, const LayerKv& prefix, const TailView& tails) {
+  if (g_stand_in == nullptr) refuse();
+  return g_stand_in->context_attention(queries, prefix, tails);
 }
 
-bool write_tails(const TailView&, const at::Tensor&, const at::Tensor&) {
-  return false;
+bool write_tails(const TailView& tails, const at::Tensor& new_keys, const at::Tensor& new_values) {
+  return g_stand_in != nullptr && g_stand_in->write_tails(tails, new_keys, new_values);
 }
 
 at::Tensor step_attention(const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,

@@ -310,6 +310,20 @@ gpu::KernelStandIn counted_kernels() {
   calls.takes = [](const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values, int64_t n_kv_heads) {
     return queries.is_cuda() && glue::kernels_take(queries, keys, values, n_kv_heads);
   };
+  calls.prefix_attention = [](const at::Tensor& queries, const LayerKv& prefix) {
+    return glue::prefix_alone(queries, prefix, nullptr);
+  };
+  calls.tail_attention = [](const at::Tensor& queries, const TailView& tails) {
+    return glue::attend_parts(queries, tails.n_kv_heads(), {glue::tail_part(tails)}, at::kFloat, nullptr);
+  };
+  calls.context_attention = [](const at::Tensor& queries, const LayerKv& prefix, const TailView& tails) {
+    return glue::context(queries, prefix, tails, nullptr);
+  };
+  calls.write_tails = [](const TailView& tails, const at::Tensor& new_keys, const at::Tensor& new_values) {
+    if (!tails.keys.is_cuda() || !glue::rows_are_dense(new_keys) || !glue::rows_are_dense(new_values)) return false;
+    glue::write(tails, new_keys, new_values, nullptr);
+    return true;
+  };
   calls.step_attention = [](const at::Tensor& queries, const LayerKv& prefix, const at::Tensor& keys,
                             const at::Tensor& values, const StepTables& tables) {
     return glue::step_context(queries, prefix, keys, values, tables, nullptr);
