@@ -33,6 +33,7 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/api/pack_compaction.h"
+#include "harness/attention/device_pursuit_kernels.h"
 #include "harness/core/stopwatch.h"
 #include "harness/math/device_pursuit.h"
 #include "harness/math/matching_pursuit.h"
@@ -161,8 +162,9 @@ class AttentionMatching : public PerHeadMethod {
   }
 
   HeadFitter pursue(const HeadProblem& problem, const AttentionSummary& attention, int64_t most) const {
-    const std::shared_ptr<Pursuit> pursuit = make_pursuit(problem.queries, problem.keys, problem.bias,
-                                                          attention.row_max, attention.row_sum, pursuit_settings());
+    const std::shared_ptr<Pursuit> pursuit =
+        make_pursuit(problem.queries, problem.keys, problem.bias, attention.row_max, attention.row_sum,
+                     pursuit_settings(), gpu::pursuit_kernels(problem.keys.device()));
     // Everything is kept without a pursuit; where that is the largest target, the others need a shorter way.
     pursuit->run(std::min(most, problem.keys.size(0) - 1));
     return [problem, attention, pursuit, fit = fit_](int64_t target_len) {
@@ -215,7 +217,10 @@ class AttentionMatching : public PerHeadMethod {
   // Of a head in a batch.
   int64_t bytes(const HeadProblem& problem, int64_t target_len) const {
     const int64_t own = fit_bytes(problem, target_len);
-    return pursues_ ? own + DevicePursuits::bytes(problem.queries.size(0), problem.keys.size(0), target_len) : own;
+    if (!pursues_) return own;
+    const PursuitKernels* kernels = gpu::pursuit_kernels(problem.keys.device());
+    const bool with_kernels = kernels != nullptr && options_.k_choice <= kernels->most_picks;
+    return own + DevicePursuits::bytes(problem.queries.size(0), problem.keys.size(0), target_len, with_kernels);
   }
 
   std::vector<std::vector<size_t>> batches(const std::vector<HeadProblem>& problems,
@@ -258,8 +263,9 @@ class AttentionMatching : public PerHeadMethod {
     std::unique_ptr<DevicePursuits> pursuits;
     at::Tensor order;
     if (pursues_) {
-      pursuits = std::make_unique<DevicePursuits>(batch.queries, batch.keys, batch.bias, attention.row_max,
-                                                  attention.row_sum, pursuit_settings());
+      pursuits =
+          std::make_unique<DevicePursuits>(batch.queries, batch.keys, batch.bias, attention.row_max, attention.row_sum,
+                                           pursuit_settings(), KeysAtHand{}, gpu::pursuit_kernels(batch.keys.device()));
       std::vector<int64_t> longest;
       for (const auto& list : targets) {
         const int64_t length = list.empty() ? 0 : *std::max_element(list.begin(), list.end());

@@ -11,6 +11,7 @@
 
 #include "harness/api/pack_compaction.h"
 #include "harness/api/settle_budgets.h"
+#include "harness/attention/device_pursuit_kernels.h"
 #include "harness/core/registry.h"
 #include "harness/math/device_pursuit.h"
 #include "harness/math/least_squares.h"
@@ -119,6 +120,11 @@ TEST_F(GpuBatches, AdaptiveBudgetsScoreHeadsTogetherAndOnce) {
   EXPECT_EQ(counts.by_name["own kernel"], 1) << names_of(counts);
 }
 
+// By this project's kernels, and by LibTorch's operations for builds that have none.
+std::vector<const PursuitKernels*> both_ways() {
+  return {gpu::pursuit_kernels(c10::Device(c10::kCUDA, 0)), nullptr};
+}
+
 // Heads of their own number of picks, as budgets give them, and weights solved for every second iteration.
 TEST_F(GpuBatches, PursuitsOfUnequalTargetsWaitOnceACheckToo) {
   for (const int64_t interval : {1, 2}) {
@@ -126,37 +132,46 @@ TEST_F(GpuBatches, PursuitsOfUnequalTargetsWaitOnceACheckToo) {
     const at::Tensor mass = at::empty({3, 4096, 1}, halves().dtype(at::kFloat));
     PursuitSettings settings;
     settings.nnls_interval = interval;
-    DevicePursuits pursuits(at::empty({3, 4096, 128}, halves()), at::empty({3, 60'000, 128}, halves()), {}, mass, mass,
-                            settings);
-    (void)pretended::take_gpu_counts();
-    pursuits.run({picks, 1001, 10});
-    const pretended::GpuCounts counts = pretended::take_gpu_counts();
-    EXPECT_LE(counts.waits, picks / 32 + 4);
-    EXPECT_LE(counts.launches, picks * 81) << names_of(counts);
-    fmt::print("pursuit of unequal heads: {:.1f} launches a pick\n",
-               static_cast<double>(counts.launches) / static_cast<double>(picks));
+    for (const PursuitKernels* kernels : both_ways()) {
+      DevicePursuits pursuits(at::empty({3, 4096, 128}, halves()), at::empty({3, 60'000, 128}, halves()), {}, mass,
+                              mass, settings, {}, kernels);
+      (void)pretended::take_gpu_counts();
+      pursuits.run({picks, 1001, 10});
+      const pretended::GpuCounts counts = pretended::take_gpu_counts();
+      EXPECT_LE(counts.waits, picks / 32 + 4);
+      EXPECT_LE(counts.launches, picks * (kernels != nullptr ? 8 : 81)) << names_of(counts);
+      fmt::print("pursuit of unequal heads{}: {:.1f} launches a pick\n", kernels != nullptr ? "" : ", no kernels",
+                 static_cast<double>(counts.launches) / static_cast<double>(picks));
+    }
   }
 }
 
 // A wait for 32 choices of all heads, and the same launches whatever their number.
 TEST_F(GpuBatches, PursuitsWaitOnceACheck) {
   const int64_t picks = 3008;
-  std::vector<int64_t> launches;
-  for (const int64_t count : {1, 12}) {
-    const at::Tensor mass = at::empty({count, 4096, 1}, halves().dtype(at::kFloat));
-    DevicePursuits pursuits(at::empty({count, 4096, 128}, halves()), at::empty({count, 60'000, 128}, halves()), {},
-                            mass, mass, {});
-    (void)pretended::take_gpu_counts();
-    pursuits.run(std::vector<int64_t>(static_cast<size_t>(count), picks));
-    const pretended::GpuCounts counts = pretended::take_gpu_counts();
-    EXPECT_LE(counts.waits, picks / 32 + 4);  // fewer choices before the first checks
-    EXPECT_LE(counts.launches, picks * 67) << names_of(counts);
-    launches.push_back(counts.launches);
-    fmt::print("pursuit of {} heads: {:.1f} launches a pick, {:.4g} bytes a pick and head\n", count,
-               static_cast<double>(counts.launches) / static_cast<double>(picks),
-               static_cast<double>(counts.bytes) / static_cast<double>(picks * count));
+  for (const PursuitKernels* kernels : both_ways()) {
+    std::vector<int64_t> launches;
+    for (const int64_t count : {1, 12}) {
+      const at::Tensor mass = at::empty({count, 4096, 1}, halves().dtype(at::kFloat));
+      DevicePursuits pursuits(at::empty({count, 4096, 128}, halves()), at::empty({count, 60'000, 128}, halves()), {},
+                              mass, mass, {}, {}, kernels);
+      (void)pretended::take_gpu_counts();
+      pursuits.run(std::vector<int64_t>(static_cast<size_t>(count), picks));
+      pretended::GpuCounts counts = pretended::take_gpu_counts();
+      EXPECT_LE(counts.waits, picks / 32 + 4);  // fewer choices before the first checks
+      EXPECT_LE(counts.launches, picks * (kernels != nullptr ? 8 : 67)) << names_of(counts);
+      const double bytes = static_cast<double>(counts.bytes) / static_cast<double>(picks * count);
+      if (kernels != nullptr) {
+        EXPECT_NEAR(static_cast<double>(counts.by_name["own kernel"]), 6.0 * static_cast<double>(picks), 400);
+        EXPECT_LT(bytes, 1.5e8);
+      }
+      launches.push_back(counts.launches);
+      fmt::print("pursuit of {} heads{}: {:.1f} launches a pick, {:.4g} bytes a pick and head\n", count,
+                 kernels != nullptr ? "" : ", no kernels",
+                 static_cast<double>(counts.launches) / static_cast<double>(picks), bytes);
+    }
+    EXPECT_EQ(launches[0], launches[1]);
   }
-  EXPECT_EQ(launches[0], launches[1]);
 }
 
 // --- the same bits on every run: no operation whose additions race ---

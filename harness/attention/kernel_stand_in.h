@@ -13,10 +13,11 @@
 #include "harness/kv/kv_cache.h"
 #include "harness/math/attention.h"
 #include "harness/math/attention_statistics.h"
+#include "harness/math/pursuit_kernels.h"
 
 namespace kvc::gpu {
 
-// Functions of ragged_attention_gpu.h, layer_kernels.h and device_statistics.h, by name.
+// Functions of ragged_attention_gpu.h, layer_kernels.h, device_statistics.h and device_pursuit_kernels.h, by name.
 struct KernelStandIn {
   int64_t memory_bytes = 0;
   bool fast_double = false;
@@ -43,6 +44,7 @@ struct KernelStandIn {
                                                    const at::Tensor& bias, const at::Tensor& values, KeySum sum,
                                                    const RowReach& reach)>
       attention_statistics;
+  PursuitKernels pursuit_kernels;
 };
 
 // `calls` outlives what follows; null: nothing. Throws Error(kInternal) in a build with kernels.

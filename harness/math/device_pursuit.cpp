@@ -17,8 +17,8 @@ namespace kvc {
 
 namespace {
 
-constexpr int64_t kCandidates = 64;  // compared in float64
-constexpr double kRounding = 4e-6;   // of the largest E^T y: what float32 leaves uncertain in a correlation
+constexpr int64_t kCandidates = kPursuitCandidates;  // compared in float64
+constexpr double kRounding = 4e-6;  // of the largest E^T y: what float32 leaves uncertain in a correlation
 // Choices before the first check, for correlations fall fast in the beginning, and the fewest between two.
 constexpr int64_t kFirstChoices = 8, kFewestChoices = 4;
 constexpr double kNowhere = -std::numeric_limits<double>::infinity();
@@ -27,9 +27,10 @@ constexpr double kNowhere = -std::numeric_limits<double>::infinity();
 
 DevicePursuits::DevicePursuits(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                const at::Tensor& row_max, const at::Tensor& row_sum, const PursuitSettings& settings,
-                               const KeysAtHand& at_hand)
+                               const KeysAtHand& at_hand, const PursuitKernels* kernels)
     : settings_(settings),
       at_hand_{std::max(at_hand.keys, kCandidates + 1), std::max<int64_t>(at_hand.choices, 1)},
+      kernels_(kernels != nullptr && settings.k_choice <= kernels->most_picks ? kernels : nullptr),
       target_(row_sum.to(at::kDouble).squeeze(2)) {
   // Rows of keys: logits of "queries" that are the keys.
   table_ = at::empty({keys.size(0), keys.size(1), queries.size(1)}, keys.options().dtype(at::kFloat));
@@ -42,11 +43,12 @@ DevicePursuits::DevicePursuits(const at::Tensor& queries, const at::Tensor& keys
 
 DevicePursuits::~DevicePursuits() = default;
 
-int64_t DevicePursuits::bytes(int64_t n_queries, int64_t source_len, int64_t target_len) {
+int64_t DevicePursuits::bytes(int64_t n_queries, int64_t source_len, int64_t target_len, bool with_kernels) {
   const KeysAtHand usual;
-  const int64_t picks = 8 * target_len * (n_queries + target_len);
+  const int64_t columns = with_kernels ? 0 : target_len * n_queries + n_queries * usual.keys / 2;
+  const int64_t work = with_kernels ? pursuit_work(n_queries, source_len, target_len) : 0;
   // A second set of picks where keys are dropped; correlations of every choice of a check, twice.
-  return 4 * source_len * (n_queries + 2 * usual.choices) + 2 * picks + 8 * n_queries * usual.keys;
+  return 4 * source_len * (n_queries + 2 * usual.choices) + 16 * (columns + target_len * target_len + work);
 }
 
 // E^T of residuals (H,n,b) float32: (H,T,b).
@@ -71,13 +73,14 @@ DevicePursuits::View DevicePursuits::view_of(const State& state, const at::Tenso
   const auto found = std::get<1>(at::topk(correlations.masked_fill(state.taken, kNowhere), n_keys, 1));
   View view;
   view.keys = std::get<0>(at::sort(found, 1));  // equal correlations are ordered by position
-  view.table = table_rows(state, view.keys);
+  if (kernels_ == nullptr) view.table = table_rows(state, view.keys);
   return view;
 }
 
 at::Tensor DevicePursuits::residual(const State& state) const {
   const int64_t rows = state.rows();
   if (rows == 0) return state.goal.unsqueeze(2);
+  if (kernels_ != nullptr) return kernels_->residual(state, state.size).unsqueeze(2);
   return at::baddbmm(state.goal.unsqueeze(2), state.columns.narrow(1, 0, rows).transpose(1, 2),
                      state.weights.narrow(1, 0, rows).unsqueeze(2), 1, -1);
 }
@@ -96,7 +99,7 @@ DevicePursuits::Iteration DevicePursuits::next_iteration(const State& state,
   const bool same_k = std::count(next.k_of.begin(), next.k_of.end(), next.most) == std::ssize(next.k_of);
   const auto n_solved = std::count(next.solves.begin(), next.solves.end(), true);
   const bool same_solves = n_solved == 0 || n_solved == std::ssize(next.solves);
-  if (next.most <= 0 || (same_k && same_solves)) return next;
+  if (kernels_ != nullptr || next.most <= 0 || (same_k && same_solves)) return next;
   // One table for both: a copy takes longer than what is in it.
   both.insert(both.end(), next.k_of.begin(), next.k_of.end());
   both.insert(both.end(), next.solves.begin(), next.solves.end());
@@ -213,14 +216,36 @@ void DevicePursuits::solve_anew(State& state) const {
   state.weights.narrow(1, 0, rows).masked_fill_(nothing, 0.0);
 }
 
+// What best(), add() and solve() do, but for `position`, which nobody needs before the next place().
+void DevicePursuits::advance_by_kernels(State& state, const Iteration& now, const View& view, Choice* choice) const {
+  if (!view.keys.defined()) n_readings_ += 1;
+  const PursuitStep made =
+      kernels_->advance(state, {state.size, now.k_of, now.solves, view.keys, settings_.lower, settings_.upper});
+  state.weights = made.weights;
+  state.free = made.free;
+  state.n_cut = made.n_cut;
+  if (choice != nullptr) {
+    choice->residual = made.residual.unsqueeze(2);
+    choice->least = made.least;
+  }
+  for (size_t h = 0; h < now.k_of.size(); ++h) {
+    state.size[h] += now.k_of[h];
+    state.n_taken[h] += now.k_of[h];
+  }
+}
+
 // One iteration towards `targets` picks; false when no head picks a key.
 bool DevicePursuits::advance(State& state, const std::vector<int64_t>& targets, const View& view,
                              Choice* choice) const {
   const Iteration now = next_iteration(state, targets);
   if (now.most <= 0) return false;
-  const at::Tensor keys = best(state, now, view, choice);
-  for (int64_t i = 0; i < now.most; ++i) add(state, keys.narrow(1, i, 1), i, now);
-  if (now.any_solves()) solve(state, now.solves_there);
+  if (kernels_ != nullptr) {
+    advance_by_kernels(state, now, view, choice);
+  } else {
+    const at::Tensor keys = best(state, now, view, choice);
+    for (int64_t i = 0; i < now.most; ++i) add(state, keys.narrow(1, i, 1), i, now);
+    if (now.any_solves()) solve(state, now.solves_there);
+  }
   for (size_t h = 0; h < now.k_of.size(); ++h) {
     if (now.solves[h]) state.solved[h] = true;
     if (now.k_of[h] > 0) ++state.iteration[h];
@@ -269,6 +294,11 @@ void DevicePursuits::take_back(State& state, const std::vector<Choice>& choices,
 }
 
 void DevicePursuits::drive(State& state, const std::vector<int64_t>& targets) const {
+  drive_on(state, targets);
+  if (kernels_ != nullptr) state.place();
+}
+
+void DevicePursuits::drive_on(State& state, const std::vector<int64_t>& targets) const {
   const int64_t source_len = table_.size(1);
   int64_t n_keys = at_hand_.keys, n_choices = std::min(kFirstChoices, at_hand_.choices);
   at::Tensor correlations;  // (H,T) of the residual
@@ -301,7 +331,9 @@ void DevicePursuits::drive(State& state, const std::vector<int64_t>& targets) co
     const at::Tensor all = correlate(state, at::cat(residuals, 2));
     const std::vector<int64_t> right = check(state, view, taken, choices, all);
     const auto made = static_cast<int64_t>(choices.size()), n_heads = static_cast<int64_t>(right.size());
-    const double parts = static_cast<double>(n_keys * (made + 2)) / static_cast<double>(source_len);
+    // Of every choice, and of the copy that is made of the keys at hand without kernels.
+    const int64_t n_parts = made + (kernels_ == nullptr ? 2 : 0);
+    const double parts = static_cast<double>(n_keys * n_parts) / static_cast<double>(source_len);
     const double reading = 1 + parts;  // of the table, since the last check
     n_readings_ += parts;
     const int64_t n_right = std::accumulate(right.begin(), right.end(), int64_t{0});
@@ -346,14 +378,15 @@ void DevicePursuits::run(const std::vector<int64_t>& most) {
 
 std::unique_ptr<Pursuit> make_pursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                       const at::Tensor& row_max, const at::Tensor& row_sum,
-                                      const PursuitSettings& settings) {
+                                      const PursuitSettings& settings, const PursuitKernels* kernels) {
   if (keys.is_cpu()) return std::make_unique<MatchingPursuit>(queries, keys, bias, row_max, row_sum, settings);
-  return std::make_unique<DevicePursuit>(queries, keys, bias, row_max, row_sum, settings);
+  return std::make_unique<DevicePursuit>(queries, keys, bias, row_max, row_sum, settings, kernels);
 }
 
 DevicePursuit::DevicePursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
-                             const at::Tensor& row_max, const at::Tensor& row_sum, const PursuitSettings& settings)
+                             const at::Tensor& row_max, const at::Tensor& row_sum, const PursuitSettings& settings,
+                             const PursuitKernels* kernels)
     : pursuits_(queries.unsqueeze(0), keys.unsqueeze(0), bias.defined() ? bias.unsqueeze(0) : bias,
-                row_max.unsqueeze(0), row_sum.unsqueeze(0), settings) {}
+                row_max.unsqueeze(0), row_sum.unsqueeze(0), settings, {}, kernels) {}
 
 }  // namespace kvc

@@ -1,5 +1,5 @@
-// Matching pursuits of many heads at once where the tensors are: every step is a few LibTorch operations over all
-// heads. For GPUs; the same operations run on the CPU, where the judge of matching_pursuit.h checks them.
+// Matching pursuits of many heads at once where the tensors are: every step is a few kernels, or LibTorch operations,
+// over all heads. For GPUs; both ways run on the CPU in tests, held against the judge of the CPU's own way.
 //
 // Letters: H heads, E (n,T) = exp(S - m) of each, y (n) its row sums, t picks, w (t) weights, r = y - E[:,picked] w.
 //
@@ -21,9 +21,12 @@
 // wait. The waits of run() are counted on a pretended GPU, for equal and unequal targets
 // (methods/gpu_batches_test.cpp).
 //
-// Cost a head and pick: 16 n t + 16 t^2 bytes for columns and M, and of the table's 4 n T bytes the part n_readings()
-// per pick: 0.07 where no choice is taken back, 1 at worst. 67 launches a pick, whatever H; up to 81 where
-// targets differ (counted likewise). Memory a head: bytes().
+// With kernels (pursuit_kernels.h) an iteration of one pick is 6 launches, and what checks ask for adds 0.6 of a
+// launch; columns are read from the table where they lie. Without, LibTorch's operations do the same in 67 launches a
+// pick, up to 81 where targets differ (all counted likewise).
+//
+// Cost a head and pick: 8 n t bytes for columns and 8 t^2 for M (16 n t + 16 t^2 without kernels), and of the table's
+// 4 n T bytes the part n_readings() per pick: 0.07 where no choice is taken back, 1 at worst. Memory a head: bytes().
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,6 +37,7 @@
 #include <vector>
 
 #include "harness/math/matching_pursuit.h"
+#include "harness/math/pursuit_kernels.h"
 
 namespace kvc {
 
@@ -47,13 +51,14 @@ struct KeysAtHand {
 class DevicePursuits {
  public:
   // Heads of one shape on one device: queries (H,n,d), keys (H,T,d), bias (H,T) float32 or undefined, row_max and
-  // row_sum (H,n,1) float32 over all T.
+  // row_sum (H,n,1) float32 over all T. `kernels` of that device outlive this; null: LibTorch's operations.
   DevicePursuits(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias, const at::Tensor& row_max,
-                 const at::Tensor& row_sum, const PursuitSettings& settings, const KeysAtHand& at_hand = {});
+                 const at::Tensor& row_sum, const PursuitSettings& settings, const KeysAtHand& at_hand = {},
+                 const PursuitKernels* kernels = nullptr);
   ~DevicePursuits();
 
-  // What a head takes of memory.
-  static int64_t bytes(int64_t n_queries, int64_t source_len, int64_t target_len);
+  // What a head takes of memory, with kernels or without.
+  static int64_t bytes(int64_t n_queries, int64_t source_len, int64_t target_len, bool with_kernels);
 
   // Picks up to most[h] keys of head h; the way to fewer is a part of the way to more.
   void run(const std::vector<int64_t>& most);
@@ -71,7 +76,9 @@ class DevicePursuits {
   struct Iteration;
   State begin(const std::vector<int64_t>& heads, int64_t capacity) const;
   void drive(State& state, const std::vector<int64_t>& targets) const;
+  void drive_on(State& state, const std::vector<int64_t>& targets) const;
   bool advance(State& state, const std::vector<int64_t>& targets, const View& view, Choice* choice) const;
+  void advance_by_kernels(State& state, const Iteration& now, const View& view, Choice* choice) const;
   at::Tensor best(State& state, const Iteration& now, const View& view, Choice* choice) const;
   Iteration next_iteration(const State& state, const std::vector<int64_t>& targets) const;
   std::vector<int64_t> check(const State& state, const View& view, const at::Tensor& taken,
@@ -93,6 +100,7 @@ class DevicePursuits {
 
   PursuitSettings settings_;
   KeysAtHand at_hand_;
+  const PursuitKernels* kernels_;
   at::Tensor table_;   // (H,T,n) float32, E^T
   at::Tensor target_;  // (H,n) float64, y
   at::Tensor margin_;  // (H) float64: what float32 leaves uncertain of two correlations
@@ -106,7 +114,7 @@ class DevicePursuits {
 class DevicePursuit final : public Pursuit {
  public:
   DevicePursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias, const at::Tensor& row_max,
-                const at::Tensor& row_sum, const PursuitSettings& settings);
+                const at::Tensor& row_sum, const PursuitSettings& settings, const PursuitKernels* kernels = nullptr);
 
   void run(int64_t most) override { pursuits_.run({most}); }
   PursuitPicks picks(int64_t target) const override { return pursuits_.picks({target}).front(); }

@@ -47,7 +47,9 @@ DevicePursuits::State DevicePursuits::begin(const std::vector<int64_t>& heads, i
   state.goal = target_.index_select(0, which);
   state.margin = margin_.index_select(0, which).unsqueeze(1);
   state.order = at::zeros({h, room}, whole);
-  state.columns = at::zeros({h, room, n}, doubles);
+  state.table = table_;
+  if (kernels_ == nullptr) state.columns = at::zeros({h, room, n}, doubles);
+  if (kernels_ != nullptr) state.work = at::empty({h * pursuit_work(n, t, room)}, doubles);
   state.inverse = at::zeros({h, room, room}, doubles);
   state.forward = at::zeros({h, room}, doubles);
   state.free = at::zeros({h, room}, doubles);
@@ -106,8 +108,9 @@ DevicePursuits::State DevicePursuits::without(const State& state, const std::vec
   next.place();
   const at::Tensor nothing = next.present(0, rows).logical_not_();
   next.order.narrow(1, 0, rows).copy_(state.order.index_select(0, which).gather(1, of));
-  const at::Tensor columns = next.columns.narrow(1, 0, rows);
-  columns.copy_(table_rows(next, next.order.narrow(1, 0, rows))).masked_fill_(nothing.unsqueeze(2), 0.0);
+  const at::Tensor columns = table_rows(next, next.order.narrow(1, 0, rows)).to(at::kDouble);
+  columns.masked_fill_(nothing.unsqueeze(2), 0.0);
+  if (next.columns.defined()) next.columns.narrow(1, 0, rows).copy_(columns);
   const at::Tensor gram = at::bmm(columns, columns.transpose(1, 2));
   const at::Tensor moment = at::bmm(columns, next.goal.unsqueeze(2));
 
@@ -155,7 +158,8 @@ void DevicePursuits::finish(const State& state, const std::vector<int64_t>& memb
     result.n_cut = static_cast<int64_t>(facts[h][1]);
     // As MatchingPursuit: clamped least squares of picks that span one another can be worse than no weights at all.
     if (own == 0 || (result.n_dependent == 0 && !(facts[h][2] > facts[h][3]))) continue;
-    const at::Tensor columns = state.columns[member].narrow(0, 0, own).to(at::kFloat).t();
+    const at::Tensor picked = state.order[member].narrow(0, 0, own);
+    const at::Tensor columns = table_[state.heads[h]].index_select(0, picked).t();
     const NormalEquations equations(columns.contiguous(), state.goal[member].to(at::kFloat));
     const BoxedFit fit = equations.fit_active_set(own, {settings_.lower, settings_.upper});
     result.weights = table_on_host(fit.solution.unsqueeze(0)).front();

@@ -15,7 +15,7 @@ namespace kvc {
 // Some heads of a DevicePursuits, each with picks of its own number in its first rows; what is behind them is zeros.
 // There is room for `capacity` picks and, behind them, for a row that nobody reads: of heads that pick nothing when
 // others do.
-struct DevicePursuits::State {
+struct DevicePursuits::State : PursuitTensors {
   // Of a column's squared norm: what others leave of it when they span it.
   static constexpr double kDependent = 1e-10;
 
@@ -25,20 +25,9 @@ struct DevicePursuits::State {
   std::vector<int64_t> iteration;
   std::vector<bool> solved;  // weights are those of a solve, with lower bounds for keys picked since
 
-  at::Tensor first_row;  // (H,1) int64: of its keys in the table of all heads
-  at::Tensor position;   // (H,1) int64: size
-  at::Tensor goal;       // (H,n) float64, y
-  at::Tensor margin;     // (H,1) float64
-  at::Tensor order;      // (H,capacity + 1) int64
-  at::Tensor columns;    // (H,capacity + 1,n) float64
-  at::Tensor inverse;    // (H,capacity + 1,capacity + 1) float64: M, lower; zeros where a row is dependent
-  at::Tensor forward;    // (H,capacity + 1) float64: M E^T y
-  at::Tensor free;       // likewise: M^T M E^T y, weights without bounds
-  at::Tensor dependent;  // (H,capacity + 1) bool
-  at::Tensor weights;    // (H,capacity + 1) float64
-  at::Tensor cuts;       // (H,capacity + 1) int64: choices cut so far, after each row
-  at::Tensor n_cut;      // (H) int64
-  at::Tensor taken;      // (H,T) bool
+  // room = capacity + 1
+  at::Tensor position;  // (H,1) int64: size; with kernels only where nobody has picked since place()
+  at::Tensor columns;   // (H,capacity + 1,n) float64; undefined with kernels, which read the table
 
   int64_t rows() const { return *std::max_element(size.begin(), size.end()); }
   // Of rows [first, first + n), whether they hold picks: (H,n) bool.
@@ -53,7 +42,11 @@ struct DevicePursuits::State {
     std::vector<bool> solved;
     at::Tensor weights, free, n_cut;
   };
-  Mark mark() const { return {size, n_taken, iteration, solved, weights.clone(), free.clone(), n_cut.clone()}; }
+  // Kernels make these tensors anew, operations write into them.
+  Mark mark() const {
+    const auto kept = [&](const at::Tensor& tensor) { return columns.defined() ? tensor.clone() : tensor; };
+    return {size, n_taken, iteration, solved, kept(weights), kept(free), kept(n_cut)};
+  }
   // One head's numbers of the host; the device's follow in settle().
   void back_to(const Mark& mark, size_t h) {
     size[h] = mark.size[h];
@@ -73,7 +66,7 @@ struct DevicePursuits::State {
   void settle(const at::Tensor& was_taken, int64_t first, int64_t end) {
     place();
     const at::Tensor nothing = present(first, end - first).logical_not_();
-    columns.narrow(1, first, end - first).masked_fill_(nothing.unsqueeze(2), 0.0);
+    if (columns.defined()) columns.narrow(1, first, end - first).masked_fill_(nothing.unsqueeze(2), 0.0);
     inverse.narrow(1, first, end - first).masked_fill_(nothing.unsqueeze(2), 0.0);
     forward.narrow(1, first, end - first).masked_fill_(nothing, 0.0);
     dependent.narrow(1, first, end - first).masked_fill_(nothing, false);

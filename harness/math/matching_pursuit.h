@@ -28,6 +28,8 @@
 
 namespace kvc {
 
+struct PursuitKernels;
+
 struct PursuitSettings {
   int64_t k_choice = 1;       // keys picked at a time
   int64_t nnls_interval = 1;  // iterations from one solve to the next
@@ -60,10 +62,10 @@ class Pursuit {
 };
 
 // The way that suits the device. queries (n,d), keys (T,d) on one device, bias (T) float32 or undefined; row_max (n,1),
-// row_sum (n,1) float32 over all T.
+// row_sum (n,1) float32 over all T. kernels: see DevicePursuits; not for the CPU.
 std::unique_ptr<Pursuit> make_pursuit(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                       const at::Tensor& row_max, const at::Tensor& row_sum,
-                                      const PursuitSettings& settings);
+                                      const PursuitSettings& settings, const PursuitKernels* kernels = nullptr);
 
 // How many keys the next iteration picks, and every how many iterations weights are solved for.
 struct PursuitSchedule {

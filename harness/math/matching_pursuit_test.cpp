@@ -1,4 +1,5 @@
-// Both ways of the pursuit (the CPU's, and the GPU's run on the CPU) against a plain float64 loop of Algorithm 1 of
+// All ways of the pursuit (the CPU's; the GPU's by LibTorch's operations, run on the CPU; the GPU's kernels, run on the
+// host by their own text) against a plain float64 loop of Algorithm 1 of
 // arXiv:2602.16284, and laws whose answer can be seen.
 #include "harness/math/matching_pursuit.h"
 
@@ -6,24 +7,50 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 
 #include "harness/core/error.h"
 #include "harness/math/attention.h"
 #include "harness/math/device_pursuit.h"
+#include "harness/testing/emulated_pursuit.h"
 
 namespace kvc {
 namespace {
 
-enum class Way { kHost, kDevice, kChecked };
+enum class Way { kHost, kDevice, kChecked, kKernels, kCheckedKernels };
 
-class BothPursuits : public ::testing::TestWithParam<Way> {};
+std::string name_of(Way way) {
+  switch (way) {
+    case Way::kHost:
+      return "Host";
+    case Way::kDevice:
+      return "Device";
+    case Way::kChecked:
+      return "Checked";
+    case Way::kKernels:
+      return "Kernels";
+    case Way::kCheckedKernels:
+      return "CheckedKernels";
+  }
+  return "";
+}
 
-INSTANTIATE_TEST_SUITE_P(MatchingPursuit, BothPursuits, ::testing::Values(Way::kHost, Way::kDevice, Way::kChecked),
-                         [](const auto& test) {
-                           return test.param == Way::kHost ? "Host" : test.param == Way::kDevice ? "Device" : "Checked";
-                         });
+const PursuitKernels* kernels_of(Way way) {
+  return way == Way::kKernels || way == Way::kCheckedKernels ? emulated_pursuit_kernels() : nullptr;
+}
+
+class BothPursuits : public ::testing::TestWithParam<Way> {
+ protected:
+  // Kernels on the host are slow: they get a part of the cases.
+  static bool is_slow() { return kernels_of(GetParam()) != nullptr; }
+};
+
+INSTANTIATE_TEST_SUITE_P(MatchingPursuit, BothPursuits,
+                         ::testing::Values(Way::kHost, Way::kDevice, Way::kChecked, Way::kKernels,
+                                           Way::kCheckedKernels),
+                         [](const auto& test) { return name_of(test.param); });
 
 // Several heads, as one that is alone.
 class First final : public Pursuit {
@@ -41,19 +68,21 @@ struct Head {
   std::unique_ptr<Pursuit> pursuit(const PursuitSettings& settings) const {
     if (BothPursuits::GetParam() == Way::kHost)
       return std::make_unique<MatchingPursuit>(queries, keys, bias, row_max, row_sum, settings);
-    if (BothPursuits::GetParam() == Way::kDevice)
-      return std::make_unique<DevicePursuit>(queries, keys, bias, row_max, row_sum, settings);
-    return std::make_unique<First>(several({*this}, settings, {.keys = 65, .choices = 5}));
+    const Way way = BothPursuits::GetParam();
+    if (way == Way::kDevice || way == Way::kKernels)
+      return std::make_unique<DevicePursuit>(queries, keys, bias, row_max, row_sum, settings, kernels_of(way));
+    return std::make_unique<First>(several({*this}, settings, {.keys = 65, .choices = 5}, kernels_of(way)));
   }
   static std::unique_ptr<DevicePursuits> several(const std::vector<Head>& heads, const PursuitSettings& settings,
-                                                 const KeysAtHand& at_hand) {
+                                                 const KeysAtHand& at_hand, const PursuitKernels* kernels = nullptr) {
     const auto stacked = [&](at::Tensor Head::*part) {
       std::vector<at::Tensor> list;
       for (const Head& head : heads) list.push_back(head.*part);
       return list.front().defined() ? at::stack(list) : at::Tensor();
     };
     return std::make_unique<DevicePursuits>(stacked(&Head::queries), stacked(&Head::keys), stacked(&Head::bias),
-                                            stacked(&Head::row_max), stacked(&Head::row_sum), settings, at_hand);
+                                            stacked(&Head::row_max), stacked(&Head::row_sum), settings, at_hand,
+                                            kernels);
   }
 };
 
@@ -180,9 +209,10 @@ void expect_like_judge(const Head& head, const PursuitSettings& settings, const 
 TEST_P(BothPursuits, PicksAreThoseOfAFloat64Loop) {
   for (const bool with_bias : {false, true}) {
     expect_like_judge(clustered(300, 128, 16, 1, with_bias), {}, {1, 2, 17, 60});
+    if (is_slow()) continue;
     expect_like_judge(clustered(600, 256, 64, 2, with_bias), {}, {5, 80});
   }
-  expect_like_judge(clustered(900, 400, 128, 3, false), {}, {40});
+  expect_like_judge(clustered(is_slow() ? 301 : 900, 400, 128, 3, false), {}, {is_slow() ? 10 : 40});
 }
 
 // Rows of G are made when they are needed, or all at once: both ways, several targets at a time.
@@ -190,6 +220,7 @@ TEST_P(BothPursuits, RowsOnDemandAndAllAtOnce) {
   const Head head = clustered(500, 420, 32, 11, true);
   PursuitSettings settings;
   settings.drop_below = 0.0;
+  if (is_slow()) return expect_like_judge(head, settings, {10});
   expect_like_judge(head, settings, {10, 30, 60});  // at most a sixth of the keys
   expect_like_judge(head, settings, {30, 60, 71});  // more
 }
@@ -215,6 +246,7 @@ TEST_P(BothPursuits, SeveralKeysAtATimeAndFewerSolves) {
   fast.k_choice = 4;
   fast.nnls_interval = 2;
   expect_like_judge(clustered(500, 200, 32, 4, false), fast, {3, 4, 7, 12, 50});
+  if (is_slow()) return;  // the schedule is the host's
   PursuitSettings progressive;
   progressive.progressive = true;
   expect_like_judge(clustered(600, 400, 32, 5, false), progressive, {308});
@@ -224,6 +256,7 @@ TEST_P(BothPursuits, DroppedKeysAreReplacedAsInTheLoop) {
   PursuitSettings settings;
   int64_t n_dropped = 0;
   for (const double drop_below : {-7.0, 0.0, 0.5}) {
+    if (is_slow() && drop_below != 0) continue;
     settings.drop_below = drop_below;
     for (const std::uint64_t seed : {6, 7}) {
       const Head head = clustered(400, 160, 16, seed, seed == 7);
@@ -307,42 +340,94 @@ TEST_P(BothPursuits, MorePicksThanQueriesStillExplainTheMass) {
 
 // Heads of different targets in step, each as the loop would have it: with all keys at hand, and with so few of them
 // that checks take choices back.
+void expect_heads_like_loops(const std::vector<Head>& heads, const std::vector<int64_t>& most,
+                             const std::vector<int64_t>& fewer, const PursuitSettings& settings,
+                             const std::vector<KeysAtHand>& all_at_hand, const PursuitKernels* kernels = nullptr) {
+  int64_t n_taken_back = 0, n_dropped = 0;
+  for (const KeysAtHand& at_hand : all_at_hand) {
+    const auto pursuits = Head::several(heads, settings, at_hand, kernels);
+    pursuits->run(most);
+    for (const std::vector<int64_t>& targets : {most, fewer}) {
+      const std::vector<PursuitPicks> picks = pursuits->picks(targets);
+      for (size_t h = 0; h < heads.size(); ++h) {
+        if (targets[h] == 0) {
+          EXPECT_TRUE(picks[h].order.empty());
+          continue;
+        }
+        const Judged judged = Judge(heads[h], settings).run(targets[h]);
+        ASSERT_EQ(picks[h].order, judged.order) << "head " << h << ", smallest gap " << judged.smallest_gap;
+        for (size_t i = 0; i < judged.weights.size(); ++i) {
+          EXPECT_NEAR(std::log(picks[h].weights[i]), std::log(judged.weights[i]), 1e-3);
+        }
+        EXPECT_EQ(picks[h].n_cut, 0);
+        n_dropped += picks[h].n_dropped;
+      }
+    }
+    n_taken_back += pursuits->n_taken_back();
+  }
+  EXPECT_GT(n_taken_back, 0) << "no choice was taken back: that was not tested";
+  if (settings.drop_below == 0) {
+    EXPECT_GT(n_dropped, 0);
+  }
+}
+
 TEST(DevicePursuits, HeadsOfDifferentTargetsAreThoseOfALoopEach) {
   for (const bool fast : {false, true}) {
     for (const double drop_below : {-7.0, 0.0}) {
       PursuitSettings settings;
       settings.drop_below = drop_below;
       if (fast) settings.k_choice = 4, settings.nnls_interval = 2;
-      const std::vector<int64_t> most = {60, 1, 33, 50}, fewer = {17, 0, 33, 12};
       std::vector<Head> heads;
-      for (std::uint64_t h = 0; h < most.size(); ++h) heads.push_back(clustered(400, 320, 24, 30 + h, true));
-      int64_t n_taken_back = 0, n_dropped = 0;
-      for (const KeysAtHand& at_hand : {KeysAtHand{}, KeysAtHand{65, 48}, KeysAtHand{70, 5}}) {
-        const auto pursuits = Head::several(heads, settings, at_hand);
-        pursuits->run(most);
-        for (const std::vector<int64_t>& targets : {most, fewer}) {
-          const std::vector<PursuitPicks> picks = pursuits->picks(targets);
-          for (size_t h = 0; h < heads.size(); ++h) {
-            if (targets[h] == 0) {
-              EXPECT_TRUE(picks[h].order.empty());
-              continue;
-            }
-            const Judged judged = Judge(heads[h], settings).run(targets[h]);
-            ASSERT_EQ(picks[h].order, judged.order) << "head " << h << ", smallest gap " << judged.smallest_gap;
-            for (size_t i = 0; i < judged.weights.size(); ++i) {
-              EXPECT_NEAR(std::log(picks[h].weights[i]), std::log(judged.weights[i]), 1e-3);
-            }
-            EXPECT_EQ(picks[h].n_cut, 0);
-            n_dropped += picks[h].n_dropped;
-          }
-        }
-        n_taken_back += pursuits->n_taken_back();
-      }
-      EXPECT_GT(n_taken_back, 0) << "no choice was taken back: that was not tested";
-      if (drop_below == 0) {
-        EXPECT_GT(n_dropped, 0);
-      }
+      for (std::uint64_t h = 0; h < 4; ++h) heads.push_back(clustered(400, 320, 24, 30 + h, true));
+      expect_heads_like_loops(heads, {60, 1, 33, 50}, {17, 0, 33, 12}, settings, {{}, {65, 48}, {70, 5}});
     }
+  }
+}
+
+TEST(DevicePursuits, KernelsOfHeadsOfDifferentTargetsAreThoseOfALoopEach) {
+  for (const bool fast : {false, true}) {
+    PursuitSettings settings;
+    settings.drop_below = 0.0;
+    if (fast) settings.k_choice = 3, settings.nnls_interval = 2;
+    std::vector<Head> heads;
+    for (std::uint64_t h = 0; h < 3; ++h) heads.push_back(clustered(401, 320, 24, 30 + h, true));
+    expect_heads_like_loops(heads, {40, 1, 33}, {9, 0, 12}, settings, {{65, 48}}, emulated_pursuit_kernels());
+  }
+}
+
+// As a GPU's blocks leave them: a head alone and among others, and so many heads that a launch does not take them all.
+TEST(DevicePursuits, AHeadHasTheSameBitsAmongOthers) {
+  std::vector<Head> heads;
+  for (int64_t h = 0; h < 385; ++h)
+    heads.push_back(clustered(33, 70, 8, 50 + static_cast<std::uint64_t>(h % 3), false));
+  const PursuitKernels* kernels = emulated_pursuit_kernels();
+  const auto together = Head::several(heads, {}, {}, kernels);
+  together->run(std::vector<int64_t>(heads.size(), 2));
+  const std::vector<PursuitPicks> all = together->picks(std::vector<int64_t>(heads.size(), 2));
+  for (const size_t h : {0U, 1U, 2U}) {
+    const auto alone = Head::several({heads[h]}, {}, {}, kernels);
+    alone->run({2});
+    const PursuitPicks own = alone->picks({2}).front();
+    for (size_t i = h; i < heads.size(); i += 3) {
+      EXPECT_EQ(all[i].order, own.order) << i;
+      EXPECT_EQ(all[i].weights, own.weights) << i;
+    }
+  }
+}
+
+// Keys, rows and candidates that no block's size divides; many picks at a time.
+TEST(DevicePursuits, KernelsTakeOddSizes) {
+  for (const auto& [n, t, k, picks] : {std::array{1, 2, 1, 1}, {31, 66, 66, 66}, {130, 257, 100, 120}}) {
+    const Head head = clustered(n, t, 8, 60, true);
+    PursuitSettings settings;
+    settings.k_choice = k;
+    DevicePursuit kernels(head.queries, head.keys, head.bias, head.row_max, head.row_sum, settings,
+                          emulated_pursuit_kernels());
+    DevicePursuit operations(head.queries, head.keys, head.bias, head.row_max, head.row_sum, settings);
+    kernels.run(picks);
+    operations.run(picks);
+    EXPECT_EQ(kernels.picks(picks).order, operations.picks(picks).order) << n;
+    EXPECT_GE(kernels.picks(picks).n_dependent, std::max(0, picks - n)) << n;
   }
 }
 

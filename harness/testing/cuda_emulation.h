@@ -7,11 +7,12 @@
 // registers.
 //
 // Known: __global__, __device__, __shared__ (static), dynamic shared memory by KVC_SHARED_MEMORY, __syncthreads,
-// __syncwarp, __shfl_xor_sync and __shfl_sync of whole warps, float4, __nv_bfloat16, launches by launch(); of tensor
-// cores what harness/attention/tensor_cores.h names, register by register. Copies into shared memory that are not
-// waited for do not arrive.
+// __syncwarp, __shfl_xor_sync and __shfl_sync of whole warps, float4, __nv_bfloat16, __float_as_uint, atomicAdd of int,
+// launches by launch(); of tensor cores what harness/attention/tensor_cores.h names, register by register. Copies into
+// shared memory that are not waited for do not arrive.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -80,6 +81,16 @@ inline __nv_bfloat16 __float2bfloat16(float x) {  // to nearest, ties to even
   return {static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16U) & 1U)) >> 16U)};
 }
 
+inline unsigned __float_as_uint(float x) {
+  return std::bit_cast<unsigned>(x);
+}
+// Fibers take turns at barriers only.
+inline int atomicAdd(int* to, int x) {
+  const int before = *to;
+  *to += x;
+  return before;
+}
+
 namespace kvc::emulation {
 
 static_assert(__STDCPP_DEFAULT_NEW_ALIGNMENT__ >= 16, "shared memory is 16-byte aligned");
@@ -93,8 +104,16 @@ struct Copy {
   const void* from;
 };
 
+// Fibers take turns by _longjmp: swapcontext saves the signal mask, a call to the system each time. Sanitizers follow
+// swapcontext only.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KVC_SWITCH_BY_CONTEXT 1
+#endif
+
 struct Fiber {
   ucontext_t context{};
+  jmp_buf place;
+  bool started = false;
   std::unique_ptr<char[]> stack;
   uint3 index{};
   Wait wait = Wait::kNothing;
@@ -118,6 +137,7 @@ struct Block {
   std::vector<Operands> operands[2];  // likewise
   std::function<void()> body;
   ucontext_t scheduler{};
+  jmp_buf scheduler_place;
   unsigned current = 0;
 };
 
@@ -136,17 +156,36 @@ inline std::int64_t& n_launches() {
   std::abort();
 }
 
+#ifdef KVC_SWITCH_BY_CONTEXT
+inline void go_to(Fiber& fiber) {
+  swapcontext(&block().scheduler, &fiber.context);
+}
+inline void leave(Fiber& fiber) {
+  swapcontext(&fiber.context, &block().scheduler);
+}
+#else
+inline void go_to(Fiber& fiber) {
+  if (_setjmp(block().scheduler_place) != 0) return;
+  if (fiber.started) _longjmp(fiber.place, 1);
+  fiber.started = true;
+  setcontext(&fiber.context);
+}
+inline void leave(Fiber& fiber) {
+  if (_setjmp(fiber.place) == 0) _longjmp(block().scheduler_place, 1);
+}
+#endif
+
 inline void wait_for(Wait what) {
-  Block& b = block();
-  Fiber& fiber = b.fibers[b.current];
+  Fiber& fiber = block().fibers[block().current];
   fiber.wait = what;
-  swapcontext(&fiber.context, &b.scheduler);
+  leave(fiber);
 }
 
 inline void enter() {
-  Block& b = block();
-  b.body();
-  b.fibers[b.current].wait = Wait::kEnded;  // uc_link leads back to the scheduler
+  block().body();
+  Fiber& fiber = block().fibers[block().current];
+  fiber.wait = Wait::kEnded;
+  leave(fiber);  // for good
 }
 
 // Lets those go that all wait for the same thing; false when nobody could.
@@ -166,7 +205,7 @@ inline void run_warp(unsigned begin, unsigned end) {
     for (unsigned t = begin; t < end; ++t) {
       if (b.fibers[t].wait != Wait::kNothing) continue;
       b.current = t;
-      swapcontext(&b.scheduler, &b.fibers[t].context);
+      go_to(b.fibers[t]);
     }
   } while (release(begin, end, Wait::kWarpLanes));
 }
@@ -199,6 +238,7 @@ inline void start_block(std::size_t shared_bytes) {
     if (!fiber.stack) fiber.stack = std::make_unique_for_overwrite<char[]>(kStack);
     fiber.index = {t % b.dim.x, t / b.dim.x % b.dim.y, t / (b.dim.x * b.dim.y)};
     fiber.wait = Wait::kNothing;
+    fiber.started = false;
     fiber.n_shuffles = 0;
     if (!fiber.copies.empty() || !fiber.committed.empty())
       stop("a thread of the block before ended with copies under way");

@@ -17,9 +17,11 @@
 #include <vector>
 
 #include "harness/attention/cuda_layer_glue.h"
+#include "harness/attention/cuda_pursuit_glue.h"
 #include "harness/attention/cuda_statistics_glue.h"
 #include "harness/attention/kernel_stand_in.h"
 #include "harness/attention/layer_kernels_cuda.cu"
+#include "harness/attention/pursuit_cuda.cu"
 #include "harness/attention/ragged_attention_cuda.cu"
 #include "harness/attention/tensor_attention_cuda.cu"
 #include "harness/testing/pretended_gpu.h"
@@ -345,6 +347,13 @@ gpu::KernelStandIn counted_kernels() {
                                   const at::Tensor& values, KeySum sum, const RowReach& reach) {
     return glue::statistics(queries, keys, bias, values, sum, reach, nullptr);
   };
+  calls.pursuit_kernels = {glue::kMostCandidates,
+                           [](const PursuitTensors& heads, const std::vector<int64_t>& rows) {
+                             return glue::pursuit_rest(heads, rows, nullptr);
+                           },
+                           [](const PursuitTensors& heads, const PursuitIteration& now) {
+                             return glue::pursuit_advance(heads, now, nullptr);
+                           }};
   return calls;
 }
 
@@ -356,6 +365,7 @@ GpuCounts take_gpu_counts() {
   taken.bytes += std::exchange(counted_cuda::layer_launches(), {}).bytes;
   taken.bytes += std::exchange(counted_cuda::attention_launches(), {}).bytes;
   taken.bytes += std::exchange(counted_cuda::column_launches(), {}).bytes;
+  taken.bytes += std::exchange(counted_cuda::pursuit_launches(), {}).bytes;
   return taken;
 }
 

@@ -72,6 +72,7 @@ if(cuda_kernels)
   set_source_files_properties(${CMAKE_SOURCE_DIR}/harness/attention/ragged_attention_gpu.cpp
                               ${CMAKE_SOURCE_DIR}/harness/attention/layer_kernels.cpp
                               ${CMAKE_SOURCE_DIR}/harness/attention/device_statistics.cpp
+                              ${CMAKE_SOURCE_DIR}/harness/attention/device_pursuit_kernels.cpp
                               ${CMAKE_SOURCE_DIR}/harness/model/cuda_graph.cpp
                               PROPERTIES COMPILE_DEFINITIONS KVC_CUDA_KERNELS SKIP_PRECOMPILE_HEADERS ON
                                          COMPILE_OPTIONS "-idirafter;${KVC_CUDA_HEADERS}")
