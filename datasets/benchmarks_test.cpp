@@ -125,6 +125,10 @@ TEST_F(Benchmarks, RowsThatCanNeverBeRightAreRefused) {
 
   EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":"<mask-0> sat","A":{"<mask-0>":""}}]})"),
               HasSubstr("the text for '<mask-0>' must be a string"));
+  EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":"<mask-0> met <mask-1>","A":{"<mask-0>":"Bob"}}]})"),
+              HasSubstr("'<mask-1>' is in the text of 'Q' and has no name in 'A'"));
+  EXPECT_EQ(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":"<mask-0> met <mask-0>","A":{"<mask-0>":"Bob"}}]})"),
+            "no error");
   EXPECT_THAT(error_of("loogle", R"({"input":"t","qa_pairs":[{"Q":" ","A":"a"}]})"), HasSubstr("'Q' is empty"));
   EXPECT_THAT(error_of("math500", R"({"problem":"p","answer":"\\frac{1"})"), HasSubstr("do not match"));
   EXPECT_EQ(error_of("math500", R"({"problem":"p","answer":"\\{1,2\\}"})"), "no error");

@@ -10,6 +10,9 @@
 
 #include <fmt/format.h>
 
+#include <regex>
+#include <set>
+
 #include "datasets/benchmark_lines.h"
 #include "harness/core/python_literal.h"
 
@@ -82,6 +85,7 @@ class Loogle final : public Dataset {
                  "write the name");
         }
       }
+      check_blanks(in, asked, answer, field);
       add_question(
           "cloze",
           "Each <mask-n> in the following stands for a person, a place or an organisation of the text, the same "
@@ -98,6 +102,19 @@ class Loogle final : public Dataset {
                  pair.contains("type") ? kLongAnswer : kShortAnswer, document);
     const std::string type = optional_text(in, pair, "type");
     if (!type.empty()) document.questions.back().extra["type"] = type;
+  }
+
+  // A blank without a gold name could not be judged.
+  static void check_blanks(DataReader& in, const std::string& asked, const Json& answer, const std::string& field) {
+    std::set<std::string> blanks;
+    static const std::regex form("<mask-[0-9]+>");
+    for (std::sregex_iterator found(asked.begin(), asked.end(), form), end; found != end; ++found)
+      blanks.insert(found->str());
+    for (const std::string& blank : blanks) {
+      if (!answer.contains(blank))
+        in.add(field + ".A", fmt::format("'{}' is in the text of 'Q' and has no name in 'A'", blank),
+               fmt::format("write {{\"{}\": NAME}}", blank));
+    }
   }
 
   static void add_question(const std::string& subset, const std::string& text, const std::string& gold,

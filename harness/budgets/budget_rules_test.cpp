@@ -7,6 +7,7 @@
 
 #include "harness/api/budget_rule.h"
 #include "harness/core/error.h"
+#include "harness/testing/integer_options.h"
 
 namespace kvc {
 namespace {
@@ -22,26 +23,27 @@ std::string write_file(const std::string& name, const std::string& text) {
   return path;
 }
 
-std::unique_ptr<BudgetRule> rule(const std::string& name, Json options = Json::object()) {
-  if (name == "proportions" && !options.contains("file")) {
-    options["file"] = write_file("kvc_proportions.json", R"({"L0H0": 0.7, "L0H1": 0.1, "L1H0": 0.1, "L1H1": 0.1})");
-  }
-  if (name == "duo_attention" && !options.contains("file")) {
-    options["file"] = write_file("kvc_heads.tsv", "0.9\t0.1\n0.1\t0.95\n");
-  }
-  if (name == "lu_kv" && !options.contains("file")) {
-    // What head h of layer l has lost when step + 1 % are gone: the whole percentage, less for the first head.
-    std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (99, 2, 2), }";
-    header.resize(118, ' ');
-    std::string bytes = std::string("\x93NUMPY\x01", 7) + std::string{'\0', 'v', '\0'} + header;  // 'v' is 118
-    for (int step = 0; step < 99; ++step) {
-      for (int head = 0; head < 4; ++head) {
-        const double lost = (head == 0 ? 0.5 : 1.0) * (step + 1) / 100;
-        bytes.append(reinterpret_cast<const char*>(&lost), sizeof lost);
-      }
+// The file of a rule that reads one.
+Json file_options(const std::string& name) {
+  if (name == "proportions")
+    return {{"file", write_file("kvc_proportions.json", R"({"L0H0": 0.7, "L0H1": 0.1, "L1H0": 0.1, "L1H1": 0.1})")}};
+  if (name == "duo_attention") return {{"file", write_file("kvc_heads.tsv", "0.9\t0.1\n0.1\t0.95\n")}};
+  if (name != "lu_kv") return Json::object();
+  // What head h of layer l has lost when step + 1 % are gone: the whole percentage, less for the first head.
+  std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (99, 2, 2), }";
+  header.resize(118, ' ');
+  std::string bytes = std::string("\x93NUMPY\x01", 7) + std::string{'\0', 'v', '\0'} + header;  // 'v' is 118
+  for (int step = 0; step < 99; ++step) {
+    for (int head = 0; head < 4; ++head) {
+      const double lost = (head == 0 ? 0.5 : 1.0) * (step + 1) / 100;
+      bytes.append(reinterpret_cast<const char*>(&lost), sizeof lost);
     }
-    options["file"] = write_file("kvc_profile.npy", bytes);
   }
+  return {{"file", write_file("kvc_profile.npy", bytes)}};
+}
+
+std::unique_ptr<BudgetRule> rule(const std::string& name, Json options = Json::object()) {
+  if (!options.contains("file")) options.update(file_options(name));
   return Registry<BudgetRule>::instance().create(name, options);
 }
 
@@ -220,6 +222,15 @@ TEST(BudgetRules, AllTakeBytes) {
     const HeadBudget budget = rule(name)->spread({target, {{1000, 1000}, {1000, 1000}}, {100, 40}});
     EXPECT_EQ(total_length(budget), 800) << name;
   }
+}
+
+TEST(BudgetRules, IntegerOptionsEndInARefusalOrABudget) {
+  const Lengths source_len = {{1000, 1000}, {1000, 1000}};
+  expect_limits_of_integer_options<BudgetRule>(
+      [&](const std::string& name, const BudgetRule& rule) {
+        EXPECT_EQ(total_length(rule.spread({fraction(0.2), source_len})), 800) << name;
+      },
+      [](const std::string& name) { return file_options(name); });
 }
 
 }  // namespace

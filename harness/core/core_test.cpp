@@ -232,15 +232,44 @@ TEST(Options, RulesOfIntegersTextsAndLists) {
   EXPECT_EQ(none_or(one_of({"on", "off"})).problem("of"), "must be on or off (or empty); got 'of'");
 }
 
+struct RangedOptions {
+  int64_t n_sink = 4;
+  int64_t tokens = 256;
+  std::vector<int64_t> sizes = {1};
+  std::string kind = "one";
+  void fields(auto&& visit) {
+    visit("n_sink", n_sink, "", at_least(0));
+    visit("tokens", tokens, "", between(128, 4096));
+    visit("sizes", sizes, "", between(1, 8));
+    visit("kind", kind, "", one_of({"one", "two"}));
+  }
+};
+
 // Beyond this, sums and products of options overflow somewhere.
 TEST(Options, IntegersHaveALimit) {
-  for (const char* value : {"1000000001", "-1000000001", "9223372036854775807", "18446744073709551615"}) {
+  for (const char* value : {"1000000001", "9223372036854775807", "18446744073709551615"}) {
     Problems problems;
     SinkOptions options;
     read_options(Json{{"n_sink", Json::parse(value)}}, options, "", problems);
     ASSERT_EQ(problems.list().size(), 1u) << value;
     EXPECT_EQ(problems.list()[0].fact, fmt::format("'n_sink' must be from -1000000000 to 1000000000; got {}", value));
   }
+  // YAML reads them as floats. Where the option's own range is narrower, the message gives that one.
+  const auto problem_of = [](const char* name, const Json& value) {
+    Problems problems;
+    RangedOptions options;
+    read_options(Json{{name, value}}, options, "", problems);
+    return problems.list().empty() ? "" : problems.list()[0].fact;
+  };
+  EXPECT_EQ(problem_of("n_sink", 1e30), "'n_sink' must be from -1000000000 to 1000000000; got 1e+30");
+  EXPECT_EQ(problem_of("n_sink", -1e30), "'n_sink' must be 0 or more; got -1e+30");
+  EXPECT_EQ(problem_of("tokens", 1e30), "'tokens' must be 128 to 4096; got 1e+30");
+  EXPECT_EQ(problem_of("tokens", Json::parse("9223372036854775807")),
+            "'tokens' must be 128 to 4096; got 9223372036854775807");
+  EXPECT_EQ(problem_of("sizes", Json::array({2, 1e30})), "'sizes' must be 1 to 8; got 1e+30");
+  EXPECT_EQ(problem_of("tokens", 200.5), "'tokens' must be an integer; got 200.5");
+  EXPECT_EQ(problem_of("kind", 5), "'kind' must be one or two; got 5");
+  EXPECT_EQ(problem_of("kind", "5"), "'kind' must be one or two; got '5'");
   Problems problems;
   SinkOptions options;
   read_options(Json{{"n_sink", kMostInteger}}, options, "", problems);

@@ -37,9 +37,15 @@ std::string options_detail::wrong_type(const std::string& type, const Json& valu
   return fmt::format("must be {}; got {}", wanted, value.dump());
 }
 
-std::string OptionRule::problem(const Json& value) const {
+std::string options_detail::integer_problem(const OptionRule& rule, const Json& beyond) {
+  const Json limit = beyond.get<double>() > 0 ? kMostInteger : -kMostInteger;
+  if (rule.holds && !rule.holds(limit)) return fmt::format("must {}; got {}", rule.must, shown(beyond));
+  return fmt::format("must be from {} to {}; got {}", -kMostInteger, kMostInteger, shown(beyond));
+}
+
+std::string OptionRule::problem(const Json& value, const Json* written) const {
   const Json* wrong = forbidden(*this, value);
-  return wrong == nullptr ? "" : fmt::format("must {}; got {}", must, shown(*wrong));
+  return wrong == nullptr ? "" : fmt::format("must {}; got {}", must, shown(written == nullptr ? *wrong : *written));
 }
 
 std::string OptionRule::mend(const Json& value, const Json& default_value) const {

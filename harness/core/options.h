@@ -53,8 +53,8 @@ struct OptionRule {
   std::vector<std::string> names = {};               // of one_of()
   std::string example = "";                          // a mend where there is no useful default
 
-  // "must be 0 or more; got -3", or empty where the value is valid.
-  std::string problem(const Json& value) const;
+  // "must be 0 or more; got -3", or empty where the value is valid. `written`: what to show in its place.
+  std::string problem(const Json& value, const Json* written = nullptr) const;
   // How to mend such a problem.
   std::string mend(const Json& value, const Json& default_value) const;
 };
@@ -76,11 +76,18 @@ inline constexpr int64_t kMostInteger = 1'000'000'000;
 
 namespace options_detail {
 
-inline bool within_integers(const Json& value) {
-  if (value.is_array()) return std::all_of(value.begin(), value.end(), within_integers);
-  if (value.is_number_unsigned()) return value.get<std::uint64_t>() <= static_cast<std::uint64_t>(kMostInteger);
-  return !value.is_number_integer() || std::abs(value.get<double>()) <= static_cast<double>(kMostInteger);
+// The number, or the first of a list, that is larger than kMostInteger or smaller than its negative; null where there
+// is none. 1e30 counts too, though YAML and JSON read it as a float.
+inline const Json* beyond_integers(const Json& value) {
+  if (value.is_array()) {
+    const auto found = std::find_if(value.begin(), value.end(), beyond_integers);
+    return found == value.end() ? nullptr : &*found;
+  }
+  return value.is_number() && std::abs(value.get<double>()) > static_cast<double>(kMostInteger) ? &value : nullptr;
 }
+
+// "must be 128 to 1000000; got 1e+30": the option's own range where it is narrower on that side.
+std::string integer_problem(const OptionRule& rule, const Json& beyond);
 
 template <class T>
 std::string type_name() {
@@ -164,13 +171,15 @@ Json options_to_json(Options options) {
   return object;
 }
 
-// The rules of all fields and, if they hold, the struct's own check().
+// The rules of all fields and, if they hold, the struct's own check(). `written`: the object that the options were read
+// from, whose values a message shows as they stand there (5, not '5', for a text).
 template <class Options>
-void check_options(const Options& options, const OptionCheck& fail) {
+void check_options(const Options& options, const OptionCheck& fail, const Json& written = nullptr) {
   bool valid = true;
   const Json defaults = options_to_json(Options{});
   Options(options).fields([&](const char* name, auto& field, const char* /*help*/, const OptionRule& rule = {}) {
-    const std::string problem = rule.problem(field);
+    const bool number = written.is_object() && written.contains(name) && written.at(name).is_number_integer();
+    const std::string problem = rule.problem(field, number ? &written.at(name) : nullptr);
     if (problem.empty()) return;
     valid = false;
     fail(name, problem, rule.mend(field, defaults[name]));
@@ -185,15 +194,14 @@ template <class Options>
 void read_options(const Json& object, Options& out, const std::string& pointer, Problems& problems) {
   std::vector<std::string> known;
   const size_t before = problems.list().size();
-  out.fields([&](const char* name, auto& field, const char* /*help*/, const OptionRule& /*rule*/ = {}) {
+  out.fields([&](const char* name, auto& field, const char* /*help*/, const OptionRule& rule = {}) {
     known.emplace_back(name);
     if (!object.is_object() || !object.contains(name)) return;
     using Field = std::remove_cvref_t<decltype(field)>;
     if constexpr (std::is_same_v<Field, int64_t> || std::is_same_v<Field, std::vector<int64_t>>) {
-      if (!options_detail::within_integers(object.at(name))) {
-        problems.add(fmt::format("'{}' must be from {} to {}; got {}", name, -kMostInteger, kMostInteger,
-                                 object.at(name).dump()),
-                     pointer + "/" + name, fmt::format("write a smaller number; default: {}", Json(field).dump()));
+      if (const Json* beyond = options_detail::beyond_integers(object.at(name))) {
+        problems.add(fmt::format("'{}' {}", name, options_detail::integer_problem(rule, *beyond)), pointer + "/" + name,
+                     fmt::format("write another number; default: {}", Json(field).dump()));
         return;
       }
     }
@@ -218,9 +226,10 @@ void read_options(const Json& object, Options& out, const std::string& pointer, 
     if (problems.list().size() == before) out.complete(pointer, problems);
   }
   if (problems.list().size() == before) {
-    check_options(out, [&](const std::string& name, const std::string& fact, const std::string& mend) {
+    const OptionCheck fail = [&](const std::string& name, const std::string& fact, const std::string& mend) {
       problems.add(fmt::format("'{}' {}", name, fact), pointer + "/" + name, mend);
-    });
+    };
+    check_options(out, fail, object);
   }
 }
 

@@ -96,11 +96,24 @@ std::optional<TargetSize> read_size(const Json& value) {
   return number.is_null() ? std::nullopt : read_size(number);
 }
 
+// Whether `value` is a whole number too large to count entries with, its unit written or not.
+bool is_endless_count(const Json& value) {
+  if (value.is_number_unsigned()) return value.get<std::uint64_t>() > std::numeric_limits<int64_t>::max();
+  if (!value.is_string()) return false;
+  std::string_view text = trimmed(value.get_ref<const std::string&>());
+  if (text.ends_with("entries")) text = trimmed(text.substr(0, text.size() - 7));
+  return !text.empty() && text.find_first_not_of("0123456789") == text.npos && !parse_whole<int64_t>(text);
+}
+
 }  // namespace
 
 TargetSize TargetSize::from_json(const Json& value, const std::string& pointer, Problems& problems) {
   const std::optional<TargetSize> target = read_size(value);
-  if (!target) {
+  if (is_endless_count(value)) {
+    problems.add(fmt::format("target must be at most {} as a number of entries; got {}",
+                             std::numeric_limits<int64_t>::max(), value.dump()),
+                 pointer, kMend);
+  } else if (!target) {
     problems.add(fmt::format("target must be a fraction, a number of entries or bytes; got {}", value.dump()), pointer,
                  kMend);
   } else if (target->unit == Unit::kFraction && !(target->fraction > 0 && target->fraction <= 1)) {

@@ -8,7 +8,7 @@
 //
 // Metrics, of what is written behind the thought (thought.h):
 // - accuracy: 1 if exact_match(text, right answer) for any right answer (gold_answer, other_answers)
-// - turn_1 to turn_8: accuracy of that turn; no value in any other
+// - turn_1 to turn_8: accuracy of that turn; turns_9_to_16, turns_from_17: of those together; no value in any other
 // - length_limit_rate: 1 if stop_reason is "length"
 //
 // A question-aware method compacts for each question anew and is asked each alone: every turn is then a first one.
@@ -27,7 +27,7 @@
 namespace kvc {
 namespace {
 
-constexpr int64_t kTurnsShown = 8;
+constexpr int64_t kTurnsAlone = 8;  // turns with a metric of their own
 
 // What the template puts behind an answer, up to the next one: the end of the assistant's turn, the user's turn, the
 // assistant's header. The same behind whatever stands before.
@@ -162,8 +162,10 @@ std::vector<double> judge_turns(const AnswerFields& answer) {
       std::any_of(golds.begin(), golds.end(), [&](const std::string& gold) { return exact_match(text, gold); }));
   const int64_t turn = answer.integer("turn", 1);
   std::vector<double> values = {right};
-  for (int64_t shown = 1; shown <= kTurnsShown; ++shown)
-    values.push_back(shown == turn ? right : std::numeric_limits<double>::quiet_NaN());
+  const auto add = [&](bool here) { values.push_back(here ? right : std::numeric_limits<double>::quiet_NaN()); };
+  for (int64_t shown = 1; shown <= kTurnsAlone; ++shown) add(shown == turn);
+  add(turn > kTurnsAlone && turn <= 2 * kTurnsAlone);
+  add(turn > 2 * kTurnsAlone);
   values.push_back(is_true(answer.cut_by_length()));
   return values;
 }
@@ -179,6 +181,8 @@ KVC_REGISTER_METRICS("turns", one_by_one<judge_turns>,
                       {"turn_6", "accuracy of turn 6", true, true},
                       {"turn_7", "accuracy of turn 7", true, true},
                       {"turn_8", "accuracy of turn 8", true, true},
+                      {"turns_9_to_16", "accuracy of turns 9 to 16", true, true},
+                      {"turns_from_17", "accuracy of turn 17 and later", true, true},
                       {"length_limit_rate", "cut off by the length limit", true, false}});
 
 }  // namespace

@@ -90,20 +90,26 @@ TEST_F(TurnsTask, TheFirstTurnIsExactMatchsAndLaterOnesSeeIt) {
 
 TEST(TurnsMetrics, ShowTheTurn) {
   const std::string where = "a record";
+  const std::vector<int64_t> turns = {1, 2, 8, 9, 16, 17, 40};
   std::vector<Json> answers;
-  for (const int turn : {1, 2, 9}) {
+  for (const int64_t turn : turns) {
     answers.push_back(
         {{"text", turn == 2 ? "no" : "gold"}, {"gold_answer", "gold"}, {"turn", turn}, {"stop_reason", "end"}});
   }
   const auto values = find_task_metrics("turns")->judge(fields_of(answers, where));
-  ASSERT_EQ(values[0].size(), find_task_metrics("turns")->metrics.size());
-  EXPECT_EQ(values[0][0], 1);
-  EXPECT_EQ(values[0][1], 1);
-  EXPECT_TRUE(std::isnan(values[0][2]));
-  EXPECT_EQ(values[1][2], 0);
-  EXPECT_TRUE(std::isnan(values[1][1]));
-  EXPECT_EQ(values[2][0], 1);  // beyond the eighth only the mean over all
-  for (size_t m = 1; m <= 8; ++m) EXPECT_TRUE(std::isnan(values[2][m]));
+  const std::vector<MetricInfo>& metrics = find_task_metrics("turns")->metrics;
+  const std::vector<std::string> shown_as = {"turn_1",        "turn_2",        "turn_8",       "turns_9_to_16",
+                                             "turns_9_to_16", "turns_from_17", "turns_from_17"};
+  for (size_t i = 0; i < turns.size(); ++i) {
+    ASSERT_EQ(values[i].size(), metrics.size());
+    for (size_t m = 0; m < metrics.size(); ++m) {
+      if (metrics[m].name == "accuracy" || metrics[m].name == shown_as[i]) {
+        EXPECT_EQ(values[i][m], turns[i] == 2 ? 0 : 1) << metrics[m].name << " of turn " << turns[i];
+      } else if (metrics[m].name.starts_with("turn")) {
+        EXPECT_TRUE(std::isnan(values[i][m])) << metrics[m].name << " of turn " << turns[i];
+      }
+    }
+  }
 }
 
 }  // namespace
