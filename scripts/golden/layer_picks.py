@@ -4,7 +4,9 @@
 
 The layer's heads are those of harness/testing/golden/captured_heads.safetensors, one query head each, at positions 0, 1, ...; its output
 projection is made by output_weights() below, as the test makes it. Scores are kvpress's own presses; what they would project from hidden
-states is given to them. The lower index is taken of equal scores. `sizes` is the number of entries that each head keeps.
+states is given to them. The lower index is taken of equal scores. `sizes` is the number of entries that each head keeps. For the budget
+zigzag the heads are three layers of one head; its rule is typed anew from the paper (arXiv:2412.09036), since the press for it (pull request
+238) was closed.
 """
 import json
 import math
@@ -182,6 +184,20 @@ class Layer:
         return kept_of_mask(self.module.masked_key_indices, self.length)
 
 
+    def zigzag(self, t, mass, floor):
+        """Layers' lengths: floor of an equal share, and the rest by how many entries hold `mass` of the scores."""
+        scores = kvpress.CURPress(num_sinks=0).score(None, None, self.k, self.v, None, None)[0].double()
+        uncertainty = []
+        for own in scores.sort(descending=True).values:
+            held = own.cumsum(0)
+            uncertainty.append(int((held < mass * own.sum()).sum()) + 1)
+        exact = [t * (floor + (1 - floor) * 3 * u / sum(uncertainty)) for u in uncertainty]
+        lengths = [int(x) for x in exact]
+        for layer in sorted(range(3), key=lambda l: lengths[l] - exact[l])[:3 * t - sum(lengths)]:
+            lengths[layer] += 1
+        return [best(scores[None, l:l + 1], lengths[l])[0] for l in range(3)]
+
+
 def main():
     layer, cases = Layer(), []
 
@@ -206,6 +222,8 @@ def main():
         add("streaming_llm", {"n_sink": 4, "rerotate": True}, indices, products=products)
         shares = [0.5, 1.7, 0.8]
         add("curdkv", {"n_sink": 0}, layer.lu_kv(t, shares), target=t, lu_kv=shares)
+        for mass, floor in [(0.9, 0.2), (0.5, 0), (0.1, 0)]:
+            add("curdkv", {"n_sink": 0}, layer.zigzag(t, mass, floor), target=t, zigzag={"mass_fraction": mass, "floor_fraction": floor})
     for threshold in [0.05, 0.3, 0.6, 0.9]:
         for recent in [16, 64]:
             add("simlayer_kv", {"threshold": threshold, "n_recent": recent}, layer.simlayer_kv(threshold, recent), queries=n)
