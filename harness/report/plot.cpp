@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 
+#include "harness/report/plot_axis.h"
 #include "harness/report/svg.h"
 #include "harness/report/text_table.h"
 
@@ -16,6 +18,7 @@ constexpr double kCell = 340, kLeft = 46, kRight = 104, kBottom = 46;  // of a p
 constexpr double kLeastHeight = 176, kSide = 8;
 constexpr double kTitleSize = 9.5, kTextSize = 8.5, kNameSize = 7.4, kNameGap = 8.6;
 constexpr double kTitleLine = 12, kNoteLine = 10.5;
+constexpr double kValueWidth = 32;  // before the names of a ranked list
 
 std::string colour_of(const PlotSeries& series) {
   return series.style.colour < 0 ? kSeriesGrey : kSeriesColours[series.style.colour];
@@ -23,6 +26,10 @@ std::string colour_of(const PlotSeries& series) {
 
 bool is_grey(const PlotSeries& series) {
   return series.style.colour < 0;
+}
+
+bool has_grey(const Plot& plot) {
+  return std::any_of(plot.series.begin(), plot.series.end(), is_grey);
 }
 
 // Lines that fit `width` at `size`.
@@ -80,105 +87,6 @@ std::string marker(const PlotSeries& series, double x, double y, bool hollow) {
   }
 }
 
-// 1, 2 or 5 times a power of ten, for about `n` steps over `span`.
-double nice_step(double span, int n) {
-  const double raw = span / n;
-  const double power = std::pow(10, std::floor(std::log10(raw)));
-  for (const double factor : {1.0, 2.0, 5.0}) {
-    if (factor * power >= raw * 0.999) return factor * power;
-  }
-  return 10 * power;
-}
-
-// 1, 2 and 5 (over more than two decades 1 alone) times powers of ten within [low, high].
-std::vector<double> log_ticks(double low, double high) {
-  std::vector<double> ticks;
-  const bool wide = high / low > 100;
-  for (double power = std::pow(10, std::floor(std::log10(low))); power <= high * 1.001; power *= 10) {
-    for (const double factor : {1.0, 2.0, 5.0}) {
-      if (wide && factor != 1.0) continue;
-      if (factor * power >= low * 0.999 && factor * power <= high * 1.001) ticks.push_back(factor * power);
-    }
-  }
-  return ticks;
-}
-
-struct Axis {
-  double low = 0, high = 1;
-  bool log = false;
-  std::vector<double> ticks;
-  double part(double value) const {  // 0 at low, 1 at high
-    return log ? std::log(std::max(value, low) / low) / std::log(high / low) : (value - low) / (high - low);
-  }
-};
-
-Axis log_axis(const PlotPanel& panel) {
-  double low = HUGE_VAL, high = 0;
-  const auto reach = [&](double y) {
-    if (y > 0) low = std::min(low, y);
-    high = std::max(high, y);
-  };
-  for (const PlotLine& line : panel.lines) {
-    for (const PlotPoint& point : line.points) reach(point.y);
-  }
-  if (panel.floor) reach(*panel.floor);
-  Axis axis{low / 1.3, high * 1.4, true, {}};
-  axis.ticks = log_ticks(axis.low, axis.high);
-  return axis;
-}
-
-Axis y_axis(const PlotPanel& panel, const std::vector<PlotSeries>& series) {
-  if (panel.log_y) return log_axis(panel);
-  double low = panel.share ? 1 : 0;
-  double high = 0;
-  const auto reach = [&](double y) {
-    low = std::min(low, y);
-    high = std::max(high, y);
-  };
-  for (const PlotLine& line : panel.lines) {
-    for (const PlotPoint& point : line.points) reach(point.y);
-  }
-  if (panel.band) {
-    reach(0);
-    reach(1.5 * panel.band->y);
-  }
-  if (panel.ceiling) reach(*panel.ceiling);
-  if (panel.floor) reach(*panel.floor);
-  const double most = panel.share ? 1 : 1.25 * high;  // a bar may stretch the axis so far and is cut off there
-  for (const PlotLine& line : panel.lines) {
-    if (is_grey(series[line.series])) continue;
-    for (const PlotPoint& point : line.points) {
-      if (point.low && panel.share) reach(std::clamp(*point.low, 0.0, 1.0));
-      if (point.high) reach(std::min(*point.high, most));
-    }
-  }
-  high = panel.share ? std::max(high, low + 0.1) : std::max(high, 0.005);  // less than that is nothing to zoom into
-  Axis axis;
-  const double step = nice_step(high - low, 5);
-  axis.low = std::floor(low / step + 1e-9) * step;
-  axis.high = std::ceil(high / step - 1e-9) * step;
-  if (axis.high - high < 0.04 * (axis.high - axis.low)) axis.high += step / 2;
-  if (panel.share) axis.high = std::min(axis.high, 1.0);
-  for (int i = 0; axis.low + i * step <= axis.high + 1e-9 * step; ++i) axis.ticks.push_back(axis.low + i * step);
-  return axis;
-}
-
-Axis x_axis(const PlotPanel& panel) {
-  double least = HUGE_VAL, most = 0;
-  const auto reach = [&](double x) {
-    least = std::min(least, x);
-    most = std::max(most, x);
-  };
-  for (const double tick : panel.ticks) reach(tick);
-  for (const PlotLine& line : panel.lines) {
-    for (const PlotPoint& point : line.points) reach(point.x);
-  }
-  const double span = std::max(std::log(most / least), 0.7), middle = (std::log(most) + std::log(least)) / 2;
-  Axis axis{std::exp(middle - 0.55 * span), std::exp(middle + 0.55 * span), true, panel.ticks};
-  if (axis.ticks.empty()) axis.ticks = log_ticks(axis.low, axis.high);
-  return axis;
-}
-
 // A name beside the axes, at its line's end.
 struct EndName {
   double y = 0;     // where the line ends
@@ -223,7 +131,7 @@ class PanelDrawing {
         panel_(panel),
         x_(x),
         y_(y),
-        width_(kCell - kLeft - kRight),
+        width_(kCell - kLeft - kRight - (has_grey(plot) ? kValueWidth : 0)),
         height_(height),
         x_axis_(x_axis(panel)),
         y_axis_(y_axis(panel, plot.series)) {}
@@ -245,7 +153,7 @@ class PanelDrawing {
           svg += marker(series(i), at_x(point.x) + shift(i), at_y(point.y), point.partial);
       }
     }
-    return svg + names();
+    return svg + (has_grey(plot_) ? ranked_list() : names());
   }
 
   std::string clip() const {
@@ -356,26 +264,107 @@ class PanelDrawing {
         colour_of(series(line)), is_grey(series(line)) ? 0.6 : 1.4);
   }
 
-  // Every line is named at its end, and so are full cache and no context, whose lines are drawn here.
+  // Full cache, no context and the tolerated loss: drawn over the whole width.
+  struct Reference {
+    double value;
+    const char* name;
+    std::string line;
+  };
+  std::vector<Reference> references() const {
+    std::vector<Reference> list;
+    const auto add = [&](const std::optional<double>& value, const char* name, const char* dash) {
+      if (!value || (y_axis_.log && *value < y_axis_.low)) return;
+      const double y = at_y(*value);
+      list.push_back(
+          {*value, name, svg_line(x_, y, x_ + width_, y, kPale, 0.9, fmt::format(" stroke-dasharray=\"{}\"", dash))});
+    };
+    add(panel_.ceiling, "full cache", "5 2.5");
+    add(panel_.floor, "no context", "1.2 2");
+    if (panel_.band) add(panel_.band->y, "tolerated", "5 2.5");
+    return list;
+  }
+
+  // Many lines cannot be followed to names at their ends. They are listed in the order of their values at one size, the
+  // one that tells most of them apart, each with its marker and that value.
+  std::string ranked_list() const {
+    struct Listed {
+      double value;
+      std::string marker, name, colour;
+      bool bold, question_aware;
+    };
+    std::string svg;
+    std::vector<Listed> list;
+    const double size = telling_size(), x = x_ + width_ + 6;
+    for (const Reference& one : references()) {
+      svg += one.line;
+      list.push_back({one.value, "", one.name, kPale, false, false});
+    }
+    for (size_t i = 0; i < panel_.lines.size(); ++i) {
+      const bool grey = is_grey(series(i));
+      list.push_back({value_at(i, size), marker(series(i), 0, 0, false), series(i).name,
+                      grey ? kInk : colour_of(series(i)), !grey, series(i).question_aware});
+    }
+    std::stable_sort(list.begin(), list.end(), [](const Listed& a, const Listed& b) {
+      return a.question_aware != b.question_aware ? b.question_aware : a.value > b.value;
+    });
+    double y = y_ + kNameGap / 2;
+    svg += svg_text(x + kValueWidth + 6, y, "at " + tick_lines(size)[0] + (panel_.x == PlotAxis::kKept ? " %:" : ":"),
+                    {kNameSize, "start", kPale});
+    bool headed = false;
+    for (const Listed& one : list) {
+      y += kNameGap;
+      if (one.question_aware && !headed) {
+        headed = true;
+        svg += svg_text(x + kValueWidth + 6, y, "knowing the question:", {kNameSize, "start", kPale});
+        y += kNameGap;
+      }
+      if (!one.marker.empty())
+        svg += fmt::format("<g transform=\"translate({:.1f} {:.1f})\">{}</g>\n", x + 3, y - 2.5, one.marker);
+      const std::string value =
+          panel_.share ? fmt::format("{:.0f}", 100 * one.value) : fmt::format("{:.2g}", one.value);
+      svg += svg_text(x + kValueWidth + 2, y, value, {kNameSize, "end", kPale});
+      svg += svg_text(x + kValueWidth + 6, y, one.name,
+                      {kNameSize, "start", one.colour.c_str(), one.bold ? "bold" : "normal"});
+    }
+    return svg;
+  }
+
+  // A line's value at the size nearest to `size`.
+  double value_at(size_t line, double size) const {
+    const auto distance = [&](const PlotPoint& point) { return std::abs(std::log(point.x / size)); };
+    const std::vector<PlotPoint>& points = panel_.lines[line].points;
+    return std::min_element(points.begin(), points.end(),
+                            [&](const PlotPoint& a, const PlotPoint& b) { return distance(a) < distance(b); })
+        ->y;
+  }
+
+  // Of the ticks of x, the one at which most lines are told apart; of equal ones the largest.
+  double telling_size() const {
+    double best = x_axis_.ticks.empty() ? std::sqrt(x_axis_.low * x_axis_.high) : 0;
+    size_t most = 0;
+    for (const double size : x_axis_.ticks) {
+      std::set<int64_t> places;
+      for (size_t i = 0; i < panel_.lines.size(); ++i) places.insert(std::llround(at_y(value_at(i, size))));
+      if (places.size() < most || (places.size() == most && size < best)) continue;
+      most = places.size();
+      best = size;
+    }
+    return best;
+  }
+
+  // Every line is named at its end, and so are the references.
   std::string names() const {
     std::string svg;
     std::vector<EndName> ends;
-    const auto reference = [&](const std::optional<double>& value, const char* text, const char* dash) {
-      if (!value || (y_axis_.log && *value < y_axis_.low)) return;
-      const double y = at_y(*value);
-      svg += svg_line(x_, y, x_ + width_, y, kPale, 0.9, fmt::format(" stroke-dasharray=\"{}\"", dash));
-      ends.push_back({y, 0, x_ + width_, text, kPale, false});
-    };
-    reference(panel_.ceiling, "full cache", "5 2.5");
-    reference(panel_.floor, "no context", "1.2 2");
-    if (panel_.band) reference(panel_.band->y, "tolerated", "5 2.5");
+    for (const Reference& one : references()) {
+      svg += one.line;
+      ends.push_back({at_y(one.value), 0, x_ + width_, one.name, kPale, false});
+    }
     for (size_t i = 0; i < panel_.lines.size(); ++i) {
       const PlotPoint& last =
           *std::max_element(panel_.lines[i].points.begin(), panel_.lines[i].points.end(),
                             [&](const PlotPoint& a, const PlotPoint& b) { return at_x(a.x) < at_x(b.x); });
-      const bool grey = is_grey(series(i));
-      ends.push_back(
-          {at_y(last.y), 0, at_x(last.x) + shift(i), series(i).name, grey ? kPale : colour_of(series(i)), !grey});
+      ends.push_back({at_y(last.y), 0, at_x(last.x) + shift(i), series(i).name, colour_of(series(i)), true});
     }
     push_apart(ends, y_ + 2, y_ + height_);
     const double x = x_ + width_ + 12;
@@ -390,11 +379,12 @@ class PanelDrawing {
   const Plot& plot_;
   const PlotPanel& panel_;
   double x_, y_, width_, height_;
-  Axis x_axis_, y_axis_;
+  PlotScale x_axis_, y_axis_;
 };
 
 double height_of(const PlotPanel& panel) {
-  const size_t n = panel.lines.size() + (panel.ceiling ? 1 : 0) + (panel.floor ? 1 : 0);
+  const size_t n = panel.lines.size() + (panel.ceiling ? 1 : 0) + (panel.floor ? 1 : 0) + (panel.band ? 1 : 0) +
+                   2;  // and two headings
   return std::max(kLeastHeight, kNameGap * static_cast<double>(n) + 4);
 }
 

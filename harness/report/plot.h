@@ -1,5 +1,6 @@
 // Accuracy (or any metric) against what is kept of the cache, as SVG for a paper: one panel per data set and task.
-// Lines are named at their ends; the best few are coloured, the rest is grey.
+// Lines are named at their ends. Of more than kAllColoured methods the best few are coloured, the rest is grey, and the
+// names are a list beside the axes, in the order of the values at one size.
 #pragma once
 
 #include <cstdint>
@@ -57,8 +58,9 @@ struct PlotPanel {
 constexpr double kLogSpan = 30;  // largest over smallest positive value
 
 struct PlotSeries {
-  std::string name;  // as written at the line's end
+  std::string name;  // as written beside the axes
   SeriesStyle style;
+  bool question_aware = false;  // not ranked with the others: last in a list
 };
 
 struct Plot {

@@ -121,7 +121,7 @@ class SeriesList {
     const auto found = std::find(labels_.begin(), labels_.end(), label);
     if (found != labels_.end()) return static_cast<size_t>(found - labels_.begin());
     labels_.push_back(label);
-    list_.push_back({label, styles_.at(row.label())});
+    list_.push_back({label, styles_.at(row.label()), row.question_aware});
     return labels_.size() - 1;
   }
 
@@ -231,7 +231,10 @@ std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated, c
     const bool grey =
         std::any_of(plot.series.begin(), plot.series.end(), [](const PlotSeries& one) { return one.style.colour < 0; });
     std::vector<std::string> notes = bar_notes(seen);
-    if (grey) notes.push_back("Coloured: the best by mean rank over all panels; grey lines have no bars.");
+    if (grey) {
+      notes.push_back("Coloured: the best by mean rank over all panels; grey lines have no bars.");
+      notes.push_back("Names: in the order of the values at the size above them.");
+    }
     if (seen.queries.size() == 1)
       notes.push_back("Reference queries, where a method takes some: " + *seen.queries.begin() + ".");
     if (seen.partial) notes.push_back("Hollow markers: some documents failed or are missing.");

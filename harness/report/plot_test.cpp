@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <regex>
 #include <set>
 
@@ -110,6 +111,35 @@ TEST(Plot, NoTextLiesOnAnotherNorLeavesThePage) {
       }
     }
   }
+}
+
+// Beside the axes stand the names in the order of the values at the size where most of them differ.
+TEST(Plot, NamesOfManyLinesAreAListInTheOrderOfTheirValues) {
+  Plot plot;
+  PlotPanel panel{"t", "y", true};
+  panel.ticks = {0.5, 0.1};
+  panel.ceiling = 0.9;
+  for (size_t i = 0; i < 12; ++i) {
+    plot.series.push_back({"method" + std::to_string(i), {i == 4 ? 0 : -1, 0}});
+    const double y = 0.05 * static_cast<double>((7 * i) % 12);
+    panel.lines.push_back({i, {{0.5, y, {}, {}, false}, {0.1, 0, {}, {}, false}}});
+  }
+  panel.lines[3].points = {{0.45, 0.7, {}, {}, false}};  // one that finds its size itself
+  plot.series[10].question_aware = true;
+  plot.panels.push_back(panel);
+  const std::string svg = render_svg(plot);
+  std::map<double, std::string> column;  // of what stands at one x, from above
+  double names_at = 0;
+  for (const Placed& text : texts_of(svg))
+    if (text.text == "full cache") names_at = text.left;
+  for (const Placed& text : texts_of(svg))
+    if (std::abs(text.left - names_at) < 0.1) column[text.y] = text.text;
+  std::vector<std::string> names;
+  for (const auto& [y, name] : column) names.push_back(name);
+  EXPECT_THAT(names, ::testing::ElementsAre("at 50 %:", "full cache", "method3", "method5", "method8", "method1",
+                                            "method6", "method11", "method4", "method9", "method2", "method7",
+                                            "method0", "knowing the question:", "method10"));
+  EXPECT_THAT(svg, HasSubstr(">70<"));  // the value of method3
 }
 
 TEST(Plot, ColoursAreFewAllDifferentAndStay) {
