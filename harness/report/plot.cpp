@@ -301,15 +301,17 @@ class PanelDrawing {
     }
     for (size_t i = 0; i < panel_.lines.size(); ++i) {
       const bool grey = is_grey(series(i));
-      list.push_back({value_at(i, size), marker(series(i), 0, 0, false), series(i).name,
-                      grey ? kInk : colour_of(series(i)), !grey, series(i).question_aware});
+      const PlotPoint& point = point_at(i, size);
+      const bool elsewhere = std::abs(std::log(point.x / size)) > std::log(1.3);
+      list.push_back({point.y, marker(series(i), 0, 0, false),
+                      series(i).name + (elsewhere ? " " + at_size(point.x) : ""), grey ? kInk : colour_of(series(i)),
+                      !grey, series(i).question_aware});
     }
     std::stable_sort(list.begin(), list.end(), [](const Listed& a, const Listed& b) {
       return a.question_aware != b.question_aware ? b.question_aware : a.value > b.value;
     });
     double y = y_ + kNameGap / 2;
-    svg += svg_text(x + kValueWidth + 6, y, "at " + tick_lines(size)[0] + (panel_.x == PlotAxis::kKept ? " %:" : ":"),
-                    {kNameSize, "start", kPale});
+    svg += svg_text(x + kValueWidth + 6, y, at_size(size) + ":", {kNameSize, "start", kPale});
     bool headed = false;
     for (const Listed& one : list) {
       y += kNameGap;
@@ -329,13 +331,16 @@ class PanelDrawing {
     return svg;
   }
 
-  // A line's value at the size nearest to `size`.
-  double value_at(size_t line, double size) const {
+  std::string at_size(double size) const {
+    return panel_.x == PlotAxis::kKept ? fmt::format("at {:.2g} %", 100 * size) : "at " + tick_lines(size)[0];
+  }
+
+  // The point of a line at the size nearest to `size`.
+  const PlotPoint& point_at(size_t line, double size) const {
     const auto distance = [&](const PlotPoint& point) { return std::abs(std::log(point.x / size)); };
     const std::vector<PlotPoint>& points = panel_.lines[line].points;
-    return std::min_element(points.begin(), points.end(),
-                            [&](const PlotPoint& a, const PlotPoint& b) { return distance(a) < distance(b); })
-        ->y;
+    return *std::min_element(points.begin(), points.end(),
+                             [&](const PlotPoint& a, const PlotPoint& b) { return distance(a) < distance(b); });
   }
 
   // Of the ticks of x, the one at which most lines are told apart; of equal ones the largest.
@@ -344,7 +349,7 @@ class PanelDrawing {
     size_t most = 0;
     for (const double size : x_axis_.ticks) {
       std::set<int64_t> places;
-      for (size_t i = 0; i < panel_.lines.size(); ++i) places.insert(std::llround(at_y(value_at(i, size))));
+      for (size_t i = 0; i < panel_.lines.size(); ++i) places.insert(std::llround(at_y(point_at(i, size).y)));
       if (places.size() < most || (places.size() == most && size < best)) continue;
       most = places.size();
       best = size;

@@ -124,7 +124,9 @@ TEST(Plot, NamesOfManyLinesAreAListInTheOrderOfTheirValues) {
     const double y = 0.05 * static_cast<double>((7 * i) % 12);
     panel.lines.push_back({i, {{0.5, y, {}, {}, false}, {0.1, 0, {}, {}, false}}});
   }
-  panel.lines[3].points = {{0.45, 0.7, {}, {}, false}};  // one that finds its size itself
+  panel.lines[3].points = {{0.45, 0.7, {}, {}, false}};        // one that finds its size itself
+  panel.lines[5].points.erase(panel.lines[5].points.begin());  // one that was asked at another size alone
+  panel.lines[5].points[0].y = 0.55;
   plot.series[10].question_aware = true;
   plot.panels.push_back(panel);
   const std::string svg = render_svg(plot);
@@ -136,9 +138,9 @@ TEST(Plot, NamesOfManyLinesAreAListInTheOrderOfTheirValues) {
     if (std::abs(text.left - names_at) < 0.1) column[text.y] = text.text;
   std::vector<std::string> names;
   for (const auto& [y, name] : column) names.push_back(name);
-  EXPECT_THAT(names, ::testing::ElementsAre("at 50 %:", "full cache", "method3", "method5", "method8", "method1",
-                                            "method6", "method11", "method4", "method9", "method2", "method7",
-                                            "method0", "knowing the question:", "method10"));
+  EXPECT_THAT(names, ::testing::ElementsAre("at 50 %:", "full cache", "method3", "method5 at 10 %", "method8",
+                                            "method1", "method6", "method11", "method4", "method9", "method2",
+                                            "method7", "method0", "knowing the question:", "method10"));
   EXPECT_THAT(svg, HasSubstr(">70<"));  // the value of method3
 }
 
