@@ -39,6 +39,7 @@
 #include "harness/math/matching_pursuit.h"
 #include "harness/math/to_device.h"
 #include "methods/batched_fit.h"
+#include "methods/parts/batched_scores.h"
 #include "methods/parts/fit.h"
 #include "methods/parts/head_batches.h"
 #include "methods/parts/key_selection.h"
@@ -130,6 +131,12 @@ class AttentionMatching : public PerHeadMethod {
   // The attention weights that highest_attention ranks by, whatever the selection.
   at::Tensor scores(const HeadProblem& problem) const override {
     return pooled(summarize_attention(problem.queries, problem.keys, problem.bias, score_).scores);
+  }
+  std::vector<at::Tensor> score_heads(const std::vector<HeadProblem>& problems) const override {
+    if (problems.empty() || problems.front().keys.is_cpu()) return PerHeadMethod::score_heads(problems);
+    std::vector<at::Tensor> made = scores_together(problems, score_, std::vector<RowReach>(problems.size()));
+    for (at::Tensor& own : made) own = pooled(own);
+    return made;
   }
 
  protected:

@@ -87,11 +87,8 @@ TEST_F(GpuBatches, ScoresAndFitsWaitTwiceABatch) {
   }
 }
 
-// Scores of all heads and what settles a budget by them: a kernel for the rows and one for the columns of each batch,
-// and one wait for all. Fits then leave out the columns.
-TEST_F(GpuBatches, AdaptiveBudgetsScoreHeadsTogetherAndOnce) {
-  const auto method = Registry<CompactionMethod>::instance().create("am_highest_attention", Json::object());
-  const auto& per_head = dynamic_cast<const PerHeadMethod&>(*method);
+// The budget of two layers of eight heads, shared by scores.
+SettledBudgets settle_two_layers(const PerHeadMethod& method, const std::vector<HeadProblem>& all) {
   std::vector<LayerKv> layers(2);
   for (LayerKv& layer : layers) {
     layer.keys = layer.values = at::empty({8 * 60'000, 128}, halves());
@@ -102,21 +99,41 @@ TEST_F(GpuBatches, AdaptiveBudgetsScoreHeadsTogetherAndOnce) {
   HeadBudget budget;
   budget.target_len = {2, std::vector<int64_t>(8, 3000)};
   budget.adaptive = AdaptiveShare{};
-  const std::vector<HeadProblem> all = heads(16, 4096, false);
   (void)pretended::take_gpu_counts();
-  const SettledBudgets settled = settle_budgets(
+  return settle_budgets(
       {model, {}, cache, {0, 0}, nullptr, {budget}, 1}, 0, 2,
       [&](int64_t layer, int64_t head) { return all[static_cast<size_t>(8 * layer + head)]; },
-      [&](const HeadProblem& problem) { return per_head.scores(problem); });
-  pretended::GpuCounts counts = pretended::take_gpu_counts();
-  EXPECT_EQ(counts.waits, 1);
-  EXPECT_EQ(counts.by_name["own kernel"], 2 * 16) << names_of(counts);
-  EXPECT_EQ(settled.scores.size(), 16U);
+      [&](const std::vector<HeadProblem>& problems) { return method.score_heads(problems); });
+}
 
+// Scores of all heads and what settles a budget by them: a kernel for the rows and one for the columns of each layer,
+// and one wait for all.
+TEST_F(GpuBatches, ScoresOfALayerAreOneBatch) {
+  std::vector<HeadProblem> all = heads(16, 4096, false);
+  for (HeadProblem& problem : all) {
+    problem.window_queries = [](int64_t n_tokens) { return at::empty({4 * n_tokens, 128}, halves()); };
+  }
+  for (const char* name : {"am_highest_attention", "am_omp", "kvzip", "snapkv"}) {
+    const auto method = Registry<CompactionMethod>::instance().create(name, Json::object());
+    const SettledBudgets settled = settle_two_layers(dynamic_cast<const PerHeadMethod&>(*method), all);
+    pretended::GpuCounts counts = pretended::take_gpu_counts();
+    EXPECT_EQ(counts.waits, 1) << name;
+    EXPECT_EQ(counts.by_name["own kernel"], 2 * 2) << name << ": " << names_of(counts);
+    EXPECT_EQ(settled.scores.size(), 16U);
+  }
+}
+
+// Fits then leave out the columns.
+TEST_F(GpuBatches, AdaptiveBudgetsScoreOnce) {
+  const auto method = Registry<CompactionMethod>::instance().create("am_highest_attention", Json::object());
+  const auto& per_head = dynamic_cast<const PerHeadMethod&>(*method);
+  const std::vector<HeadProblem> all = heads(16, 4096, false);
+  const SettledBudgets settled = settle_two_layers(per_head, all);
+  (void)pretended::take_gpu_counts();
   std::vector<HeadProblem> scored = all;
   for (size_t i = 0; i < scored.size(); ++i) scored[i].scores = settled.scores_of(i);
   (void)per_head.fit_heads(scored, std::vector<std::vector<int64_t>>(16, {3000}));
-  counts = pretended::take_gpu_counts();
+  pretended::GpuCounts counts = pretended::take_gpu_counts();
   EXPECT_EQ(counts.by_name["own kernel"], 1) << names_of(counts);
 }
 

@@ -8,6 +8,7 @@
 
 #include "harness/api/pack_compaction.h"
 #include "harness/testing/method_heads.h"
+#include "methods/parts/batched_scores.h"
 #include "methods/parts/head_batches.h"
 
 namespace kvc {
@@ -125,6 +126,34 @@ TEST(HeadsTogether, BatchesHaveOneShapeAndLargeTargetsFirst) {
   // A head is never too large; smaller ones fill a batch up.
   const std::vector<std::vector<size_t>> small = head_batches(problems, targets, target_bytes, 69);
   EXPECT_EQ(small, (std::vector<std::vector<size_t>>{{3}, {4, 1}, {0, 2}, {5}, {6}}));
+}
+
+// Of queries that see all, and of queries with a reach of their own in each head.
+TEST(ScoresTogether, AreThoseOfEachHeadAlone) {
+  const c10::InferenceMode inference;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const bool bias : {false, true}) {
+      const std::vector<HeadProblem> problems = heads(dtype, bias);
+      for (const KeyScore score : {KeyScore::kRms, KeyScore::kMax, KeyScore::kMean}) {
+        for (int kinds = 0; kinds < 3; ++kinds) {  // none, visible entries, all; the last head always has none
+          std::vector<RowReach> reaches(problems.size());
+          for (size_t i = 0; i + 1 < problems.size() && kinds > 0; ++i) {
+            const int64_t n = problems[i].queries.size(0);
+            reaches[i].n_visible = at::randint(0, problems[i].keys.size(0) + 1, {n}, at::kLong);
+            if (kinds == 2) reaches[i].elsewhere = at::randn({n});
+            if (kinds == 2) reaches[i].weight = at::rand({n});
+          }
+          const std::vector<at::Tensor> got = scores_together(problems, score, reaches);
+          ASSERT_EQ(got.size(), problems.size());
+          for (size_t i = 0; i < problems.size(); ++i) {
+            const HeadProblem& p = problems[i];
+            const at::Tensor want = summarize_attention(p.queries, p.keys, p.bias, score, {}, reaches[i]).scores;
+            EXPECT_LT(distance(got[i], want), 1e-4) << "head " << i << ", kinds " << kinds;
+          }
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -53,6 +53,10 @@ class KvZip final : public ScoredKeys {
         scores_by_query_head(problem, options_.range(), KeyScore::kMax, inputs.clamp_min(kTiny).reciprocal());
     return (by_head * written).amax(0);
   }
+  std::vector<at::Tensor> score_heads(const std::vector<HeadProblem>& problems) const override {
+    if (options_.output_weighted) return PerHeadMethod::score_heads(problems);
+    return attention_scores(problems, options_.range(), KeyScore::kMax);
+  }
 
  protected:
   Json notes(const HeadProblem& problem) const override { return reach_notes(problem, options_.range()); }

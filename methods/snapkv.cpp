@@ -38,6 +38,11 @@ class SnapKv final : public ScoredKeys {
   at::Tensor scores(const HeadProblem& problem) const override {
     return pooled(window_attention_scores(problem, options_.window, options_.range(), KeyScore::kMean));
   }
+  std::vector<at::Tensor> score_heads(const std::vector<HeadProblem>& problems) const override {
+    std::vector<at::Tensor> all = window_attention_scores(problems, options_.window, options_.range(), KeyScore::kMean);
+    for (at::Tensor& own : all) own = pooled(own);
+    return all;
+  }
 
  protected:
   Json notes(const HeadProblem& problem) const override { return reach_notes(problem, options_.range()); }

@@ -133,7 +133,14 @@ SettledBudgets PerHeadMethod::settle(const CompactionRequest& request, const std
   return settle_budgets(
       request, first_layer, n_layers,
       [&](int64_t layer, int64_t head) { return make_problem(request, queries, layer, head); },
-      [&](const HeadProblem& problem) { return scores(problem); });
+      [&](const std::vector<HeadProblem>& problems) { return score_heads(problems); });
+}
+
+std::vector<at::Tensor> PerHeadMethod::score_heads(const std::vector<HeadProblem>& problems) const {
+  std::vector<at::Tensor> list;
+  list.reserve(problems.size());
+  for (const HeadProblem& problem : problems) list.push_back(scores(problem));
+  return list;
 }
 
 std::vector<Compaction> PerHeadMethod::compact(const CompactionRequest& request) const {

@@ -105,6 +105,10 @@ class PerHeadMethod : public CompactionMethod {
   // (and of all layers as far as the method's source says so). What adaptive budgets are made of; undefined when the
   // method has no such numbers.
   virtual at::Tensor scores(const HeadProblem& /*problem*/) const { return {}; }
+  // scores() of several heads, in their order: one after the other, or, by a method that has its own, at once on a
+  // device that one head leaves idle (numbers as of scores() within rounding). What a GPU's adaptive budgets ask for, a
+  // layer at a time.
+  virtual std::vector<at::Tensor> score_heads(const std::vector<HeadProblem>& problems) const;
 
  protected:
   // scores(), computed once a head: where a budget was shared by them they are known already. Not to be written to.

@@ -38,21 +38,28 @@ std::vector<at::Tensor> on_host(const std::vector<at::Tensor>& scores) {
 
 }  // namespace
 
-SettledBudgets settle_budgets(const CompactionRequest& request, int64_t first_layer, int64_t n_layers,
-                              const std::function<HeadProblem(int64_t layer, int64_t kv_head)>& problem_of,
-                              const std::function<at::Tensor(const HeadProblem&)>& scores_of) {
+SettledBudgets settle_budgets(
+    const CompactionRequest& request, int64_t first_layer, int64_t n_layers,
+    const std::function<HeadProblem(int64_t layer, int64_t kv_head)>& problem_of,
+    const std::function<std::vector<at::Tensor>(const std::vector<HeadProblem>&)>& scores_of) {
   SettledBudgets all{request.budgets, {}};
   const auto is_adaptive = [](const HeadBudget& budget) { return budget.adaptive.has_value(); };
   if (std::none_of(all.budgets.begin(), all.budgets.end(), is_adaptive)) return all;
   const int64_t n_kv_heads = request.cache.n_kv_heads();
   all.scores.resize(static_cast<size_t>(n_layers * n_kv_heads));
-  const auto score_head = [&](int64_t item) {
-    const HeadProblem problem = problem_of(first_layer + item / n_kv_heads, item % n_kv_heads);
-    at::Tensor& made = all.scores[static_cast<size_t>(item)];
-    made = scores_of(problem);
-    check_scores(made, problem);
-  };
-  for_each_item(n_layers * n_kv_heads, request.cache.layer(0).keys.is_cpu(), score_head);
+  const bool on_cpu = request.cache.layer(0).keys.is_cpu();
+  const int64_t at_once = on_cpu ? 1 : n_kv_heads;  // neighbouring heads
+  for_each_item(n_layers * n_kv_heads / at_once, on_cpu, [&](int64_t item) {
+    std::vector<HeadProblem> problems;
+    for (int64_t head = item * at_once; head < (item + 1) * at_once; ++head) {
+      problems.push_back(problem_of(first_layer + head / n_kv_heads, head % n_kv_heads));
+    }
+    const std::vector<at::Tensor> made = scores_of(problems);
+    for (size_t i = 0; i < problems.size(); ++i) {
+      check_scores(made.at(i), problems[i]);
+      all.scores[static_cast<size_t>(item * at_once) + i] = made[i];
+    }
+  });
   const std::vector<at::Tensor> lists = on_host(all.scores);
   const auto scores = HeadTable<std::vector<float>>::make(n_layers, n_kv_heads, [&](int64_t layer, int64_t head) {
     return to_list(lists[static_cast<size_t>(layer * n_kv_heads + head)]);

@@ -10,7 +10,8 @@
 
 namespace kvc::gpu {
 
-// Arguments and results as of statistics_by_products(), any number of heads. Nothing where this build has no kernels,
+// Arguments and results as of statistics_by_products(), any number of heads, each with lists of its own in a reach
+// ((H,n), or (n) for all). Nothing where this build has no kernels,
 // or they do not take the tensors: bfloat16 on a GPU, a head dimension that is a multiple of 8 up to 256, values as
 // wide as keys, at least one query and one entry.
 //

@@ -1,11 +1,12 @@
 // The attention kernels, run on the host (ragged_attention_cuda_test.cpp holds them), at sizes of published models:
-// every group size from 1 to 16, and entries so far behind in memory that 31 bits do not count
-// their numbers.
+// every group size from 1 to 16, heads of 131,072 entries, and entries so far behind in memory that 31 bits do not
+// count their numbers.
 #define KVC_CUDA_NAMESPACE emulated_cuda
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -99,6 +100,37 @@ TEST_P(GroupSizes, EqualFloat64) {
         EXPECT_NEAR(got.log_sum_exp[token][head].item<double>(), logits.logsumexp(0).item<double>(), 5e-5);
       }
     }
+  }
+}
+
+// A head of 131,072 entries, the second of two: its 32 pieces see every entry once. Those at a piece's ends, and the
+// head's own, weigh so much in the output that one too few or too many shows.
+TEST(KernelSizes, PiecesOf128kEntriesSeeEachOnce) {
+  constexpr int64_t kEntries = 131'072, kDim = 8, kBefore = 40;
+  ASSERT_EQ(pieces_for(kEntries), 32);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    at::manual_seed(5);
+    const at::Tensor queries = at::randn({1, 2, kDim}).to(dtype);
+    const at::Tensor keys = at::randn({kBefore + kEntries, kDim}).mul_(0.3).to(dtype);
+    at::Tensor values = at::randn({kBefore + kEntries, kDim});
+    for (int64_t piece = 0; piece <= 32; ++piece) {
+      const int64_t end = kBefore + kEntries / 32 * piece;
+      values.slice(0, end - 1, std::min(end + 1, kBefore + kEntries)).mul_(5000);
+    }
+    values = values.to(dtype);
+    ContextPart part;
+    part.keys = keys.const_data_ptr();
+    part.values = values.const_data_ptr();
+    part.head_offsets[1] = kBefore;
+    part.head_offsets[2] = kBefore + kEntries;
+    part.most_tokens = 1;
+    part.most_entries = kEntries;
+    const Merged got = attend_all({number_of(dtype), 1, kDim, 2, 2}, {part}, queries);
+    const auto own = [&](const at::Tensor& all) { return all.narrow(0, kBefore, kEntries).to(at::kDouble); };
+    const at::Tensor logits = at::mv(own(keys), queries[0][1].to(at::kDouble)) / std::sqrt(double{kDim});
+    const at::Tensor want = at::mv(own(values).t(), at::softmax(logits, 0));
+    EXPECT_NEAR(got.log_sum_exp[0][1].item<double>(), logits.logsumexp(0).item<double>(), 1e-5);
+    EXPECT_LT((got.output[0][1].to(at::kDouble) - want).abs().max().item<double>(), 5e-3);  // one entry: about 0.04
   }
 }
 

@@ -45,8 +45,7 @@ Json cache_sizes(const ReadDocument& read, const KvCache& compact, int64_t quest
               {"head_len_min", *least},
               {"head_len_mean", static_cast<double>(compact.n_entries()) / static_cast<double>(lengths.size())},
               {"head_len_max", *most},
-              {"n_queries", n_queries},
-              {"peak_bytes", peak_resident_bytes()}};
+              {"n_queries", n_queries}};
 }
 
 Json mean_sizes(const std::vector<Json>& each) {

@@ -40,12 +40,23 @@ std::vector<Cells> group_by(const Cells& cells, const Key& key) {
   return groups;
 }
 
+// The most memory that was held at one time.
+struct Peak {
+  HostPeak host;
+  int64_t device = 0;  // bytes of tensors on GPUs
+
+  friend Peak larger(const Peak& a, const Peak& b) {
+    return {{std::max(a.host.bytes, b.host.bytes), a.host.of_process || b.host.of_process},
+            std::max(a.device, b.device)};
+  }
+};
+
 // What several records share.
 struct Shared {
   double prefill_s = 0;
   double queries_s = 0;
   int64_t n_queries = 0;
-  int64_t read_peak = 0, queries_peak = 0, method_peak = 0;  // bytes on the device
+  Peak read_peak, queries_peak, method_peak;
 };
 
 // A task on this document: its questions, and the full cache's answers where it compares with them.
@@ -58,6 +69,7 @@ struct Asked {
   double reference_s = 0;
   int64_t question_tokens = 0;
   size_t n_unwritten = 0;  // questions that the model was to write and did not
+  Peak peak;               // while all this was made
 };
 
 // A source's queries as they were taken during the prefill.
@@ -91,12 +103,23 @@ class DocumentRun {
     return failure_of(work, job_.device);
   }
 
-  // The most that the device held since the last call; 0 where there is none.
-  int64_t device_peak() const { return job_.device.take_peak ? job_.device.take_peak() : 0; }
+  // Since the last call.
+  Peak take_peak() const { return {take_host_peak(), job_.device.take_peak ? job_.device.take_peak() : 0}; }
+
+  // Of all stages a record is made of so far.
+  Peak peak_with(const Peak& last) const {
+    return larger(larger(shared_.read_peak, shared_.queries_peak), larger(shared_.method_peak, last));
+  }
+
+  void set_peak(Json& sizes, const Peak& peak, const std::string& of = "") const {
+    sizes[of + "peak_bytes"] = peak.host.bytes;
+    if (peak.host.of_process) sizes["peak_of_process"] = true;
+    if (job_.device.take_peak) sizes[of + "peak_device_bytes"] = peak.device;
+  }
 
   void run_before(const Cells& cells) {
     job_.stage(fmt::format("{}: prefill", job_.document.id));
-    (void)device_peak();
+    (void)take_peak();
     const auto failure = failure_in([&] {
       Context context = make_context(job_.model, job_.document.text);
       listen(cells, context);
@@ -115,7 +138,7 @@ class DocumentRun {
       for (Heard& heard : heard_) heard.seconds = listening_s / static_cast<double>(heard_.size());
       read_.emplace(std::move(context), std::move(cache));
     });
-    shared_.read_peak = device_peak();
+    shared_.read_peak = take_peak();
     if (failure) return fail(cells, *failure);
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.queries; })) run_queries(group);
   }
@@ -156,6 +179,7 @@ class DocumentRun {
     std::unique_ptr<LayerQueries> queries;
     shared_.queries_s = 0;
     shared_.n_queries = 0;
+    shared_.queries_peak = shared_.method_peak = {};
     if (const QuerySource* source = cells.front()->queries.get(); source != nullptr && source->question_aware()) {
       for (const PlannedCell* cell : cells) ask_question_by_question(*cell);
       return;
@@ -170,13 +194,14 @@ class DocumentRun {
                          {"notes", notes}});
       }
     }
-    shared_.queries_peak = device_peak();
+    shared_.queries_peak = take_peak();
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.method; }))
       run_method(group, queries.get());
   }
 
   // One call of the method for all targets still to be measured.
   void run_method(const Cells& cells, const LayerQueries* queries) {
+    shared_.method_peak = {};
     std::vector<Cells> targets;
     std::vector<HeadBudget> budgets;
     for (Cells& group : group_by(cells, [](const auto& c) { return std::pair(c.cell.budget, c.cell.target); })) {
@@ -198,7 +223,7 @@ class DocumentRun {
     std::vector<Compaction> made;
     const auto failure = failure_in(
         [&] { made = read_->compact(job_.model, *cells.front()->method, queries, budgets, purpose_seed("method")); });
-    shared_.method_peak = device_peak();
+    shared_.method_peak = take_peak();
     if (failure && targets.size() > 1) return run_targets_alone(targets, queries);
     if (failure) return fail(targets.front(), *failure);
     ask_batches(targets, made);
@@ -253,7 +278,7 @@ class DocumentRun {
                           {"compaction_s", compaction_s},   {"reference_s", reference_s}, {"ask_s", ask_s}};
     record.sizes = mean_sizes(sizes_of_each);
     // The full cache and one question's were held at once; what they took together is not told apart.
-    if (job_.device.take_peak) record.sizes["peak_device_bytes"] = std::max(shared_.read_peak, device_peak());
+    set_peak(record.sizes, larger(shared_.read_peak, take_peak()));
   }
 
   // Which of several targets failed is found by asking for each alone.
@@ -302,7 +327,7 @@ class DocumentRun {
       const Stopwatch clock;
       std::vector<std::vector<Json>> answers = first.task->ask_together(requests);
       const double share_s = clock.seconds() / static_cast<double>(batch.size());
-      const int64_t ask_peak = device_peak();
+      const Peak ask_peak = take_peak();
       for (size_t i = 0; i < batch.size(); ++i) {
         records[i].answers = std::move(answers.at(i));
         finish_record(*batch[i].cell, *batch[i].compaction, asked, share_s, ask_peak, records[i]);
@@ -333,12 +358,12 @@ class DocumentRun {
     record.answers =
         cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get(),
                         cell.task->compacts_online() ? &online : nullptr, &record.task_notes});
-    finish_record(cell, compaction, asked, clock.seconds(), device_peak(), record);
+    finish_record(cell, compaction, asked, clock.seconds(), take_peak(), record);
   }
 
   // All but the answers, which the record has.
   void finish_record(const PlannedCell& cell, const Compaction& compaction, const Asked& asked, double ask_s,
-                     int64_t ask_peak, Record& record) const {
+                     const Peak& ask_peak, Record& record) const {
     record.task_notes.update(asked.notes);
     const size_t n_questions = job_.document.questions.size() - asked.n_unwritten;
     if (asked.questions.size() < n_questions) {
@@ -358,10 +383,8 @@ class DocumentRun {
     } else {
       record.sizes = sizes(compaction.cache, asked);
     }
-    if (job_.device.take_peak) {
-      record.sizes["peak_device_bytes"] =
-          std::max({shared_.read_peak, shared_.queries_peak, shared_.method_peak, ask_peak});
-    }
+    set_peak(record.sizes, peak_with(ask_peak));
+    if (asked.reference) set_peak(record.sizes, asked.peak, "reference_");
   }
 
   // Nothing was read or compacted before; what the asking took is the writing, its compactions and the comparisons with
@@ -370,7 +393,6 @@ class DocumentRun {
     const auto element_bytes = static_cast<int64_t>(job_.model.decoder().options().dtype().itemsize());
     OnlineCost cost = online_cost(record.answers, job_.model.spec(), element_bytes);
     record.sizes = std::move(cost.sizes);
-    record.sizes["peak_bytes"] = peak_resident_bytes();
     record.seconds.erase("prefill_s");
     record.seconds["compaction_s"] = cost.compaction_s;
     record.seconds["drift_s"] = cost.drift_s;
@@ -398,6 +420,7 @@ class DocumentRun {
         asked.notes["references"] = {{"kept", kept->n_found()}, {"made", kept->n_made()}};
       asked.reference_s = clock.seconds();
     });
+    asked.peak = take_peak();
     return asked;
   }
 
@@ -433,11 +456,17 @@ class DocumentRun {
   }
 
   void fail(const Cells& cells, const std::string& message) const {
+    const Peak peak = peak_with(take_peak());
     for (const PlannedCell* cell : cells) {
       Record record = start_record(*cell);
       record.status = "failed";
       record.error =
           fmt::format("{}\n  cell:  {} ({}), document '{}'", message, cell->label, cell->id, job_.document.id);
+      if (read_) {
+        record.sizes = {{"context_tokens", read_->context.tokens.size()},
+                        {"compactable_tokens", read_->context.article_len()}};
+      }
+      set_peak(record.sizes, peak);
       job_.sink(record);
     }
   }

@@ -25,8 +25,12 @@ struct Record {
   // {context_tokens, compactable_tokens, question_tokens...}, {entries_before, entries_after} over all layers and
   // heads, {kept_fraction} measured over the compactable span, {compaction_ratio} its inverse, {bytes_before,
   // bytes_after, bytes_ratio, allocated_bytes_after} of the whole cache, {head_len_min, head_len_mean, head_len_max} of
-  // the compact cache, {n_queries} per KV head, {peak_bytes} of the process so far, on a
-  // GPU {peak_device_bytes} that tensors held at one time in the stages this record is made of
+  // the compact cache, {n_queries} per KV head, {peak_bytes} resident at one time in the stages this record is made of
+  // (what the program held before, weights above all, included), on a GPU {peak_device_bytes} that tensors held
+  // likewise; {reference_peak_bytes, reference_peak_device_bytes} while the full cache's own answers were made.
+  // {peak_of_process} true where the system keeps no mark that can be set back: peak_bytes is the process's so far
+  // then. In older records it always was. Of a failed record as much as was known: context_tokens, compactable_tokens
+  // and the peaks
   Json sizes = Json::object();
   // {prefill_s, queries_s, compaction_shared_s, compaction_s, ask_s}; what several cells share is given whole in each
   Json seconds = Json::object();

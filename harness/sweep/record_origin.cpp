@@ -102,7 +102,10 @@ std::string program_text(const Json& program) {
 Json measured_content(const Record& record) {
   Json json = record.to_json();
   for (const char* name : {"provenance", "seconds"}) json.erase(name);
-  for (const char* name : {"peak_bytes", "peak_device_bytes"}) json["sizes"].erase(name);
+  for (const char* name :
+       {"peak_bytes", "peak_device_bytes", "reference_peak_bytes", "reference_peak_device_bytes", "peak_of_process"}) {
+    json["sizes"].erase(name);
+  }
   // How many reference answers were found and how many were made depends on what ran before.
   if (json.contains("task_notes")) json["task_notes"].erase("references");
   if (json.contains("task_notes") && json["task_notes"].empty()) json.erase("task_notes");

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <string>
@@ -31,6 +32,22 @@ std::string cpu_name() {
   return "unknown";
 }
 
+// VmHWM of /proc/self/status; 0 where there is none.
+std::int64_t high_water_mark() {
+  std::ifstream file("/proc/self/status");
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.rfind("VmHWM:", 0) == 0) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+bool reset_high_water_mark() {
+  std::ofstream file("/proc/self/clear_refs");
+  file << "5\n" << std::flush;
+  return file.good();
+}
+
 }  // namespace
 
 std::string torch_version() {
@@ -45,6 +62,14 @@ std::int64_t peak_resident_bytes() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+HostPeak take_host_peak() {
+  static bool was_reset = false;  // before the first call the mark is the process's
+  const std::int64_t mark = high_water_mark();
+  const bool own = was_reset && mark > 0;
+  was_reset = reset_high_water_mark();
+  return own ? HostPeak{mark, false} : HostPeak{peak_resident_bytes(), true};
 }
 
 Json run_info() {

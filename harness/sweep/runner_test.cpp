@@ -71,7 +71,7 @@ class Sweep : public ::testing::Test {
       Json json = record.to_json();
       json.erase("seconds");
       json["provenance"].erase("started_at");
-      json["sizes"].erase("peak_bytes");
+      for (const char* name : {"peak_bytes", "reference_peak_bytes", "peak_of_process"}) json["sizes"].erase(name);
       list.push_back(json);
     }
     return list;
@@ -170,6 +170,7 @@ TEST_F(Sweep, MeasuresSizesOverTheCompactableSpan) {
     EXPECT_DOUBLE_EQ(sizes["bytes_ratio"], sizes["bytes_before"].get<double>() / sizes["bytes_after"].get<double>());
     EXPECT_GE(sizes["allocated_bytes_after"], sizes["bytes_after"]);
     EXPECT_GT(sizes["peak_bytes"], 1 << 20);
+    EXPECT_GT(sizes["reference_peak_bytes"], 1 << 20);
     EXPECT_EQ(record.seconds["compaction_shared_s"], 0.25);
     EXPECT_EQ(record.seconds["compaction_s"], 0.5);
     for (const char* stage : {"prefill_s", "queries_s", "reference_s", "ask_s"})
@@ -343,7 +344,11 @@ TEST_F(Sweep, AFullGpuFailsItsOwnCells) {
     if (record.status == "done") {
       EXPECT_GT(record.sizes.at("peak_device_bytes"), 1000);
       EXPECT_LE(record.sizes.at("peak_device_bytes"), peak);
+      EXPECT_LE(record.sizes.at("reference_peak_device_bytes"), peak);
     } else {
+      EXPECT_GT(record.sizes.at("peak_device_bytes"), 1000);
+      EXPECT_GT(record.sizes.at("peak_bytes"), 1 << 20);
+      EXPECT_EQ(record.sizes.at("compactable_tokens"), 60);
       EXPECT_THAT(record.error,
                   HasSubstr("the GPU's memory is too small: CUDA out of memory. Tried to allocate 9 GiB."));
     }

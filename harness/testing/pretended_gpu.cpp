@@ -56,32 +56,36 @@ bool is_there(const at::Tensor& tensor) {
   return tensor.defined() && tensor.is_cuda();
 }
 
-at::Tensor pretend(at::IntArrayRef sizes, at::IntArrayRef strides, caffe2::TypeMeta dtype) {
+at::Tensor pretend(at::IntArrayRef sizes, at::IntArrayRef strides, caffe2::TypeMeta dtype, c10::Device device) {
   const auto bytes = static_cast<int64_t>(at::detail::computeStorageNbytes(sizes, strides, dtype.itemsize()));
   // An address that nobody reads, so that pointers can be handed to launchers.
   c10::Storage storage(c10::Storage::use_byte_size_t(), bytes,
-                       c10::DataPtr(reinterpret_cast<void*>(uintptr_t{1} << 20U), kGpu), nullptr, false);
+                       c10::DataPtr(reinterpret_cast<void*>(uintptr_t{1} << 20U), device), nullptr, false);
   at::Tensor tensor =
       at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA), dtype);
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides);
   return tensor;
 }
 
-at::Tensor pretend(at::IntArrayRef sizes, at::ScalarType dtype) {
+at::Tensor pretend(at::IntArrayRef sizes, at::ScalarType dtype, c10::Device device) {
   const at::Tensor shape = at::empty(sizes, at::TensorOptions(c10::kMeta).dtype(dtype));
-  return pretend(shape.sizes(), shape.strides(), shape.dtype());
+  return pretend(shape.sizes(), shape.strides(), shape.dtype(), device);
 }
 
 int64_t bytes_of(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.numel() * static_cast<int64_t>(tensor.itemsize()) : 0;
 }
 
-// An operation under way on the meta device: which of its tensors stand for which.
+// An operation under way on the meta device: which of its tensors stand for which. All are of one GPU, but for copies.
 class Call {
  public:
+  explicit Call(std::string name) : name_(std::move(name)) {}
   c10::IValue there(const c10::IValue& value) {
     if (value.isTensor()) return twin(value.toTensor());
-    if (value.isDevice() && value.toDevice().is_cuda()) return c10::IValue(c10::Device(c10::kMeta));
+    if (value.isDevice() && value.toDevice().is_cuda()) {
+      where_ = c10::Device(c10::kCUDA, std::max<c10::DeviceIndex>(value.toDevice().index(), 0));
+      return c10::IValue(c10::Device(c10::kMeta));
+    }
     if (value.isTensorList()) {
       c10::List<at::Tensor> list;
       for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(twin(tensor));
@@ -111,6 +115,12 @@ class Call {
   at::Tensor twin(const at::Tensor& tensor) {
     // Numbers without a device of their own go with any.
     if (!tensor.defined() || (!tensor.is_cuda() && tensor.dim() == 0)) return tensor;
+    if (tensor.is_cuda()) {
+      const c10::Device device(c10::kCUDA, tensor.device().index());
+      if (!where_) where_ = device;
+      TORCH_CHECK(name_ == "aten::copy_" || *where_ == device, name_, " of tensors on GPUs ", where_->str(), " and ",
+                  device.str());
+    }
     for (const auto& [meta, known] : twins_) {
       if (known.is_same(tensor)) return meta;
     }
@@ -130,9 +140,11 @@ class Call {
       return known;
     }
     bytes_ += bytes_of(meta);
-    return pretend(meta.sizes(), meta.strides(), meta.dtype());
+    return pretend(meta.sizes(), meta.strides(), meta.dtype(), where_.value_or(kGpu));
   }
 
+  std::string name_;
+  std::optional<c10::Device> where_;
   std::vector<std::pair<at::Tensor, at::Tensor>> twins_;
   int64_t bytes_ = 0;
 };
@@ -198,7 +210,7 @@ void on_meta(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   // From memory that is not pinned the host waits for what the GPU does before the copy, and for the copy.
   const bool sent = name == "aten::copy_" && !is_there(arguments[1].toTensor());
   if (sent && !arguments[2].toBool()) ++gpu_counts().waits;
-  Call call;
+  Call call(name);
   torch::jit::Stack inner;
   for (const c10::IValue& argument : arguments) inner.push_back(call.there(argument));
   op.callBoxed(&inner);
@@ -210,7 +222,7 @@ void on_meta(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 
 at::Tensor mm_to(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
   TORCH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0) && a.scalar_type() == b.scalar_type());
-  at::Tensor out = pretend({a.size(0), b.size(1)}, dtype);
+  at::Tensor out = pretend({a.size(0), b.size(1)}, dtype, a.device());
   count("aten::mm", bytes_of(a) + bytes_of(b) + bytes_of(out));
   return out;
 }
@@ -218,7 +230,7 @@ at::Tensor mm_to(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype)
 at::Tensor bmm_to(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
   TORCH_CHECK(a.dim() == 3 && b.dim() == 3 && a.size(0) == b.size(0) && a.size(2) == b.size(1) &&
               a.scalar_type() == b.scalar_type());
-  at::Tensor out = pretend({a.size(0), a.size(1), b.size(2)}, dtype);
+  at::Tensor out = pretend({a.size(0), a.size(1), b.size(2)}, dtype, a.device());
   count("aten::bmm", bytes_of(a) + bytes_of(b) + bytes_of(out));
   return out;
 }
@@ -236,9 +248,9 @@ at::Tensor& baddbmm_to(const at::Tensor& self, const at::Tensor& a, const at::Te
 std::tuple<at::Tensor, at::Tensor> fused_rms_norm(const at::Tensor& input, at::IntArrayRef shape,
                                                   const std::optional<at::Tensor>& weight, std::optional<double>) {
   TORCH_CHECK(shape.size() == 1 && input.size(-1) == shape[0] && (!weight || weight->sizes() == shape));
-  at::Tensor out = pretend(input.sizes(), input.scalar_type());
+  at::Tensor out = pretend(input.sizes(), input.scalar_type(), input.device());
   count("aten::_fused_rms_norm", bytes_of(input) + bytes_of(out));
-  return {out, pretend({1}, at::kFloat)};
+  return {out, pretend({1}, at::kFloat, input.device())};
 }
 
 // Its optional arguments differ among LibTorch's versions.
@@ -252,11 +264,12 @@ void flash_attention(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   TORCH_CHECK(query.dim() == 3 && key.sizes() == value.sizes() && query.size(2) == key.size(2) &&
               query.scalar_type() == at::kBFloat16 && query_offsets.scalar_type() == at::kInt &&
               query_offsets.sizes() == key_offsets.sizes() && query.size(1) % key.size(1) == 0);
-  const at::Tensor sums = pretend({query.size(1), query.size(0)}, at::kFloat);
+  const at::Tensor sums = pretend({query.size(1), query.size(0)}, at::kFloat, query.device());
   count("aten::_flash_attention_forward", 2 * bytes_of(query) + bytes_of(key) + bytes_of(value) + bytes_of(sums));
-  stack->emplace_back(pretend(query.sizes(), query.scalar_type()));
+  stack->emplace_back(pretend(query.sizes(), query.scalar_type(), query.device()));
   stack->emplace_back(sums);
-  for (size_t i = 2; i < op.schema().returns().size(); ++i) stack->emplace_back(pretend({1}, at::kLong));
+  for (size_t i = 2; i < op.schema().returns().size(); ++i)
+    stack->emplace_back(pretend({1}, at::kLong, query.device()));
 }
 
 // Operations of all devices whose shapes LibTorch knows in Python only.
@@ -265,15 +278,26 @@ at::Tensor index_select(const at::Tensor& self, int64_t dim, const at::Tensor& i
   TORCH_CHECK(index.dim() == 1 && index.is_cuda() && index.scalar_type() == at::kLong);
   std::vector<int64_t> shape = self.sizes().vec();
   shape[static_cast<size_t>(dim < 0 ? dim + self.dim() : dim)] = index.size(0);
-  at::Tensor out = pretend(shape, self.scalar_type());
+  at::Tensor out = pretend(shape, self.scalar_type(), self.device());
   count("aten::index_select", 2 * bytes_of(out));
   return out;
+}
+
+at::Tensor count_nonzero(const at::Tensor& self, at::IntArrayRef dims) {
+  TORCH_CHECK(dims.empty());
+  count("aten::count_nonzero", bytes_of(self));
+  return pretend(at::IntArrayRef{}, at::kLong, self.device());
+}
+
+at::Tensor one_of_all(const at::Tensor& self) {  // max, min
+  count("aten::max", bytes_of(self));
+  return pretend(at::IntArrayRef{}, self.scalar_type(), self.device());
 }
 
 at::Tensor solve_triangular(const at::Tensor& a, const at::Tensor& b, bool, bool, bool) {
   TORCH_CHECK(a.dim() == b.dim() && a.size(-1) == a.size(-2) && a.size(-1) == b.size(-2) &&
               a.scalar_type() == b.scalar_type());
-  at::Tensor out = pretend(b.sizes(), b.scalar_type());
+  at::Tensor out = pretend(b.sizes(), b.scalar_type(), b.device());
   count("aten::linalg_solve_triangular", bytes_of(a) + 2 * bytes_of(b));
   return out;
 }
@@ -281,7 +305,7 @@ at::Tensor solve_triangular(const at::Tensor& a, const at::Tensor& b, bool, bool
 at::Tensor where(const at::Tensor& condition, const at::Tensor& a, const at::Tensor& b) {
   TORCH_CHECK(condition.scalar_type() == at::kBool);
   const std::vector<int64_t> shape = at::infer_size(at::infer_size(condition.sizes(), a.sizes()), b.sizes());
-  at::Tensor out = pretend(shape, at::result_type(a, b));
+  at::Tensor out = pretend(shape, at::result_type(a, b), condition.device());
   count("aten::where", bytes_of(condition) + bytes_of(a) + bytes_of(b) + bytes_of(out));
   return out;
 }
@@ -387,6 +411,9 @@ bool install_gpu() {
       some.impl(name, torch::CppFunction::makeFromBoxedFunction<&each_number>());
     }
     some.impl("index_select", TORCH_FN(index_select));
+    some.impl("max", TORCH_FN(one_of_all));
+    some.impl("min", TORCH_FN(one_of_all));
+    some.impl("count_nonzero.dim_IntList", TORCH_FN(count_nonzero));
     some.impl("linalg_solve_triangular", TORCH_FN(solve_triangular));
     some.impl("where.self", TORCH_FN(where));
     some.impl("_fused_rms_norm", TORCH_FN(fused_rms_norm));

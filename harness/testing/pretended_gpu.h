@@ -1,7 +1,8 @@
 // A GPU that has shapes but no numbers, for builds whose LibTorch has no CUDA: what is written for a GPU runs on the
 // CPU as far as shapes, dtypes and branches go, and its launches, bytes and waits are counted.
 //
-// Tensors on "cuda:0" hold no memory. An operation on them runs on LibTorch's meta device, which computes shapes, and
+// Tensors on "cuda:0", "cuda:1" and so on hold no memory; an operation on tensors of two of them throws, unless it is a
+// copy. An operation on them runs on LibTorch's meta device, which computes shapes, and
 // counts as one launch; views and allocations count nothing. So an operation of several kernels (a sort) counts once: a
 // count says what the host asks for. What reads a number (item(), a copy to the CPU) gets 1, or false, and counts as
 // a wait; so does a copy from the CPU unless it is non_blocking (then it is taken to come from pinned memory). What

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "harness/core/error.h"
+#include "harness/testing/spread_model.h"
 
 namespace kvc {
 
@@ -147,6 +148,14 @@ DecoderWeights weights_on(const c10::Device& device, DecoderWeights weights) {
   move(weights.head);
   if (tied) weights.head = weights.embedding;
   return weights;
+}
+
+Model spread_model(std::uint64_t seed, at::ScalarType dtype, const c10::Device& first, const c10::Device& second) {
+  const DecoderSpec spec = tiny_spec(512);
+  DecoderWeights weights = weights_on(first, random_weights(spec, seed, dtype));
+  weights.layers[1] = weights_on(second, random_weights(spec, seed, dtype)).layers[1];
+  return {Decoder(spec, std::move(weights)), std::make_unique<ByteTokenizer>(), make_chat_template("chatml"),
+          Json{{"file", "tiny model on two devices"}}};
 }
 
 Model tiny_model(std::uint64_t seed, at::ScalarType dtype, int64_t max_positions, const c10::Device& device,

@@ -54,7 +54,7 @@ HeadProblem head_of(const CompactionRequest& request, int64_t layer_index, int64
   head.kv_head = kv_head;
   head.request = &request;
   if (with_queries && request.queries != nullptr) {
-    head.queries = request.queries->layer(layer_index, nullptr).select(0, kv_head);
+    head.queries = request.queries->layer(layer_index, nullptr).select(0, kv_head).to(head.keys.device());
     head.window_queries = [queries = request.queries, layer_index, kv_head](int64_t n_tokens) {
       return queries->window(layer_index, n_tokens).select(0, kv_head);
     };

@@ -57,10 +57,38 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
   return {made.scores[0], made.row_max[0], made.row_sum[0], values.defined() ? made.output[0] : at::Tensor()};
 }
 
+namespace {
+
+// Products take the reach of one head only.
+AttentionSummary head_by_head(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
+                              std::optional<KeyScore> score, const at::Tensor& values, const RowReach& reach) {
+  std::vector<at::Tensor> scores, row_max, row_sum, output;
+  const auto own = [](const at::Tensor& all, int64_t h) { return all.defined() ? all.narrow(0, h, 1) : all; };
+  const auto row = [](const at::Tensor& all, int64_t h) { return all.defined() ? all[h] : all; };
+  const auto joined = [](const std::vector<at::Tensor>& parts) {
+    return parts.front().defined() ? at::cat(parts) : at::Tensor();
+  };
+  for (int64_t h = 0; h < queries.size(0); ++h) {
+    const AttentionSummary one =
+        summarize_heads(own(queries, h), own(keys, h), own(bias, h), score, own(values, h),
+                        {row(reach.n_visible, h), row(reach.elsewhere, h), row(reach.weight, h)});
+    scores.push_back(one.scores);
+    row_max.push_back(one.row_max);
+    row_sum.push_back(one.row_sum);
+    output.push_back(one.output);
+  }
+  return {joined(scores), joined(row_max), joined(row_sum), joined(output)};
+}
+
+}  // namespace
+
 AttentionSummary summarize_heads(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                  std::optional<KeyScore> score, const at::Tensor& values, const RowReach& reach) {
   const KeySum sum = sum_for(score);
   std::optional<AttentionStatistics> made = gpu::attention_statistics(queries, keys, bias, values, sum, reach);
+  const auto of_heads = [](const at::Tensor& list) { return list.defined() && list.dim() == 2; };
+  if (!made && (of_heads(reach.n_visible) || of_heads(reach.elsewhere) || of_heads(reach.weight)))
+    return head_by_head(queries, keys, bias, score, values, reach);
   if (!made) made = statistics_by_products(queries, keys, bias, values, sum, reach);
   return summary_of(std::move(*made), score, queries.size(1));
 }

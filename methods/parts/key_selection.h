@@ -40,8 +40,8 @@ AttentionSummary summarize_attention(const at::Tensor& queries, const at::Tensor
 
 // The same of many heads at once on any device: in bfloat16 by this project's kernels on a GPU's tensor cores, else by
 // matrix products. Every tensor has the heads as a leading dimension (scores (H,T), row_max and row_sum (H,n,1), output
-// (H,n,d)); a reach is that of one head, H = 1. Without a score there are none, for callers that know them: a third of
-// the products less, half where there are no values.
+// (H,n,d)); so have the lists of a reach, (H,n), or for H = 1 also (n). Without a score there are none, for callers
+// that know them: a third of the products less, half where there are no values.
 AttentionSummary summarize_heads(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& bias,
                                  std::optional<KeyScore> score, const at::Tensor& values = {},
                                  const RowReach& reach = {});

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "harness/math/attention.h"
+#include "methods/parts/batched_scores.h"
 #include "methods/parts/scored_keys.h"
 
 namespace kvc {
@@ -51,17 +52,21 @@ RowReach row_reach(const HeadProblem& problem, const at::Tensor& queries, const 
   };
   if (prefix_len > 0) add(log_mass(problem, queries, 0, prefix_len, {}));
   if (suffix_len > 0) add(log_mass(problem, queries, prefix_len + source_len, suffix_len, suffix_visible));
-  if (reach.known()) add(reach.text_log_mass);
+  if (reach.known()) add(reach.text_log_mass.to(problem.keys.device()));
   return rows;
+}
+
+// Nothing where all see all.
+RowReach reach_of(const HeadProblem& problem, const at::Tensor& queries, SoftmaxOver range,
+                  const std::function<QueryReach()>& reach) {
+  if (range != SoftmaxOver::kText || problem.request == nullptr || problem.request->queries == nullptr) return {};
+  return row_reach(problem, queries, reach());
 }
 
 at::Tensor scores_of(const HeadProblem& problem, const at::Tensor& queries, SoftmaxOver range, KeyScore score,
                      const std::function<QueryReach()>& reach) {
-  RowReach rows;
-  if (range == SoftmaxOver::kText && problem.request != nullptr && problem.request->queries != nullptr) {
-    rows = row_reach(problem, queries, reach());
-  }
-  return summarize_attention(queries, problem.keys, problem.bias, score, {}, rows).scores;
+  return summarize_attention(queries, problem.keys, problem.bias, score, {}, reach_of(problem, queries, range, reach))
+      .scores;
 }
 
 }  // namespace
@@ -74,6 +79,39 @@ at::Tensor attention_scores(const HeadProblem& problem, SoftmaxOver range, KeySc
 at::Tensor window_attention_scores(const HeadProblem& problem, int64_t n_tokens, SoftmaxOver range, KeyScore score) {
   return scores_of(problem, window_queries(problem, n_tokens), range, score,
                    [&] { return problem.request->queries->window_reach(problem.layer, problem.kv_head, n_tokens); });
+}
+
+std::vector<at::Tensor> attention_scores(const std::vector<HeadProblem>& problems, SoftmaxOver range, KeyScore score) {
+  std::vector<at::Tensor> one_by_one;
+  std::vector<RowReach> reaches;
+  for (const HeadProblem& problem : problems) {
+    if (problem.keys.is_cpu()) {
+      one_by_one.push_back(attention_scores(problem, range, score));
+    } else {
+      reaches.push_back(reach_of(problem, problem.queries, range,
+                                 [&] { return problem.request->queries->reach(problem.layer, problem.kv_head); }));
+    }
+  }
+  return reaches.empty() ? one_by_one : scores_together(problems, score, reaches);
+}
+
+std::vector<at::Tensor> window_attention_scores(const std::vector<HeadProblem>& problems, int64_t n_tokens,
+                                                SoftmaxOver range, KeyScore score) {
+  std::vector<at::Tensor> one_by_one;
+  std::vector<HeadProblem> asked;
+  std::vector<RowReach> reaches;
+  for (const HeadProblem& problem : problems) {
+    if (problem.keys.is_cpu()) {
+      one_by_one.push_back(window_attention_scores(problem, n_tokens, range, score));
+      continue;
+    }
+    asked.push_back(problem);
+    asked.back().queries = window_queries(problem, n_tokens);
+    reaches.push_back(reach_of(problem, asked.back().queries, range, [&] {
+      return problem.request->queries->window_reach(problem.layer, problem.kv_head, n_tokens);
+    }));
+  }
+  return reaches.empty() ? one_by_one : scores_together(asked, score, reaches);
 }
 
 int64_t query_heads(const HeadProblem& problem) {

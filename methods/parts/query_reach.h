@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "harness/api/compaction_method.h"
 #include "methods/parts/key_selection.h"
@@ -46,6 +47,10 @@ struct QueryWindow {
 // sources) have no text of their own and see all entries; template entries always count where there is a request.
 at::Tensor attention_scores(const HeadProblem& problem, SoftmaxOver range, KeyScore score);
 at::Tensor window_attention_scores(const HeadProblem& problem, int64_t n_tokens, SoftmaxOver range, KeyScore score);
+// The same of several heads, in their order: on the CPU one after the other, on a GPU at once, within rounding.
+std::vector<at::Tensor> attention_scores(const std::vector<HeadProblem>& problems, SoftmaxOver range, KeyScore score);
+std::vector<at::Tensor> window_attention_scores(const std::vector<HeadProblem>& problems, int64_t n_tokens,
+                                                SoftmaxOver range, KeyScore score);
 
 // How many query heads the rows of problem.queries come from, head by head: the group's size, or 1 where the rows do
 // not tell (a mix, vectors of no head) or the head comes without a model.

@@ -24,7 +24,8 @@ at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens) {
     throw Error(ErrorKind::kUsage, "this method needs the last queries of a text, but there is no text", "queries",
                 "take a method that scores with all queries, such as h2o or kvzip");
   }
-  return problem.window_queries(n_tokens);
+  // Query sources keep all layers on one device; a layer's entries may lie on another.
+  return problem.window_queries(n_tokens).to(problem.keys.device());
 }
 
 int64_t article_sinks(const HeadProblem& problem, int64_t n_sink) {

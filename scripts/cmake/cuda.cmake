@@ -62,7 +62,8 @@ if(cuda_kernels)
     add_custom_command(
       OUTPUT ${object} DEPENDS ${source} DEPFILE ${CMAKE_BINARY_DIR}/cuda/${name}.d COMMENT "nvcc ${name}.cu"
       COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
-      COMMAND ${KVC_NVCC} -std=c++20 -O2 ${cuda_codes} -Werror all-warnings -Xcompiler=-fPIC -I${CMAKE_SOURCE_DIR}
+      # -lineinfo: compute-sanitizer and ncu name lines of the source.
+      COMMAND ${KVC_NVCC} -std=c++20 -O2 -lineinfo ${cuda_codes} -Werror all-warnings -Xcompiler=-fPIC -I${CMAKE_SOURCE_DIR}
               -MD -MF ${CMAKE_BINARY_DIR}/cuda/${name}.d -c ${source} -o ${object}
       VERBATIM)
     set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)

@@ -50,7 +50,13 @@ class LimitsBench : public Measure {
           "product", {{"dtype", name}, {"size", size}}, [&] { at::mm_out(const_cast<at::Tensor&>(out), a, a); }, 0,
           flops, 0);
     }
-    const at::Tensor a = at::randn({size, size}, floats()).to(at::kBFloat16);
+    // What float32 would take if it were rounded to TF32, as this program never does.
+    const at::Tensor wide = at::randn({size, size}, floats());
+    at::globalContext().setAllowTF32CuBLAS(true);
+    tell(
+        "product", {{"dtype", "float32 as TF32"}, {"size", size}}, [&] { (void)at::mm(wide, wide); }, 0, flops, 0);
+    at::globalContext().setAllowTF32CuBLAS(false);
+    const at::Tensor a = wide.to(at::kBFloat16);
     tell(
         "product", {{"dtype", "bfloat16 to float32"}, {"size", size}}, [&] { (void)float_product(a, a); }, 0, flops, 0);
     print({{"step", "route"},

@@ -13,6 +13,7 @@
 #include "harness/api/compaction_method.h"
 #include "harness/api/read_document.h"
 #include "harness/api/task.h"
+#include "harness/attention/device_pursuit_kernels.h"
 #include "harness/attention/flash_attention.h"
 #include "harness/attention/ragged_attention.h"
 #include "harness/attention/ragged_attention_gpu.h"
@@ -210,18 +211,28 @@ TEST_F(Gpu, ScoresFitsAndPicksAreTheCpus) {
   }
   MatchingPursuit host(queries, keys, {}, want.row_max, want.row_sum, {});
   host.run(80);
-  DevicePursuit pursuit(there(queries), there(keys), {}, there(want.row_max), there(want.row_sum), {});
-  pursuit.run(80);
-  EXPECT_EQ(pursuit.picks(80).order, host.picks(80).order);
-  // Several heads at once, some choices checked and taken back.
   const auto twice = [](const at::Tensor& one) { return at::stack({one, one.flip(0)}); };
   const at::Tensor mass = there(at::stack({want.row_sum, want.row_sum.flip(0)}));
   const at::Tensor most_of = there(at::stack({want.row_max, want.row_max.flip(0)}));
-  DevicePursuits several(there(twice(queries)), there(at::stack({keys, keys})), {}, most_of, mass, {}, {65, 32});
-  several.run({80, 33});
-  const std::vector<PursuitPicks> picks = several.picks({80, 33});
-  EXPECT_EQ(picks[0].order, host.picks(80).order);
-  EXPECT_EQ(picks[1].order, host.picks(33).order);
+  // By own kernels, where there are some, and by LibTorch's operations.
+  for (const PursuitKernels* kernels :
+       {gpu::pursuit_kernels(mass.device()), static_cast<const PursuitKernels*>(nullptr)}) {
+    DevicePursuit pursuit(there(queries), there(keys), {}, there(want.row_max), there(want.row_sum), {}, kernels);
+    pursuit.run(80);
+    EXPECT_EQ(pursuit.picks(80).order, host.picks(80).order);
+    // Several heads at once, some choices checked and taken back; the same bits again.
+    std::vector<PursuitPicks> before;
+    for (int run = 0; run < 2; ++run) {
+      DevicePursuits several(there(twice(queries)), there(at::stack({keys, keys})), {}, most_of, mass, {}, {65, 32},
+                             kernels);
+      several.run({80, 33});
+      const std::vector<PursuitPicks> picks = several.picks({80, 33});
+      EXPECT_EQ(picks[0].order, host.picks(80).order);
+      EXPECT_EQ(picks[1].order, host.picks(33).order);
+      for (size_t h = 0; h < before.size(); ++h) EXPECT_EQ(picks[h].weights, before[h].weights);
+      before = picks;
+    }
+  }
   const at::Tensor a = at::softmax(queries.narrow(1, 0, 40), 1), b = values.repeat({2, 1}).narrow(0, 0, 700);
   for (const FitRoute route : {FitRoute::kRefined, FitRoute::kDouble}) {
     expect_near(least_squares(there(a), there(b), route).solution, least_squares(a, b, FitRoute::kDouble).solution,
@@ -280,6 +291,12 @@ TEST_F(Gpu, KernelsOnSmallShapes) {
     const AttentionSummary want = summarize_attention(queries[1], keys[1], bias[1], KeyScore::kRms, values[1]);
     expect_near(heads.scores[1], want.scores, 1e-4, "scores");
     expect_near(heads.output[1], want.output, dtype == at::kFloat ? 1e-4 : 1e-2, "output");
+    DevicePursuits pursuits(there(queries), there(keys), there(bias), heads.row_max, heads.row_sum, {}, {},
+                            gpu::pursuit_kernels(device()));
+    pursuits.run({4, 2});
+    MatchingPursuit host(queries[1], keys[1], bias[1], want.row_max, want.row_sum, {});
+    host.run(2);
+    EXPECT_EQ(pursuits.picks({4, 2})[1].order, host.picks(2).order);
   }
   const std::vector<at::Tensor> want = read(make(at::kFloat, at::kCPU)), got = read(make(at::kFloat, device()));
   for (size_t i = 0; i < want.size(); ++i) expect_near(got[i], want[i], tolerance(at::kFloat), "model");
@@ -563,7 +580,8 @@ TEST_F(Gpu, DivergenceIsTheCpus) {
 
 // --- several GPUs ---
 
-// Layers on two GPUs: prefill, questions and a step as on the CPU. With KVC_GPU_TEST_DEVICE=cpu both are the CPU.
+// Layers on two GPUs: prefill, questions and a step, answers and compacted caches as on the CPU. With
+// KVC_GPU_TEST_DEVICE=cpu both are the CPU.
 TEST_F(Gpu, AModelSpreadOverTwoGpusIsTheCpus) {
   const bool real = device_name() == "cuda";
   if (real && at::getNumGPUs() < 2) GTEST_SKIP() << "one GPU: nothing is spread over two";
@@ -573,6 +591,17 @@ TEST_F(Gpu, AModelSpreadOverTwoGpusIsTheCpus) {
   EXPECT_EQ(model.decoder().is_spread(), real);
   const std::vector<at::Tensor> want = read(here), got = read(model);
   for (size_t i = 0; i < want.size(); ++i) expect_near(got[i], want[i], tolerance(at::kFloat), "spread model");
+  const std::vector<int64_t> context = some_tokens(60, here.spec().vocab_size, 8);
+  const KvCache cache = here.decoder().prefill(context), spread = model.decoder().prefill(context);
+  const std::vector<std::vector<int64_t>> prompts = {some_tokens(4, here.spec().vocab_size, 9),
+                                                     some_tokens(7, here.spec().vocab_size, 10)};
+  const std::vector<Generation> written = answers(model, spread, prompts), expected = answers(here, cache, prompts);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    expect_same_up_to_a_tie(here, cache, prompts[i], written[i].tokens, expected[i].tokens);
+  }
+  for (const char* name : {"attention_matching", "am_omp", "snapkv", "kvzip", "keydiff", "cam"}) {
+    expect_same_compaction(name, Json::object(), here, model, 1e-2);
+  }
 }
 
 // The text that is read anew is the same, greedily written words included.

@@ -5,6 +5,7 @@
 
 #include "harness/api/compaction_method.h"
 #include "harness/api/pack_compaction.h"
+#include "harness/attention/device_pursuit_kernels.h"
 #include "harness/core/registry.h"
 #include "harness/math/batched_least_squares.h"
 #include "harness/math/block_cholesky.h"
@@ -116,14 +117,16 @@ class MatchingBench : public Measure {
     facts.update(of_heads());
     const KeysAtHand usual;
     const auto n = static_cast<double>(size), t = static_cast<double>(picks);
-    const double a_pick = 8 * n * t + 8 * t * t / 2 + 4 * n * static_cast<double>(usual.keys) +
+    // Of own kernels, on average over the picks.
+    const double a_pick = 4 * n * t + 8 * t * t / 3 + 4 * n * static_cast<double>(usual.keys) +
                           4 * n * n / static_cast<double>(usual.choices);
     int64_t n_taken_back = 0;
     double n_readings = 0;
     tell(
         "pursuit", facts,
         [&] {
-          DevicePursuits pursuits(h.queries, h.keys, {}, summary.row_max, summary.row_sum, {});
+          DevicePursuits pursuits(h.queries, h.keys, {}, summary.row_max, summary.row_sum, {}, {},
+                                  gpu::pursuit_kernels(h.keys.device()));
           pursuits.run(std::vector<int64_t>(static_cast<size_t>(at_once()), picks));
           (void)pursuits.picks(std::vector<int64_t>(static_cast<size_t>(at_once()), picks));
           n_taken_back = pursuits.n_taken_back();
