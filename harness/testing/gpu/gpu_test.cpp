@@ -86,6 +86,7 @@ class Gpu : public testing::Test {
     config.dtype = dtype;
     config.device = where;
     config.devices = devices;
+    config.chat_template = "chatml";  // the golden files store none
     return Model::load(config);
   }
 };
@@ -480,8 +481,8 @@ at::Tensor logits_behind(const Model& model, const KvCache& cache) {
   return model.decoder().logits(model.decoder().forward(PackedTokens::single(tokens), cache, tails));
 }
 
-std::vector<Compaction> compact_with(const CompactionMethod& method, const Model& model) {
-  const Context context = make_context(model, kText);
+std::vector<Compaction> compact_with(const CompactionMethod& method, const Model& model, const char* text = kText) {
+  const Context context = make_context(model, text);
   const KvCache full = model.decoder().prefill(context.tokens);
   const auto source = Registry<QuerySource>::instance().create("repeat_prefill", Json::object());
   const auto queries = source->make({model, context, full, 5});
@@ -493,9 +494,9 @@ std::vector<Compaction> compact_with(const CompactionMethod& method, const Model
 }
 
 void expect_same_compaction(const std::string& name, const Json& options, const Model& here, const Model& model,
-                            double most) {
+                            double most, const char* text = kText) {
   const auto method = Registry<CompactionMethod>::instance().create(name, options);
-  const std::vector<Compaction> want = compact_with(*method, here), got = compact_with(*method, model);
+  const std::vector<Compaction> want = compact_with(*method, here, text), got = compact_with(*method, model, text);
   ASSERT_EQ(got.size(), want.size()) << name;
   for (size_t i = 0; i < want.size(); ++i) {
     EXPECT_EQ(got[i].cache.n_entries(), want[i].cache.n_entries()) << name;
@@ -600,7 +601,7 @@ TEST_F(Gpu, AModelSpreadOverTwoGpusIsTheCpus) {
     expect_same_up_to_a_tie(here, cache, prompts[i], written[i].tokens, expected[i].tokens);
   }
   for (const char* name : {"attention_matching", "am_omp", "snapkv", "kvzip", "keydiff", "cam"}) {
-    expect_same_compaction(name, Json::object(), here, model, 1e-2);
+    expect_same_compaction(name, Json::object(), here, model, 1e-2, "The lake is deep. In winter nobody swims there.");
   }
 }
 
