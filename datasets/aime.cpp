@@ -56,6 +56,8 @@ class Aime final : public Dataset {
   }
 
   Json identity() const override { return data_file_identity(options_.path); }
+  std::vector<std::vector<std::string>> file_keys() const override { return {{"problem", "answer"}}; }
+  Json preferred_task() const override { return "reasoning"; }
 
  private:
   static void read_line(DataReader& in, const Json& json, std::vector<Document>& documents) {

@@ -64,6 +64,8 @@ class Gsm8k final : public Dataset {
   }
 
   Json identity() const override { return data_file_identity(options_.path); }
+  std::vector<std::vector<std::string>> file_keys() const override { return {{"question", "answer"}}; }
+  Json preferred_task() const override { return "reasoning"; }
 
  private:
   static std::string last_part(const std::string& text) {

@@ -85,6 +85,7 @@ class InfiniteBench final : public Dataset {
   }
 
   Json identity() const override { return data_file_identity(options_.path); }
+  std::vector<std::vector<std::string>> file_keys() const override { return {{"context", "input", "answer"}}; }
 
  private:
   const InfiniteBenchSet& set_of_file() const {

@@ -67,6 +67,7 @@ class JsonlData final : public Dataset {
   Json identity() const override {
     return is_folder() ? document_folder_identity(options_.path) : data_file_identity(options_.path);
   }
+  std::vector<std::vector<std::string>> file_keys() const override { return {{"context", "questions"}, {"context"}}; }
   std::vector<std::string> notes() const override {
     return is_folder() ? read_document_folder(options_.path).notes : std::vector<std::string>{};
   }

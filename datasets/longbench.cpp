@@ -98,6 +98,7 @@ class LongBench final : public Dataset {
   }
 
   Json identity() const override { return data_file_identity(options_.path); }
+  std::vector<std::vector<std::string>> file_keys() const override { return {{"context", "answers"}}; }
 
  private:
   static void read_line(DataReader& in, const Json& json, DocumentsByText& documents) {

@@ -57,6 +57,7 @@ class LongBenchV2 final : public Dataset {
   }
 
   Json identity() const override { return data_file_identity(options_.path); }
+  std::vector<std::vector<std::string>> file_keys() const override { return {{"choice_A", "choice_B", "choice_C"}}; }
 
  private:
   static constexpr const char* kTakeFile = "take LongBench v2's data.json as it is published";

@@ -44,6 +44,7 @@ class Loogle final : public Dataset {
   }
 
   Json identity() const override { return data_file_identity(options_.path); }
+  std::vector<std::vector<std::string>> file_keys() const override { return {{"input", "qa_pairs"}}; }
 
  private:
   static void read_line(DataReader& in, const Json& json, std::vector<Document>& documents) {

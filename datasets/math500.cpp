@@ -55,6 +55,11 @@ class Math500 final : public Dataset {
   }
 
   Json identity() const override { return data_file_identity(options_.path); }
+  std::vector<std::vector<std::string>> file_keys() const override {
+    return {{"problem", "subject", "level"}, {"problem", "subject", "unique_id"}, {"problem", "level", "unique_id"}};
+  }
+  // An answer in LaTeX takes tokens.
+  Json preferred_task() const override { return Json{{"task", "reasoning"}, {"answer_tokens", 64}}; }
 
  private:
   void read_line(DataReader& in, const Json& json, int64_t number, std::vector<Document>& documents,

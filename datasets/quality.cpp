@@ -74,6 +74,7 @@ class Quality final : public Dataset {
   }
 
   Json identity() const override { return data_file_identity(options_.path); }
+  std::vector<std::vector<std::string>> file_keys() const override { return {{"article", "questions"}}; }
 
  private:
   const std::vector<std::string>& chosen() const {

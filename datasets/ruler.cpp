@@ -88,6 +88,7 @@ class Ruler final : public Dataset {
     identity["text_version"] = text_version(options_.task);
     return identity;
   }
+  Json preferred_task() const override { return "string_match"; }
 
  private:
   Document make(const RulerSources& sources, const DatasetRequest& request) const {

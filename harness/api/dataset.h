@@ -47,6 +47,11 @@ class Dataset {
   // What a user should know of the data though nothing is wrong with it, a sentence each: files that are not read, for
   // example. Throws as load().
   virtual std::vector<std::string> notes() const { return {}; }
+  // Keys by which an entry of its file is recognised, a list for each of its forms; used to say what is wrong with a
+  // file that no data set reads.
+  virtual std::vector<std::vector<std::string>> file_keys() const { return {}; }
+  // The task that its questions are made for, as a sweep file names it; null: whatever accepts them.
+  virtual Json preferred_task() const { return nullptr; }
 };
 
 #define KVC_REGISTER_DATASET(Class, name, source) KVC_REGISTER(::kvc::Dataset, Class, name, source)

@@ -19,25 +19,27 @@
 namespace kvc {
 namespace {
 
-bool is_mathematics(const std::string& dataset) {
-  return dataset == "aime" || dataset == "gsm8k" || dataset == "math500";
+// Tasks in the order in which they are proposed: those that are made for few questions before those that take any.
+constexpr const char* kTasks[] = {"published_score", "side_effects", "exact_match", "likelihood",  "multiple_choice",
+                                  "reasoning",       "fidelity",     "turns",       "string_match"};
+
+std::string task_name(const Json& task) {
+  return task.is_object() ? task.at("task").get<std::string>() : task.get<std::string>();
 }
 
-// The task that a data set is made for first: a problem that needs thought is not answered in exact_match's few words.
-std::vector<const char*> tasks_in_order(const std::string& dataset) {
-  std::vector<const char*> tasks = {"published_score", "side_effects", "exact_match", "likelihood",
-                                    "multiple_choice", "fidelity",     "turns",       "string_match"};
-  tasks.insert(is_mathematics(dataset) ? tasks.begin() : tasks.end() - 3, "reasoning");
-  if (dataset == "ruler") std::rotate(tasks.begin(), tasks.end() - 1, tasks.end());
-  return tasks;
-}
-
-// What a new sweep asks: the first task, and a second that judges the same questions as well as it does.
+// A sweep file's list of what a new sweep asks: the task that the data are made for, else the first that accepts their
+// questions and a second that judges them as well as it does.
 std::vector<std::string> proposed_tasks(const FoundData& data) {
+  if (!data.preferred_task.is_null()) {
+    if (data.preferred_task.is_string()) return {data.preferred_task};
+    std::string text;
+    for (const auto& [key, value] : data.preferred_task.items())
+      text = fmt::format("{}: {}", key, value.is_string() ? value.get<std::string>() : value.dump()) +
+             (text.empty() ? "" : ", " + text);
+    return {"{" + text + "}"};
+  }
   std::vector<std::string> tasks = data.tasks;
-  const bool one_alone =
-      data.tasks.front() == "published_score" || data.tasks.front() == "string_match" || is_mathematics(data.dataset);
-  tasks.resize(std::min<size_t>(one_alone ? 1 : 2, tasks.size()));
+  tasks.resize(std::min<size_t>(tasks.front() == "published_score" ? 1 : 2, tasks.size()));
   if (tasks.size() == 2 && (tasks[1] == "reasoning" || tasks[1] == "string_match" || tasks[1] == "turns"))
     tasks.pop_back();
   return tasks;
@@ -49,7 +51,8 @@ FoundData load_as(const std::string& dataset, const Json& options, const Tokeniz
   };
   const auto loader = Registry<Dataset>::instance().create(dataset, options);
   const auto documents = loader->load({0, count_tokens});
-  FoundData found{dataset, options, static_cast<int64_t>(documents.size()), 0, {}, 0, loader->notes(), 0};
+  FoundData found{
+      dataset, options, static_cast<int64_t>(documents.size()), 0, {}, 0, loader->notes(), 0, loader->preferred_task()};
   for (const Document& document : documents) {
     // Short ones alone matter, and a token has at least a byte.
     if (found.shortest_tokens == 0 || static_cast<int64_t>(document.text.size()) < 8 * found.shortest_tokens) {
@@ -60,12 +63,19 @@ FoundData load_as(const std::string& dataset, const Json& options, const Tokeniz
     found.written_by_model += std::count_if(document.questions.begin(), document.questions.end(),
                                             [](const Question& question) { return question.written_by_model; });
   }
-  for (const char* name : tasks_in_order(dataset)) {
+  for (const char* name : kTasks) {
     const auto* entry = Registry<Task>::instance().find(name);
     if (entry == nullptr) continue;
     const auto task = entry->create(Json::object());
     const auto asks = [&](const Document& document) { return !accepted_questions(*task, document).empty(); };
     if (std::any_of(documents.begin(), documents.end(), asks)) found.tasks.emplace_back(name);
+  }
+  if (!found.preferred_task.is_null()) {
+    const auto first = std::find(found.tasks.begin(), found.tasks.end(), task_name(found.preferred_task));
+    if (first == found.tasks.end())
+      found.preferred_task = nullptr;
+    else
+      std::rotate(found.tasks.begin(), first, first + 1);
   }
   return found;
 }
@@ -78,20 +88,6 @@ bool has_path_option(const Registry<Dataset>::Entry& entry) {
 bool builds_on_articles(const std::string& dataset) {
   return dataset.rfind("needle", 0) == 0 || dataset == "ruler";
 }
-
-// The keys by which the first line (or entry) of a file shows what it is made for; the first set that fits counts.
-const std::vector<std::pair<const char*, std::vector<const char*>>> kKeysOf = {
-    {"quality", {"article", "questions"}},
-    {"jsonl", {"context", "questions"}},
-    {"longbench_v2", {"choice_A"}},
-    {"loogle", {"input", "qa_pairs"}},
-    {"longbench", {"context", "answers"}},
-    {"infinitebench", {"context", "input", "answer"}},
-    {"math500", {"problem", "unique_id"}},
-    {"math500", {"problem", "subject"}},
-    {"aime", {"problem", "answer"}},
-    {"gsm8k", {"question", "answer"}},
-    {"jsonl", {"context"}}};
 
 // SQuAD's or HotpotQA's JSON, which RULER asks questions of.
 bool is_qa_file(const std::string& text) {
@@ -114,18 +110,24 @@ FoundData load_qa(const std::string& path, const Tokenizer* tokenizer) {
   }
 }
 
-// The data set that a file was probably meant for; "" where nothing tells.
-std::string meant_for(const std::string& text, const std::string& path) {
+// The first JSON object that stands in a line of its own; null where there is none.
+Json first_entry(const std::string& text) {
   std::istringstream lines(text);
   std::string line;
   while (std::getline(lines, line)) {
-    const Json json = Json::parse(line, nullptr, false);
-    if (!json.is_object()) continue;
-    for (const auto& [dataset, keys] : kKeysOf) {
-      if (std::all_of(keys.begin(), keys.end(), [&](const char* key) { return json.contains(key); })) return dataset;
-    }
+    if (Json json = Json::parse(line, nullptr, false); json.is_object()) return json;
   }
-  return path.ends_with(".jsonl") ? "jsonl" : "";
+  return nullptr;
+}
+
+// Keys of the longest of the data set's forms that the entry has; 0 where it has none of them.
+size_t keys_found(const Dataset& dataset, const Json& entry) {
+  size_t most = 0;
+  for (const std::vector<std::string>& keys : dataset.file_keys()) {
+    const auto has = [&](const std::string& key) { return entry.contains(key); };
+    if (std::all_of(keys.begin(), keys.end(), has)) most = std::max(most, keys.size());
+  }
+  return most;
 }
 
 std::string quoted(const std::string& text) {
@@ -152,14 +154,18 @@ FoundData find_data(const std::string& data, const Tokenizer* tokenizer) {
   const std::string file = read_text_file(data);
   if (is_qa_file(file)) return load_qa(data, tokenizer);
   std::string reasons;
-  const std::string meant = meant_for(file, data);
+  const Json entry_of_file = first_entry(file);
+  size_t most_keys = 0;  // of the data set that the file was probably meant for
   std::optional<Error> meant_error;
   for (const auto& [name, entry] : registry.entries()) {
     if (builds_on_articles(name) || !has_path_option(entry)) continue;
     try {
       return load_as(name, {{"path", data}}, tokenizer);
     } catch (const Error& e) {
-      if (name == meant) meant_error = e;
+      const size_t n_keys = keys_found(*registry.create(name, {{"path", data}}), entry_of_file);
+      const bool plain = name == "jsonl" && most_keys == 0 && data.ends_with(".jsonl");
+      if (n_keys > most_keys || plain) meant_error = e;
+      most_keys = std::max(most_keys, n_keys);
       reasons += fmt::format("\n    {}: {}", name, e.fact().substr(0, e.fact().find('\n')));
     }
   }
@@ -182,11 +188,10 @@ std::string starter_sweep(const std::string& name, const std::string& model, con
       "model:\n  - path: {}\n    dtype: auto                # float32 or bfloat16, whichever is faster here\n",
       quoted(model));
   text += fmt::format("dataset: {}\n", dataset);
-  std::vector<std::string> tasks = proposed_tasks(data);
+  const std::vector<std::string> tasks = proposed_tasks(data);
   // Reasoning compacts what the model writes: methods on the text alone do not run under it.
-  const auto reasoning = std::find(tasks.begin(), tasks.end(), "reasoning");
-  const bool online = reasoning != tasks.end();
-  if (online && data.dataset == "math500") *reasoning = "{task: reasoning, answer_tokens: 64}";  // LaTeX takes tokens
+  const bool online = std::any_of(tasks.begin(), tasks.end(),
+                                  [](const std::string& task) { return task.find("reasoning") != std::string::npos; });
   text += fmt::format("task: [{}]        # this data also allows: {}\n", fmt::join(tasks, ", "),
                       fmt::join(data.tasks, ", "));
   constexpr int64_t kShort = 500;  // where snapkv's window of 64 would be a large part of a document, or longer than it

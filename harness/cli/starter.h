@@ -19,6 +19,7 @@ struct FoundData {
   int64_t written_by_model = 0;    // of the questions
   std::vector<std::string> notes;  // Dataset::notes()
   int64_t shortest_tokens = 0;     // of the shortest document
+  Json preferred_task;             // Dataset::preferred_task()
 
   // "3 documents, 12 questions", and how many of them the model writes.
   std::string counts() const;

@@ -7,6 +7,7 @@
 
 #include "harness/core/error.h"
 #include "harness/kv/device_numbers.h"
+#include "harness/model/next_token_kl.h"
 
 namespace kvc {
 namespace {
@@ -93,8 +94,7 @@ double AnswerProbe::kl_of(const at::Tensor& hidden) const {
   for (int64_t first = 0; first < n_rows_; first += kRowsAtATime) {
     const int64_t n = std::min(kRowsAtATime, n_rows_ - first);
     const at::Tensor p = reference_.narrow(0, first, n);
-    const at::Tensor q = log_probs(some.narrow(0, first, n));
-    sum += at::kl_div(q, p, at::Reduction::Sum, /*log_target=*/true).item<double>();
+    sum += next_token_kl(p, log_probs(some.narrow(0, first, n))).sum().item<double>();
   }
   return sum / static_cast<double>(n_rows_);
 }

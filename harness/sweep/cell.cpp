@@ -52,7 +52,7 @@ Json Cell::to_json() const {
   Json cell = Json{{"model", model},     {"dataset", dataset}, {"task", task},
                    {"queries", queries}, {"method", method},   {"target", target_json(target)},
                    {"seed", seed}};
-  if (!budget.is_null() && budget != kUniformBudget) cell["budget"] = budget;
+  if (!budget.is_null()) cell["budget"] = budget;
   return cell;
 }
 
@@ -77,7 +77,6 @@ Cell Cell::from_json(const Json& json, const std::string& where) {
     Problems problems;
     cell.target = TargetSize::from_json(target, "target", problems);
     if (!problems.list().empty()) throw refuse("the cell's " + problems.list().front().fact);
-    if (cell.budget.is_null()) cell.budget = kUniformBudget;
   }
   const Json seed = json.value("seed", Json());
   if (!seed.is_number_integer() || seed.get<int64_t>() < 0) {
@@ -94,7 +93,7 @@ std::string Cell::id() const {
 std::string Cell::label() const {
   std::string text = method.value("name", "");
   if (!queries.is_null()) text += " with " + queries.value("name", "");
-  if (!budget.is_null() && budget != kUniformBudget) text += ", " + budget.value("name", "") + " budget";
+  if (!budget.is_null()) text += ", " + budget.value("name", "") + " budget";
   if (const Json size = target_json(target); !size.is_null())
     text += " at " + (size.is_string() ? size.get<std::string>() : size.dump());
   return fmt::format("{}, {} on {}", text, task.value("name", ""), dataset.value("name", ""));

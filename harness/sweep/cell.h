@@ -13,9 +13,6 @@ namespace kvc {
 
 struct SweepConfig;
 
-// The rule of cells whose JSON names none.
-inline const Json kUniformBudget = {{"name", "uniform"}};
-
 // As a cell's JSON and other files have it: 0.05, "512 entries", "64 MiB", or null for none.
 Json target_json(const std::optional<TargetSize>& target);
 
@@ -25,11 +22,11 @@ struct Cell {
   Json task;
   Json queries;  // {name, options...}, or null where the method takes none
   Json method;
-  std::optional<TargetSize> target;  // and budget: nothing where the method takes none
-  Json budget;                       // {name, options...}
+  std::optional<TargetSize> target;  // nothing where the method takes none
+  Json budget;                       // {name, options...}, or null: every head the same, or the method takes none
   std::uint64_t seed = 0;
 
-  // With target: null where there is none, and without the budget where that is uniform.
+  // With target: null where there is none, and without a budget where that is null.
   Json to_json() const;
   // Of a record's cell. Throws Error(kData) naming the part that is missing or no plug-in; `where` names the record.
   static Cell from_json(const Json& json, const std::string& where);

@@ -54,7 +54,7 @@ class CellPlugins {
             get<QuerySource>(cell.queries),
             get<CompactionMethod>(cell.method),
             get<Task>(cell.task),
-            get<BudgetRule>(cell.budget)};
+            cell.target ? get<BudgetRule>(cell.budget.is_null() ? Json{{"name", "uniform"}} : cell.budget) : nullptr};
   }
 
  private:

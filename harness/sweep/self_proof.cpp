@@ -12,6 +12,7 @@
 #include "harness/core/stable_hash.h"
 #include "harness/model/continuation.h"
 #include "harness/model/generate.h"
+#include "harness/model/next_token_kl.h"
 
 namespace kvc {
 namespace {
@@ -90,9 +91,9 @@ class Prover {
     double agreeing = 0;
     for (size_t i = 0; i < hidden.size(); ++i) {
       const at::Tensor p = at::log_softmax(job_.model.decoder().logits(full_hidden_[i]), -1);
-      const at::Tensor q = at::log_softmax(job_.model.decoder().logits(hidden[i]), -1);
-      result.mean_kl += (p.exp() * (p - q)).sum().item<double>();
+      at::Tensor q = at::log_softmax(job_.model.decoder().logits(hidden[i]), -1);
       agreeing += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
+      result.mean_kl += next_token_kl(p, std::move(q)).sum().item<double>();
       result.n_tokens += p.size(0);
     }
     result.mean_kl /= static_cast<double>(result.n_tokens);

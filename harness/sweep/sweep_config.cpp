@@ -35,10 +35,11 @@ class Parser {
                     fmt::format("a sweep has the keys {}", fmt::join(kKeys, ", ")));
       finish();
     }
-    for (const auto& [key, value] : root_.items()) {
-      if (std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end()) {
-        problems_.add(fmt::format("unknown key '{}'", key), "/" + key, suggest_name(key, kKeys));
-      }
+    for (const auto& [key, value] : text_.value().items()) {
+      if (std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end()) continue;
+      problems_.add(fmt::format("unknown key '{}'", key), "/" + key, suggest_name(key, kKeys));
+      // Read as what it was meant to be: it is not missing as well.
+      if (const std::string meant = nearest_name(key, kKeys); !meant.empty() && !has(meant)) root_[meant] = value;
     }
     read_head();
     read_models();
@@ -257,6 +258,9 @@ class Parser {
     if (list.empty() && given.is_array() && given.empty()) {
       problems_.add("the list of budgets is empty", pointer, "name a budget, e.g. uniform");
     }
+    for (Json& budget : list) {
+      if (budget == Json{{"name", "uniform"}}) budget = nullptr;
+    }
     return list;
   }
 
@@ -296,7 +300,7 @@ class Parser {
       }
       if (resolved.plugin->needs_target()) {
         method.targets = own_targets.value_or(targets_);
-        method.budgets = {kUniformBudget};
+        method.budgets = {nullptr};
         if (resolved.plugin->compacts_cache()) method.budgets = own_budgets.value_or(budgets_);
         if (!own_targets && !has("target")) {
           problems_.add(fmt::format("method '{}' needs a target, but none is given", name), pointer,
@@ -391,12 +395,12 @@ class Parser {
   }
 
   const ConfigText& text_;
-  const Json& root_;
+  Json root_;
   Problems problems_;
   SweepConfig config_;
   std::vector<Json> queries_;
   std::vector<std::optional<TargetSize>> targets_;
-  std::vector<Json> budgets_ = {kUniformBudget};
+  std::vector<Json> budgets_ = {nullptr};
   std::map<std::string, std::string> method_places_;
 };
 
@@ -415,11 +419,10 @@ Json SweepConfig::to_json() const {
   for (const SweepModel& model : models) list_of_models.push_back(options_to_json(model.config));
   Json list_of_methods = Json::array();
   for (const SweepMethod& method : methods) {
-    Json targets = Json::array(), budgets = Json::array();
+    Json targets = Json::array();
     for (const auto& target : method.targets) targets.push_back(target_json(target));
-    for (const Json& budget : method.budgets) budgets.push_back(budget == kUniformBudget ? Json(nullptr) : budget);
     list_of_methods.push_back(Json{{"method", method.method}, {"queries", method.queries}, {"target", targets}});
-    if (budgets != Json::array({nullptr})) list_of_methods.back()["budget"] = budgets;
+    if (method.budgets != std::vector<Json>{nullptr}) list_of_methods.back()["budget"] = method.budgets;
   }
   Json json = Json{{"sweep", name},       {"seed", seeds}, {"proof_tokens", proof_tokens}, {"model", list_of_models},
                    {"dataset", datasets}, {"task", tasks}, {"method", list_of_methods}};

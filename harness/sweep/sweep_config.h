@@ -27,7 +27,7 @@ struct SweepMethod {
   Json method;                                     // {name, options...}
   std::vector<Json> queries;                       // {name, options...} each; one null where the method takes none
   std::vector<std::optional<TargetSize>> targets;  // one nullopt where the method takes none
-  std::vector<Json> budgets;                       // {name, options...} each; one null where the method takes none
+  std::vector<Json> budgets;                       // {name, options...} each; null: every head the same
 };
 
 // Every plug-in is {name, options...} with all defaults written out.

@@ -125,13 +125,12 @@ budget: [uniform, pyramid]
   std::set<std::string> ids, budgets;
   for (const Cell& cell : cells) {
     ids.insert(cell.id());
-    budgets.insert(cell.budget.is_null() ? "none" : canonical_json(cell.budget));
-    EXPECT_EQ(cell.to_json().contains("budget"), !cell.budget.is_null() && cell.budget != kUniformBudget);
+    budgets.insert(canonical_json(cell.budget));
+    EXPECT_EQ(cell.to_json().contains("budget"), !cell.budget.is_null());
   }
   EXPECT_EQ(ids.size(), cells.size());
   EXPECT_EQ(budgets,
-            (std::set<std::string>{"none", R"({"name":"uniform"})", R"({"beta":20.0,"name":"pyramid"})",
-                                   R"({"beta":5.0,"name":"pyramid"})",
+            (std::set<std::string>{"null", R"({"beta":20.0,"name":"pyramid"})", R"({"beta":5.0,"name":"pyramid"})",
                                    R"({"floor_fraction":0.2,"name":"adaptive","safeguard":"floor","scope":"layer"})"}));
 }
 
@@ -358,6 +357,11 @@ TEST(SweepConfig, TellsEachProblemWithLineAndCure) {
        ",\"questions\":2}\n  where: s.yaml:3, dataset[1]\n  mend:  keep one of them"},
       {with("sweep", "sweep: t\nseeed: 3"),
        "unknown key 'seeed'\n  where: s.yaml:2, seeed\n  mend:  did you mean 'seed'? Known: sweep, seed, results, "
+       "references, proof_tokens, "
+       "model, dataset, task, queries, target, budget, method, compare_to, equivalence, stop_when, ask_together"},
+      // Read on as the key that was meant: nothing is said to be missing.
+      {with("target", "targte: [0.5]"),
+       "unknown key 'targte'\n  where: s.yaml:5, targte\n  mend:  did you mean 'target'? Known: sweep, seed, results, "
        "references, proof_tokens, "
        "model, dataset, task, queries, target, budget, method, compare_to, equivalence, stop_when, ask_together"},
       {with("sweep", "sweep: t\ncompare_to: test_fool"),

@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "harness/model/next_token_kl.h"
 #include "harness/tasks/judging/judge.h"
 #include "harness/tasks/written_answers.h"
 
@@ -53,8 +54,7 @@ Comparison compare_distributions(const Decoder& decoder, const at::Tensor& full,
     const at::Tensor ids = tokens.narrow(0, begin, n).to(q.device()).unsqueeze(1);
     log_likelihood.push_back(q.gather(1, ids).squeeze(1).to(at::kCPU, at::kDouble));
     agreement.push_back(p.argmax(-1).eq(q.argmax(-1)).cpu());
-    q.neg_().add_(p).mul_(p.exp());  // p (log p - log q), in place of q: a vocabulary-wide tensor less
-    kl.push_back(q.sum(-1, false, at::kDouble).cpu());
+    kl.push_back(next_token_kl(p, std::move(q)).cpu());
   }
   return {at::cat(kl), at::cat(log_likelihood), at::cat(agreement)};
 }

@@ -14,6 +14,7 @@
 #include "harness/core/stopwatch.h"
 #include "harness/model/continuation.h"
 #include "harness/model/logit_rows.h"
+#include "harness/model/next_token_kl.h"
 #include "harness/model/sampling.h"
 
 namespace kvc {
@@ -236,8 +237,7 @@ class OnlineWriter {
       return at::log_softmax(model_.decoder().logits(hidden), -1);
     };
     const at::Tensor full = predictions(model_.decoder().prefill(read_));
-    const at::Tensor now = predictions(prefix_);
-    return (full.exp() * (full - now)).sum(-1).mean().item<double>();
+    return next_token_kl(full, predictions(prefix_)).mean().item<double>();
   }
 
   std::vector<int64_t> forced_tokens() const {
