@@ -1,6 +1,5 @@
 #include "harness/sweep/runner.h"
 
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,88 +16,10 @@
 #include "harness/core/stable_hash.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/results_folder.h"
-#include "harness/sweep/sweep_plugins_test.h"
-#include "harness/testing/tiny_model.h"
+#include "harness/sweep/sweep_fixture_test.h"
 
 namespace kvc {
 namespace {
-
-using ::testing::HasSubstr;
-
-std::string sweep_text(const std::string& methods, const std::string& dataset = "test_notes",
-                       const std::string& more = "") {
-  return "sweep: t\nseed: 7\nmodel: tiny.gguf\ndataset: [" + dataset +
-         "]\ntask: [test_probe, test_choice]\nqueries: test_queries\n"
-         "target: [0.5, 0.25, 0.1]\nmethod: [" +
-         methods + "]\n" + more;
-}
-
-constexpr const char* kMethods = "test_full, test_keep_first, {method: test_keep_first, begin: 2}, test_queried";
-constexpr int64_t kRecords = 2 * (1 + 3 + 3 + 3);  // documents x (method, target); test_choice can ask nothing
-
-class Sweep : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() { at::set_num_threads(1); }  // a forked child has no pool of threads
-  void SetUp() override {
-    calls() = Calls();
-    flaky_fails() = false;
-    options_.quiet = true;
-    options_.skip_proof = true;
-    std::ofstream(folder_.file("tiny.gguf")) << "weights 1";
-    options_.load_model = [this](const ModelConfig&) {
-      ++calls().loads;
-      return tiny_model(model_seed_);
-    };
-  }
-
-  SweepConfig config(const std::string& text) const {
-    SweepConfig config = parse_sweep(ConfigText::from_string(text, "s.yaml"));
-    config.results = folder_.file("results");
-    for (SweepModel& model : config.models) model.config.path = folder_.file(model.config.path);
-    return config;
-  }
-  RunSummary run(const std::string& text) const { return run_sweep(config(text), options_); }
-  std::vector<Record> records() const {
-    std::vector<std::string> warnings;
-    auto list = load_records(folder_.file("results"), warnings);
-    warnings_ = warnings;
-    return list;
-  }
-  // What two runs must agree on: all but times and memory.
-  std::vector<Json> comparable() const {
-    std::vector<Json> list;
-    for (Record& record : records()) {
-      Json json = record.to_json();
-      json.erase("seconds");
-      json["provenance"].erase("started_at");
-      for (const char* name : {"peak_bytes", "reference_peak_bytes", "peak_of_process"}) json["sizes"].erase(name);
-      list.push_back(json);
-    }
-    return list;
-  }
-  // Runs in a child process that `work` ends; returns the raw wait status.
-  template <class Work>
-  int in_child(Work&& work) const {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      if (::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(99);
-      try {
-        work();
-      } catch (...) {
-        ::_exit(98);
-      }
-      ::_exit(0);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return status;
-  }
-
-  TemporaryFolder folder_;
-  RunOptions options_;
-  std::uint64_t model_seed_ = 1;
-  mutable std::vector<std::string> warnings_;
-};
 
 TEST_F(Sweep, MeasuresEveryCellAndSharesTheWork) {
   const RunSummary summary = run(sweep_text(kMethods));
@@ -486,74 +407,6 @@ TEST_F(Sweep, StatusCountsWithoutModel) {
   run(sweep_text("test_full"));
   EXPECT_EQ(sum(), 2);
   EXPECT_EQ(calls().loads, 1);
-}
-
-class SelfProof : public Sweep {
- protected:
-  void SetUp() override {
-    Sweep::SetUp();
-    options_.skip_proof = false;
-  }
-};
-
-TEST_F(SelfProof, PassesAndIsNotRepeated) {
-  run(sweep_text(kMethods));
-  for (const Record& record : records()) EXPECT_EQ(record.provenance["self_proof"], "passed");
-  std::ifstream file(folder_.file("results/self_proof.json"));
-  const Json proofs = Json::parse(file);
-  ASSERT_EQ(proofs.size(), 1u);
-  const Json proof = proofs.front();
-  EXPECT_EQ(proof["document"], "note-0");
-  ASSERT_EQ(proof["methods"].size(), 4u);
-  for (const Json& method : proof["methods"]) {
-    EXPECT_TRUE(method["repeats"].get<bool>());
-    EXPECT_LE(method["mean_kl"].get<double>(), 1e-6);
-    EXPECT_TRUE(method["same_greedy_answers"].get<bool>());
-  }
-  EXPECT_TRUE(proof["methods"][1]["budgets_differ"].get<bool>());
-  // One more record to measure with the same methods: no second proof.
-  std::filesystem::remove(folder_.file("results/" + records().back().cell_id + ".jsonl"));
-  calls() = Calls();
-  EXPECT_EQ(run(sweep_text(kMethods)).measured, 2);
-  EXPECT_EQ(calls().compacts, 2);
-}
-
-TEST_F(SelfProof, CutsTheDocument) {
-  run(sweep_text("test_keep_first", "{dataset: test_notes, letters: 150}", "proof_tokens: 40\n"));
-  std::ifstream file(folder_.file("results/self_proof.json"));
-  EXPECT_EQ(Json::parse(file).front()["article_tokens"], 40);
-}
-
-TEST_F(SelfProof, CatchesBrokenMethods) {
-  struct {
-    std::string how, message;
-  } cases[] = {
-      {"dead_switch", "budgets of 30 and 6 entries per head give the same cache: the budget has no effect"},
-      {"random", "the same cell twice gives different caches"},
-      {"beside", "one target alone and together with larger ones gives different caches"},
-      {"lossy", "a budget of everything must reproduce the untouched cache; mean KL is"},
-      {"greedy", "entries where the budget allows"},
-  };
-  for (const auto& c : cases) {
-    std::filesystem::remove_all(folder_.file("results"));
-    std::string text = sweep_text("test_full, {method: test_broken, how: " + c.how + "}");
-    if (c.how == "dead_switch") text.replace(text.find("0.5, 0.25, 0.1"), 14, "0.5, 0.4, 0.1");
-    const std::string error = error_of([&] { run(text); });
-    EXPECT_THAT(error, HasSubstr("self-proof failed for method 'test_broken': "));
-    EXPECT_THAT(error, HasSubstr(c.message));
-    EXPECT_THAT(error, HasSubstr("first 60 article tokens of document 'note-0'"));
-    EXPECT_TRUE(records().empty());
-  }
-}
-
-TEST_F(SelfProof, SaysWhereItIsNotPossible) {
-  run(sweep_text("test_full, {method: test_queried, queries: {queries: test_queries, refuse: true}}"));
-  for (const Record& record : records()) EXPECT_EQ(record.provenance["self_proof"], "passed in part");
-}
-
-TEST_F(SelfProof, HoldsInBfloat16) {
-  options_.load_model = [](const ModelConfig&) { return tiny_model(1, at::kBFloat16); };
-  EXPECT_EQ(run(sweep_text(kMethods)).measured, kRecords);
 }
 
 }  // namespace
