@@ -37,10 +37,10 @@ std::vector<size_t> distinct_places(size_t n, size_t size, RandomDraws& draws) {
 
 // ---- Needles: statements "A secret number for KEY is VALUE." ----
 
-enum class Haystack { kNoise, kEssays, kNeedles };
+enum class HaystackKind { kNoise, kEssays, kNeedles };
 
 struct NeedleForm {
-  Haystack haystack;
+  HaystackKind haystack;
   bool uuid_keys;
   bool uuid_values;
   size_t keys, values, asked;  // values of each key; keys that the question names
@@ -48,14 +48,14 @@ struct NeedleForm {
 
 const NeedleForm* needle_form(const std::string& task) {
   static const std::map<std::string, NeedleForm> forms = {
-      {"niah_single_1", {Haystack::kNoise, false, false, 1, 1, 1}},
-      {"niah_single_2", {Haystack::kEssays, false, false, 1, 1, 1}},
-      {"niah_single_3", {Haystack::kEssays, false, true, 1, 1, 1}},
-      {"niah_multikey_1", {Haystack::kEssays, false, false, 4, 1, 1}},
-      {"niah_multikey_2", {Haystack::kNeedles, false, false, 1, 1, 1}},
-      {"niah_multikey_3", {Haystack::kNeedles, true, true, 1, 1, 1}},
-      {"niah_multivalue", {Haystack::kEssays, false, false, 1, 4, 1}},
-      {"niah_multiquery", {Haystack::kEssays, false, false, 4, 1, 4}},
+      {"niah_single_1", {HaystackKind::kNoise, false, false, 1, 1, 1}},
+      {"niah_single_2", {HaystackKind::kEssays, false, false, 1, 1, 1}},
+      {"niah_single_3", {HaystackKind::kEssays, false, true, 1, 1, 1}},
+      {"niah_multikey_1", {HaystackKind::kEssays, false, false, 4, 1, 1}},
+      {"niah_multikey_2", {HaystackKind::kNeedles, false, false, 1, 1, 1}},
+      {"niah_multikey_3", {HaystackKind::kNeedles, true, true, 1, 1, 1}},
+      {"niah_multivalue", {HaystackKind::kEssays, false, false, 1, 4, 1}},
+      {"niah_multiquery", {HaystackKind::kEssays, false, false, 4, 1, 4}},
   };
   const auto found = forms.find(task);
   return found == forms.end() ? nullptr : &found->second;
@@ -175,14 +175,14 @@ RulerSample needle_sample(const NeedleForm& form, int64_t size, const RulerSourc
   }
   draws.shuffle(needles);
   std::string body;
-  if (form.haystack == Haystack::kEssays) {
+  if (form.haystack == HaystackKind::kEssays) {
     body = hide_in_essays(needles, size, sources, draws);
   } else {
     RandomDraws of_lines(draws.below(size_t{1} << 62U));  // places are drawn apart: they depend on the size
     std::vector<std::string> lines;
     for (int64_t i = 0; i < size; ++i) {
-      lines.push_back(form.haystack == Haystack::kNoise ? noise_line()
-                                                        : writer.statement(writer.key(), writer.value()));
+      lines.push_back(form.haystack == HaystackKind::kNoise ? noise_line()
+                                                            : writer.statement(writer.key(), writer.value()));
     }
     body = hide_in_lines(needles, std::move(lines), of_lines);
   }
@@ -437,7 +437,7 @@ int64_t ruler_answer_tokens(const std::string& task) {
 }
 
 int64_t ruler_least_size(const std::string& task) {
-  if (const NeedleForm* form = needle_form(task)) return form->haystack == Haystack::kEssays ? 60 : 2;
+  if (const NeedleForm* form = needle_form(task)) return form->haystack == HaystackKind::kEssays ? 60 : 2;
   if (task == "vt") return static_cast<int64_t>(kHops) + 1;
   if (task == "cwe") return static_cast<int64_t>(kCommon) + 1;
   return task == "fwe" ? 80 : 0;  // 80: the third coded word stands oftener than the fourth

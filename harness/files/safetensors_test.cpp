@@ -46,7 +46,7 @@ std::string error_of(const std::string& text) {
 
 const std::string kTwo = R"("dtype":"F32","shape":[2],"data_offsets":[0,8])";
 
-std::string small_file() {
+std::string small_folder_file() {
   return file_of(R"({"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2],"data_offsets":[24,28]},)"
                  R"("a":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]},)"
                  R"("c":{"dtype":"F16","shape":[1,2],"data_offsets":[28,32]}}   )",
@@ -54,7 +54,7 @@ std::string small_file() {
 }
 
 TEST(Safetensors, ReadsTensorsOfThreeTypes) {
-  const std::string text = small_file();
+  const std::string text = small_folder_file();
   const std::vector<StoredTensor> tensors = parse_safetensors(std::as_bytes(std::span(text)), "a.safetensors");
   ASSERT_EQ(tensors.size(), 3U);
   EXPECT_EQ(tensors[0].name, "a");
@@ -66,7 +66,7 @@ TEST(Safetensors, ReadsTensorsOfThreeTypes) {
 }
 
 TEST(Safetensors, EveryTruncationIsAnError) {
-  const std::string whole = small_file();
+  const std::string whole = small_folder_file();
   ASSERT_EQ(error_of(whole), "");
   for (size_t size = 0; size < whole.size(); ++size) EXPECT_NE(error_of(whole.substr(0, size)), "") << size;
   EXPECT_THAT(
@@ -76,7 +76,7 @@ TEST(Safetensors, EveryTruncationIsAnError) {
 }
 
 TEST(Safetensors, EveryFlippedByteIsAnErrorOrAFileWithinItsBounds) {
-  const std::string whole = small_file();
+  const std::string whole = small_folder_file();
   for (size_t at = 0; at < whole.size(); ++at) {
     for (const unsigned char flip : {0x01, 0x04, 0x80, 0xff}) {
       std::string text = whole;
@@ -178,7 +178,7 @@ class SafetensorsFolderTest : public testing::Test {
 };
 
 TEST_F(SafetensorsFolderTest, ReadsOneFile) {
-  write("model.safetensors", small_file());
+  write("model.safetensors", small_folder_file());
   const SafetensorsFolder folder(folder_);
   EXPECT_EQ(folder.tensors().size(), 3U);
   ASSERT_NE(folder.find_tensor("b"), nullptr);

@@ -12,7 +12,7 @@
 namespace kvc {
 namespace {
 
-at::Tensor normal(std::vector<int64_t> shape, std::uint64_t seed) {
+at::Tensor normal_numbers(std::vector<int64_t> shape, std::uint64_t seed) {
   return at::randn(shape, at::detail::createCPUGenerator(seed), at::TensorOptions(at::kFloat));
 }
 
@@ -28,8 +28,9 @@ INSTANTIATE_TEST_SUITE_P(ProductStatistics, Sums,
 TEST_P(Sums, ManyHeadsAreThoseOfEachAlone) {
   const auto [sum, dtype] = GetParam();
   const int64_t heads = 3, n = 45, t = 70, d = 24;
-  const at::Tensor queries = (normal({heads, n, d}, 1) * 2).to(dtype), keys = normal({heads, t, d}, 2).to(dtype);
-  const at::Tensor values = normal({heads, t, d}, 3).to(dtype), old_bias = normal({heads, t}, 4);
+  const at::Tensor queries = (normal_numbers({heads, n, d}, 1) * 2).to(dtype),
+                   keys = normal_numbers({heads, t, d}, 2).to(dtype);
+  const at::Tensor values = normal_numbers({heads, t, d}, 3).to(dtype), old_bias = normal_numbers({heads, t}, 4);
   for (const at::Tensor& bias : {at::Tensor(), old_bias}) {
     // All queries at once, and 16 at a time.
     for (const int64_t bytes : {kStatisticsBytes, int64_t{1}}) {
@@ -49,11 +50,11 @@ TEST_P(Sums, ManyHeadsAreThoseOfEachAlone) {
 
 TEST(ProductStatistics, ReachIsThatOfTheCpusWay) {
   const int64_t n = 40, t = 30, d = 16;
-  const at::Tensor queries = normal({1, n, d}, 1), keys = normal({1, t, d}, 2);
+  const at::Tensor queries = normal_numbers({1, n, d}, 1), keys = normal_numbers({1, t, d}, 2);
   RowReach reach;
   reach.n_visible = at::arange(n, at::kLong).sub(5).clamp(0, t);  // the first ones see nothing
-  reach.elsewhere = normal({n}, 3);
-  reach.weight = normal({n}, 4).abs();
+  reach.elsewhere = normal_numbers({n}, 3);
+  reach.weight = normal_numbers({n}, 4).abs();
   for (const KeySum sum : {KeySum::kSquares, KeySum::kLargest, KeySum::kPlain}) {
     const AttentionStatistics got = statistics_by_products(queries, keys, {}, keys, sum, reach, 1);
     const AttentionStatistics want =

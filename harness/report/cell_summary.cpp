@@ -183,8 +183,8 @@ Json heads_of(const CellRecords& cell) {
   return heads;
 }
 
-void count(const CellRecords& cell, const TableRecords& table, const ComparisonSettings& settings,
-           CellSummary& summary) {
+void count_records(const CellRecords& cell, const TableRecords& table, const ComparisonSettings& settings,
+                   CellSummary& summary) {
   for (const JudgedRecord& judged : cell.records) {
     ++(judged.failed ? summary.n_failed : summary.n_done);
     if (judged.failed && summary.first_error.empty()) summary.first_error = judged.error;
@@ -204,7 +204,7 @@ CellSummary summarize(const CellRecords& cell, const TableRecords& table, const 
   CellSummary summary;
   summary.target = cell.target;
   summary.cell_ids.assign(cell.cell_ids.begin(), cell.cell_ids.end());
-  count(cell, table, settings, summary);
+  count_records(cell, table, settings, summary);
   const CellRecords* const full = untargeted_of(table, "full_cache");
   const Beside beside(cell, full, untargeted_of(table, "no_context"));
   const std::vector<MetricInfo>& metrics = metrics_of_task(plugin_name(table.task));

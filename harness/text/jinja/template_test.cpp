@@ -36,7 +36,7 @@ std::vector<std::pair<std::string, Value>> variables_of(const Json& json) {
   return variables;
 }
 
-const Json& golden() {
+const Json& jinja_golden() {
   static const Json stored =
       Json::parse(read_text_file(std::string(KVC_SOURCE_DIR) + "/harness/testing/golden/jinja.json"));
   return stored;
@@ -67,10 +67,10 @@ std::string origins(const std::string& source, const Json& variables) {
 }
 
 TEST(Jinja, RendersAsPythonDoes) {
-  const auto variables = variables_of(golden().at("variables"));
-  ASSERT_GE(golden().at("cases").size(), 120U);
+  const auto variables = variables_of(jinja_golden().at("variables"));
+  ASSERT_GE(jinja_golden().at("cases").size(), 120U);
   int refused = 0;
-  for (const Json& stored : golden().at("cases")) {
+  for (const Json& stored : jinja_golden().at("cases")) {
     const auto source = stored.at(0).get<std::string>();
     if (stored.at(1).is_null()) {
       ++refused;
@@ -193,8 +193,8 @@ TEST(Jinja, AnyBytesGiveTextOrAnError) {
     state = state * 6364136223846793005U + 1442695040888963407U;
     return static_cast<size_t>(state >> 33U) % below;
   };
-  const auto variables = variables_of(golden().at("variables"));
-  const Json& cases = golden().at("cases");
+  const auto variables = variables_of(jinja_golden().at("variables"));
+  const Json& cases = jinja_golden().at("cases");
   const Limits small{20'000, 1 << 16, 1 << 16};
   int errors = 0;
   for (int round = 0; round < 20'000; ++round) {

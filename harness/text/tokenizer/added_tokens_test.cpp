@@ -15,10 +15,10 @@
 namespace kvc {
 namespace {
 
-const std::string kGolden = std::string(KVC_SOURCE_DIR) + "/harness/testing/golden/";
+const std::string kAddedGolden = std::string(KVC_SOURCE_DIR) + "/harness/testing/golden/";
 
-const Json& golden() {
-  static const Json stored = Json::parse(read_text_file(kGolden + "added_tokens.json"));
+const Json& added_golden() {
+  static const Json stored = Json::parse(read_text_file(kAddedGolden + "added_tokens.json"));
   return stored;
 }
 
@@ -28,7 +28,7 @@ class AddedTokens : public ::testing::Test {
 
   // The small tokenizer of a case, with its tokens added.
   std::unique_ptr<Tokenizer> tokenizer_of(const Json& one) const {
-    const std::filesystem::path original = kGolden + "tokenizers/" + one.at("tokenizer").get<std::string>();
+    const std::filesystem::path original = kAddedGolden + "tokenizers/" + one.at("tokenizer").get<std::string>();
     std::filesystem::remove_all(folder_);
     std::filesystem::copy(original, folder_, std::filesystem::copy_options::recursive);
     if (one.contains("model_appendix_hex")) {
@@ -52,19 +52,19 @@ class AddedTokens : public ::testing::Test {
 };
 
 TEST_F(AddedTokens, InADocumentGiveTheJudgesIds) {
-  ASSERT_EQ(golden().at("cases").size(), 7U);
-  for (const Json& one : golden().at("cases")) {
+  ASSERT_EQ(added_golden().at("cases").size(), 7U);
+  for (const Json& one : added_golden().at("cases")) {
     const auto tokenizer = tokenizer_of(one);
-    for (size_t i = 0; i < golden().at("texts").size(); ++i) {
-      const std::string text = golden().at("texts").at(i).get<std::string>();
+    for (size_t i = 0; i < added_golden().at("texts").size(); ++i) {
+      const std::string text = added_golden().at("texts").at(i).get<std::string>();
       EXPECT_EQ(tokenizer->encode_text(text), one.at("ids").at(i).get<std::vector<int64_t>>())
-          << one.at("tokenizer") << " " << golden().at("texts").at(i).dump();
+          << one.at("tokenizer") << " " << added_golden().at("texts").at(i).dump();
     }
   }
 }
 
 TEST_F(AddedTokens, EndWhereTheirBytesEnd) {
-  const auto tokenizer = tokenizer_of(golden().at("cases").at(0));
+  const auto tokenizer = tokenizer_of(added_golden().at("cases").at(0));
   std::vector<int64_t> ends;
   const std::vector<int64_t> ids = tokenizer->encode({{"a\xC5\x91", false}, {"b", true}, {"\xC5\x91", false}}, &ends);
   EXPECT_EQ(ids.size(), 4U);

@@ -28,10 +28,10 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-const std::string kRoot = KVC_SOURCE_DIR;
+const std::string kGgufRoot = KVC_SOURCE_DIR;
 
 const GgufFile& demo_file() {
-  static const GgufFile file(kRoot + "/models/smollm2-135m-instruct.gguf");
+  static const GgufFile file(kGgufRoot + "/models/smollm2-135m-instruct.gguf");
   return file;
 }
 
@@ -40,15 +40,15 @@ const Tokenizer& demo() {
   return *tokenizer;
 }
 
-const Json& golden() {
+const Json& gguf_golden() {
   static const Json json = [] {
-    std::ifstream file(kRoot + "/harness/testing/golden/tokens.json");
+    std::ifstream file(kGgufRoot + "/harness/testing/golden/tokens.json");
     return Json::parse(file);
   }();
   return json;
 }
 
-std::string hashed(const std::vector<int64_t>& ids) {
+std::string gguf_hash(const std::vector<int64_t>& ids) {
   return stable_hash(fmt::format("{}", fmt::join(ids, ",")));
 }
 
@@ -57,21 +57,22 @@ void expect_ids(const std::vector<int64_t>& ids, const Json& stored, const std::
     EXPECT_EQ(ids, stored.get<std::vector<int64_t>>()) << Json(text).dump();
   } else {
     EXPECT_EQ(static_cast<int64_t>(ids.size()), stored.at("count").get<int64_t>()) << Json(text).dump();
-    EXPECT_EQ(hashed(ids), stored.at("hash").get<std::string>()) << Json(text).dump();
+    EXPECT_EQ(gguf_hash(ids), stored.at("hash").get<std::string>()) << Json(text).dump();
   }
 }
 
 TEST(GgufTokenizer, ArticlesGiveTheJudgesIds) {
   // The repository holds two of the articles; KVC_QUALITY names a released file with the others.
   const char* released = std::getenv("KVC_QUALITY");
-  const JsonLines lines = read_json_lines(released != nullptr ? released : kRoot + "/datasets/samples/quality.jsonl");
+  const JsonLines lines =
+      read_json_lines(released != nullptr ? released : kGgufRoot + "/datasets/samples/quality.jsonl");
   std::vector<std::string> seen;
   for (const Json& record : lines.values) {
     const std::string id = record.at("article_id").get<std::string>(), text = record.at("article").get<std::string>();
-    ASSERT_TRUE(golden().at("articles").contains(id)) << id;
+    ASSERT_TRUE(gguf_golden().at("articles").contains(id)) << id;
     std::vector<int64_t> ends;
     const std::vector<int64_t> ids = demo().encode({Segment{text, false}}, &ends);
-    expect_ids(ids, golden().at("articles").at(id), id);
+    expect_ids(ids, gguf_golden().at("articles").at(id), id);
     EXPECT_EQ(demo().decode(ids), text) << id;
     ASSERT_EQ(ends.size(), ids.size());
     EXPECT_EQ(ends.back(), static_cast<int64_t>(text.size()));
@@ -79,13 +80,13 @@ TEST(GgufTokenizer, ArticlesGiveTheJudgesIds) {
   }
   EXPECT_THAT(seen, ::testing::IsSupersetOf({"20002", "20007"}));
   if (released != nullptr) {
-    EXPECT_EQ(seen.size(), golden().at("articles").size());
+    EXPECT_EQ(seen.size(), gguf_golden().at("articles").size());
   }
 }
 
 TEST(GgufTokenizer, HardLinesGiveTheJudgesIds) {
-  ASSERT_GE(golden().at("lines").size(), 200U);
-  for (const Json& line : golden().at("lines")) {
+  ASSERT_GE(gguf_golden().at("lines").size(), 200U);
+  for (const Json& line : gguf_golden().at("lines")) {
     const std::string text = line.at("text").get<std::string>();
     const std::vector<int64_t> ids = demo().encode_text(text);
     expect_ids(ids, line.at("ids"), text);
@@ -109,11 +110,11 @@ TEST(GgufTokenizer, OtherPreTokenizersGiveTheJudgesIds) {
     const BpeTokenizer tokenizer(
         {.tokens = demo_file().strings("tokenizer.ggml.tokens"), .kinds = kinds, .merges = merges, .split = split});
     int differ = 0;
-    for (const Json& line : golden().at("lines")) {
+    for (const Json& line : gguf_golden().at("lines")) {
       const std::string text = line.at("text").get<std::string>();
       const std::vector<int64_t> ids = tokenizer.encode_text(text);
-      EXPECT_EQ(hashed(ids), line.at("hashes").at(name).get<std::string>()) << name << " " << Json(text).dump();
-      if (hashed(ids) != line.at("hashes").at("smollm").get<std::string>()) ++differ;
+      EXPECT_EQ(gguf_hash(ids), line.at("hashes").at(name).get<std::string>()) << name << " " << Json(text).dump();
+      if (gguf_hash(ids) != line.at("hashes").at("smollm").get<std::string>()) ++differ;
     }
     if (name != "smollm") {
       EXPECT_GT(differ, 20) << name << " is not told apart by these lines";
@@ -136,7 +137,7 @@ TEST(PreTokenizer, DefaultCutsAsLlamaCppDoes) {
 
 TEST(GgufTokenizer, EveryTokenEndsWhereItsBytesEnd) {
   int checked = 0;
-  for (const Json& line : golden().at("lines")) {
+  for (const Json& line : gguf_golden().at("lines")) {
     const std::string text = line.at("text").get<std::string>();
     std::vector<int64_t> ends;
     const std::vector<int64_t> ids = demo().encode({Segment{text, false}}, &ends);
@@ -156,8 +157,8 @@ TEST(GgufTokenizer, EveryTokenEndsWhereItsBytesEnd) {
 TEST(GgufTokenizer, ChatsGiveTheJudgesTextAndIds) {
   const auto chat = load_chat_template(demo_file().path(), "");
   EXPECT_EQ(chat->name(), "model");
-  ASSERT_GE(golden().at("chats").size(), 30U);
-  for (const Json& stored : golden().at("chats")) {
+  ASSERT_GE(gguf_golden().at("chats").size(), 30U);
+  for (const Json& stored : gguf_golden().at("chats")) {
     std::vector<ChatTurn> turns;
     for (const Json& turn : stored.at("turns")) turns.push_back({turn.at(0), turn.at(1)});
     RenderOptions options;

@@ -20,10 +20,10 @@
 namespace kvc {
 namespace {
 
-const std::string kRoot = KVC_SOURCE_DIR;
-const std::string kGolden = kRoot + "/harness/testing/golden/tokenizers/";
+const std::string kTokenizerRoot = KVC_SOURCE_DIR;
+const std::string kTokenizerGolden = kTokenizerRoot + "/harness/testing/golden/tokenizers/";
 
-const Json& golden() {
+const Json& tokenizer_golden() {
   static const Json json = tokenizer_golden("ids.json");
   return json;
 }
@@ -33,15 +33,15 @@ const std::string& long_text() {
   return text;
 }
 
-std::string hashed(const std::vector<int64_t>& ids) {
+std::string tokenizer_hash(const std::vector<int64_t>& ids) {
   return stable_hash(fmt::format("{}", fmt::join(ids, ",")));
 }
 
 // Path of the entry's tokenizer; empty: a released one that is not here.
 std::string path_of(const Json& entry) {
   const std::string path = entry.at("path").get<std::string>();
-  if (path == "demo") return kRoot + "/models/smollm2-135m-instruct.gguf";
-  if (!path.starts_with("released/")) return kGolden + path;
+  if (path == "demo") return kTokenizerRoot + "/models/smollm2-135m-instruct.gguf";
+  if (!path.starts_with("released/")) return kTokenizerGolden + path;
   const char* folder = std::getenv("KVC_TOKENIZERS");
   return folder == nullptr ? "" : folder + path.substr(8);
 }
@@ -50,7 +50,7 @@ std::string path_of(const Json& entry) {
 const std::map<std::string, std::unique_ptr<Tokenizer>>& tokenizers() {
   static const auto* all = [] {
     auto* list = new std::map<std::string, std::unique_ptr<Tokenizer>>;
-    for (const auto& [name, entry] : golden().at("tokenizers").items()) {
+    for (const auto& [name, entry] : tokenizer_golden().at("tokenizers").items()) {
       if (const std::string path = path_of(entry); !path.empty()) list->emplace(name, load_tokenizer(path));
     }
     return list;
@@ -71,7 +71,7 @@ void expect_stored(const std::vector<int64_t>& ids, const Json& stored, const st
     EXPECT_EQ(ids, stored.get<std::vector<int64_t>>()) << name << " " << text.dump();
   } else {
     EXPECT_EQ(ids.size(), stored.at("count").get<size_t>()) << name << " " << text.dump();
-    EXPECT_EQ(hashed(ids), stored.at("hash").get<std::string>()) << name << " " << text.dump();
+    EXPECT_EQ(tokenizer_hash(ids), stored.at("hash").get<std::string>()) << name << " " << text.dump();
   }
 }
 
@@ -83,22 +83,22 @@ TEST(TokenizerGolden, TheTextIsTheJudges) {
 TEST(TokenizerGolden, MegabytesGiveTheJudgesIds) {
   int compared = 0;
   for (const auto& [name, tokenizer] : tokenizers()) {
-    const Json& entry = golden().at("tokenizers").at(name);
+    const Json& entry = tokenizer_golden().at("tokenizers").at(name);
     const std::vector<int64_t> ids = tokenizer->encode_text(long_text());
     EXPECT_EQ(ids.size(), entry.at("count").get<size_t>()) << name;
-    EXPECT_EQ(hashed(ids), entry.at("hash").get<std::string>()) << name;
+    EXPECT_EQ(tokenizer_hash(ids), entry.at("hash").get<std::string>()) << name;
     ++compared;
   }
   EXPECT_GE(compared, 10);
 }
 
 TEST(TokenizerGolden, HardLinesGiveTheJudgesIds) {
-  ASSERT_GE(golden().at("lines").size(), 200U);
+  ASSERT_GE(tokenizer_golden().at("lines").size(), 200U);
   for (const auto& [name, tokenizer] : tokenizers()) {
-    const Json& entry = golden().at("tokenizers").at(name);
+    const Json& entry = tokenizer_golden().at("tokenizers").at(name);
     if (!entry.contains("lines")) continue;
-    for (size_t i = 0; i < golden().at("lines").size(); ++i) {
-      const Json& line = golden().at("lines")[i];
+    for (size_t i = 0; i < tokenizer_golden().at("lines").size(); ++i) {
+      const Json& line = tokenizer_golden().at("lines")[i];
       expect_stored(tokenizer->encode_text(line.get<std::string>()), entry.at("lines").at(i), name, line);
     }
   }
@@ -107,7 +107,7 @@ TEST(TokenizerGolden, HardLinesGiveTheJudgesIds) {
 TEST(TokenizerGolden, SpecialTokensGiveTheJudgesIds) {
   int lines = 0;
   for (const auto& [name, tokenizer] : tokenizers()) {
-    for (const Json& pair : golden().at("tokenizers").at(name).value("control", Json::array())) {
+    for (const Json& pair : tokenizer_golden().at("tokenizers").at(name).value("control", Json::array())) {
       expect_stored(tokenizer->encode({{pair.at(0).get<std::string>(), true}}), pair.at(1), name, pair.at(0));
       ++lines;
     }
