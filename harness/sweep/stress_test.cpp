@@ -38,7 +38,7 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-constexpr const char* kSweep =
+constexpr const char* kStressSweep =
     "sweep: stress\nseed: 7\nmodel: tiny.gguf\ndataset: [{dataset: test_notes, documents: 3}]\n"
     "task: [{task: fidelity, max_new_tokens: 4}, {task: exact_match, max_new_tokens: 4}]\n"
     "queries: {queries: self_study, conversations: [summarize], max_new_tokens: 4}\ntarget: [0.5, 0.2]\n"
@@ -58,7 +58,7 @@ class Stress : public ::testing::Test {
   }
 
   SweepConfig config(const std::string& results) const {
-    SweepConfig config = parse_sweep(ConfigText::from_string(kSweep, "s.yaml"));
+    SweepConfig config = parse_sweep(ConfigText::from_string(kStressSweep, "s.yaml"));
     config.results = path(results);
     return config;
   }

@@ -23,7 +23,7 @@ namespace {
 const std::string kTokenizerRoot = KVC_SOURCE_DIR;
 const std::string kTokenizerGolden = kTokenizerRoot + "/harness/testing/golden/tokenizers/";
 
-const Json& tokenizer_golden() {
+const Json& golden_ids() {
   static const Json json = tokenizer_golden("ids.json");
   return json;
 }
@@ -50,7 +50,7 @@ std::string path_of(const Json& entry) {
 const std::map<std::string, std::unique_ptr<Tokenizer>>& tokenizers() {
   static const auto* all = [] {
     auto* list = new std::map<std::string, std::unique_ptr<Tokenizer>>;
-    for (const auto& [name, entry] : tokenizer_golden().at("tokenizers").items()) {
+    for (const auto& [name, entry] : golden_ids().at("tokenizers").items()) {
       if (const std::string path = path_of(entry); !path.empty()) list->emplace(name, load_tokenizer(path));
     }
     return list;
@@ -83,7 +83,7 @@ TEST(TokenizerGolden, TheTextIsTheJudges) {
 TEST(TokenizerGolden, MegabytesGiveTheJudgesIds) {
   int compared = 0;
   for (const auto& [name, tokenizer] : tokenizers()) {
-    const Json& entry = tokenizer_golden().at("tokenizers").at(name);
+    const Json& entry = golden_ids().at("tokenizers").at(name);
     const std::vector<int64_t> ids = tokenizer->encode_text(long_text());
     EXPECT_EQ(ids.size(), entry.at("count").get<size_t>()) << name;
     EXPECT_EQ(tokenizer_hash(ids), entry.at("hash").get<std::string>()) << name;
@@ -93,12 +93,12 @@ TEST(TokenizerGolden, MegabytesGiveTheJudgesIds) {
 }
 
 TEST(TokenizerGolden, HardLinesGiveTheJudgesIds) {
-  ASSERT_GE(tokenizer_golden().at("lines").size(), 200U);
+  ASSERT_GE(golden_ids().at("lines").size(), 200U);
   for (const auto& [name, tokenizer] : tokenizers()) {
-    const Json& entry = tokenizer_golden().at("tokenizers").at(name);
+    const Json& entry = golden_ids().at("tokenizers").at(name);
     if (!entry.contains("lines")) continue;
-    for (size_t i = 0; i < tokenizer_golden().at("lines").size(); ++i) {
-      const Json& line = tokenizer_golden().at("lines")[i];
+    for (size_t i = 0; i < golden_ids().at("lines").size(); ++i) {
+      const Json& line = golden_ids().at("lines")[i];
       expect_stored(tokenizer->encode_text(line.get<std::string>()), entry.at("lines").at(i), name, line);
     }
   }
@@ -107,7 +107,7 @@ TEST(TokenizerGolden, HardLinesGiveTheJudgesIds) {
 TEST(TokenizerGolden, SpecialTokensGiveTheJudgesIds) {
   int lines = 0;
   for (const auto& [name, tokenizer] : tokenizers()) {
-    for (const Json& pair : tokenizer_golden().at("tokenizers").at(name).value("control", Json::array())) {
+    for (const Json& pair : golden_ids().at("tokenizers").at(name).value("control", Json::array())) {
       expect_stored(tokenizer->encode({{pair.at(0).get<std::string>(), true}}), pair.at(1), name, pair.at(0));
       ++lines;
     }
