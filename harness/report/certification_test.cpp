@@ -14,9 +14,9 @@
 namespace kvc {
 namespace {
 
-constexpr int kRuns = 2000;
+constexpr int kManyRuns = 2000;
 // What a chance of 5 % may show in so many runs: three standard errors more.
-const double kMost = kRuns * 0.05 + 3 * std::sqrt(kRuns * 0.05 * 0.95);
+const double kMost = kManyRuns * 0.05 + 3 * std::sqrt(kManyRuns * 0.05 * 0.95);
 
 const std::vector<double> kSizes = {0.5, 0.3, 0.2, 0.1, 0.05};
 const Json kTask = {{"name", "fidelity"}, {"max_new_tokens", 1}};
@@ -134,7 +134,7 @@ TEST(Certification, ErrsInAtMostFivePerCentOfRunsWhereNothingIsWithinTheToleranc
     const double above = size.tolerance + 1e-9;
     Simulation simulation(Curves(3, std::vector<double>(5, above)), size.n_documents, size.tolerance);
     int wrong = 0;
-    for (int run = 0; run < kRuns; ++run) {
+    for (int run = 0; run < kManyRuns; ++run) {
       Certification certification = simulation.run(static_cast<std::uint64_t>(run));
       wrong += simulation.false_certificate(certification) ? 1 : 0;
     }
@@ -150,14 +150,14 @@ TEST(Certification, ErrsInAtMostFivePerCentOfRunsWhereLossesGrow) {
     const Curves curves = {{0, 0.01, above, 0.8, 0.9}, {0, 0, 0, above, above}, {0, 0, 0, 0, 0}};
     Simulation simulation(curves, size.n_documents, size.tolerance);
     int wrong = 0, found = 0;
-    for (int run = 0; run < kRuns; ++run) {
+    for (int run = 0; run < kManyRuns; ++run) {
       Certification certification = simulation.run(static_cast<std::uint64_t>(run));
       wrong += simulation.false_certificate(certification) ? 1 : 0;
       found += certification.chains()[2].n_certified == 5 ? 1 : 0;
     }
     EXPECT_LE(wrong, kMost) << size.n_documents << " documents";
     if (size.n_documents == 30) {
-      EXPECT_GE(found, kRuns * 95 / 100);
+      EXPECT_GE(found, kManyRuns * 95 / 100);
     }  // or no error would be easy
   }
 }
@@ -171,7 +171,7 @@ TEST(Certification, ErrsInAtMostFivePerCentOfRunsWhenMethodsRace) {
           Curves{{0, 0.01, above, 0.8, 0.9}, {0, 0, 0, above, above}, {0, 0, 0, 0, 0}, {0, above, above, 0.9, 0.9}}}) {
       Simulation simulation(curves, size.n_documents, halving_of(size.tolerance));
       int wrong = 0;
-      for (int run = 0; run < kRuns; ++run) {
+      for (int run = 0; run < kManyRuns; ++run) {
         Certification certification = simulation.run(static_cast<std::uint64_t>(run));
         wrong += simulation.false_certificate(certification) ? 1 : 0;
       }
@@ -394,19 +394,19 @@ TEST(Certification, IntervalsOfCellsThatWereStoppedEarlyCoverTheirLoss) {
   Simulation simulation(curves, 60, 0.05, RuleKind::kDecided);
   std::vector<int> missed(5), stopped(5);
   std::vector<double> documents(5);
-  for (int run = 0; run < kRuns; ++run) {
+  for (int run = 0; run < kManyRuns; ++run) {
     Certification certification = simulation.run(static_cast<std::uint64_t>(run));
     for (size_t i = 0; i < 5; ++i) {
       const CertifiedCell& cell = certification.cells()[certification.chains()[0].cells[i]];
       missed[i] += outside_interval(certification, cell, curves[0][i], /*bisect=*/run % 20 == 0) ? 1 : 0;
       stopped[i] += cell.state == CellState::kOutside ? 1 : 0;
-      documents[i] += static_cast<double>(cell.losses.size()) / kRuns;
+      documents[i] += static_cast<double>(cell.losses.size()) / kManyRuns;
     }
   }
   for (size_t i = 0; i < 5; ++i) EXPECT_LE(missed[i], kMost) << curves[0][i];
   EXPECT_EQ(stopped[0], 0);
   EXPECT_LE(stopped[1], kMost / 2);  // within the tolerance: level / 2
-  EXPECT_GE(stopped[4], kRuns * 99 / 100);
+  EXPECT_GE(stopped[4], kManyRuns * 99 / 100);
   EXPECT_LT(documents[4], 12);
   EXPECT_NEAR(documents[0], 60, 1e-9);
 }

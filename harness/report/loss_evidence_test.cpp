@@ -12,10 +12,10 @@
 namespace kvc {
 namespace {
 
-constexpr int kRuns = 2000;
+constexpr int kEvidenceRuns = 2000;
 constexpr double kLevel05 = 0.05;
 // What a chance of 5 % may show in 2,000 runs: three standard errors more.
-const double kMost = kRuns * kLevel05 + 3 * std::sqrt(kRuns * 0.05 * 0.95);
+const double kMostWrong = kEvidenceRuns * kLevel05 + 3 * std::sqrt(kEvidenceRuns * 0.05 * 0.95);
 
 double uniform(std::mt19937_64& random) {
   return static_cast<double>(random() >> 11) * 0x1p-53;
@@ -95,14 +95,14 @@ TEST(LossEvidence, LossesAtTheToleranceAreRarelyCertifiedWheneverOneLooks) {
     for (const int n : {5, 10, 30, 200}) {
       std::mt19937_64 random(11 + n);
       int inside = 0, outside = 0;
-      for (int run = 0; run < kRuns; ++run) {
+      for (int run = 0; run < kEvidenceRuns; ++run) {
         LossEvidence evidence(0.2, 5);
         for (int i = 0; i < n; ++i) evidence.add(Source{5, 0.8, 0.2, spread}.draw(random));
         inside += evidence.inside() >= std::log(20) ? 1 : 0;
         outside += evidence.outside() >= std::log(20) ? 1 : 0;
       }
-      EXPECT_LE(inside, kMost) << n << " documents, spread " << spread;
-      EXPECT_LE(outside, kMost) << n << " documents, spread " << spread;
+      EXPECT_LE(inside, kMostWrong) << n << " documents, spread " << spread;
+      EXPECT_LE(outside, kMostWrong) << n << " documents, spread " << spread;
     }
   }
 }
@@ -111,7 +111,7 @@ TEST(LossEvidence, LossesAtTheToleranceAreRarelyCertifiedWheneverOneLooks) {
 TEST(LossEvidence, SequentialIntervalCoversTheLossOfRunsThatStopEarlyAndOrdinaryOnesDoNot) {
   int covered = 0, ordinary = 0, stopped = 0;
   std::mt19937_64 random(5);
-  for (int run = 0; run < kRuns; ++run) {
+  for (int run = 0; run < kEvidenceRuns; ++run) {
     const double truth = 0.08, tolerance = 0.05;
     std::vector<DocumentLoss> documents;
     LossEvidence evidence(tolerance, 3);
@@ -131,8 +131,8 @@ TEST(LossEvidence, SequentialIntervalCoversTheLossOfRunsThatStopEarlyAndOrdinary
     const Interval plain = wilson_interval(lost, static_cast<int64_t>(right));
     ordinary += plain.low <= truth && truth <= plain.high ? 1 : 0;
   }
-  EXPECT_GE(covered, kRuns - kMost);
-  EXPECT_LT(ordinary, kRuns - kMost);  // so that the test could fail
+  EXPECT_GE(covered, kEvidenceRuns - kMostWrong);
+  EXPECT_LT(ordinary, kEvidenceRuns - kMostWrong);  // so that the test could fail
   EXPECT_GT(stopped, 100);
 }
 
@@ -204,7 +204,7 @@ TEST(LossEvidence, PowerBesideTestsOfAFixedNumberOfDocuments) {
                         Case{0.2, 0.05, 60, 0.97, 0.93, 0.81, 32}, Case{0.01, 0.001, 600, 0.88, 0.88, 0.71, 406}}) {
     std::mt19937_64 random(17);
     double exact = 0, bentkus = 0, betting = 0, used = 0;
-    for (int run = 0; run < kRuns; ++run) {
+    for (int run = 0; run < kEvidenceRuns; ++run) {
       LossEvidence evidence(c.tolerance, 1);
       double lost = 0;
       int stopped = c.n;
@@ -220,10 +220,10 @@ TEST(LossEvidence, PowerBesideTestsOfAFixedNumberOfDocuments) {
       used += stopped;
     }
     const std::string what = "tolerance " + std::to_string(c.tolerance) + ", loss " + std::to_string(c.loss);
-    EXPECT_NEAR(exact / kRuns, c.exact, 0.01) << what;
-    EXPECT_NEAR(bentkus / kRuns, c.bentkus, 0.01) << what;
-    EXPECT_NEAR(betting / kRuns, c.betting, 0.01) << what;
-    EXPECT_NEAR(used / kRuns, c.used, 1) << what;
+    EXPECT_NEAR(exact / kEvidenceRuns, c.exact, 0.01) << what;
+    EXPECT_NEAR(bentkus / kEvidenceRuns, c.bentkus, 0.01) << what;
+    EXPECT_NEAR(betting / kEvidenceRuns, c.betting, 0.01) << what;
+    EXPECT_NEAR(used / kEvidenceRuns, c.used, 1) << what;
   }
 }
 
