@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "harness/core/parallel.h"
+#include "harness/core/stable_hash.h"
 #include "harness/report/tabulate.h"
 
 namespace kvc {
@@ -289,6 +290,11 @@ std::vector<double> target_fractions(const Table& table) {
     fractions.push_back(count > 0 ? total / count : 0);
   }
   return fractions;
+}
+
+bool ComparisonSettings::asks(const Json& method, const Json& target) const {
+  const auto found = targets.find(canonical_json(method));
+  return found == targets.end() || found->second.contains(canonical_json(target));
 }
 
 double margin_of(const ComparisonSettings& settings, const MetricInfo& metric) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,11 @@ struct ComparisonSettings {
   std::string compare_to;                // a method's name or label; empty: the one with the best area
   std::map<std::string, double> margin;  // of equivalence, by metric
   std::map<std::string, Json> stopped;   // by cell id: what stopped.json says of cells that were left early
+  // Targets that the sweep file gives a method alone, both as canonical JSON; the method with its budget as an option.
+  std::map<std::string, std::set<std::string>> targets;
+
+  // Whether the sweep measures the method at this target of its tables; a method that the file does not name: yes.
+  bool asks(const Json& method, const Json& target) const;
 };
 
 constexpr double kShareMargin = 0.05;  // unless the sweep file names another

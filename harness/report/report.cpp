@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <set>
 #include <sstream>
 
 #include "harness/core/json_lines.h"
+#include "harness/core/stable_hash.h"
 #include "harness/report/conclusions.h"
 #include "harness/report/html_report.h"
 #include "harness/report/picture_file.h"
@@ -44,6 +47,21 @@ Json json_object(const std::string& path, std::vector<std::string>& warnings) {
   return Json::object();
 }
 
+// By method with its budget as an option, as a table's rows are: at which targets the sweep file asks it.
+std::map<std::string, std::set<std::string>> targets_of(const Json& config) {
+  std::map<std::string, std::set<std::string>> targets;
+  for (const Json& entry : config.value("method", Json::array())) {
+    if (!entry.is_object() || !entry.contains("method") || !entry.at("method").is_object()) continue;
+    for (const Json& budget : entry.value("budget", Json::array({nullptr}))) {
+      Json method = entry.at("method");
+      if (!budget.is_null()) method["budget"] = budget;
+      std::set<std::string>& asked = targets[canonical_json(method)];
+      for (const Json& target : entry.value("target", Json::array())) asked.insert(canonical_json(target));
+    }
+  }
+  return targets;
+}
+
 // What the sweep file of this folder says about its report; nothing where there is none.
 ComparisonSettings settings_of(const std::string& folder, std::vector<std::string>& warnings) {
   ComparisonSettings settings;
@@ -56,6 +74,7 @@ ComparisonSettings settings_of(const std::string& folder, std::vector<std::strin
   }
   if (config.contains("compare_to") && config.at("compare_to").is_string())
     settings.compare_to = config.at("compare_to").get<std::string>();
+  settings.targets = targets_of(config);
   const Json stopped = json_object(folder + "/stopped.json", warnings);
   for (const auto& [cell, what] : stopped.items()) settings.stopped[cell] = what;
   const Json margins = config.value("equivalence", Json());

@@ -50,7 +50,7 @@ Row finish_row(const RowRecords& data, const TableRecords& table, const std::vec
     const auto found = data.cells.find(canonical_json(target));
     if (found != data.cells.end()) {
       row.cells.emplace_back(summarize(found->second, table, settings));
-    } else if (row.untargeted) {
+    } else if (row.untargeted || !settings.asks(data.method, target)) {
       row.cells.emplace_back(std::nullopt);
     } else {  // not one record yet, though other methods have this target
       CellRecords none;
@@ -151,7 +151,8 @@ void count(const TableRecords& table, const Labels& labels, const ComparisonSett
     }
     if (row.cells.count("null") > 0) continue;
     for (const auto& [target, value] : table.targets) {
-      if (row.cells.count(target) == 0) result.n_missing += static_cast<int64_t>(table.documents.size());
+      if (row.cells.count(target) > 0 || !settings.asks(row.method, value)) continue;
+      result.n_missing += static_cast<int64_t>(table.documents.size());
     }
   }
 }

@@ -301,5 +301,22 @@ TEST(Tabulate, CountsACellWithoutAnyRecordAsMissing) {
   EXPECT_THAT(report_terminal(t), HasSubstr("(2 missing)"));
 }
 
+TEST(Tabulate, ATargetThatASweepDoesNotAskOfAMethodIsNotMissing) {
+  std::vector<Record> records = test_records::make({});
+  const auto of_cell = [](const Record& record) {
+    return record.cell.at("method").at("name") == "snapkv" && record.cell.at("target") == 0.05;
+  };
+  const Json method = std::find_if(records.begin(), records.end(), of_cell)->cell.at("method");
+  const auto gone = std::erase_if(records, of_cell);
+  ASSERT_GT(gone, 0U);
+  ComparisonSettings settings;
+  settings.targets[canonical_json(method)] = {"0.05"};
+  EXPECT_EQ(tabulate(records, Json::object(), settings).n_missing, static_cast<int64_t>(gone));
+  settings.targets[canonical_json(method)] = {"0.2", "0.1"};
+  const Tabulated t = tabulate(records, Json::object(), settings);
+  EXPECT_EQ(t.n_missing, 0);
+  EXPECT_THAT(report_terminal(t), Not(HasSubstr("missing")));
+}
+
 }  // namespace
 }  // namespace kvc
