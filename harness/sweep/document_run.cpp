@@ -14,6 +14,7 @@
 #include "harness/core/stopwatch.h"
 #include "harness/sweep/cache_sizes.h"
 #include "harness/sweep/online_sizes.h"
+#include "harness/sweep/peak_memory.h"
 #include "harness/sweep/run_info.h"
 #include "harness/sweep/written_questions.h"
 
@@ -39,17 +40,6 @@ std::vector<Cells> group_by(const Cells& cells, const Key& key) {
   }
   return groups;
 }
-
-// The most memory that was held at one time.
-struct Peak {
-  HostPeak host;
-  int64_t device = 0;  // bytes of tensors on GPUs
-
-  friend Peak larger(const Peak& a, const Peak& b) {
-    return {{std::max(a.host.bytes, b.host.bytes), a.host.of_process || b.host.of_process},
-            std::max(a.device, b.device)};
-  }
-};
 
 // What several records share.
 struct Shared {
@@ -103,23 +93,14 @@ class DocumentRun {
     return failure_of(work, job_.device);
   }
 
-  // Since the last call.
-  Peak take_peak() const { return {take_host_peak(), job_.device.take_peak ? job_.device.take_peak() : 0}; }
-
   // Of all stages a record is made of so far.
   Peak peak_with(const Peak& last) const {
     return larger(larger(shared_.read_peak, shared_.queries_peak), larger(shared_.method_peak, last));
   }
 
-  void set_peak(Json& sizes, const Peak& peak, const std::string& of = "") const {
-    sizes[of + "peak_bytes"] = peak.host.bytes;
-    if (peak.host.of_process) sizes["peak_of_process"] = true;
-    if (job_.device.take_peak) sizes[of + "peak_device_bytes"] = peak.device;
-  }
-
   void run_before(const Cells& cells) {
     job_.stage(fmt::format("{}: prefill", job_.document.id));
-    (void)take_peak();
+    (void)take_peak(job_.device);
     const auto failure = failure_in([&] {
       Context context = make_context(job_.model, job_.document.text);
       listen(cells, context);
@@ -138,7 +119,7 @@ class DocumentRun {
       for (Heard& heard : heard_) heard.seconds = listening_s / static_cast<double>(heard_.size());
       read_.emplace(std::move(context), std::move(cache));
     });
-    shared_.read_peak = take_peak();
+    shared_.read_peak = take_peak(job_.device);
     if (failure) return fail(cells, *failure);
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.queries; })) run_queries(group);
   }
@@ -194,7 +175,7 @@ class DocumentRun {
                          {"notes", notes}});
       }
     }
-    shared_.queries_peak = take_peak();
+    shared_.queries_peak = take_peak(job_.device);
     for (const Cells& group : group_by(cells, [](const auto& c) { return c.cell.method; }))
       run_method(group, queries.get());
   }
@@ -223,7 +204,7 @@ class DocumentRun {
     std::vector<Compaction> made;
     const auto failure = failure_in(
         [&] { made = read_->compact(job_.model, *cells.front()->method, queries, budgets, purpose_seed("method")); });
-    shared_.method_peak = take_peak();
+    shared_.method_peak = take_peak(job_.device);
     if (failure && targets.size() > 1) return run_targets_alone(targets, queries);
     if (failure) return fail(targets.front(), *failure);
     ask_batches(targets, made);
@@ -278,7 +259,7 @@ class DocumentRun {
                           {"compaction_s", compaction_s},   {"reference_s", reference_s}, {"ask_s", ask_s}};
     record.sizes = mean_sizes(sizes_of_each);
     // The full cache and one question's were held at once; what they took together is not told apart.
-    set_peak(record.sizes, larger(shared_.read_peak, take_peak()));
+    set_peak(record.sizes, larger(shared_.read_peak, take_peak(job_.device)));
   }
 
   // Which of several targets failed is found by asking for each alone.
@@ -327,7 +308,7 @@ class DocumentRun {
       const Stopwatch clock;
       std::vector<std::vector<Json>> answers = first.task->ask_together(requests);
       const double share_s = clock.seconds() / static_cast<double>(batch.size());
-      const Peak ask_peak = take_peak();
+      const Peak ask_peak = take_peak(job_.device);
       for (size_t i = 0; i < batch.size(); ++i) {
         records[i].answers = std::move(answers.at(i));
         finish_record(*batch[i].cell, *batch[i].compaction, asked, share_s, ask_peak, records[i]);
@@ -358,7 +339,7 @@ class DocumentRun {
     record.answers =
         cell.task->ask({job_.model, compaction.cache, asked.questions, purpose_seed("ask"), asked.reference.get(),
                         cell.task->compacts_online() ? &online : nullptr, &record.task_notes});
-    finish_record(cell, compaction, asked, clock.seconds(), take_peak(), record);
+    finish_record(cell, compaction, asked, clock.seconds(), take_peak(job_.device), record);
   }
 
   // All but the answers, which the record has.
@@ -420,7 +401,7 @@ class DocumentRun {
         asked.notes["references"] = {{"kept", kept->n_found()}, {"made", kept->n_made()}};
       asked.reference_s = clock.seconds();
     });
-    asked.peak = take_peak();
+    asked.peak = take_peak(job_.device);
     return asked;
   }
 
@@ -456,7 +437,7 @@ class DocumentRun {
   }
 
   void fail(const Cells& cells, const std::string& message) const {
-    const Peak peak = peak_with(take_peak());
+    const Peak peak = peak_with(take_peak(job_.device));
     for (const PlannedCell* cell : cells) {
       Record record = start_record(*cell);
       record.status = "failed";
