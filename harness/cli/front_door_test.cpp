@@ -316,8 +316,8 @@ TEST_F(FrontDoor, ValidateSeesWhatFitsNoDocument) {
                                   "\ntask: exact_match\ntarget: 0.5\nresults: " + path("fits") + "\nmethod: " + method +
                                   "\n");
   };
-  const auto refused = [&](const std::string& dataset, const std::string& method) {
-    const Outcome outcome = kvc({"validate", sweep(dataset, method)});
+  const auto refused = [&](const std::string& dataset, const std::string& method, const char* command = "validate") {
+    const Outcome outcome = kvc({command, sweep(dataset, method)});
     EXPECT_EQ(outcome.code, 3) << method;
     return outcome.err;
   };
@@ -331,10 +331,13 @@ TEST_F(FrontDoor, ValidateSeesWhatFitsNoDocument) {
                  sweep("needle", "{method: q_filters, queries: {queries: calibration_text, file: " + text + "}}")})
                 .code,
             0);
+  // kvc run refuses what fits no document too, before it reads the weights or proves anything.
   const std::string gates = write("gates.tsv", "0.1\t0.9\n0.2\t0.8\n");
-  EXPECT_THAT(refused("needle", "{method: streaming_llm, budget: {budget: duo_attention, file: " + gates + "}}"),
-              AllOf(HasSubstr("a model with 2 layers of 2 KV heads; this one has 30 of 3"), HasSubstr("gates.tsv")));
-  // kvc run refuses it too, before it proves anything.
+  for (const char* command : {"validate", "run"}) {
+    EXPECT_THAT(refused("needle", "{method: streaming_llm, budget: {budget: duo_attention, file: " + gates + "}}", command),
+                AllOf(HasSubstr("a model with 2 layers of 2 KV heads; this one has 30 of 3"), HasSubstr("gates.tsv"),
+                      ::testing::Not(HasSubstr("loading"))));
+  }
   const Outcome run =
       kvc({"run", sweep("{dataset: ruler, task: niah_single_1, documents: 1, tokens: 9000}", "streaming_llm")});
   EXPECT_EQ(run.code, 3);

@@ -121,6 +121,7 @@ int run_run(const RunArguments& options) {
                 "kvc run CONFIG --dry-run --within " + options.within + " says how many shards that takes");
   }
   check_report_files(config.results);
+  throw_if_any(ErrorKind::kData, check_rows(config), config.path);
   RunOptions run_options;
   run_options.quiet = options.quiet;
   run_options.skip_proof = options.skip_proof;

@@ -57,6 +57,21 @@ class Checker {
     return std::move(found_);
   }
 
+  std::vector<Problem> run_rows() {
+    for (const SweepModel& model : config_.models) {
+      std::optional<Header> header;
+      DecoderSpec spec;
+      try {
+        spec = inspect_model(model.config.path).spec;
+        header = header_of(model, spec);
+      } catch (const Error&) {
+        continue;  // a model that cannot be read is the run's to tell
+      }
+      guarded(model.config.path, [&] { check_rows(*header, spec); });
+    }
+    return std::move(found_.problems);
+  }
+
  private:
   void add(const std::string& fact, const std::string& where, const std::string& mend) {
     found_.problems.push_back({fact, fmt::format("{}, {}", config_.path, where), mend});
@@ -78,15 +93,26 @@ class Checker {
     const std::string& path = model.config.path;
     const ModelFacts facts = inspect_model(path);
     if (!facts.weight_problem.empty()) add(facts.weight_problem, "model " + path, "see kvc inspect " + path);
-    Header header{&model, last_name(path), load_tokenizer(path), load_chat_template(path, model.config.chat_template),
-                  facts.spec.max_positions};
-    if (!model.config.rope_scaling.empty()) header.max_positions = std::numeric_limits<int64_t>::max();
+    Header header = header_of(model, facts.spec);
     found_.facts.push_back(fmt::format("{}: {}, {:.1f} M parameters, {} positions", header.name, facts.architecture,
                                        static_cast<double>(facts.parameters) / 1e6, facts.spec.max_positions));
-    check_byte_targets(header, facts.spec);
-    check_budget_files(header, facts.spec);
-    check_calibration_texts(header);
+    check_rows(header, facts.spec);
     headers_.push_back(std::move(header));
+  }
+
+  static Header header_of(const SweepModel& model, const DecoderSpec& spec) {
+    const std::string& path = model.config.path;
+    Header header{&model, last_name(path), load_tokenizer(path), load_chat_template(path, model.config.chat_template),
+                  spec.max_positions};
+    if (!model.config.rope_scaling.empty()) header.max_positions = std::numeric_limits<int64_t>::max();
+    return header;
+  }
+
+  // What fails on every document of that model.
+  void check_rows(const Header& header, const DecoderSpec& spec) {
+    check_byte_targets(header, spec);
+    check_budget_files(header, spec);
+    check_calibration_texts(header);
   }
 
   // A target in bytes below what the template's entries and one entry of each head take fails on every document.
@@ -262,6 +288,10 @@ class Checker {
 
 Preflight check_sweep(const SweepConfig& config) {
   return Checker(config).run();
+}
+
+std::vector<Problem> check_rows(const SweepConfig& config) {
+  return Checker(config).run_rows();
 }
 
 int64_t count_words(std::string_view text) {

@@ -20,6 +20,11 @@ struct Preflight {
 // read twice where a method uses repeat_prefill. Free memory and weights are not looked at.
 Preflight check_sweep(const SweepConfig& config);
 
+// The part of it that fails on every document of a model, whatever the data: targets in bytes below the smallest cache,
+// budgets' files of another model, calibration texts shorter than a window. A second for each model; one that cannot be
+// read is left out.
+std::vector<Problem> check_rows(const SweepConfig& config);
+
 // Words of a text: what counts for its tokens where no tokenizer is known.
 int64_t count_words(std::string_view text);
 

@@ -6,8 +6,7 @@
 //
 // Metrics, of what is written behind the thought (thought.h):
 // - string_match: share of the references that the reply holds, upper and lower case alike (RULER's "all"); where one
-// is
-//   enough, 1 if it holds any (RULER's "part")
+//   is enough, 1 if it holds any (RULER's "part")
 // - complete: 1 if string_match is 1
 
 #include <algorithm>
