@@ -25,7 +25,7 @@
 // wait. The waits of run() are counted on a pretended GPU, for equal and unequal targets
 // (methods/gpu_batches_test.cpp).
 //
-// With kernels (pursuit_kernels.h) an iteration of one pick is 6 launches, and what checks ask for adds 0.8 of a
+// With kernels (pursuit_kernels.h) an iteration of one pick is 6 launches, and what checks ask for adds 0.7 of a
 // launch; columns are read from the table where they lie. Without, LibTorch's operations do the same in 67 launches a
 // pick, up to 81 where targets differ (all counted likewise), and a scan reads the float32 table, of all heads.
 //
