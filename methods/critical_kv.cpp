@@ -40,6 +40,9 @@ class CriticalKv final : public PerHeadMethod {
 
   std::string published_queries() const override { return inner_.published_queries(); }
   at::Tensor scores(const HeadProblem& problem) const override { return inner_.of(problem); }
+  std::vector<at::Tensor> score_heads(const std::vector<HeadProblem>& problems) const override {
+    return inner_.of(problems);
+  }
 
  protected:
   HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override {

@@ -18,7 +18,7 @@
 namespace kvc {
 namespace {
 
-class CurDkv final : public ScoredKeys {
+class CurDkv final : public ScoredEntries {
  public:
   struct Options {
     int64_t n_sink = 4;
@@ -32,27 +32,28 @@ class CurDkv final : public ScoredKeys {
   };
   explicit CurDkv(const Options& options) : options_(options) {}
 
-  at::Tensor scores(const HeadProblem& problem) const override {
-    const at::Tensor k = shares(problem.keys), v = shares(problem.values);
+ protected:
+  at::Tensor score_entries(const at::Tensor& keys, const at::Tensor& values, const HeadProblem& any) const override {
+    const at::Tensor k = shares(keys), v = shares(values);
     at::Tensor scores = options_.leverage == "key"      ? k
                         : options_.leverage == "value"  ? v
                         : options_.leverage == "kv_avg" ? (k + v) / 2
                                                         : k * v;
-    scores = scores / scores.sum().clamp_min(kTiny);
-    return with_sinks_first(scores, article_sinks(problem, options_.n_sink));
+    scores = scores / scores.sum(-1, /*keepdim=*/true).clamp_min(kTiny);
+    return with_sinks_first(scores, article_sinks(any, options_.n_sink));
   }
 
  private:
   static constexpr double kTiny = 1e-30;  // a window of zeros has no shares
 
-  // Squared norms as shares of their window's sum: (T) float32.
+  // Squared norms as shares of their window's sum: (H, T, d) -> (H, T) float32.
   at::Tensor shares(const at::Tensor& rows) const {
-    const at::Tensor squares = rows.to(at::kFloat).square().sum(1);
+    const at::Tensor squares = rows.to(at::kFloat).square().sum(-1);
     if (options_.window == 0) return squares;
-    const int64_t n = squares.size(0), width = std::min(options_.window, n);
+    const int64_t n = squares.size(1), width = std::min(options_.window, n);
     const int64_t padding = (width - n % width) % width;
-    const at::Tensor windows = at::constant_pad_nd(squares, {0, padding}).view({-1, width});
-    return (windows / windows.sum(1, /*keepdim=*/true).clamp_min(kTiny)).flatten().narrow(0, 0, n);
+    const at::Tensor windows = at::constant_pad_nd(squares, {0, padding}).view({squares.size(0), -1, width});
+    return (windows / windows.sum(-1, /*keepdim=*/true).clamp_min(kTiny)).flatten(1).narrow(1, 0, n);
   }
 
   Options options_;

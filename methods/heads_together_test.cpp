@@ -156,5 +156,26 @@ TEST(ScoresTogether, AreThoseOfEachHeadAlone) {
   }
 }
 
+// Scores of a layer's heads, by attention, by another method, and by keys and values alone.
+TEST(HeadsTogether, ScoresAreThoseOfEachHeadAlone) {
+  const c10::InferenceMode inference;
+  for (const char* name : {"h2o", "kvzip", "key_norm", "keydiff", "lagkv", "curdkv"}) {
+    const NamedMethod method(name, std::string(name) == "lagkv" ? Json{{"lag_size", 16}} : Json::object());
+    for (const size_t n_heads : {size_t{5}, size_t{7}}) {  // of one shape; of several
+      std::vector<HeadProblem> problems = heads(at::kBFloat16, true);
+      problems.resize(n_heads);
+      const std::vector<at::Tensor> got = method->score_heads(problems);
+      ASSERT_EQ(got.size(), n_heads);
+      for (size_t i = 0; i < n_heads; ++i) {
+        const at::Tensor want = method->scores(problems[i]);
+        ASSERT_EQ(got[i].sizes(), want.sizes());
+        const at::Tensor finite = want.isfinite();
+        EXPECT_TRUE(at::equal(got[i].isfinite(), finite)) << name;
+        EXPECT_LT(distance(got[i].masked_select(finite), want.masked_select(finite)), 1e-5) << name << i;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kvc

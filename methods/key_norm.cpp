@@ -11,7 +11,7 @@
 namespace kvc {
 namespace {
 
-class KeyNorm final : public ScoredKeys {
+class KeyNorm final : public ScoredEntries {
  public:
   struct Options {
     int64_t n_sink = 4;
@@ -21,9 +21,10 @@ class KeyNorm final : public ScoredKeys {
   };
   explicit KeyNorm(const Options& options) : options_(options) {}
 
-  // One head: problem.keys is (T, d). The entries of highest score are kept.
-  at::Tensor scores(const HeadProblem& problem) const override {
-    return with_sinks_first(at::norm(problem.keys.to(at::kFloat), 2, 1).neg(), article_sinks(problem, options_.n_sink));
+  // keys is (H, T, d). The entries of highest score are kept.
+  at::Tensor score_entries(const at::Tensor& keys, const at::Tensor& /*values*/,
+                           const HeadProblem& any) const override {
+    return with_sinks_first(at::norm(keys.to(at::kFloat), 2, -1).neg(), article_sinks(any, options_.n_sink));
   }
 
  private:

@@ -21,16 +21,17 @@
 namespace kvc {
 namespace {
 
-// Minus the cosine of each key with the mean direction: (T) float32.
+// Minus the cosine of each key (..., T, d) with the mean direction: (..., T) float32.
 at::Tensor key_differences(const at::Tensor& some_keys) {
   constexpr double kTiny = 1e-12;  // a key or an anchor of zeros has cosine 0 with everything
   const at::Tensor keys = some_keys.to(at::kFloat);
-  const at::Tensor directions = keys.div(keys.norm(2, 1, /*keepdim=*/true).clamp_min(kTiny));
-  const at::Tensor anchor = directions.mean(0);
-  return at::mv(directions, anchor.div(anchor.norm().clamp_min(kTiny))).neg_();
+  const at::Tensor directions = keys.div(keys.norm(2, -1, /*keepdim=*/true).clamp_min(kTiny));
+  const at::Tensor anchor = directions.mean(-2, /*keepdim=*/true);
+  const at::Tensor direction = anchor.div(anchor.norm(2, -1, /*keepdim=*/true).clamp_min(kTiny));
+  return at::matmul(directions, direction.transpose(-2, -1)).squeeze(-1).neg_();
 }
 
-class KeyDiff final : public ScoredKeys {
+class KeyDiff final : public ScoredEntries {
  public:
   struct Options {
     int64_t block = 0;
@@ -40,9 +41,11 @@ class KeyDiff final : public ScoredKeys {
   };
   explicit KeyDiff(const Options& options) : options_(options) {}
 
-  at::Tensor scores(const HeadProblem& problem) const override { return key_differences(problem.keys); }
-
  protected:
+  at::Tensor score_entries(const at::Tensor& keys, const at::Tensor& /*values*/,
+                           const HeadProblem& /*any*/) const override {
+    return key_differences(keys);
+  }
   HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override {
     if (options_.block == 0) return ScoredKeys::prepare(problem, largest_target_len);
     return [problem, block = options_.block](int64_t target_len) {

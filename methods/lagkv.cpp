@@ -17,7 +17,7 @@
 namespace kvc {
 namespace {
 
-class LagKv final : public ScoredKeys {
+class LagKv final : public ScoredEntries {
  public:
   struct Options {
     int64_t n_sink = 4;
@@ -31,35 +31,38 @@ class LagKv final : public ScoredKeys {
   };
   explicit LagKv(const Options& options) : options_(options) {}
 
-  at::Tensor scores(const HeadProblem& problem) const override {
-    const int64_t source_len = problem.keys.size(0), lag = options_.lag_size;
-    const int64_t n_sink = article_sinks(problem, options_.n_sink);
+ protected:
+  at::Tensor score_entries(const at::Tensor& keys, const at::Tensor& values, const HeadProblem& any) const override {
+    const int64_t n_heads = keys.size(0), source_len = keys.size(1), lag = options_.lag_size;
+    const int64_t n_sink = article_sinks(any, options_.n_sink);
     const int64_t n_parts = (source_len - n_sink) / lag;
     // In (1, 2] for what is kept first: later ones before earlier ones.
     at::Tensor scores =
-        at::arange(1, source_len + 1, problem.keys.options().dtype(at::kFloat)).div_(source_len).add_(1);
+        at::arange(1, source_len + 1, keys.options().dtype(at::kFloat)).div_(source_len).add_(1).repeat({n_heads, 1});
     if (n_parts >= 2) {
       const auto parts = [&](const at::Tensor& x) {
-        return x.narrow(0, n_sink, n_parts * lag).to(at::kFloat).view({n_parts, lag, x.size(1)});
+        return x.narrow(1, n_sink, n_parts * lag).to(at::kFloat).view({n_heads, n_parts, lag, x.size(2)});
       };
-      at::Tensor scored = (relative_spread(parts(problem.keys)) + relative_spread(parts(problem.values))) / 2;
+      at::Tensor scored = (relative_spread(parts(keys)) + relative_spread(parts(values))) / 2;
       if (!options_.cross_scoring) {
-        const auto order = [](const at::Tensor& x) { return at::argsort(x, /*stable=*/true, 1, /*descending=*/false); };
+        const auto order = [](const at::Tensor& x) {
+          return at::argsort(x, /*stable=*/true, -1, /*descending=*/false);
+        };
         scored = order(order(scored)).to(at::kFloat).div_(lag);
       }
-      scores.narrow(0, n_sink, (n_parts - 1) * lag).copy_(scored.flatten());
+      scores.narrow(1, n_sink, (n_parts - 1) * lag).copy_(scored.flatten(1));
     }
     return with_sinks_first(scores, n_sink);
   }
 
  private:
-  // (p, lag, d) -> (p - 1, lag): every part against the one behind it.
+  // (H, p, lag, d) -> (H, p - 1, lag): every part against the one behind it.
   static at::Tensor relative_spread(const at::Tensor& parts) {
-    const int64_t n = parts.size(0) - 1;
-    const at::Tensor next = parts.narrow(0, 1, n), these = parts.narrow(0, 0, n);
-    const at::Tensor least = next.amin(1, /*keepdim=*/true), range = next.amax(1, /*keepdim=*/true) - least;
+    const int64_t n = parts.size(1) - 1;
+    const at::Tensor next = parts.narrow(1, 1, n), these = parts.narrow(1, 0, n);
+    const at::Tensor least = next.amin(2, /*keepdim=*/true), range = next.amax(2, /*keepdim=*/true) - least;
     const at::Tensor relative = at::where(range.eq(0), at::zeros_like(these), (these - least) / range);
-    return at::softmax(relative.std(-1), 1);
+    return at::softmax(relative.std(-1), 2);
   }
 
   Options options_;

@@ -45,6 +45,15 @@ TEST(Merging, SplitsInOrderOfPosition) {
   EXPECT_TRUE(at::equal(split.evicted, indices({1, 2, 5})));
 }
 
+TEST(Merging, SortingSplitsAsLookingDoes) {
+  for (const int64_t t : {0, 1, 300, 1000}) {
+    const at::Tensor kept = at::randperm(1000, at::TensorOptions(at::kLong)).narrow(0, 0, t);
+    const Split got = split_entries_by_sorting(kept, 1000), want = split_entries(kept, 1000);
+    EXPECT_TRUE(at::equal(got.kept, want.kept));
+    EXPECT_TRUE(at::equal(got.evicted, want.evicted));
+  }
+}
+
 TEST(Merging, SumsGroupsAndRanges) {
   const at::Tensor rows = at::tensor(std::vector<double>{1, 2, 4, 8}).unsqueeze(1);
   const at::Tensor groups = group_sums(rows, indices({2, 0, 2, 3}), 5);

@@ -13,6 +13,9 @@
 // query heads: the note heads_scored_alone counts them. So it is where one head comes without its model.
 #include <ATen/ATen.h>
 
+#include <utility>
+#include <vector>
+
 #include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
@@ -29,21 +32,32 @@ class Tova final : public ScoredKeys {
   std::string published_queries() const override { return "context_prefill"; }
 
   at::Tensor scores(const HeadProblem& problem) const override {
-    if (scored_alone(problem)) return of_head(problem);
+    if (scored_alone(problem)) return of_heads({problem}).front();
     const CompactionRequest& request = *problem.request;
     const LayerKv& layer = request.cache.layer(problem.layer);
     const int64_t first = request.compactable.prefix_len;
-    at::Tensor sum = at::zeros({problem.keys.size(0)}, problem.keys.options().dtype(at::kFloat));
+    std::vector<HeadProblem> heads;
     for (int64_t head = 0; head < layer.n_kv_heads(); ++head) {
-      const auto span = [&](const at::Tensor& whole) { return whole.narrow(0, first, sum.size(0)); };
+      const auto span = [&](const at::Tensor& whole) { return whole.narrow(0, first, problem.keys.size(0)); };
       HeadProblem other = problem;
       other.kv_head = head;
       other.keys = span(layer.head_keys(head));
       other.bias = layer.bias.defined() ? span(layer.head_bias(head)) : at::Tensor();
-      other.window_queries = [&](int64_t n) { return request.queries->window(problem.layer, n).select(0, head); };
-      sum += of_head(other);
+      other.window_queries = [&request, layer_index = problem.layer, head](int64_t n) {
+        return request.queries->window(layer_index, n).select(0, head);
+      };
+      heads.push_back(std::move(other));
     }
-    return sum.div_(layer.n_kv_heads());  // groups are of one size
+    return mean_of(of_heads(heads));
+  }
+  // All heads of a layer: their mean is formed once.
+  std::vector<at::Tensor> score_heads(const std::vector<HeadProblem>& problems) const override {
+    if (problems.empty() || scored_alone(problems.front())) return of_heads(problems);
+    const auto n_kv_heads = static_cast<size_t>(problems.front().request->cache.n_kv_heads());
+    if (problems.size() != n_kv_heads || problems.front().layer != problems.back().layer) {
+      return ScoredKeys::score_heads(problems);
+    }
+    return std::vector<at::Tensor>(n_kv_heads, mean_of(of_heads(problems)));
   }
 
  protected:
@@ -54,8 +68,14 @@ class Tova final : public ScoredKeys {
   }
 
  private:
-  at::Tensor of_head(const HeadProblem& problem) const {
-    return window_attention_scores(problem, 1, options_.range(), KeyScore::kMean);
+  std::vector<at::Tensor> of_heads(const std::vector<HeadProblem>& problems) const {
+    return window_attention_scores(problems, 1, options_.range(), KeyScore::kMean);
+  }
+  // Groups are of one size.
+  static at::Tensor mean_of(const std::vector<at::Tensor>& scores) {
+    at::Tensor sum = at::zeros_like(scores.front());
+    for (const at::Tensor& own : scores) sum += own;
+    return sum.div_(static_cast<double>(scores.size()));
   }
 
   static bool scored_alone(const HeadProblem& problem) {

@@ -23,7 +23,12 @@ inline PursuitHeads pursuit_heads(const PursuitTensors& all, int64_t first, int6
   heads.n_queries = all.table.size(2);
   heads.n_keys = all.table.size(1);
   heads.room = all.order.size(1);
+  heads.padded = pursuit_padded(heads.n_queries);
   heads.table = all.table.const_data_ptr<float>();
+  if (all.coarse.defined()) {
+    heads.coarse = all.coarse.const_data_ptr<uint8_t>();
+    heads.coarse_step = all.coarse_step.const_data_ptr<float>();
+  }
   heads.first_row = own(all.first_row).const_data_ptr<int64_t>();
   heads.goal = own(all.goal).const_data_ptr<double>();
   heads.margin = own(all.margin).const_data_ptr<double>();
@@ -45,14 +50,13 @@ inline PursuitHeads pursuit_heads(const PursuitTensors& all, int64_t first, int6
   heads.factor = part(n * heads.room);
   heads.residual = part(n * heads.n_queries);
   heads.heights = part(n * n_candidates);
-  heads.candidates = reinterpret_cast<int64_t*>(part(n * n_candidates));
   heads.rough = reinterpret_cast<float*>(work);
   return heads;
 }
 
 // work(first, n, numbers): heads [first, first + n), as many as a launch takes.
 inline void for_heads(int64_t n_heads, const std::vector<int64_t>& rows, const std::vector<int64_t>& picks,
-                      const std::vector<bool>& solves,
+                      const std::vector<bool>& solves, const std::vector<bool>& scans,
                       const std::function<const char*(int64_t, int64_t, const PursuitNumbers&)>& work) {
   for (int64_t first = 0; first < n_heads; first += kMostPursuitHeads) {
     const int64_t n = std::min<int64_t>(kMostPursuitHeads, n_heads - first);
@@ -61,7 +65,8 @@ inline void for_heads(int64_t n_heads, const std::vector<int64_t>& rows, const s
       const auto head = static_cast<size_t>(first + h);
       numbers.rows[h] = static_cast<int32_t>(rows[head]);
       numbers.picks[h] = picks.empty() ? 0 : static_cast<int32_t>(picks[head]);
-      numbers.solves[h] = !solves.empty() && solves[head];
+      numbers.flags[h] = static_cast<uint8_t>((!solves.empty() && solves[head] ? kSolves : 0) |
+                                              (!scans.empty() && scans[head] ? kScans : 0));
     }
     demand(work(first, n, numbers), "pursuit kernel");
   }
@@ -70,7 +75,7 @@ inline void for_heads(int64_t n_heads, const std::vector<int64_t>& rows, const s
 inline at::Tensor pursuit_rest(const PursuitTensors& all, const std::vector<int64_t>& rows, CudaStream stream) {
   const int64_t n_heads = all.goal.size(0);
   at::Tensor rest = at::empty_like(all.goal);
-  for_heads(n_heads, rows, {}, {}, [&](int64_t first, int64_t n, const PursuitNumbers& numbers) {
+  for_heads(n_heads, rows, {}, {}, {}, [&](int64_t first, int64_t n, const PursuitNumbers& numbers) {
     PursuitHeads heads = pursuit_heads(all, first, n, 0, 0);
     heads.residual = rest.narrow(0, first, n).mutable_data_ptr<double>();
     return pursuit_residual(heads, numbers, stream);
@@ -82,21 +87,29 @@ inline PursuitStep pursuit_advance(const PursuitTensors& all, const PursuitItera
   const int64_t n_heads = all.goal.size(0), most = *std::max_element(now.picks.begin(), now.picks.end());
   const int64_t n_at_hand = now.at_hand.defined() ? now.at_hand.size(1) : all.table.size(1);
   const int64_t n_candidates = std::min(std::max(kPursuitCandidates, most), n_at_hand);
-  PursuitStep made{at::empty_like(all.weights), at::empty_like(all.free), at::empty_like(all.n_cut),
-                   at::empty(all.goal.sizes(), all.goal.options().dtype(at::kFloat)), at::empty_like(all.margin)};
-  for_heads(n_heads, now.rows, now.picks, now.solves, [&](int64_t first, int64_t n, const PursuitNumbers& numbers) {
+  const int64_t n_queries = all.goal.size(1);
+  const at::Tensor residual = at::empty({n_heads, pursuit_padded(n_queries)}, all.goal.options().dtype(at::kFloat));
+  PursuitStep made{at::empty_like(all.weights),
+                   at::empty_like(all.free),
+                   at::empty_like(all.n_cut),
+                   residual.narrow(1, 0, n_queries),
+                   at::empty({n_heads, n_candidates}, all.order.options()),
+                   at::empty_like(all.margin)};
+  const auto work = [&](int64_t first, int64_t n, const PursuitNumbers& numbers) {
     PursuitHeads heads = pursuit_heads(all, first, n, n_at_hand, n_candidates);
     const auto own = [&](const at::Tensor& tensor) { return tensor.narrow(0, first, n); };
+    heads.candidates = own(made.candidates).mutable_data_ptr<int64_t>();
     heads.lower = now.lower;
     heads.upper = now.upper;
     heads.weights = own(made.weights).mutable_data_ptr<double>();
     heads.free = own(made.free).mutable_data_ptr<double>();
     heads.n_cut = own(made.n_cut).mutable_data_ptr<int64_t>();
     heads.least = own(made.least).mutable_data_ptr<double>();
-    heads.residual32 = own(made.residual).mutable_data_ptr<float>();
+    heads.residual32 = own(residual).mutable_data_ptr<float>();
     if (now.at_hand.defined()) heads.at_hand = own(now.at_hand).const_data_ptr<int64_t>();
     return pursuit_iteration(heads, numbers, stream);
-  });
+  };
+  for_heads(n_heads, now.rows, now.picks, now.solves, now.scans, work);
   return made;
 }
 

@@ -1,46 +1,11 @@
 // The matching pursuit's kernels: see the header for what each reads.
 #include "harness/attention/cuda_kernel.h"
+#include "harness/attention/pursuit_choice_kernels.h"
 #include "harness/attention/pursuit_cuda.h"
 
 // In a namespace of its own: tests compile several files of kernels in one.
 namespace kvc::KVC_CUDA_NAMESPACE::pursuit {
 namespace {
-
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarpLanes;
-constexpr int kLeastBlocks = 3;
-static_assert(kMostCandidates <= kThreads);
-static_assert(sizeof(PursuitHeads) + sizeof(PursuitNumbers) + 16 <= 4096, "kernel arguments of every CUDA version");
-
-// Of a column's squared norm: what others leave of it when they span it.
-constexpr double kDependent = 1e-10;
-
-__device__ __forceinline__ double warp_sum(double x) {
-  for (int offset = kWarpLanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
-  return x;
-}
-
-__device__ __forceinline__ int warp_of_thread() {
-  return static_cast<int>(threadIdx.x) / kWarpLanes;
-}
-__device__ __forceinline__ int lane_of_thread() {
-  return static_cast<int>(threadIdx.x) % kWarpLanes;
-}
-
-// Of the whole block, the same for every thread. `sums` (kWarps) is shared.
-__device__ double block_sum(double x, double* sums) {
-  x = warp_sum(x);
-  __syncthreads();  // nobody reads an earlier sum any more
-  if (lane_of_thread() == 0) sums[warp_of_thread()] = x;
-  __syncthreads();
-  double total = 0;
-  for (int w = 0; w < kWarps; ++w) total += sums[w];
-  return total;
-}
-
-__device__ __forceinline__ const float* column_of(const PursuitHeads& heads, int head, int64_t key) {
-  return heads.table + (heads.first_row[head] + key) * heads.n_queries;
-}
 
 // A warp's columns of 32 queries; each of the block's warps adds up every eighth pick.
 __global__ void __launch_bounds__(kThreads, kLeastBlocks)
@@ -66,201 +31,11 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks)
   }
   parts[threadIdx.x] = sum;
   __syncthreads();
-  if (warp != 0 || query >= n) return;
-  double rest = lives ? heads.goal[head * n + query] : 0.0;
+  if (warp != 0 || query >= heads.padded) return;
+  double rest = lives && query < n ? heads.goal[head * n + query] : 0.0;
   for (int w = 0; w < kWarps; ++w) rest -= parts[w * kWarpLanes + lane];
-  heads.residual[head * n + query] = rest;
-  if (heads.residual32 != nullptr) heads.residual32[head * n + query] = static_cast<float>(rest);
-}
-
-// A warp for each key at hand. Some 64 products of a lane are added in float32, these sums in float64.
-__global__ void __launch_bounds__(kThreads, kLeastBlocks)
-    correlate_kernel(const PursuitHeads heads, const PursuitNumbers numbers, bool aligned) {
-  const int head = static_cast<int>(blockIdx.y), lane = lane_of_thread();
-  const int64_t j = static_cast<int64_t>(blockIdx.x) * kWarps + warp_of_thread(), n = heads.n_queries;
-  if (j >= heads.n_at_hand || numbers.picks[head] == 0) return;
-  const int64_t key = heads.at_hand == nullptr ? j : heads.at_hand[head * heads.n_at_hand + j];
-  float* to = heads.rough + head * heads.n_at_hand + j;
-  if (heads.taken[head * heads.n_keys + key]) {
-    if (lane == 0) *to = -INFINITY;
-    return;
-  }
-  const float *column = column_of(heads, head, key), *residual = heads.residual32 + head * n;
-  constexpr int kTogether = 4;  // reads under way
-  constexpr int kInFloat = 64;  // products of a lane that are added up in float32
-  double total = 0;
-  if (aligned) {
-    const auto* a = reinterpret_cast<const float4*>(column);
-    const auto* b = reinterpret_cast<const float4*>(residual);
-    const int64_t packs = n / 4;
-    for (int64_t begin = lane; begin < packs; begin += kInFloat / 4 * kWarpLanes) {
-      float sum = 0;
-      for (int64_t first = begin; first < packs && first < begin + kInFloat / 4 * kWarpLanes;
-           first += kTogether * kWarpLanes) {
-        KVC_UNROLL
-        for (int i = 0; i < kTogether; ++i) {
-          const int64_t p = first + i * kWarpLanes;
-          if (p >= packs) continue;
-          const float4 x = a[p], y = b[p];
-          sum += x.x * y.x + x.y * y.y + x.z * y.z + x.w * y.w;
-        }
-      }
-      total += static_cast<double>(sum);
-    }
-  } else {
-    for (int64_t first = lane; first < n; first += kInFloat * kWarpLanes) {
-      float sum = 0;
-      for (int i = 0; i < kInFloat; ++i) {
-        const int64_t q = first + i * kWarpLanes;
-        if (q < n) sum += column[q] * residual[q];
-      }
-      total += static_cast<double>(sum);
-    }
-  }
-  total = warp_sum(total);
-  if (lane == 0) *to = static_cast<float>(total);
-}
-
-// Numbers in the order of the floats they stand for.
-__device__ __forceinline__ unsigned rank_bits(float x) {
-  const unsigned bits = __float_as_uint(x);
-  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-}
-
-// Of all threads before this one. `counts` (kThreads) is shared.
-__device__ int sum_before(int count, int* counts) {
-  __syncthreads();
-  counts[threadIdx.x] = count;
-  __syncthreads();
-  int before = 0;
-  for (int t = 0; t < static_cast<int>(threadIdx.x); ++t) before += counts[t];
-  return before;
-}
-
-struct ChooseMemory {
-  int counts[kThreads];
-  double sums[kWarps];
-  float rough[kMostCandidates];
-  int position[kMostCandidates];
-  unsigned prefix;
-  int wanted;
-  float least;
-};
-
-// The n_candidates highest of `rough` (J), in order of position, into shared.rough and shared.position: radix
-// selection, 8 bits at a time from the highest; of equal ones at the border the first.
-__device__ void select_highest(const float* rough, int64_t n_at_hand, int n_candidates, ChooseMemory& shared) {
-  const int thread = static_cast<int>(threadIdx.x);
-  if (thread == 0) {
-    shared.prefix = 0;
-    shared.wanted = n_candidates;
-  }
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    shared.counts[thread] = 0;
-    __syncthreads();
-    const unsigned above = shift == 24 ? 0U : ~0U << (shift + 8), prefix = shared.prefix;
-    for (int64_t j = thread; j < n_at_hand; j += kThreads) {
-      const unsigned bits = rank_bits(rough[j]);
-      if ((bits & above) == prefix) atomicAdd(&shared.counts[(bits >> shift) & 255U], 1);
-    }
-    __syncthreads();
-    if (thread == 0) {
-      int digit = 255, wanted = shared.wanted;
-      while (digit > 0 && shared.counts[digit] < wanted) wanted -= shared.counts[digit--];
-      shared.wanted = wanted;
-      shared.prefix = prefix | static_cast<unsigned>(digit) << shift;
-    }
-    __syncthreads();
-  }
-  // Threads take neighbouring stretches, so that places rise with positions.
-  const unsigned border = shared.prefix;
-  const int wanted = shared.wanted;  // of those at the border
-  const int64_t stretch = (n_at_hand + kThreads - 1) / kThreads, begin = thread * stretch;
-  const int64_t end = begin + stretch < n_at_hand ? begin + stretch : n_at_hand;
-  int equal = 0, higher = 0;
-  for (int64_t j = begin; j < end; ++j) {
-    const unsigned bits = rank_bits(rough[j]);
-    equal += bits == border ? 1 : 0;
-    higher += bits > border ? 1 : 0;
-  }
-  const int equal_before = sum_before(equal, shared.counts), higher_before = sum_before(higher, shared.counts);
-  int equal_taken = equal_before < wanted ? equal_before : wanted;
-  int place = higher_before + equal_taken;
-  for (int64_t j = begin; j < end; ++j) {
-    const unsigned bits = rank_bits(rough[j]);
-    if (bits < border || (bits == border && equal_taken >= wanted)) continue;
-    equal_taken += bits == border ? 1 : 0;
-    shared.rough[place] = rough[j];
-    shared.position[place++] = static_cast<int>(j);
-  }
-  __syncthreads();
-}
-
-// Whether a key outside the candidates could be among the `picks` highest, for all that float32 tells.
-__device__ bool is_cut(const PursuitHeads& heads, int head, int picks, const float* rough, ChooseMemory& shared) {
-  const int thread = static_cast<int>(threadIdx.x), n = heads.n_candidates;
-  if (heads.n_at_hand <= n) return false;
-  if (thread < n) {
-    int higher = 0;
-    for (int c = 0; c < n; ++c) {
-      higher += shared.rough[c] > shared.rough[thread] || (shared.rough[c] == shared.rough[thread] && c < thread);
-    }
-    if (higher == picks - 1) shared.least = shared.rough[thread];
-  }
-  __syncthreads();
-  const double least = static_cast<double>(shared.least) - heads.margin[head];
-  int count = 0;
-  for (int64_t j = thread; j < heads.n_at_hand; j += kThreads) count += static_cast<double>(rough[j]) >= least ? 1 : 0;
-  return block_sum(count, shared.sums) > n;
-}
-
-// Every block of a head finds its candidates, and takes kWarps of them for the correlations in float64.
-__global__ void __launch_bounds__(kThreads, kLeastBlocks)
-    choose_kernel(const PursuitHeads heads, const PursuitNumbers numbers) {
-  __shared__ ChooseMemory shared;
-  const int head = static_cast<int>(blockIdx.y), lane = lane_of_thread(), picks = numbers.picks[head];
-  if (picks == 0) {
-    if (blockIdx.x == 0 && threadIdx.x == 0) heads.n_cut[head] = heads.n_cut_before[head];
-    return;
-  }
-  const float* rough = heads.rough + head * heads.n_at_hand;
-  select_highest(rough, heads.n_at_hand, heads.n_candidates, shared);
-  if (blockIdx.x == 0) {
-    const bool cut = is_cut(heads, head, picks, rough, shared);
-    if (threadIdx.x == 0) heads.n_cut[head] = heads.n_cut_before[head] + (cut ? 1 : 0);
-  }
-  const int candidate = static_cast<int>(blockIdx.x) * kWarps + warp_of_thread();
-  if (candidate >= heads.n_candidates) return;
-  const int64_t place = head * static_cast<int64_t>(heads.n_candidates) + candidate, n = heads.n_queries;
-  const int64_t position = shared.position[candidate];
-  const int64_t key = heads.at_hand == nullptr ? position : heads.at_hand[head * heads.n_at_hand + position];
-  double height = -INFINITY;
-  if (shared.rough[candidate] != -INFINITY) {
-    const float* column = column_of(heads, head, key);
-    const double* residual = heads.residual + head * n;
-    double sum = 0;
-    for (int64_t q = lane; q < n; q += kWarpLanes) sum += static_cast<double>(column[q]) * residual[q];
-    height = warp_sum(sum);
-  }
-  if (lane == 0) {
-    heads.candidates[place] = key;
-    heads.heights[place] = height;
-  }
-}
-
-// The place of the i-th highest candidate, equal ones in order; the same for all threads.
-__device__ int place_of(const double* heights, int n_candidates, int i, int* found) {
-  const int thread = static_cast<int>(threadIdx.x);
-  if (thread == 0) *found = 0;
-  __syncthreads();
-  if (thread < n_candidates) {
-    int higher = 0;
-    const double own = heights[thread];
-    for (int c = 0; c < n_candidates; ++c) higher += heights[c] > own || (heights[c] == own && c < thread) ? 1 : 0;
-    if (higher == i) *found = thread;
-  }
-  __syncthreads();
-  return *found;
+  if (query < n) heads.residual[head * n + query] = rest;
+  if (heads.residual32 != nullptr) heads.residual32[head * heads.padded + query] = static_cast<float>(rest);
 }
 
 // A warp takes kGramRows of the columns that the i-th pick of this iteration is multiplied with. Behind those of the
@@ -382,7 +157,7 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks)
     free = (j < row ? free_before[own] : 0.0) + inverse * forward;
     weight = j < row ? weights_before[own] : heads.lower;
     heads.inverse[(head * room + row) * room + j] = inverse;
-    if (numbers.solves[head] && i + 1 == picks) {
+    if (solves(numbers, head) && i + 1 == picks) {
       weight = free < heads.lower ? heads.lower : free > heads.upper ? heads.upper : free;
       if (dependent) weight = heads.lower;
     }
@@ -404,6 +179,7 @@ const char* refusal(const PursuitHeads& heads, const PursuitNumbers& numbers) {
   if (heads.n_keys > INT32_MAX || heads.room > INT32_MAX) return "more keys than int32 counts";
   for (int h = 0; h < heads.n_heads; ++h) {
     if (numbers.rows[h] < 0 || numbers.rows[h] + numbers.picks[h] > heads.room) return "more picks than there is room";
+    if ((numbers.flags[h] & kScans) != 0 && heads.coarse == nullptr) return "a scan without a coarse table";
   }
   return nullptr;
 }
@@ -432,7 +208,20 @@ void count_pursuit(int64_t launches, int64_t bytes) {
 const char* residual_of(const PursuitHeads& heads, const PursuitNumbers& numbers, bool all, CudaStream stream) {
   const int64_t n = heads.n_queries;
   count_pursuit(1, sum_over(heads, numbers, all, [&](int64_t rows, int64_t) { return 4 * n * rows + 20 * n; }));
-  return launch(residual_kernel, grid_of(heads, n, kWarpLanes), dim3(kThreads), 0, stream, heads, numbers, all);
+  return launch(residual_kernel, grid_of(heads, heads.padded, kWarpLanes), dim3(kThreads), 0, stream, heads, numbers,
+                all);
+}
+
+// What correlations and the choice among them read and write.
+int64_t choice_bytes(const PursuitHeads& heads, const PursuitNumbers& numbers) {
+  const int64_t n = heads.n_queries, candidates = heads.n_candidates * (4 * n + 16) + 12 * n;
+  int64_t sum = 0;
+  for (int h = 0; h < heads.n_heads; ++h) {
+    if (numbers.picks[h] == 0) continue;
+    const bool all = (numbers.flags[h] & kScans) != 0;
+    sum += candidates + (all ? heads.n_keys * (heads.padded + 13) : heads.n_at_hand * (4 * n + 17));
+  }
+  return sum;
 }
 
 // What the i-th pick of an iteration reads and writes: its products with the columns before it, half of M twice, the
@@ -467,10 +256,9 @@ const char* pursuit_iteration(const PursuitHeads& heads, const PursuitNumbers& n
     return "candidates outside what a block compares";
   }
   if (const char* why = pursuit::residual_of(heads, numbers, false, stream)) return why;
-  const int64_t n = heads.n_queries,
-                n_live = pursuit::sum_over(heads, numbers, false, [](int64_t, int64_t) { return 1; });
-  pursuit::count_pursuit(2, n_live * (heads.n_at_hand * (4 * n + 17) + heads.n_candidates * (4 * n + 16) + 12 * n));
-  const bool aligned = n % 4 == 0 && is_aligned(heads.table) && is_aligned(heads.residual32);
+  if (!is_aligned(heads.residual32) || !is_aligned(heads.coarse)) return "rows that do not begin at 16 bytes";
+  pursuit::count_pursuit(2, pursuit::choice_bytes(heads, numbers));
+  const bool aligned = heads.n_queries % 4 == 0 && is_aligned(heads.table);
   if (const char* why = launch(pursuit::correlate_kernel, pursuit::grid_of(heads, heads.n_at_hand, pursuit::kWarps),
                                dim3(pursuit::kThreads), 0, stream, heads, numbers, aligned)) {
     return why;

@@ -4,11 +4,10 @@
 //
 // An iteration of one pick is six launches, whatever the number of heads:
 //   residual   r = y - E[:,picked] w                                 reads 4 n t bytes a head
-//   correlate  E[:,j]^T r of the keys at hand, float32               4 n for each of them
-//   choose     the 64 highest, then their correlations in float64    256 n
-//   gram       the products of the pick's column with those before   4 n t
-//   factor     M times these, and what is needed of M^T M            8 t^2 (half of M, twice)
-//   append     the new row of M, the weights                         0.25 t^2
+//   correlate  E[:,j]^T r of the keys at hand, float32               4 n for each of them; n where a head scans them
+//   all choose     the 64 highest, then their correlations in float64    256 n gram       the products of the pick's
+//   column with those before   4 n t factor     M times these, and what is needed of M^T M            8 t^2 (half of M,
+//   twice) append     the new row of M, the weights                         0.25 t^2
 // Each further pick of the same iteration is the last three. Columns are rows of the table, read where they lie.
 //
 // Additions have an order that n, t and T decide, without atomics (integers are counted with them, in shared memory):
@@ -27,18 +26,22 @@ inline constexpr int kMostCandidates = 256;    // that a choice compares in floa
 // Rows of M that a block of `factor` takes.
 inline constexpr int kFactorRows = 32;
 
-// What the host knows of each head: rows (picks so far), picks (keys that this iteration picks) and whether weights are
-// solved for at its end.
+// What the host knows of each head: rows (picks so far), picks (keys that this iteration picks), whether weights are
+// solved for at its end, and whether it picks among all keys by the coarse table.
+enum PursuitFlags : uint8_t { kSolves = 1, kScans = 2 };
 struct PursuitNumbers {
   int32_t rows[kMostPursuitHeads], picks[kMostPursuitHeads];
-  bool solves[kMostPursuitHeads];
+  uint8_t flags[kMostPursuitHeads];
 };
 
 // Arrays of H heads, one head behind the other. room: rows of a head; T: keys; n: queries; J: keys at hand.
 struct PursuitHeads {
   int n_heads = 0;
   int64_t n_queries = 0, n_keys = 0, room = 0;
+  int64_t padded = 0;                  // n', of rows of `coarse` and `residual32`
   const float* table = nullptr;        // rows of n
+  const uint8_t* coarse = nullptr;     // rows of n'
+  const float* coarse_step = nullptr;  // of each row
   const int64_t* first_row = nullptr;  // (H): of its keys in the table
   const double* goal = nullptr;        // (H,n)
   const double* margin = nullptr;      // (H)
@@ -61,8 +64,8 @@ struct PursuitHeads {
   int n_candidates = 0;  // at most kMostCandidates and J, at least the most picks of a head
   // Work space.
   double* residual = nullptr;     // (H,n)
-  float* residual32 = nullptr;    // (H,n); zeros of a head that picks nothing
-  float* rough = nullptr;         // (H,J)
+  float* residual32 = nullptr;    // (H,n'), zeros behind n; all zeros of a head that picks nothing
+  float* rough = nullptr;         // (H,T), of keys at hand the first J
   int64_t* candidates = nullptr;  // (H,n_candidates): keys, rising
   double* heights = nullptr;      // (H,n_candidates)
   double* gram = nullptr;         // (H,room + 1): with the picks before it, with itself, with y

@@ -33,13 +33,15 @@ at::Tensor solve_free(const at::Tensor& gram, const at::Tensor& b, const at::Ten
 // is a direction of descent along which the step can go.
 at::Tensor newton_direction(const at::Tensor& gram, const at::Tensor& gradient, at::Tensor free, const at::Tensor& w,
                             double lower, double upper) {
-  for (;;) {
-    const at::Tensor direction = solve_free(gram, gradient, free.squeeze(1));
+  at::Tensor direction;
+  for (int64_t pass = 0; pass <= w.size(0); ++pass) {  // each holds one more at least
+    direction = solve_free(gram, gradient, free.squeeze(1));
     const at::Tensor outward =
         at::logical_or(at::logical_and(w <= lower, direction > 0), at::logical_and(w >= upper, direction < 0));
-    if (!outward.any().item<bool>()) return direction;
+    if (!outward.any().item<bool>()) break;
     free = at::logical_and(free, outward.logical_not());
   }
+  return direction;
 }
 
 // One pass of coordinate descent.

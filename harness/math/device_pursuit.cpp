@@ -19,8 +19,7 @@ namespace {
 
 constexpr int64_t kCandidates = kPursuitCandidates;  // compared in float64
 constexpr double kRounding = 4e-6;  // of the largest E^T y: what float32 leaves uncertain in a correlation
-// Choices before the first check, for correlations fall fast in the beginning, and the fewest between two.
-constexpr int64_t kFirstChoices = 8, kFewestChoices = 4;
+constexpr int64_t kLeastPart = 16;  // of the keys: at hand are no more
 constexpr double kNowhere = -std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -29,8 +28,10 @@ DevicePursuits::DevicePursuits(const at::Tensor& queries, const at::Tensor& keys
                                const at::Tensor& row_max, const at::Tensor& row_sum, const PursuitSettings& settings,
                                const KeysAtHand& at_hand, const PursuitKernels* kernels)
     : settings_(settings),
-      at_hand_{std::max(at_hand.keys, kCandidates + 1), std::max<int64_t>(at_hand.choices, 1)},
+      at_hand_{std::max(std::min(at_hand.keys, keys.size(1) / kLeastPart), kCandidates + 1),
+               std::max<int64_t>(at_hand.choices, 1)},
       kernels_(kernels != nullptr && settings.k_choice <= kernels->most_picks ? kernels : nullptr),
+      has_view_(at_hand_.keys <= keys.size(1) / 4),
       target_(row_sum.to(at::kDouble).squeeze(2)) {
   // Rows of keys: logits of "queries" that are the keys.
   table_ = at::empty({keys.size(0), keys.size(1), queries.size(1)}, keys.options().dtype(at::kFloat));
@@ -39,6 +40,20 @@ DevicePursuits::DevicePursuits(const at::Tensor& queries, const at::Tensor& keys
   table_.sub_(row_max.transpose(1, 2)).exp_();
   const at::Tensor moments = at::bmm(table_, row_sum.to(at::kFloat));
   margin_ = moments.amax({1, 2}).to(at::kDouble) * (2 * kRounding);
+  if (kernels_ != nullptr && has_view_) make_coarse();
+}
+
+void DevicePursuits::make_coarse() {
+  constexpr double kSteps = 255;
+  const int64_t n_heads = table_.size(0), source_len = table_.size(1), n = table_.size(2);
+  coarse_ = at::zeros({n_heads, source_len, pursuit_padded(n)}, table_.options().dtype(at::kByte));
+  coarse_step_ = table_.amax(2).clamp_min_(1e-30).div_(kSteps);
+  const int64_t block = (source_len + 15) / 16;  // what is made on the way takes a sixteenth of the table
+  for (int64_t first = 0; first < source_len; first += block) {
+    const int64_t keys = std::min(block, source_len - first);
+    const at::Tensor step = coarse_step_.narrow(1, first, keys).unsqueeze(2);
+    coarse_.narrow(1, first, keys).narrow(2, 0, n).copy_((table_.narrow(1, first, keys) / step).round_());
+  }
 }
 
 DevicePursuits::~DevicePursuits() = default;
@@ -47,19 +62,27 @@ int64_t DevicePursuits::bytes(int64_t n_queries, int64_t source_len, int64_t tar
   const KeysAtHand usual;
   const int64_t columns = with_kernels ? 0 : target_len * n_queries + n_queries * usual.keys / 2;
   const int64_t work = with_kernels ? pursuit_work(n_queries, source_len, target_len) : 0;
+  const int64_t coarse = with_kernels ? source_len * (pursuit_padded(n_queries) + 4) : 0;
   // A second set of picks where keys are dropped; correlations of every choice of a check, twice.
-  return 4 * source_len * (n_queries + 2 * usual.choices) + 16 * (columns + target_len * target_len + work);
+  return 4 * source_len * (n_queries + 2 * usual.choices) + coarse + 16 * (columns + target_len * target_len + work);
 }
 
-// E^T of residuals (H,n,b) float32: (H,T,b).
-at::Tensor DevicePursuits::correlate(const State& state, const at::Tensor& residuals) const {
-  n_readings_ += 1;
-  if (state.heads.size() == static_cast<size_t>(table_.size(0))) return at::bmm(table_, residuals);
-  std::vector<at::Tensor> parts;
-  for (size_t i = 0; i < state.heads.size(); ++i) {
-    parts.push_back(at::mm(table_[state.heads[i]], residuals[static_cast<int64_t>(i)]));
+// E^T of residuals (H,n,b) float32: (H,T,b), zeros of heads that are not in `whose`.
+at::Tensor DevicePursuits::correlate(const State& state, const at::Tensor& residuals,
+                                     const std::vector<bool>& whose) const {
+  const std::vector<int64_t>& heads = state.heads;
+  at::Tensor all = at::zeros({residuals.size(0), table_.size(1), residuals.size(2)}, residuals.options());
+  for (size_t begin = 0, end = 0; begin < heads.size(); begin = end) {
+    end = begin + 1;
+    if (!whose[begin]) continue;
+    // Neighbours in the table too: one product.
+    while (end < heads.size() && whose[end] && heads[end] == heads[end - 1] + 1) ++end;
+    const auto first = static_cast<int64_t>(begin), n = static_cast<int64_t>(end - begin);
+    at::Tensor own = all.narrow(0, first, n);
+    at::bmm_out(own, table_.narrow(0, heads[begin], n), residuals.narrow(0, first, n));
+    n_readings_ += static_cast<double>(n);
   }
-  return at::stack(parts);
+  return all;
 }
 
 // Columns of E of the keys (H,k): (H,k,n) float32.
@@ -68,12 +91,21 @@ at::Tensor DevicePursuits::table_rows(const State& state, const at::Tensor& keys
   return table_.flatten(0, 1).index_select(0, rows).view({keys.size(0), keys.size(1), table_.size(2)});
 }
 
-// The n_keys keys of highest correlation (H,T) that are not taken.
-DevicePursuits::View DevicePursuits::view_of(const State& state, const at::Tensor& correlations, int64_t n_keys) const {
-  const auto found = std::get<1>(at::topk(correlations.masked_fill(state.taken, kNowhere), n_keys, 1));
+// The keys of highest correlation (H,T) that are not taken.
+DevicePursuits::View DevicePursuits::view_of(const State& state, const at::Tensor& correlations,
+                                             const std::vector<bool>& scans) const {
+  const auto found = std::get<1>(at::topk(correlations.masked_fill(state.taken, kNowhere), at_hand_.keys, 1));
   View view;
   view.keys = std::get<0>(at::sort(found, 1));  // equal correlations are ordered by position
-  if (kernels_ == nullptr) view.table = table_rows(state, view.keys);
+  if (std::find(scans.begin(), scans.end(), true) != scans.end()) view.scans = scans;
+  if (kernels_ != nullptr) return view;
+  view.table = table_rows(state, view.keys);
+  n_readings_ += 2 * view_part() * static_cast<double>(state.heads.size());
+  if (view.scans.empty()) return view;
+  const std::vector<int64_t> flags(scans.begin(), scans.end());
+  view.scans_there = to_device(at::tensor(flags, at::kLong), table_.device()) > 0;
+  view.barred = at::ones_like(state.taken).scatter_(1, view.keys, false);
+  view.barred.logical_and_(view.scans_there.logical_not().unsqueeze(1));
   return view;
 }
 
@@ -115,11 +147,13 @@ at::Tensor DevicePursuits::best(State& state, const Iteration& now, const View& 
   const int64_t k = now.most;
   const at::Tensor rest = residual(state), rest32 = rest.to(at::kFloat);
   at::Tensor rough, taken = state.taken;
-  if (view.keys.defined()) {
+  const bool at_hand = view.keys.defined() && view.scans.empty();
+  if (at_hand) {
     rough = at::bmm(view.table, rest32).squeeze(2);
     taken = taken.gather(1, view.keys);
   } else {
-    rough = correlate(state, rest32).squeeze(2);
+    rough = correlate(state, rest32, now.who_picks()).squeeze(2);
+    if (view.barred.defined()) taken = at::logical_or(taken, view.barred);
   }
   rough.masked_fill_(taken, kNowhere);
   const int64_t n = std::min(std::max(kCandidates, k), rough.size(1));
@@ -131,16 +165,18 @@ at::Tensor DevicePursuits::best(State& state, const Iteration& now, const View& 
   const at::Tensor chose = now.picks_more_than(0);
   if (rough.size(1) > n) {
     const at::Tensor least = last_of(values).to(at::kDouble) - state.margin;
-    const at::Tensor cut = rough.ge(least).sum(1).gt(n);
+    at::Tensor cut = rough.ge(least).sum(1).gt(n);
+    if (view.scans_there.defined()) cut.logical_and_(view.scans_there.logical_not());
     state.n_cut.add_(chose.defined() ? at::logical_and(cut, chose.squeeze(1)) : cut);
   }
   const at::Tensor position = std::get<0>(at::sort(found, 1));
-  const at::Tensor keys = view.keys.defined() ? view.keys.gather(1, position) : position;
+  const at::Tensor keys = at_hand ? view.keys.gather(1, position) : position;
   at::Tensor exact = at::bmm(table_rows(state, keys).to(at::kDouble), rest).squeeze(2);
   exact.masked_fill_(rough.gather(1, position).eq(kNowhere), kNowhere);
   const auto [heights, by_height] = at::sort(exact, /*stable=*/true, 1, /*descending=*/true);
   if (choice != nullptr) {
     choice->residual = rest32;
+    choice->candidates = keys;
     choice->least = last_of(heights);
     choice->live = chose;
   }
@@ -218,14 +254,14 @@ void DevicePursuits::solve_anew(State& state) const {
 
 // What best(), add() and solve() do, but for `position`, which nobody needs before the next place().
 void DevicePursuits::advance_by_kernels(State& state, const Iteration& now, const View& view, Choice* choice) const {
-  if (!view.keys.defined()) n_readings_ += 1;
-  const PursuitStep made =
-      kernels_->advance(state, {state.size, now.k_of, now.solves, view.keys, settings_.lower, settings_.upper});
+  const PursuitStep made = kernels_->advance(
+      state, {state.size, now.k_of, now.solves, view.keys, view.scans, settings_.lower, settings_.upper});
   state.weights = made.weights;
   state.free = made.free;
   state.n_cut = made.n_cut;
   if (choice != nullptr) {
     choice->residual = made.residual.unsqueeze(2);
+    choice->candidates = made.candidates;
     choice->least = made.least;
   }
   for (size_t h = 0; h < now.k_of.size(); ++h) {
@@ -234,11 +270,27 @@ void DevicePursuits::advance_by_kernels(State& state, const Iteration& now, cons
   }
 }
 
+double DevicePursuits::scan_part() const {
+  if (kernels_ == nullptr) return 1;
+  return static_cast<double>(coarse_.size(2)) / static_cast<double>(4 * table_.size(2));
+}
+
+// Of an iteration, but for what correlate() counts.
+void DevicePursuits::count_readings(const Iteration& now, const View& view) const {
+  if (kernels_ == nullptr && (!view.keys.defined() || !view.scans.empty())) return;
+  for (size_t h = 0; h < now.k_of.size(); ++h) {
+    if (now.k_of[h] <= 0) continue;
+    const bool scans = !view.scans.empty() && view.scans[h];
+    n_readings_ += !view.keys.defined() ? 1 : scans ? scan_part() : view_part();
+  }
+}
+
 // One iteration towards `targets` picks; false when no head picks a key.
 bool DevicePursuits::advance(State& state, const std::vector<int64_t>& targets, const View& view,
                              Choice* choice) const {
   const Iteration now = next_iteration(state, targets);
   if (now.most <= 0) return false;
+  count_readings(now, view);
   if (kernels_ != nullptr) {
     advance_by_kernels(state, now, view, choice);
   } else {
@@ -253,28 +305,73 @@ bool DevicePursuits::advance(State& state, const std::vector<int64_t>& targets, 
   return true;
 }
 
-// How many of a head's choices no key outside the view could have won, `correlations` (H,T, at least so many) being
-// those of their residuals. The first is right, for the view is made of its own correlations.
-std::vector<int64_t> DevicePursuits::check(const State& state, const View& view, const at::Tensor& taken,
-                                           const std::vector<Choice>& choices, const at::Tensor& correlations) const {
+// Of correlations (H,T,choices) hides the keys that each choice compared in float64 and those that the choices before
+// it took.
+void DevicePursuits::mask_compared(const State& state, const std::vector<Choice>& choices,
+                                   at::Tensor& correlations) const {
+  std::vector<at::Tensor> candidates;
+  for (const Choice& choice : choices) candidates.push_back(choice.candidates);
+  const at::Tensor compared = at::stack(candidates, 2);  // (H,C,choices)
+  correlations.scatter_(1, compared, kNowhere);
+
+  // Picks before each choice, counted from the first one's.
+  std::vector<int64_t> first = choices.front().before.size, before;
+  int64_t most = 0;
+  for (size_t h = 0; h < first.size(); ++h) most = std::max(most, state.size[h] - first[h]);
+  before = first;
+  for (const Choice& choice : choices) {
+    for (size_t h = 0; h < first.size(); ++h) before.push_back(choice.before.size[h] - first[h]);
+  }
+  const auto n = static_cast<int64_t>(choices.size());
+  const at::Tensor there = to_device(at::tensor(before, at::kLong), table_.device()).view({n + 1, -1});
+  const at::Tensor which = at::arange(most, there.options()).unsqueeze(0);  // (1,most)
+  const at::Tensor row = (there[0].unsqueeze(1) + which).clamp_max_(state.order.size(1) - 1);
+  const at::Tensor picked = state.order.gather(1, row).unsqueeze(2);  // (H,most,1)
+  const at::Tensor was_there = which.unsqueeze(2) < there.narrow(0, 1, n).t().unsqueeze(1);
+  correlations.scatter_(1, at::where(was_there, picked, compared.narrow(1, 0, 1)), kNowhere);
+}
+
+// Of each head how many choices are right, by the way it made them and had it made them among the keys at hand: no
+// other key could have won them. The first always is, for the view is made of its own correlations.
+struct DevicePursuits::Verdict {
+  std::vector<int64_t> right, right_at_hand;
+};
+
+// `correlations` (H,T, at least as many as choices) are those of the choices' residuals.
+DevicePursuits::Verdict DevicePursuits::check(const State& state, const View& view, const at::Tensor& taken,
+                                              const std::vector<Choice>& choices,
+                                              const at::Tensor& correlations) const {
   const auto n = static_cast<int64_t>(choices.size());
   const at::Tensor inside = taken.scatter(1, view.keys, true).unsqueeze(2);
-  const at::Tensor outside = correlations.narrow(2, 0, n).masked_fill(inside, kNowhere).amax(1);  // (H,choices)
+  std::vector<at::Tensor> others = {correlations.narrow(2, 0, n).masked_fill(inside, kNowhere).amax(1)};
+  if (!view.scans.empty()) {
+    at::Tensor rest = correlations.narrow(2, 0, n).masked_fill(taken.unsqueeze(2), kNowhere);
+    mask_compared(state, choices, rest);
+    others.push_back(rest.amax(1));
+  }
   const at::Tensor everyone = at::ones({taken.size(0), 1}, taken.options());
   std::vector<at::Tensor> least, live;
   for (const Choice& choice : choices) {
     least.push_back(choice.least);
     live.push_back(choice.live.defined() ? choice.live : everyone);
   }
-  const at::Tensor won = at::logical_and(outside >= at::cat(least, 1) - state.margin, at::cat(live, 1));
-  const at::Tensor lost = won.cpu().contiguous();
+  const at::Tensor won = at::logical_and(at::stack(others) >= at::cat(least, 1) - state.margin, at::cat(live, 1));
+  const at::Tensor lost = won.cpu().contiguous();  // (1 or 2,H,choices)
   const bool* flags = lost.const_data_ptr<bool>();
-  std::vector<int64_t> right(state.heads.size(), n);
-  for (size_t h = 0; h < right.size(); ++h) {
-    const bool* own = flags + static_cast<int64_t>(h) * n;
-    for (int64_t i = n - 1; i > 0; --i) right[h] = own[i] ? i : right[h];
+  const size_t n_heads = state.heads.size();
+  const auto first_lost = [&](size_t row) {
+    for (int64_t i = 1; i < n; ++i) {
+      if (flags[static_cast<int64_t>(row) * n + i]) return i;
+    }
+    return n;
+  };
+  Verdict verdict;
+  for (size_t h = 0; h < n_heads; ++h) {
+    verdict.right_at_hand.push_back(first_lost(h));
+    const bool scanned = !view.scans.empty() && view.scans[h];
+    verdict.right.push_back(scanned ? first_lost(n_heads + h) : verdict.right_at_hand[h]);
   }
-  return right;
+  return verdict;
 }
 
 // Takes back what each head chose after its first right[h] choices (the same on the device: right_there (H) int64);
@@ -299,62 +396,56 @@ void DevicePursuits::drive(State& state, const std::vector<int64_t>& targets) co
 }
 
 void DevicePursuits::drive_on(State& state, const std::vector<int64_t>& targets) const {
-  const int64_t source_len = table_.size(1);
-  int64_t n_keys = at_hand_.keys, n_choices = std::min(kFirstChoices, at_hand_.choices);
-  at::Tensor correlations;  // (H,T) of the residual
-  for (;;) {
-    if (n_keys > source_len / 4) {  // no fewer than all would do, for the time being
-      for (int64_t i = 0; i < at_hand_.choices || at_hand_.keys > source_len / 4; ++i) {
-        if (!advance(state, targets, {}, nullptr)) return;
-      }
-      n_keys = at_hand_.keys;
-      n_choices = std::min(kFirstChoices, at_hand_.choices);
-      correlations = at::Tensor();
+  if (!has_view_) {
+    while (advance(state, targets, {}, nullptr)) {
     }
-    if (!correlations.defined()) correlations = correlate(state, residual(state).to(at::kFloat)).squeeze(2);
-    const View view = view_of(state, correlations, n_keys);
+    return;
+  }
+  const auto n_choices = static_cast<size_t>(at_hand_.choices);
+  std::vector<bool> scans(state.heads.size(), true);
+  at::Tensor correlations =
+      correlate(state, residual(state).to(at::kFloat), next_iteration(state, targets).who_picks()).squeeze(2);  // (H,T)
+  for (;;) {
+    View all = view_of(state, correlations, scans), first_view = all;
+    first_view.scans.clear();
+    first_view.barred = first_view.scans_there = at::Tensor();
     const at::Tensor taken = state.taken.clone();
     const int64_t first = *std::min_element(state.size.begin(), state.size.end());
     std::vector<Choice> choices;
     std::vector<at::Tensor> residuals;
     bool more = true;
-    while (static_cast<int64_t>(choices.size()) < n_choices) {
+    while (choices.size() < n_choices) {
       Choice choice;
       choice.before = state.mark();
-      more = advance(state, targets, view, &choice);
+      more = advance(state, targets, choices.empty() ? first_view : all, &choice);
       if (!more) break;
       residuals.push_back(choice.residual);
       choices.push_back(std::move(choice));
     }
     if (choices.empty()) return;
+    std::vector<bool> live(state.heads.size());
+    for (size_t h = 0; h < live.size(); ++h) live[h] = state.size[h] > choices.front().before.size[h];
     residuals.push_back(residual(state).to(at::kFloat));
-    const at::Tensor all = correlate(state, at::cat(residuals, 2));
-    const std::vector<int64_t> right = check(state, view, taken, choices, all);
-    const auto made = static_cast<int64_t>(choices.size()), n_heads = static_cast<int64_t>(right.size());
-    // Of every choice, and of the copy that is made of the keys at hand without kernels.
-    const int64_t n_parts = made + (kernels_ == nullptr ? 2 : 0);
-    const double parts = static_cast<double>(n_keys * n_parts) / static_cast<double>(source_len);
-    const double reading = 1 + parts;  // of the table, since the last check
-    n_readings_ += parts;
-    const int64_t n_right = std::accumulate(right.begin(), right.end(), int64_t{0});
+    const at::Tensor checked = correlate(state, at::cat(residuals, 2), live);
+    const Verdict verdict = check(state, all, taken, choices, checked);
+    const auto made = static_cast<int64_t>(choices.size()), n_heads = static_cast<int64_t>(live.size());
+    const int64_t n_right = std::accumulate(verdict.right.begin(), verdict.right.end(), int64_t{0});
     n_taken_back_ += made * n_heads - n_right;
     if (n_right == made * n_heads) {
       if (!more) return;
-      correlations = all.select(2, made);
+      correlations = checked.select(2, made);
     } else {
-      const at::Tensor right_there = to_device(at::tensor(right, at::kLong), all.device());
-      take_back(state, choices, right, right_there, taken, first);
-      correlations = all.gather(2, right_there.view({-1, 1, 1}).expand({-1, source_len, 1})).squeeze(2);
+      const at::Tensor right_there = to_device(at::tensor(verdict.right, at::kLong), checked.device());
+      take_back(state, choices, verdict.right, right_there, taken, first);
+      correlations = checked.gather(2, right_there.view({-1, 1, 1}).expand({-1, table_.size(1), 1})).squeeze(2);
     }
-    // By the slowest head: the others wait for it in the end.
-    int64_t least = made;
-    for (size_t h = 0; h < right.size(); ++h) least = state.size[h] < targets[h] ? std::min(least, right[h]) : least;
-    if (static_cast<double>(least) < reading) {
-      n_keys = source_len;  // all of them cost less
-      continue;
+    // What a run like the last would read of the table for each choice that is right.
+    for (size_t h = 0; h < live.size(); ++h) {
+      const auto n = static_cast<double>(made);
+      const double at_hand = (1 + n * view_part()) / static_cast<double>(verdict.right_at_hand[h]);
+      const double by_scans = (1 + n * scan_part()) / static_cast<double>(scans[h] ? verdict.right[h] : made);
+      scans[h] = by_scans < at_hand;
     }
-    n_choices = std::clamp(2 * least, std::min(kFewestChoices, at_hand_.choices), at_hand_.choices);
-    n_keys = least < kFewestChoices ? 2 * n_keys : std::max(n_keys / 2, at_hand_.keys);
   }
 }
 

@@ -5,12 +5,16 @@
 //
 // Correlations are formed anew from the table E itself, a float32 product that reads 4 n T bytes: a Gram matrix of all
 // keys would be 4 T^2 bytes, and its rows are of use only where they are picked. So as not to read the whole table for
-// every pick, some picks are made among the 2,048 keys of highest correlation; then one product over the whole table
-// checks them all: of each head a choice that a key outside could have won is taken back with those behind it, and the
-// next ones begin there with other keys. How many are checked at a time (4 to 32) follows from how many were right of
-// the slowest head; where that does not pay, the next 32 are made among all keys. The 64 best of a choice are compared
-// in float64. Hence picks are those of a float64 loop over all keys wherever the float32 product tells the 64 from the
-// rest; where it does not, the choice is counted (n_cut).
+// every pick, up to 32 choices are made by less, then one product over the whole table checks them all: of each head a
+// choice that another key could have won is taken back with those behind it, and the next ones begin there. Of a run
+// between two checks a head makes its choices in one of two ways, by what the last run would have cost either way:
+// - among the keys at hand, the 2,048 of highest correlation at the last check. Enough for most heads; where columns
+//   are much alike (those of the lowest layers) a pick changes the order of all, and choices are soon taken back;
+// - by a scan of all keys in a coarse table, 8 bits a number: it reads a quarter, and need only find the 64 best, for
+//   those are compared in float64 in any case. The first choice of a run is made among the keys at hand, whose order
+//   the check has just formed in float32, so every run brings a head on.
+// Hence picks are those of a float64 loop over all keys wherever the float32 product tells the 64 from the rest; where
+// it does not, the choice is counted (n_cut).
 //
 // In place of the growing Cholesky factor L of the picks' Gram matrix its inverse M grows by a row a pick: w = M^T M
 // E^T y is a sum of rows of M, where solves with L are chains of T dependent steps that leave a GPU idle.
@@ -21,12 +25,13 @@
 // wait. The waits of run() are counted on a pretended GPU, for equal and unequal targets
 // (methods/gpu_batches_test.cpp).
 //
-// With kernels (pursuit_kernels.h) an iteration of one pick is 6 launches, and what checks ask for adds 0.6 of a
+// With kernels (pursuit_kernels.h) an iteration of one pick is 6 launches, and what checks ask for adds 0.7 of a
 // launch; columns are read from the table where they lie. Without, LibTorch's operations do the same in 67 launches a
-// pick, up to 81 where targets differ (all counted likewise).
+// pick, up to 81 where targets differ (all counted likewise), and a scan reads the float32 table, of all heads.
 //
 // Cost a head and pick: 8 n t bytes for columns and 8 t^2 for M (16 n t + 16 t^2 without kernels), and of the table's
-// 4 n T bytes the part n_readings() per pick: 0.07 where no choice is taken back, 1 at worst. Memory a head: bytes().
+// 4 n T bytes the part n_readings() per pick: 0.07 where no choice is taken back, 0.3 where keys at hand are never
+// enough. Memory a head: bytes().
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,8 +46,9 @@
 
 namespace kvc {
 
-// Picks are made among so many keys (65 at least, for 64 are compared in float64), and so many choices are checked at
-// once. Where that is more than half of the keys, picks are made among all of them and need no check.
+// Picks are made among so many keys (65 at least, for 64 are compared in float64; a sixteenth of all at most), and so
+// many choices are checked at once. Where 65 are more than a quarter of the keys, picks are made among all of them and
+// need no check.
 struct KeysAtHand {
   int64_t keys = 2048;
   int64_t choices = 32;
@@ -64,8 +70,8 @@ class DevicePursuits {
   void run(const std::vector<int64_t>& most);
   // Pursuit::picks() of every head, targets[h] <= most[h].
   std::vector<PursuitPicks> picks(const std::vector<int64_t>& targets) const;
-  // What choices have cost so far: those that checks took back, and how often a head's table was read, parts of it
-  // counted as parts; 1 a choice without keys at hand.
+  // What choices have cost so far: those that checks took back, and how many heads' tables were read, parts of one
+  // counted as parts by their bytes; 1 a choice and head without keys at hand.
   int64_t n_taken_back() const { return n_taken_back_; }
   double n_readings() const { return n_readings_; }
 
@@ -79,10 +85,13 @@ class DevicePursuits {
   void drive_on(State& state, const std::vector<int64_t>& targets) const;
   bool advance(State& state, const std::vector<int64_t>& targets, const View& view, Choice* choice) const;
   void advance_by_kernels(State& state, const Iteration& now, const View& view, Choice* choice) const;
+  void count_readings(const Iteration& now, const View& view) const;
   at::Tensor best(State& state, const Iteration& now, const View& view, Choice* choice) const;
   Iteration next_iteration(const State& state, const std::vector<int64_t>& targets) const;
-  std::vector<int64_t> check(const State& state, const View& view, const at::Tensor& taken,
-                             const std::vector<Choice>& choices, const at::Tensor& correlations) const;
+  struct Verdict;
+  Verdict check(const State& state, const View& view, const at::Tensor& taken, const std::vector<Choice>& choices,
+                const at::Tensor& correlations) const;
+  void mask_compared(const State& state, const std::vector<Choice>& choices, at::Tensor& correlations) const;
   void take_back(State& state, const std::vector<Choice>& choices, const std::vector<int64_t>& right,
                  const at::Tensor& right_there, const at::Tensor& taken, int64_t first) const;
   void add(State& state, const at::Tensor& key, int64_t i, const Iteration& now) const;
@@ -90,9 +99,14 @@ class DevicePursuits {
   void solve(State& state, const at::Tensor& whose) const;
   void solve_anew(State& state) const;
   at::Tensor residual(const State& state) const;
-  at::Tensor correlate(const State& state, const at::Tensor& residuals) const;
+  at::Tensor correlate(const State& state, const at::Tensor& residuals, const std::vector<bool>& whose) const;
+  void make_coarse();
+  // Of a head's table, in bytes: what a choice reads of it among the keys at hand (their own copy without kernels), and
+  // by a scan.
+  double view_part() const { return static_cast<double>(at_hand_.keys) / static_cast<double>(table_.size(1)); }
+  double scan_part() const;
   at::Tensor table_rows(const State& state, const at::Tensor& keys) const;
-  View view_of(const State& state, const at::Tensor& correlations, int64_t n_keys) const;
+  View view_of(const State& state, const at::Tensor& correlations, const std::vector<bool>& scans) const;
   State prefix(const std::vector<int64_t>& targets) const;
   State without(const State& state, const std::vector<int64_t>& members, const std::vector<std::vector<int64_t>>& kept,
                 const std::vector<int64_t>& targets) const;
@@ -101,9 +115,11 @@ class DevicePursuits {
   PursuitSettings settings_;
   KeysAtHand at_hand_;
   const PursuitKernels* kernels_;
-  at::Tensor table_;   // (H,T,n) float32, E^T
-  at::Tensor target_;  // (H,n) float64, y
-  at::Tensor margin_;  // (H) float64: what float32 leaves uncertain of two correlations
+  bool has_view_;                    // else all keys are at hand
+  at::Tensor table_;                 // (H,T,n) float32, E^T
+  at::Tensor coarse_, coarse_step_;  // as in PursuitTensors; with kernels and a view
+  at::Tensor target_;                // (H,n) float64, y
+  at::Tensor margin_;                // (H) float64: what float32 leaves uncertain of two correlations
   std::unique_ptr<State> path_;
   std::vector<int64_t> iterations_;  // after each of its picks
   mutable std::atomic<int64_t> n_taken_back_ = 0;

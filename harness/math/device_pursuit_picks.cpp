@@ -48,6 +48,8 @@ DevicePursuits::State DevicePursuits::begin(const std::vector<int64_t>& heads, i
   state.margin = margin_.index_select(0, which).unsqueeze(1);
   state.order = at::zeros({h, room}, whole);
   state.table = table_;
+  state.coarse = coarse_;
+  state.coarse_step = coarse_step_;
   if (kernels_ == nullptr) state.columns = at::zeros({h, room, n}, doubles);
   if (kernels_ != nullptr) state.work = at::empty({h * pursuit_work(n, t, room)}, doubles);
   state.inverse = at::zeros({h, room, room}, doubles);

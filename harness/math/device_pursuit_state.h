@@ -92,6 +92,11 @@ struct DevicePursuits::Iteration {
   // solved for.
   at::Tensor k_there, solves_there;
 
+  std::vector<bool> who_picks() const {
+    std::vector<bool> who;
+    for (const int64_t k : k_of) who.push_back(k > 0);
+    return who;
+  }
   bool any_solves() const { return std::find(solves.begin(), solves.end(), true) != solves.end(); }
   // Heads that pick an i-th key (counted from 0), (H,1) bool; undefined: all.
   at::Tensor picks_more_than(int64_t i) const { return k_there.defined() ? k_there > i : at::Tensor(); }
@@ -100,14 +105,19 @@ struct DevicePursuits::Iteration {
 // The keys that a choice is made among; nothing: all of them.
 struct DevicePursuits::View {
   at::Tensor keys;   // (H,k) int64, rising
-  at::Tensor table;  // (H,k,n) float32, their columns of E
+  at::Tensor table;  // (H,k,n) float32, their columns of E; undefined with kernels
+  // Heads that choose among all keys nevertheless; empty: none. Without kernels also those of the device, (H) bool, and
+  // keys that are not a head's to choose, (H,T) bool.
+  std::vector<bool> scans;
+  at::Tensor scans_there, barred;
 };
 
 struct DevicePursuits::Choice {
   State::Mark before;
-  at::Tensor residual;  // (H,n,1) float32
-  at::Tensor least;     // (H,1) float64: the lowest correlation that was chosen
-  at::Tensor live;      // (H,1) bool: heads that chose; undefined: all
+  at::Tensor residual;    // (H,n,1) float32
+  at::Tensor candidates;  // (H,C) int64: the keys that were compared in float64
+  at::Tensor least;       // (H,1) float64: the lowest correlation that was chosen
+  at::Tensor live;        // (H,1) bool: heads that chose; undefined: all
 };
 
 }  // namespace kvc

@@ -384,6 +384,19 @@ TEST(DevicePursuits, HeadsOfDifferentTargetsAreThoseOfALoopEach) {
   }
 }
 
+// Scans by a coarse table that is wrong: what they miss is for the checks to find.
+PursuitKernels misled(const PursuitKernels& kernels) {
+  PursuitKernels misled = kernels;
+  misled.advance = [&kernels](const PursuitTensors& heads, const PursuitIteration& now) {
+    PursuitTensors wrong = heads;
+    if (heads.coarse.defined()) {
+      wrong.coarse_step = heads.coarse_step * at::arange(1, heads.coarse_step.size(1) + 1, at::kFloat).remainder(7);
+    }
+    return kernels.advance(wrong, now);
+  };
+  return misled;
+}
+
 TEST(DevicePursuits, KernelsOfHeadsOfDifferentTargetsAreThoseOfALoopEach) {
   for (const bool fast : {false, true}) {
     PursuitSettings settings;
@@ -391,8 +404,25 @@ TEST(DevicePursuits, KernelsOfHeadsOfDifferentTargetsAreThoseOfALoopEach) {
     if (fast) settings.k_choice = 3, settings.nnls_interval = 2;
     std::vector<Head> heads;
     for (std::uint64_t h = 0; h < 3; ++h) heads.push_back(clustered(401, 320, 24, 30 + h, true));
-    expect_heads_like_loops(heads, {40, 1, 33}, {9, 0, 12}, settings, {{65, 48}}, emulated_pursuit_kernels());
+    const PursuitKernels kernels = misled(*emulated_pursuit_kernels());
+    expect_heads_like_loops(heads, {40, 1, 33}, {9, 0, 12}, settings, {{65, 48}}, &kernels);
   }
+}
+
+// A scan finds what the coarse table's 8 bits tell apart: of these heads all choices, so nothing is taken back and no
+// head's table is read for more than its checks.
+TEST(DevicePursuits, ScansFindTheBest) {
+  std::vector<Head> heads;
+  for (std::uint64_t h = 0; h < 2; ++h) heads.push_back(clustered(333, 320, 24, 40 + h, true));
+  const auto pursuits = Head::several(heads, {}, {65, 32}, emulated_pursuit_kernels());
+  pursuits->run({32, 20});
+  const std::vector<PursuitPicks> picks = pursuits->picks({32, 20});
+  for (size_t h = 0; h < 2; ++h) EXPECT_EQ(picks[h].order, Judge(heads[h], {}).run(h == 0 ? 32 : 20).order);
+  EXPECT_EQ(pursuits->n_taken_back(), 0);
+  // For each head the order of the beginning, the check at the end, one choice among the keys at hand and the others by
+  // scans of 336 bytes a key.
+  const double at_hand = 65.0 / 320, scan = 336.0 / (4 * 333);
+  EXPECT_NEAR(pursuits->n_readings(), 2 * (2 + at_hand) + (31 + 19) * scan, 1e-9);
 }
 
 // As a GPU's blocks leave them: a head alone and among others, and so many heads that a launch does not take them all.

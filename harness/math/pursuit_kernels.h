@@ -16,7 +16,10 @@ namespace kvc {
 // Some heads of one table, each with picks of its own number in its first rows; zeros behind them. `room` rows a head.
 // All on one device and contiguous.
 struct PursuitTensors {
-  at::Tensor table;      // (all heads, T, n) float32, E^T
+  at::Tensor table;  // (all heads, T, n) float32, E^T
+  // The same in steps of a 255th of each key's largest: (all heads, T, n') uint8, n' = pursuit_padded(n), zeros behind;
+  // and these steps, (all heads, T) float32. Undefined where nobody scans.
+  at::Tensor coarse, coarse_step;
   at::Tensor first_row;  // (H,1) int64: of its keys in the table, of all heads one behind the other
   at::Tensor goal;       // (H,n) float64, y
   at::Tensor margin;     // (H,1) float64: what float32 leaves uncertain of two correlations
@@ -37,13 +40,17 @@ struct PursuitIteration {
   std::vector<int64_t> rows, picks;  // t_h; how many keys head h picks
   std::vector<bool> solves;          // whether its weights are solved for at the end
   at::Tensor at_hand;                // (H,J) int64, rising: the keys it picks among; undefined: all
-  double lower = 0, upper = 0;       // bounds of weights
+  // Heads that pick among all keys, the candidates found by the coarse table; of theirs no choice counts as cut. Empty:
+  // none.
+  std::vector<bool> scans;
+  double lower = 0, upper = 0;  // bounds of weights
 };
 
 // What an iteration makes new; order, inverse, forward, dependent, cuts and taken are written in place.
 struct PursuitStep {
   at::Tensor weights, free, n_cut;  // as in PursuitTensors
   at::Tensor residual;              // (H,n) float32, before the picks; zeros of a head that picks nothing
+  at::Tensor candidates;            // (H,C) int64, rising: the keys that were compared in float64
   at::Tensor least;                 // (H,1) float64: the lowest correlation that was chosen; +inf where none was
 };
 
@@ -57,10 +64,15 @@ struct PursuitKernels {
 // Keys whose correlations an iteration compares in float64, of n_keys it could choose.
 inline constexpr int64_t kPursuitCandidates = 64;
 
+// Queries of a row that is read 16 bytes at a time.
+constexpr int64_t pursuit_padded(int64_t n_queries) {
+  return (n_queries + 15) / 16 * 16;
+}
+
 // Numbers of float64 in `work`, of a head.
 constexpr int64_t pursuit_work(int64_t n_queries, int64_t n_keys, int64_t room) {
   constexpr int64_t kFactorRows = 32, kMostCandidates = 256;
-  return n_queries + (n_keys + 1) / 2 + 2 * kMostCandidates + 2 * (room + 1) + (room / kFactorRows + 1) * room;
+  return n_queries + (n_keys + 1) / 2 + kMostCandidates + 2 * (room + 1) + (room / kFactorRows + 1) * room;
 }
 
 }  // namespace kvc

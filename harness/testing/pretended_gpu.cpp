@@ -289,6 +289,31 @@ at::Tensor count_nonzero(const at::Tensor& self, at::IntArrayRef dims) {
   return pretend(at::IntArrayRef{}, at::kLong, self.device());
 }
 
+// How many there are is a number: as if all.
+at::Tensor nonzero(const at::Tensor& self) {
+  ++gpu_counts().waits;
+  count("aten::nonzero", 2 * bytes_of(self));
+  return pretend({self.numel(), self.dim()}, at::kLong, self.device());
+}
+
+at::Tensor standard_deviation(const at::Tensor& self, at::OptionalIntArrayRef dims, const std::optional<at::Scalar>&,
+                              bool keepdim) {
+  return self.sum(dims, keepdim);
+}
+
+at::Tensor search_sorted(const at::Tensor& sorted, const at::Tensor& self, bool, bool, std::optional<c10::string_view>,
+                         const std::optional<at::Tensor>&) {
+  TORCH_CHECK(sorted.is_cuda() && self.is_cuda() && sorted.scalar_type() == self.scalar_type());
+  count("aten::searchsorted", bytes_of(sorted) + bytes_of(self));
+  return pretend(self.sizes(), at::kLong, self.device());
+}
+
+at::Tensor solve_by_cholesky(const at::Tensor& self, const at::Tensor& factor, bool) {
+  TORCH_CHECK(self.size(-2) == factor.size(-1) && self.scalar_type() == factor.scalar_type());
+  count("aten::_cholesky_solve_helper", bytes_of(factor) + 2 * bytes_of(self));
+  return pretend(self.sizes(), self.scalar_type(), self.device());
+}
+
 at::Tensor one_of_all(const at::Tensor& self) {  // max, min
   count("aten::max", bytes_of(self));
   return pretend(at::IntArrayRef{}, self.scalar_type(), self.device());
@@ -414,6 +439,10 @@ bool install_gpu() {
     some.impl("max", TORCH_FN(one_of_all));
     some.impl("min", TORCH_FN(one_of_all));
     some.impl("count_nonzero.dim_IntList", TORCH_FN(count_nonzero));
+    some.impl("nonzero", TORCH_FN(nonzero));
+    some.impl("std.correction", TORCH_FN(standard_deviation));
+    some.impl("searchsorted.Tensor", TORCH_FN(search_sorted));
+    some.impl("_cholesky_solve_helper", TORCH_FN(solve_by_cholesky));
     some.impl("linalg_solve_triangular", TORCH_FN(solve_triangular));
     some.impl("where.self", TORCH_FN(where));
     some.impl("_fused_rms_norm", TORCH_FN(fused_rms_norm));

@@ -2,6 +2,8 @@
 // evicts: scores are mean attention weights over the reference queries.
 #pragma once
 
+#include <vector>
+
 #include "methods/parts/query_reach.h"
 #include "methods/parts/scored_keys.h"
 
@@ -21,6 +23,9 @@ class HeavyHitters : public PerHeadMethod {
   std::string published_queries() const override { return "context_prefill"; }
   at::Tensor scores(const HeadProblem& problem) const override {
     return attention_scores(problem, range_, KeyScore::kMean);
+  }
+  std::vector<at::Tensor> score_heads(const std::vector<HeadProblem>& problems) const override {
+    return attention_scores(problems, range_, KeyScore::kMean);
   }
 
  protected:

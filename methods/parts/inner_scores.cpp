@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "harness/api/nested_method.h"
@@ -23,11 +24,11 @@ InnerScores::InnerScores(const Json& value)
       made_(create_nested<CompactionMethod>(value)),
       method_(dynamic_cast<const PerHeadMethod*>(made_.get())) {}
 
-at::Tensor InnerScores::of(const HeadProblem& problem) const {
-  HeadProblem head = problem;
-  head.scores = at::Tensor();  // those of the outer method
-  at::Tensor scores = method_->scores(head);
-  if (scores.defined()) return scores;
+std::vector<at::Tensor> InnerScores::of(const std::vector<HeadProblem>& problems) const {
+  std::vector<HeadProblem> heads = problems;
+  for (HeadProblem& head : heads) head.scores = at::Tensor();  // those of the outer method
+  std::vector<at::Tensor> scores = method_->score_heads(heads);
+  if (std::all_of(scores.begin(), scores.end(), [](const at::Tensor& own) { return own.defined(); })) return scores;
   throw Error(ErrorKind::kUsage, "method '" + name_ + "' has no scores", "method",
               "take a method that scores its entries, e.g. snapkv");
 }
@@ -37,9 +38,7 @@ HeadFit InnerScores::fit(const HeadProblem& problem, int64_t target_len) const {
 }
 
 at::Tensor InnerScores::of_layer(const HeadProblem& problem) const {
-  std::vector<at::Tensor> rows;
-  for (const HeadProblem& head : heads_of_layer(problem).heads) rows.push_back(of(head));
-  return at::stack(rows);
+  return at::stack(of(heads_of_layer(problem).heads));
 }
 
 HeadProblem head_of(const CompactionRequest& request, int64_t layer_index, int64_t kv_head, bool with_queries) {

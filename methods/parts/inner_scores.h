@@ -22,7 +22,9 @@ class InnerScores {
   bool needs_queries() const { return method_->needs_queries(); }
   std::string published_queries() const { return method_->published_queries(); }
   // (T) float32. Throws Error(kUsage) when the method has no scores.
-  at::Tensor of(const HeadProblem& problem) const;
+  at::Tensor of(const HeadProblem& problem) const { return of(std::vector{problem}).front(); }
+  // Of several heads, as PerHeadMethod::score_heads().
+  std::vector<at::Tensor> of(const std::vector<HeadProblem>& problems) const;
   // What the method itself makes of the head at one target.
   HeadFit fit(const HeadProblem& problem, int64_t target_len) const;
   // Of all KV heads of the head's layer, which must hold the same entries: (Hkv, T). One row, the head's own, where

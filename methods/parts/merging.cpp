@@ -10,9 +10,18 @@
 namespace kvc {
 
 Split split_entries(const at::Tensor& kept, int64_t source_len) {
+  if (!kept.is_cpu()) return split_entries_by_sorting(kept, source_len);
   at::Tensor stays = at::zeros({source_len}, kept.options().dtype(at::kBool));
   stays.index_fill_(0, kept, 1);
   return {stays.nonzero().flatten(), stays.logical_not().nonzero().flatten()};
+}
+
+Split split_entries_by_sorting(const at::Tensor& kept, int64_t source_len) {
+  at::Tensor stays = at::zeros({source_len}, kept.options().dtype(at::kByte));
+  stays.index_fill_(0, kept, 1);
+  const at::Tensor order = at::argsort(stays, /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const int64_t n_evicted = source_len - kept.size(0);
+  return {order.narrow(0, n_evicted, kept.size(0)), order.narrow(0, 0, n_evicted)};
 }
 
 at::Tensor range_sums(const at::Tensor& rows, const at::Tensor& first, const at::Tensor& last) {

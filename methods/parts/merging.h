@@ -15,6 +15,8 @@ struct Split {
   at::Tensor evicted;  // (E) int64
 };
 Split split_entries(const at::Tensor& kept, int64_t source_len);
+// The same by sorting, for devices: the host knows both sizes and waits for nothing.
+Split split_entries_by_sorting(const at::Tensor& kept, int64_t source_len);
 
 // Sums of the rows that belong to each of n_groups groups: (n_groups, d) float64. rows (E, d) float64, group (E) int64.
 // The same bits on every run, also on a GPU: sorted and summed up in one order, never added in a race.

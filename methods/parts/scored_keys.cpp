@@ -19,6 +19,24 @@ PerHeadMethod::HeadFitter ScoredKeys::prepare(const HeadProblem& problem, int64_
   };
 }
 
+at::Tensor ScoredEntries::scores(const HeadProblem& problem) const {
+  return score_entries(problem.keys.unsqueeze(0), problem.values.unsqueeze(0), problem)[0];
+}
+
+std::vector<at::Tensor> ScoredEntries::score_heads(const std::vector<HeadProblem>& problems) const {
+  std::vector<at::Tensor> keys, values;
+  for (const HeadProblem& problem : problems) {
+    const bool alike = problem.keys.sizes() == problems.front().keys.sizes() &&
+                       problem.keys.device() == problems.front().keys.device() &&
+                       problem.request == problems.front().request;
+    if (!alike) return ScoredKeys::score_heads(problems);
+    keys.push_back(problem.keys);
+    values.push_back(problem.values);
+  }
+  if (problems.size() < 2) return ScoredKeys::score_heads(problems);
+  return score_entries(at::stack(keys), at::stack(values), problems.front()).unbind(0);
+}
+
 at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens) {
   if (!problem.window_queries) {
     throw Error(ErrorKind::kUsage, "this method needs the last queries of a text, but there is no text", "queries",
@@ -37,7 +55,7 @@ int64_t article_sinks(const HeadProblem& problem, int64_t n_sink) {
 }
 
 at::Tensor with_sinks_first(at::Tensor scores, int64_t n_sink) {
-  scores.narrow(0, 0, std::min(n_sink, scores.size(0))).fill_(std::numeric_limits<float>::infinity());
+  scores.narrow(-1, 0, std::min(n_sink, scores.size(-1))).fill_(std::numeric_limits<float>::infinity());
   return scores;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "harness/api/compaction_method.h"
 
@@ -21,6 +22,17 @@ class ScoredKeys : public PerHeadMethod {
   HeadFitter prepare(const HeadProblem& problem, int64_t largest_target_len) const override;
 };
 
+// The same of scores by keys and values alone, which are of a layer's heads at once where these are of one length.
+class ScoredEntries : public ScoredKeys {
+ public:
+  at::Tensor scores(const HeadProblem& problem) const final;
+  std::vector<at::Tensor> score_heads(const std::vector<HeadProblem>& problems) const final;
+
+ protected:
+  // keys, values (H,T,d) of heads of one request, `any` being one of them: (H,T) float32.
+  virtual at::Tensor score_entries(const at::Tensor& keys, const at::Tensor& values, const HeadProblem& any) const = 0;
+};
+
 // Queries of the last n_tokens tokens of the text that the query source reads, (g * n_tokens, d). Throws Error(kUsage)
 // when the head comes without a text.
 at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens);
@@ -29,7 +41,7 @@ at::Tensor window_queries(const HeadProblem& problem, int64_t n_tokens);
 // counts, and is kept anyway. A head without a request begins with the text.
 int64_t article_sinks(const HeadProblem& problem, int64_t n_sink);
 
-// Scores whose first n_sink entries (or all there are) come before all others.
+// Scores (..., T) whose first n_sink entries (or all there are) come before all others.
 at::Tensor with_sinks_first(at::Tensor scores, int64_t n_sink);
 
 // Heavy hitters as in H2O, arXiv:2306.14048: floor(recent_fraction * t) last entries, and of the others those of

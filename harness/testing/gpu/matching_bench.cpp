@@ -136,7 +136,7 @@ class MatchingBench : public Measure {
     print({{"step", "pursuit: choices"},
            {"taken_back", n_taken_back},
            {"of", picks * at_once()},
-           {"readings_a_pick", n_readings / static_cast<double>(picks)}});
+           {"readings_a_pick", n_readings / static_cast<double>(picks * at_once())}});
   }
 
   // The methods themselves, over the heads of a layer; the goals are of all layers.
