@@ -99,7 +99,8 @@ endif()
 # One program, label gpu: `ctest -L gpu`. It compiles in every build, and says that it is skipped where there is no GPU.
 # It has the methods, query sources and tasks, not the command line: a machine with a GPU builds it in minutes.
 set(gpu_parts $<TARGET_OBJECTS:kvc_queries> $<TARGET_OBJECTS:kvc_methods>)
-add_executable(gpu_test ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_test.cpp ${gpu_parts} $<TARGET_OBJECTS:kvc_tasks>)
+add_executable(gpu_test ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_test.cpp
+                        ${CMAKE_SOURCE_DIR}/harness/testing/gpu/gpu_kernels_test.cpp ${gpu_parts} $<TARGET_OBJECTS:kvc_tasks>)
 target_link_libraries(gpu_test PRIVATE kvc_testing kvc_judging GTest::gmock_main)
 target_precompile_headers(gpu_test REUSE_FROM kvc_pch)
 add_test(NAME gpu COMMAND gpu_test)
