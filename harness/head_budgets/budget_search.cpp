@@ -19,7 +19,7 @@
 namespace kvc {
 namespace {
 
-constexpr int64_t kGateSteps = 10;
+constexpr int64_t kGateSteps = 10;  // of which the course gives a mean
 constexpr int64_t kCheckQuestions = 12;  // their distributions are held at once
 
 std::string head_name(size_t head, int64_t n_kv_heads) {
@@ -104,28 +104,38 @@ class Search {
             {"steps", steps}};
   }
 
-  // The state after every kGateSteps steps is on disk, so that a killed search loses no more than these.
+  // A killed search loses at most kGateSteps steps, or a step and gates_kept_s.
   Json run_gates() {
     const Json given = gate_settings();
     CurvesFile file(search_.curves_file, given);
     std::vector<GateText> texts = gate_texts();
     GateTraining training(model_.decoder(), search_.gates, model_.decoder().options().dtype().toScalarType());
     for (GateText& text : texts) training.read_as_it_is(text);
-    if (const Json state = file.find("state", "latest"); !state.is_null()) training.restore(state, file.path());
+    double distance = 0;  // of the steps since the course's last value
+    if (const Json state = file.find("state", "latest"); !state.is_null()) {
+      training.restore(state, file.path());
+      distance = state.value("distance", 0.0);
+    }
+    Stopwatch since_kept;
     progress_.expect(search_.gates.steps);
     progress_.begin();
     progress_.reached(training.steps_made(), "gates of heads");
-    double distance = 0;
     while (training.steps_made() < search_.gates.steps) {
       const int64_t step = training.steps_made();
       distance += training.accumulate(texts[static_cast<size_t>(step) % texts.size()]);
       training.step();
       progress_.reached(step + 1, "gates of heads");
       const int64_t since = step % kGateSteps + 1;
-      if (since < kGateSteps && step + 1 < search_.gates.steps) continue;
-      file.keep("distance", std::to_string(step + 1), distance / static_cast<double>(since));
-      file.keep("state", "latest", training.state());
-      distance = 0;
+      const bool ends = since == kGateSteps || step + 1 == search_.gates.steps;
+      if (!ends && since_kept.seconds() < search_.gates_kept_s) continue;
+      if (ends) {
+        file.keep("distance", std::to_string(step + 1), distance / static_cast<double>(since));
+        distance = 0;
+      }
+      Json state = training.state();
+      state["distance"] = distance;
+      file.keep("state", "latest", state);
+      since_kept.lap();
     }
     write_file_atomically(search_.out, gates_as_tsv(training.gates()));
     Json course = Json::array();

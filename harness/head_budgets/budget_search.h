@@ -33,6 +33,7 @@ struct BudgetSearch {
                       // the data set has no more
   CurveSettings curves;
   GateSettings gates;
+  double gates_kept_s = 20;  // a state of the gates is written every ten steps, and after so many seconds
   std::vector<double> targets = {0.01, 0.02, 0.05, 0.1};
   double floor_share = 0.25;
   std::uint64_t seed = 0;

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 
 #include "harness/core/text_file.h"
@@ -188,6 +189,18 @@ TEST(StreamingGates, ASearchWritesWhatTheRuleReadsAndGoesOnToTheSameBytes) {
   std::ofstream(again.curves_file) << text.substr(0, text.rfind('\n', second) - 5);  // a torn line at the end
   EXPECT_EQ(search_budget(again).dump(), report.dump());
   EXPECT_EQ(read_text_file(again.out), read_text_file(whole.out));
+
+  // Slow steps are kept one by one: stopped between two values of the course.
+  BudgetSearch slow = search_into(folder.file("slow.tsv"));
+  slow.gates_kept_s = 0;
+  EXPECT_EQ(search_budget(slow).dump(), report.dump());
+  const std::string all = read_text_file(slow.curves_file);
+  const size_t fourteenth = all.find("\"step\":14");
+  ASSERT_NE(fourteenth, std::string::npos);
+  std::ofstream(slow.curves_file) << all.substr(0, all.rfind('\n', fourteenth) + 1);
+  std::filesystem::remove(slow.out);
+  EXPECT_EQ(search_budget(slow).dump(), report.dump());
+  EXPECT_EQ(read_text_file(slow.out), read_text_file(whole.out));
 }
 
 TEST(StreamingGates, TextsWithinTheWindowAndStatesOfOtherModelsAreRefused) {
