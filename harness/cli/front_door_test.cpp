@@ -334,9 +334,10 @@ TEST_F(FrontDoor, ValidateSeesWhatFitsNoDocument) {
   // kvc run refuses what fits no document too, before it reads the weights or proves anything.
   const std::string gates = write("gates.tsv", "0.1\t0.9\n0.2\t0.8\n");
   for (const char* command : {"validate", "run"}) {
-    EXPECT_THAT(refused("needle", "{method: streaming_llm, budget: {budget: duo_attention, file: " + gates + "}}", command),
-                AllOf(HasSubstr("a model with 2 layers of 2 KV heads; this one has 30 of 3"), HasSubstr("gates.tsv"),
-                      ::testing::Not(HasSubstr("loading"))));
+    EXPECT_THAT(
+        refused("needle", "{method: streaming_llm, budget: {budget: duo_attention, file: " + gates + "}}", command),
+        AllOf(HasSubstr("a model with 2 layers of 2 KV heads; this one has 30 of 3"), HasSubstr("gates.tsv"),
+              ::testing::Not(HasSubstr("loading"))));
   }
   const Outcome run =
       kvc({"run", sweep("{dataset: ruler, task: niah_single_1, documents: 1, tokens: 9000}", "streaming_llm")});

@@ -19,7 +19,7 @@
 namespace kvc {
 namespace {
 
-constexpr int64_t kGateSteps = 10;  // of which the course gives a mean
+constexpr int64_t kGateSteps = 10;       // of which the course gives a mean
 constexpr int64_t kCheckQuestions = 12;  // their distributions are held at once
 
 std::string head_name(size_t head, int64_t n_kv_heads) {
