@@ -65,7 +65,7 @@ class Checker {
         spec = inspect_model(model.config.path).spec;
         header = header_of(model, spec);
       } catch (const Error&) {
-        continue;  // a model that cannot be read is the run's to tell
+        continue;  // the run itself says what is wrong with it
       }
       guarded(model.config.path, [&] { check_rows(*header, spec); });
     }

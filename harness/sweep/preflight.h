@@ -20,9 +20,9 @@ struct Preflight {
 // read twice where a method uses repeat_prefill. Free memory and weights are not looked at.
 Preflight check_sweep(const SweepConfig& config);
 
-// The part of it that fails on every document of a model, whatever the data: targets in bytes below the smallest cache,
-// budgets' files of another model, calibration texts shorter than a window. A second for each model; one that cannot be
-// read is left out.
+// What check_sweep() finds without the data, for a run to refuse before it reads weights: targets in bytes below a
+// model's smallest cache, budgets' files of another model, calibration texts shorter than a method's window. A second
+// for each model. A model that cannot be read is left out: the run itself says so.
 std::vector<Problem> check_rows(const SweepConfig& config);
 
 // Words of a text: what counts for its tokens where no tokenizer is known.
