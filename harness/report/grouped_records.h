@@ -39,6 +39,7 @@ struct TableRecords {
   std::map<std::string, RowRecords> rows;                   // by canonical (method, queries)
   std::set<std::pair<std::string, std::string>> documents;  // with seed
   std::map<std::string, Json> targets;
+  std::vector<Json> parts;  // the data sets that it has together (together.h); empty: it is of one
 };
 
 // Tables by canonical model, data set and task. `records` must be sorted by cell id and document, and outlive the

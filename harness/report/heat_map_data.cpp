@@ -129,7 +129,7 @@ size_t bins_of(const Table& table, const Selection& selection, int64_t n_questio
 
 void add_bands(const Table& table, HeatMap& map) {
   const auto& metrics = metrics_of_task(table.task.is_object() ? table.task.value("name", "") : "");
-  if (metrics.empty() || !metrics.front().share) return;
+  if (metrics.empty() || !metrics.front().share || !table.parts.empty()) return;
   double above = -1;
   for (const double up_to : length_groups(table)) {
     Selection selection{above, up_to, 1};

@@ -10,6 +10,7 @@
 #include "harness/report/label.h"
 #include "harness/report/plot.h"
 #include "harness/report/short_names.h"
+#include "harness/report/together.h"
 
 namespace kvc {
 namespace {
@@ -223,6 +224,7 @@ std::vector<std::pair<std::string, Plot>> plots_of(const Tabulated& tabulated, c
       if (table.model_label != model || !metric || !is_chosen(choice.dataset, table.dataset_label, table.dataset) ||
           !is_chosen(choice.task, table.task_label, table.task))
         continue;
+      if (choice.dataset.empty() && whole_of(tabulated, table) != nullptr) continue;  // a panel of all parts instead
       PlotPanel panel = panel_of(table, *metric, choice, series, seen);
       if (!panel.lines.empty()) plot.panels.push_back(std::move(panel));
     }

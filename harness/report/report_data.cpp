@@ -191,7 +191,7 @@ Json table_json(const Table& table) {
                         {"queries", row.queries},
                         {"cells", std::move(cells)}});
   }
-  return Json{
+  Json json{
       {"labels", Json{{"model", table.model_label}, {"dataset", table.dataset_label}, {"task", table.task_label}}},
       {"model", table.model},
       {"dataset", table.dataset},
@@ -201,6 +201,8 @@ Json table_json(const Table& table) {
       {"metrics", metrics},
       {"rows", rows},
       {"comparison", comparison_json(table)}};
+  if (!table.parts.empty()) json["parts"] = table.parts;
+  return json;
 }
 
 Json stage_json(const StageCost& cost) {

@@ -11,6 +11,7 @@
 #include "harness/report/report.h"
 #include "harness/report/report_files.h"
 #include "harness/report/report_tables.h"
+#include "harness/report/together.h"
 
 namespace kvc {
 namespace {
@@ -35,6 +36,7 @@ bool has_byte_targets(const Table& table) {
 std::vector<std::vector<const Table*>> by_dataset(const Tabulated& tabulated) {
   std::vector<std::vector<const Table*>> groups;
   for (const Table& table : tabulated.tables) {
+    if (!table.parts.empty()) continue;
     const bool same = !groups.empty() && groups.back().front()->model == table.model &&
                       groups.back().front()->dataset == table.dataset;
     if (!same) groups.emplace_back();
@@ -110,6 +112,7 @@ std::string metric_part(const Table& table, bool with_model) {
           "{}, {}; columns: the target asked, as kept fraction{}.", count(std::ssize(table.documents), "document"),
           count(most_questions(table), "question"),
           has_byte_targets(table) ? ", entries per head or bytes of the whole cache" : " or entries per head"));
+      text += paragraph(parts_note(table));
       text += "\n";
     } else {
       text += markdown_heading(3, what);

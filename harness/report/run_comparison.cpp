@@ -33,6 +33,7 @@ std::string label_of(const Place& place) {
 std::map<std::string, Place> places_of(const Tabulated& tabulated) {
   std::map<std::string, Place> places;
   for (const Table& table : tabulated.tables) {
+    if (!table.parts.empty()) continue;  // its answers are in its parts' tables
     for (const Row& row : table.rows) {
       const auto add = [&](const CellSummary& cell) {
         if (cell.n_done == 0 || cell.metrics.empty()) return;

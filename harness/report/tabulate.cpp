@@ -15,6 +15,7 @@
 #include "harness/report/grouped_records.h"
 #include "harness/report/label.h"
 #include "harness/report/stage_cost.h"
+#include "harness/report/together.h"
 
 namespace kvc {
 namespace {
@@ -85,6 +86,16 @@ void correct_versus_full(Table& table) {
   }
 }
 
+// A cell is named by one table, that of its data set.
+void forget_cell_ids(Table& table) {
+  for (Row& row : table.rows) {
+    if (row.untargeted) row.untargeted->cell_ids.clear();
+    for (std::optional<CellSummary>& cell : row.cells) {
+      if (cell) cell->cell_ids.clear();
+    }
+  }
+}
+
 Table finish(const TableRecords& data, const Labels& labels, const ComparisonSettings& settings) {
   Table table{data.model,
               data.dataset,
@@ -95,7 +106,10 @@ Table finish(const TableRecords& data, const Labels& labels, const ComparisonSet
               {},
               {},
               {},
+              {},
               {}};
+  table.parts = part_names(data.parts, data.dataset);
+  if (!table.parts.empty()) table.dataset_label += fmt::format(", {} data sets", table.parts.size());
   for (const auto& [document, seed] : data.documents) {
     if (table.documents.empty() || table.documents.back() != document) table.documents.push_back(document);
   }
@@ -112,6 +126,7 @@ Table finish(const TableRecords& data, const Labels& labels, const ComparisonSet
   });
   correct_versus_full(table);
   table.comparison = compare_methods(table, settings);
+  if (!table.parts.empty()) forget_cell_ids(table);
   return table;
 }
 
@@ -267,7 +282,17 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults, const Comp
   });
   Tabulated result;
   const Labels labels(records, defaults);
-  for (const TableRecords& table : group_records(records)) {
+  const std::vector<TableRecords> tables = group_records(records);
+  std::vector<TableRecords> all_parts = tables_together(tables);
+  for (const TableRecords& table : tables) {
+    const auto has_it = [&](const TableRecords& whole) {
+      return whole.model == table.model &&
+             std::find(whole.parts.begin(), whole.parts.end(), table.dataset) != whole.parts.end();
+    };
+    for (const TableRecords& whole : all_parts) {
+      if (has_it(whole)) result.tables.push_back(finish(whole, labels, settings));
+    }
+    std::erase_if(all_parts, has_it);
     if (metrics_of_task(plugin_name(table.task)).empty()) {
       result.warnings.push_back(
           fmt::format("task '{}' has no metric in this program: sizes and seconds only", plugin_name(table.task)));

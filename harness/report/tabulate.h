@@ -91,6 +91,9 @@ struct Table {
   std::vector<Json> targets;  // fractions from large to small, then numbers of entries from large to small
   std::vector<Row> rows;      // ceiling, methods by label, floor
   Comparison comparison;      // of the methods, on the primary metric
+  // The names of the data sets that it has together (together.h), with "task: " before its documents' names; empty: it
+  // is of one data set. Its cells have no answers and no ids: these are in the tables of its parts.
+  std::vector<std::string> parts;
 };
 
 // Seconds per document of one model and data set for its whole grid; what several cells share is counted once per
@@ -109,7 +112,7 @@ struct Failure {
 };
 
 struct Tabulated {
-  std::vector<Table> tables;  // by model, data set, task
+  std::vector<Table> tables;  // by model, data set, task; before the first part of a benchmark its tables of all parts
   std::vector<StageCost> stages;
   std::vector<Failure> failures;
   std::vector<std::string> warnings;

@@ -10,6 +10,7 @@
 #include "harness/report/report.h"
 #include "harness/report/report_files.h"
 #include "harness/report/report_tables.h"
+#include "harness/report/together.h"
 #include "harness/report/series_style.h"
 #include "harness/report/short_names.h"
 
@@ -191,7 +192,12 @@ std::string report_terminal(const Tabulated& tabulated, size_t width) {
   for (const Table& table : tabulated.tables)
     with_model = with_model || table.model_label != tabulated.tables.front().model_label;
   std::string text;
-  for (const Table& table : tabulated.tables) text += table_part(table, ranked, with_model, width);
+  for (const Table& table : tabulated.tables) {
+    if (whole_of(tabulated, table) != nullptr) continue;
+    text += table_part(table, ranked, with_model, width);
+    if (!table.parts.empty())
+      text += wrapped_text(parts_note(table) + " Each has tables of its own in report.md.", width) + "\n\n";
+  }
   text += failures_part(tabulated, width);
   for (const std::string& line : conclusions(tabulated)) text += wrapped_text("- " + line, width) + "\n";
   return text + counts_text(tabulated) + "\n";

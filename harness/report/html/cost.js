@@ -25,7 +25,7 @@ views.push({
     parent.append(table("Whole grid", ["data set", "seconds", "", "documents", ...kStages.map(([, name]) => name)], stages.map((cost) => [`${cost.model}: ${cost.dataset}`, number(cost.total_s), stacked(kStages.map(([key, name, colour]) => [name, cost[key], colour]), most), String(cost.n_documents), ...kStages.map(([key]) => number(cost[key]))]), 1));
     parent.append(behind("Every stage", () => el("div", {}, ...stages.map((cost) => table(`${cost.model}: ${cost.dataset}`, ["stage", "seconds per document"], Object.entries(cost.parts).sort((a, b) => b[1] - a[1]).map(([name, value]) => [name, number(value)]), 1)))));
     const seen = new Set(), lines = [];
-    for (const t of D.tables) {
+    for (const t of D.tables.filter((t) => !t.parts)) {
       for (const row of t.rows) {
         for (const cell of row.cells) {
           const key = JSON.stringify([t.model, t.dataset, row.method, row.queries, cell.target]);
