@@ -10,9 +10,9 @@
 #include "harness/report/report.h"
 #include "harness/report/report_files.h"
 #include "harness/report/report_tables.h"
-#include "harness/report/together.h"
 #include "harness/report/series_style.h"
 #include "harness/report/short_names.h"
+#include "harness/report/together.h"
 
 namespace kvc {
 namespace {

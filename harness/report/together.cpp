@@ -123,7 +123,8 @@ std::string parts_note(const Table& table) {
   for (const Row& row : table.rows) {
     for (const CellSummary* cell : row.measured()) {
       std::map<std::string, int64_t> own;
-      for (const ScoredQuestion& question : cell->questions) ++own[question.document.substr(0, question.document.find(": "))];
+      for (const ScoredQuestion& question : cell->questions)
+        ++own[question.document.substr(0, question.document.find(": "))];
       for (const auto& [part, n] : own) asked[part] = std::max(asked[part], n);
     }
   }
@@ -133,9 +134,9 @@ std::string parts_note(const Table& table) {
     most = std::max(most, asked[part]);
   }
   return fmt::format("Means over the questions of {}: {}", fmt::join(table.parts, ", "),
-                     least == most ? fmt::format("{} of each, so they are the means of the data sets' means too.", most)
-                                   : fmt::format("{} to {} of each, so a data set with more of them counts more.", least,
-                                                 most));
+                     least == most
+                         ? fmt::format("{} of each, so they are the means of the data sets' means too.", most)
+                         : fmt::format("{} to {} of each, so a data set with more of them counts more.", least, most));
 }
 
 std::vector<TableRecords> tables_together(const std::vector<TableRecords>& tables) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <random>
 
 #include "harness/core/stable_hash.h"
 #include "harness/report/report.h"
@@ -112,8 +113,8 @@ TEST(Together, OnlyTasksAndFilesAreParts) {
   const Tabulated lengths = tabulate(
       six_documents_of({ruler("vt"), ruler("cwe"), ruler("vt", 4096), ruler("cwe", 4096), ruler("fwe", 8192)}));
   ASSERT_EQ(lengths.tables.size(), 7u);
-  EXPECT_EQ(std::count_if(lengths.tables.begin(), lengths.tables.end(), [](const Table& x) { return !x.parts.empty(); }),
-            2);
+  EXPECT_EQ(
+      std::count_if(lengths.tables.begin(), lengths.tables.end(), [](const Table& x) { return !x.parts.empty(); }), 2);
   Record heads = six_documents_of({ruler("vt")})[1];
   heads.cell["task"] = {{"name", "head_errors"}};
   Record others = heads;
@@ -135,9 +136,8 @@ TEST(Together, ItsNoteSaysWhatIsAveraged) {
   std::vector<Record> records = six_documents_of({ruler("vt"), ruler("cwe")});
   EXPECT_EQ(parts_note(*whole(tabulate(records))),
             "Means over the questions of cwe, vt: 6 of each, so they are the means of the data sets' means too.");
-  std::erase_if(records, [](const Record& r) {
-    return r.cell.at("dataset").at("task") == "vt" && r.document_id > "d3";
-  });
+  std::erase_if(records,
+                [](const Record& r) { return r.cell.at("dataset").at("task") == "vt" && r.document_id > "d3"; });
   const Tabulated t = tabulate(records);
   EXPECT_EQ(parts_note(*whole(t)),
             "Means over the questions of cwe, vt: 4 to 6 of each, so a data set with more of them counts more.");
@@ -157,6 +157,37 @@ TEST(Together, ReportsShowItFirst) {
   EXPECT_THAT(report_pairs_csv(t), HasSubstr("\"ruler, 3 data sets\",exact_match,0.5,h2o,keydiff"));
   EXPECT_EQ(report_json(t).at("tables").at(0).at("parts"), (Json{"cwe", "fwe", "vt"}));
   EXPECT_FALSE(report_json(t).at("tables").at(1).contains("parts"));
+}
+
+// Tasks of unlike difficulty, as many documents of each: the interval of the mean over all documents is one of the
+// mean of these tasks, on the wide side.
+TEST(Together, IntervalsCoverTheMeanOfTheTasks) {
+  std::mt19937_64 random(5);
+  const auto uniform = [&] { return static_cast<double>(random() >> 11U) * 0x1p-53; };
+  constexpr int kRuns = 2000, kTasks = 11, kDocuments = 12;
+  int covered = 0, difference_covered = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    std::vector<Observation> values;
+    std::vector<PairedValues> pairs;
+    for (int task = 0; task < kTasks; ++task) {
+      const double share = 0.05 + 0.09 * task;
+      for (int d = 0; d < kDocuments; ++d) {
+        const std::string document = std::to_string(task) + ": " + std::to_string(d);
+        const double value = uniform() < share, other = uniform() < share / 2;
+        values.push_back({document, value});
+        pairs.push_back({document, value, other});
+      }
+    }
+    const Interval interval = estimate(values, MetricScale::kShare).interval;
+    covered += interval.low <= 0.5 && 0.5 <= interval.high;
+    const Interval difference = compare_pair(pairs, MetricScale::kShare).difference.interval;
+    difference_covered += difference.low <= 0.25 && 0.25 <= difference.high;
+  }
+  EXPECT_GE(covered, 0.95 * kRuns);
+  EXPECT_GE(difference_covered, 0.945 * kRuns);  // 0.95 less the noise of 2,000 runs
+  RecordProperty("covered", covered);
+  RecordProperty("difference_covered", difference_covered);
+  std::printf("covered %d, difference %d of %d\n", covered, difference_covered, kRuns);
 }
 
 }  // namespace
