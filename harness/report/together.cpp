@@ -91,10 +91,6 @@ TableRecords join(const std::vector<const TableRecords*>& parts) {
 
 }  // namespace
 
-bool are_parts(const Json& first, const Json& second) {
-  return first.is_object() && first != second && without_part(first) == without_part(second);
-}
-
 std::vector<std::string> part_names(const std::vector<Json>& datasets, const Json& shared) {
   std::vector<std::string> names;
   for (const Json& dataset : datasets) {
@@ -123,8 +119,9 @@ std::string parts_note(const Table& table) {
   for (const Row& row : table.rows) {
     for (const CellSummary* cell : row.measured()) {
       std::map<std::string, int64_t> own;
-      for (const ScoredQuestion& question : cell->questions)
-        ++own[question.document.substr(0, question.document.find(": "))];
+      for (const ScoredQuestion& question : cell->questions) {
+        for (const std::string& part : table.parts) own[part] += question.document.starts_with(part + ": ") ? 1 : 0;
+      }
       for (const auto& [part, n] : own) asked[part] = std::max(asked[part], n);
     }
   }

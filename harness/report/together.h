@@ -9,11 +9,8 @@
 
 namespace kvc {
 
-// Whether two data sets of a sweep are parts of one: of the same name and options, but for another task or file.
-bool are_parts(const Json& first, const Json& second);
-
-// For every model and task that asks two parts of a benchmark or more: the records of all of them. `parts` has their
-// data sets, `dataset` the options that they share, a document's name begins with its part's. `tables` are as
+// For every model and task that asks two parts of a benchmark or more, data sets of one name and the same options but
+// for another task or file: the records of all of them. `parts` has their data sets, `dataset` the options that they share, a document's name begins with its part's. `tables` are as
 // group_records gives them and must outlive the result. Task head_errors maps one data set's heads and is left out.
 std::vector<TableRecords> tables_together(const std::vector<TableRecords>& tables);
 

@@ -102,12 +102,8 @@ TEST(Together, NothingIsCountedTwice) {
 
 // Other lengths are other benchmarks, and a subset of a data set has the questions of the whole.
 TEST(Together, OnlyTasksAndFilesAreParts) {
-  EXPECT_TRUE(are_parts(ruler("vt"), ruler("cwe")));
-  EXPECT_FALSE(are_parts(ruler("vt"), ruler("vt")));
-  EXPECT_FALSE(are_parts(ruler("vt"), ruler("cwe", 4096)));
   const Json full = {{"name", "quality"}, {"path", "q.jsonl"}, {"subset", "full"}};
   const Json hard = {{"name", "quality"}, {"path", "q.jsonl"}, {"subset", "hard"}};
-  EXPECT_FALSE(are_parts(full, hard));
   EXPECT_EQ(whole(tabulate(six_documents_of({full, hard}))), nullptr);
   EXPECT_EQ(whole(tabulate(six_documents_of({ruler("vt")}))), nullptr);
   const Tabulated lengths = tabulate(
