@@ -87,10 +87,10 @@ struct Row {
 struct Table {
   Json model, dataset, task;
   std::string model_label, dataset_label, task_label;
-  std::vector<std::string> documents;
-  std::vector<Json> targets;  // fractions from large to small, then numbers of entries from large to small
-  std::vector<Row> rows;      // ceiling, methods by label, floor
-  Comparison comparison;      // of the methods, on the primary metric
+  std::vector<std::string> documents;  // one that depends on the seed under each: "needle_1 (seed 8)"
+  std::vector<Json> targets;           // fractions from large to small, then numbers of entries from large to small
+  std::vector<Row> rows;               // ceiling, methods by label, floor
+  Comparison comparison;               // of the methods, on the primary metric
 };
 
 // Seconds per document of one model and data set for its whole grid; what several cells share is counted once per
