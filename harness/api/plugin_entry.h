@@ -36,10 +36,11 @@ struct Resolved {
   std::shared_ptr<Interface> plugin;
 };
 
-// All variants of one entry; those with problems are left out.
+// All variants of one entry; those with problems are left out. `of_files`, where given, takes the problems of files
+// that an entry names rightly and that are missing or not what they should be (Error(kData)).
 template <class Interface>
 std::vector<Resolved<Interface>> resolve(const std::string& name, const Json& options, const std::string& pointer,
-                                         Problems& problems) {
+                                         Problems& problems, Problems* of_files = nullptr) {
   std::vector<Resolved<Interface>> list;
   const auto& entry = *Registry<Interface>::instance().find(name);
   for (const Json& variant : variants(options, entry.options, pointer, problems)) {
@@ -52,7 +53,9 @@ std::vector<Resolved<Interface>> resolve(const std::string& name, const Json& op
       // What a budget's file says is part of the cell: another file, another cell.
       if constexpr (std::is_same_v<Interface, BudgetRule>) list.back().value.update(plugin->identity());
     } catch (const Error& e) {
-      problems.add(e.where().empty() ? e.fact() : fmt::format("{} ({})", e.fact(), e.where()), pointer, e.mend());
+      const bool of_file = of_files != nullptr && e.kind() == ErrorKind::kData;
+      (of_file ? *of_files : problems)
+          .add(e.where().empty() ? e.fact() : fmt::format("{} ({})", e.fact(), e.where()), pointer, e.mend());
     }
   }
   return list;

@@ -102,7 +102,10 @@ TEST(BudgetRules, ProportionsAreThoseOfTheFile) {
       [&] {
         rule("proportions")->spread({fraction(0.5), {{1000}}});
       },
-      ThrowsMessage<Error>(HasSubstr("the model has no head L0H1 (it has 1 layers of 1 KV heads)")));
+      ThrowsMessage<Error>(
+          ::testing::AllOf(HasSubstr("the model has no head L0H1 (it has 1 layers of 1 KV heads)"),
+                           HasSubstr("mend:  take this model's file, or make one by kvc budget --model"),
+                           ::testing::Not(HasSubstr("write {")))));
 }
 
 TEST(BudgetRules, AdaptiveTakesEitherSafeguard) {

@@ -111,7 +111,7 @@ class DuoAttention final : public BudgetRule {
         ErrorKind::kData,
         fmt::format("the head classes are of a model with {} layers of {} KV heads; this one has {} of {}",
                     gates_.n_layers(), gates_.n_heads(), request.source_len.n_layers(), request.source_len.n_heads()),
-        options_.file, "take the file of this model");
+        options_.file, other_model_mend(" --by gates"));
   }
 
   Options options_;

@@ -46,7 +46,7 @@ class LuKv final : public BudgetRule {
       throw Error(ErrorKind::kData,
                   fmt::format("the profile is of a model with {} layers of {} KV heads; this one has {} of {}",
                               n_layers_, n_heads_, n_layers, n_heads),
-                  options_.file, "take the profile of this model");
+                  options_.file, other_model_mend(" --by utility"));
     }
     const int64_t all = total_length({request.source_len, {}}), total = total_length(budget);
     if (total == all) return budget;

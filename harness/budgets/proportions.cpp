@@ -106,7 +106,10 @@ class Proportions final : public BudgetRule {
     for (const auto& [head, part] : parts_) {
       const auto [l, h] = head;
       if (l >= n_layers || h >= n_heads) {
-        refuse(fmt::format("the model has no head L{}H{} (it has {} layers of {} KV heads)", l, h, n_layers, n_heads));
+        throw Error(
+            ErrorKind::kData,
+            fmt::format("the model has no head L{}H{} (it has {} layers of {} KV heads)", l, h, n_layers, n_heads),
+            options_.file, other_model_mend(""));
       }
     }
     if (parts_.size() == request.source_len.all().size() && sum_ < 0.999)

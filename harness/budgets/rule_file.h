@@ -25,4 +25,10 @@ inline void check_content(const std::string& path, const std::string& hash, cons
               "bring the file back, or leave content_hash out");
 }
 
+// How to mend a file that was made for another model. `by`: what kvc budget is asked to find it by, e.g. " --by gates".
+inline std::string other_model_mend(const std::string& by) {
+  return fmt::format("take this model's file, or make one by kvc budget{} --model MODEL --dataset DATASET --out FILE",
+                     by);
+}
+
 }  // namespace kvc

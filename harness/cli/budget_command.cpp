@@ -119,7 +119,8 @@ Runner declare_budget(CLI::App& app) {
       ->add_option("--by", options->by,
                    "answers: how far they move without a head's entries (rule proportions); utility: what they look at "
                    "(LU-KV's profile, rule lu_kv); gates: whether a head needs more than first and recent entries "
-                   "(DuoAttention's training, rule duo_attention). Only 'answers' has --targets, --floor, --baselines")
+                   "(DuoAttention's training, rule duo_attention). Only 'answers' has --targets, --floor, --baselines, "
+                   "--check")
       ->check(CLI::IsMember({"answers", "utility", "gates"}))
       ->capture_default_str();
   add_model_options(*command, search.model);

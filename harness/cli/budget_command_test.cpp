@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <regex>
+
 #include "harness/cli/cli_test.h"
 #include "harness/core/config_text.h"
 #include "harness/core/text_file.h"
@@ -47,6 +49,19 @@ TEST_F(BudgetCommand, BeatsUniformOnADocumentItHasNotSeen) {
   const Outcome valid = kvc({"validate", sweep});
   EXPECT_EQ(valid.code, 0) << valid.err;
   EXPECT_THAT(valid.out, HasSubstr("2 cells"));
+}
+
+// What only 'answers' has is refused for the others, and the help says so of each.
+TEST_F(BudgetCommand, TheHelpNamesWhatOnlyAnswersHas) {
+  const std::string help = std::regex_replace(kvc({"budget", "--help"}).out, std::regex("\\s+"), " ");
+  const size_t at = help.find("Only 'answers' has");
+  ASSERT_NE(at, std::string::npos);
+  const std::string sentence = help.substr(at, 100);
+  for (const std::string option : {"--targets", "--floor", "--baselines", "--check"}) {
+    EXPECT_THAT(sentence, HasSubstr(option));
+    EXPECT_THAT(budget({"--dataset", "needle", "--by", "gates", option, "1"}).err,
+                HasSubstr(option + " belongs to --by answers"));
+  }
 }
 
 TEST_F(BudgetCommand, ErrorsNameTheOption) {

@@ -11,7 +11,9 @@
 #include <map>
 #include <memory>
 #include <regex>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "harness/cli/commands.h"
 #include "harness/cli/list.h"
@@ -24,6 +26,7 @@
 #include "harness/core/progress.h"
 #include "harness/report/value_table.h"
 #include "harness/sweep/cell.h"
+#include "harness/sweep/known_blocks.h"
 #include "harness/sweep/preflight.h"
 #include "harness/sweep/runner.h"
 #include "harness/sweep/sweep_blocks.h"
@@ -42,12 +45,33 @@ struct RunArguments {
   bool no_plan = false;
 };
 
-// Prints what is fine and throws Error(kData) with all that is not.
-void check_inputs(const SweepConfig& config) {
-  const Preflight found = check_sweep(config);
+// A file that an entry of the sweep names is a mistake in the sweep file, alone or beside others.
+ErrorKind kind_of(const LoadedSweep& loaded) {
+  return loaded.complete() ? ErrorKind::kData : ErrorKind::kUsage;
+}
+
+// Prints what is fine and throws Error with all that is not.
+void check_inputs(const LoadedSweep& loaded) {
+  const Preflight found = check_sweep(loaded.sweep, loaded.of_files);
   for (const std::string& fact : found.facts) fmt::print("  {}\n", fact);
   std::fflush(stdout);
-  throw_if_any(ErrorKind::kData, found.problems, config.path);
+  throw_if_any(kind_of(loaded), found.problems, loaded.sweep.path);
+}
+
+// What a run refuses before it reads weights: all problems of the models that are still to be measured together.
+void check_before_run(const LoadedSweep& loaded, const RunOptions& options) {
+  const std::vector<ModelProblems> models = check_models(loaded.sweep);
+  const auto fine = [](const ModelProblems& one) { return one.problems.empty(); };
+  if (loaded.complete() && std::all_of(models.begin(), models.end(), fine)) return;
+  std::vector<Problem> problems = loaded.of_files;
+  std::set<const SweepModel*> needed;
+  if (loaded.complete()) needed = models_to_load(loaded.sweep, options.shard, options.stop_rule);
+  for (const ModelProblems& one : models) {
+    // Without all entries nobody knows what is measured.
+    if (!loaded.complete() || needed.contains(one.model))
+      problems.insert(problems.end(), one.problems.begin(), one.problems.end());
+  }
+  throw_if_any(kind_of(loaded), problems, loaded.sweep.path);
 }
 
 // SweepConfig::ask_together from "auto" or a number.
@@ -61,13 +85,15 @@ int64_t caches_together(const std::string& text) {
               "write --ask-together 1 to ask each cache alone, or leave it out");
 }
 
-int dry_run(const SweepConfig& config, const RunArguments& options) {
+int dry_run(const LoadedSweep& loaded, const RunArguments& options) {
+  if (!loaded.complete()) check_inputs(loaded);  // throws
+  const SweepConfig& config = loaded.sweep;
   const double within_s = options.within.empty() ? 0 : parse_duration(options.within);
   if (sweep_rule(config)) fmt::print("stop_when: what follows counts every cell on every document; less is measured\n");
   for (const CellStatus& cell : sweep_status(config)) {
     fmt::print("{}  {}  {}\n", cell.id, cell.done > 0 ? fmt::format("{:>4} done", cell.done) : "     new ", cell.label);
   }
-  check_inputs(config);
+  check_inputs(loaded);
   PlanOptions plan_options;
   plan_options.quiet = options.quiet;
   plan_options.skip_proof = options.skip_proof;
@@ -112,26 +138,27 @@ ProgressOptions progress_options(const RunArguments& options, const std::string&
 }
 
 int run_run(const RunArguments& options) {
-  SweepConfig config = load_sweep(options.config);
+  LoadedSweep loaded = load_sweep_and_files(options.config);
+  SweepConfig& config = loaded.sweep;
   if (!options.results.empty()) config.results = options.results;
   if (!options.ask_together.empty()) config.ask_together = caches_together(options.ask_together);
-  if (options.dry_run) return dry_run(config, options);
+  if (options.dry_run) return dry_run(loaded, options);
   if (!options.within.empty()) {
     throw Error(ErrorKind::kUsage, "--within belongs to --dry-run", "--within " + options.within,
                 "kvc run CONFIG --dry-run --within " + options.within + " says how many shards that takes");
   }
   check_report_files(config.results);
-  throw_if_any(ErrorKind::kData, check_rows(config), config.path);
   RunOptions run_options;
   run_options.quiet = options.quiet;
   run_options.skip_proof = options.skip_proof;
   run_options.plan = !options.no_plan;
-  run_options.stop_rule = sweep_rule(config);
+  if (loaded.complete()) run_options.stop_rule = sweep_rule(config);
   if (options.shard.empty()) {
     run_options.first_look = [&] { return first_look(config, config.results); };
   } else {
     run_options.shard = parse_shard(options.shard, [](const char* name) { return std::getenv(name); });
   }
+  check_before_run(loaded, run_options);
   Progress progress(progress_options(options, records_folder(config, run_options.shard)));
   run_options.progress = &progress;
   RunSummary summary;
@@ -187,10 +214,15 @@ int validate(const RunArguments& options) {
   if (std::filesystem::is_directory(options.config, error)) return validate_data(options.config);
   if (std::filesystem::is_regular_file(options.config, error) && holds_data(options.config))
     return validate_data(options.config);
-  const SweepConfig config = load_sweep(options.config);
+  const LoadedSweep loaded = load_sweep_and_files(options.config);
+  const SweepConfig& config = loaded.sweep;
+  if (!loaded.complete()) {
+    if (!options.config_only) check_inputs(loaded);  // throws, with what else is wrong
+    throw_if_any(ErrorKind::kUsage, loaded.of_files, config.path);
+  }
   sweep_rule(config);
   make_blocks(config, [](const std::string&) { return std::map<std::string, Json>(); });  // throws as kvc run would
-  if (!options.config_only) check_inputs(config);  // throws where an input would stop the sweep
+  if (!options.config_only) check_inputs(loaded);  // throws where an input would stop the sweep
   fmt::print("{} is valid: sweep '{}', {}\n", options.config, config.name,
              count(static_cast<int64_t>(expand(config).size()), "cell"));
   return 0;

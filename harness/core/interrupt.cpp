@@ -12,8 +12,12 @@ namespace kvc {
 namespace {
 
 // A signal handler may touch lock-free atomics and plain memory written before it was installed, nothing more.
-std::array<char, 1024> message_text{};
-size_t message_size = 0;
+struct Message {
+  std::array<char, 1024> text{};
+  size_t size = 0;
+};
+std::array<Message, 2> messages;  // one is printed, the other may be written
+std::atomic<size_t> message_shown{0};
 std::array<char, 256> log_text{};
 size_t log_size = 0;
 int log_file = -1;
@@ -23,7 +27,8 @@ constexpr std::array kSignals = {SIGINT, SIGTERM, SIGHUP};
 std::array<struct sigaction, kSignals.size()> old_actions{};
 
 [[noreturn]] void end_process(int signal) {
-  [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, message_text.data(), message_size);
+  const Message& message = messages[message_shown.load()];
+  [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, message.text.data(), message.size);
   if (log_file >= 0) {
     [[maybe_unused]] const ssize_t m = ::write(log_file, log_text.data(), log_size);
   }
@@ -39,9 +44,7 @@ void on_signal(int signal) {
 }  // namespace
 
 InterruptGuard::InterruptGuard(const std::string& message, int log, const std::string& log_line) {
-  const std::string text = "\n" + message + "\n";
-  message_size = std::min(text.size(), message_text.size());
-  std::memcpy(message_text.data(), text.data(), message_size);
+  say(message);
   log_file = log;
   log_size = std::min(log_line.size(), log_text.size());
   std::memcpy(log_text.data(), log_line.data(), log_size);
@@ -58,6 +61,14 @@ InterruptGuard::InterruptGuard(const std::string& message, int log, const std::s
 
 InterruptGuard::~InterruptGuard() {
   for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &old_actions[i], nullptr);
+}
+
+void InterruptGuard::say(const std::string& message) {
+  const std::string text = "\n" + message + "\n";
+  const size_t other = 1 - message_shown.load();
+  messages[other].size = std::min(text.size(), messages[other].text.size());
+  std::memcpy(messages[other].text.data(), text.data(), messages[other].size);
+  message_shown.store(other);
 }
 
 UninterruptedWrite::UninterruptedWrite() {

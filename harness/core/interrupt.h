@@ -13,6 +13,8 @@ class InterruptGuard {
  public:
   explicit InterruptGuard(const std::string& message, int log = -1, const std::string& log_line = "");
   ~InterruptGuard();
+  // Another message from now on; a signal that comes meanwhile prints the one or the other.
+  void say(const std::string& message);
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 };

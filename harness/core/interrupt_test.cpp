@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <string>
 
 namespace kvc {
 namespace {
@@ -47,6 +48,25 @@ TEST(Interrupt, TheLogSaysIt) {
   EXPECT_STREQ(text.data(), "ended by a signal\n");
   ::close(ends[0]);
   ::close(ends[1]);
+}
+
+TEST(Interrupt, SaysTheLatestMessage) {
+  for (const int n_messages : {0, 1, 2, 3}) {
+    std::array<int, 2> ends = {-1, -1};
+    ASSERT_EQ(::pipe(ends.data()), 0);
+    const auto interrupted = [&] {
+      ::dup2(ends[1], STDERR_FILENO);
+      InterruptGuard guard("message 0");
+      for (int i = 1; i <= n_messages; ++i) guard.say("message " + std::to_string(i));
+      ::raise(SIGINT);
+    };
+    EXPECT_EQ(exit_code_of(interrupted), 130);
+    std::array<char, 64> text = {};
+    EXPECT_EQ(::read(ends[0], text.data(), text.size()), 11);
+    EXPECT_EQ(text.data(), "\nmessage " + std::to_string(n_messages) + "\n");
+    ::close(ends[0]);
+    ::close(ends[1]);
+  }
 }
 
 TEST(Interrupt, TheFirstSignalDuringAWriteDecides) {

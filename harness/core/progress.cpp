@@ -78,10 +78,10 @@ double planned_time_left(double planned_s, double planned_done_s, double took_s)
 }
 
 std::optional<double> time_left_s(const std::vector<ProgressMark>& marks, double now_s, int64_t expected,
-                                  double planned_s) {
+                                  double planned_s, const ProgressMark& start) {
   constexpr size_t kFew = 20;
-  const ProgressMark last = marks.empty() ? ProgressMark() : marks.back();
-  const ProgressMark since = marks.size() < kFew ? ProgressMark() : marks[marks.size() / 2 - 1];
+  const ProgressMark last = marks.empty() ? start : marks.back();
+  const ProgressMark since = marks.size() < kFew ? start : marks[marks.size() / 2 - 1];
   if (last.done >= expected) return std::nullopt;
   if (planned_s > 0)
     return planned_time_left(planned_s - since.planned_s, last.planned_s - since.planned_s, now_s - since.at_s);
@@ -150,6 +150,11 @@ void Progress::reached(int64_t n, const std::string& what) {
   stage(what);
 }
 
+void Progress::found(int64_t n) {
+  measured_ = n;
+  start_ = {0, n, planned_done_s_};
+}
+
 void Progress::end(bool good, const std::string& text) {
   for (Sink& sink : sinks_) {
     if (sink.form == Form::kJson) write(sink, json_line(good ? "done" : "error", text, std::nullopt));
@@ -179,7 +184,7 @@ void Progress::tell(const char* event, const std::string& text) {
 
 void Progress::show(bool at_once) {
   const double now = clock_.seconds();
-  const std::optional<double> left = begun_ ? time_left_s(marks_, now, expected_, planned_s_) : std::nullopt;
+  const std::optional<double> left = begun_ ? time_left_s(marks_, now, expected_, planned_s_, start_) : std::nullopt;
   const std::string line =
       fmt::format("[{}/{}{}] {}", measured_, expected_, left ? ", " + duration_text(*left) + " left" : "", stage_);
   for (Sink& sink : sinks_) {

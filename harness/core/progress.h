@@ -41,7 +41,8 @@ class Progress {
   void stage(const std::string& what);                   // what is under way now
   void measured(double planned_s = 0);               // one record is on disk, for which so many seconds were planned
   void reached(int64_t n, const std::string& what);  // n of the expected are done: for work that counts otherwise
-  void clear();                                      // takes the rewritten line away, before something else is printed
+  void found(int64_t n);  // n of the expected were done before: they are counted, and say nothing of the time left
+  void clear();           // takes the rewritten line away, before something else is printed
   // How it ended, to the log and to JSON only: what a terminal shows last is for the command to say.
   void end(bool good, const std::string& text);
 
@@ -70,6 +71,7 @@ class Progress {
   int64_t measured_ = 0;
   int64_t failed_ = 0;
   double planned_s_ = 0, planned_done_s_ = 0;
+  ProgressMark start_;  // what was found
   std::vector<ProgressMark> marks_;
   std::string stage_;
   Stopwatch clock_;  // since begin()
@@ -78,9 +80,9 @@ class Progress {
 
 // Seconds left, going by the last half of the records: a sweep that becomes slower says so. By the plan where there is
 // one (`planned_s` > 0, of all records); nothing where nothing is known or nothing is left. `marks` in the order of
-// time.
+// time; `start`: what was done before the work began.
 std::optional<double> time_left_s(const std::vector<ProgressMark>& marks, double now_s, int64_t expected,
-                                  double planned_s);
+                                  double planned_s, const ProgressMark& start = {});
 
 // Seconds left of a plan, corrected by how the seconds so far compare with what was planned for them. A short time so
 // far corrects little: a first record that was slow says nothing about the others.

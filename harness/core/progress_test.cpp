@@ -92,6 +92,21 @@ TEST(Progress, OneLineThatFitsTheTerminal) {
   EXPECT_EQ(terminal.text(), "");  // no line is open any more
 }
 
+// What was done before says nothing of the time that the rest takes.
+TEST(Progress, WhatWasFoundIsNoPace) {
+  {
+    const Terminal terminal(80);
+    Progress progress(/*quiet=*/false);
+    progress.expect(10);
+    progress.begin();
+    progress.found(6);
+    progress.stage("gates");
+    EXPECT_EQ(terminal.text(), "\r\033[K[6/10] gates");
+  }
+  EXPECT_EQ(time_left_s({}, 3, 20, 0, {0, 10, 0}), std::nullopt);
+  EXPECT_DOUBLE_EQ(time_left_s({{4, 11, 0}, {10, 12, 0}}, 10, 20, 0, {0, 10, 0}).value(), 8 * 5);
+}
+
 TEST(Progress, QuietSaysNothing) {
   ::testing::internal::CaptureStderr();
   Progress progress(/*quiet=*/true);

@@ -41,14 +41,15 @@ TargetSize fraction_target(double fraction) {
 
 class Search {
  public:
-  explicit Search(const BudgetSearch& search)
-      : search_(search), model_(search.load_model(search.model)), progress_(search.quiet) {}
+  Search(const BudgetSearch& search, InterruptGuard& interrupt)
+      : search_(search), interrupt_(interrupt), model_(search.load_model(search.model)), progress_(search.quiet) {}
 
   Json run() {
     choose_documents();
     if (search_.by == BudgetSearch::By::kUtility) return run_utility();
     if (search_.by == BudgetSearch::By::kGates) return run_gates();
     CurvesFile file(search_.curves_file, settings());
+    say_how_to_go_on(!file.empty());
     const std::vector<HeadCurves> curves = measure(file);
     const std::vector<LossCurve> losses = loss_curves(curves, search_.curves);
     const Allocation allocation = allocate({losses, search_.targets, search_.floor_share});
@@ -69,6 +70,7 @@ class Search {
   Json run_utility() {
     const Json given = {{"by", "utility"}, {"of", settings()}};
     CurvesFile file(search_.curves_file, given);
+    say_how_to_go_on(!file.empty());
     const size_t n_heads = static_cast<size_t>(model_.spec().n_layers * model_.spec().n_kv_heads);
     UtilityProfile mean(kProfileSteps, std::vector<double>(n_heads, 0.0));
     for (const Document* document : measured_) {
@@ -76,6 +78,7 @@ class Search {
         progress_.stage(fmt::format("{}: cache, scores and answers", document->id));
         file.keep("profile", document->id,
                   measure_utility(model_, *document, *search_.method.plugin, source(), search_.curves, search_.seed));
+        say_how_to_go_on(true);
       }
       const Json profile = file.find("profile", document->id);
       bool fits = profile.is_array() && profile.size() == kProfileSteps;
@@ -109,17 +112,22 @@ class Search {
     const Json given = gate_settings();
     CurvesFile file(search_.curves_file, given);
     std::vector<GateText> texts = gate_texts();
+    const std::vector<std::string> warnings = gate_warnings(texts, search_.gates);
+    for (const std::string& warning : warnings) progress_.note("warning: " + warning);
     GateTraining training(model_.decoder(), search_.gates, model_.decoder().options().dtype().toScalarType());
     for (GateText& text : texts) training.read_as_it_is(text);
     double distance = 0;  // of the steps since the course's last value
-    if (const Json state = file.find("state", "latest"); !state.is_null()) {
-      training.restore(state, file.path());
-      distance = state.value("distance", 0.0);
+    const Json kept = file.find("state", "latest");
+    say_how_to_go_on(!kept.is_null());
+    if (!kept.is_null()) {
+      training.restore(kept, file.path());
+      distance = kept.value("distance", 0.0);
     }
     Stopwatch since_kept;
     progress_.expect(search_.gates.steps);
     progress_.begin();
-    progress_.reached(training.steps_made(), "gates of heads");
+    progress_.found(training.steps_made());
+    progress_.stage("gates of heads");
     while (training.steps_made() < search_.gates.steps) {
       const int64_t step = training.steps_made();
       distance += training.accumulate(texts[static_cast<size_t>(step) % texts.size()]);
@@ -135,6 +143,7 @@ class Search {
       Json state = training.state();
       state["distance"] = distance;
       file.keep("state", "latest", state);
+      say_how_to_go_on(true);
       since_kept.lap();
     }
     write_file_atomically(search_.out, gates_as_tsv(training.gates()));
@@ -148,7 +157,9 @@ class Search {
             {"documents", ids(measured_)},
             {"n_heads", training.gates().numel()},
             {"above_half", training.gates().gt(0.5).sum().item<int64_t>()},
-            {"course", course}};
+            {"hidden_share", hidden_share(texts, search_.gates)},
+            {"course", course},
+            {"warnings", warnings}};
   }
 
   Json gate_settings() const {
@@ -164,20 +175,18 @@ class Search {
 
   std::vector<GateText> gate_texts() const {
     std::vector<GateText> texts;
-    size_t longest = 0;
-    for (const Document* document : measured_) {
-      texts.push_back(gate_text(model_, *document));
-      longest = std::max(longest, texts.back().tokens.size());
-    }
-    const int64_t window = search_.gates.n_sink + search_.gates.n_recent;
-    if (static_cast<int64_t>(longest) <= window) {
-      throw Error(ErrorKind::kUsage,
-                  fmt::format("a streaming head keeps {} entries and the longest text has {} tokens: no gate decides "
-                              "anything",
-                              window, longest),
-                  "--recent", "take longer documents, or smaller --sink and --recent");
-    }
+    for (const Document* document : measured_) texts.push_back(gate_text(model_, *document));
+    check_gate_texts(texts, search_.gates);
     return texts;
+  }
+
+  // What a signal prints: that the same command goes on is true only where something was kept.
+  void say_how_to_go_on(bool kept) const {
+    interrupt_.say(
+        kept ? fmt::format("interrupted; what was measured is in {}. Run the same command again to go on from "
+                           "there.",
+                           search_.curves_file)
+             : "interrupted before anything was kept; the same command begins anew.");
   }
 
   // All that a document's curves depend on.
@@ -237,6 +246,7 @@ class Search {
           model_, *missing[i], *search_.method.plugin, source(), search_.curves, search_.seed,
           [&](int64_t n) { progress_.reached(before + n, fmt::format("{}: heads one by one", missing[i]->id)); });
       file.keep("curves", missing[i]->id, curves.to_json());
+      say_how_to_go_on(true);
       progress_.note(fmt::format("{}: measured in {}", missing[i]->id, duration_text(clock.seconds())));
     }
     std::vector<HeadCurves> all;
@@ -369,6 +379,7 @@ class Search {
   }
 
   const BudgetSearch& search_;
+  InterruptGuard& interrupt_;
   Model model_;
   Progress progress_;
   std::vector<Document> documents_;
@@ -397,9 +408,8 @@ Json search_budget(const BudgetSearch& search) {
                 "--method", "name a method on the cache that takes a target");
   }
   const c10::InferenceMode inference;
-  const InterruptGuard interrupt(fmt::format(
-      "interrupted; what was measured is in {}. Run the same command again to go on from there.", search.curves_file));
-  return Search(search).run();
+  InterruptGuard interrupt("interrupted before anything was measured; what an earlier call kept is still there.");
+  return Search(search, interrupt).run();
 }
 
 std::string budget_report_text(const Json& report) {
@@ -415,12 +425,13 @@ std::string budget_report_text(const Json& report) {
   }
   if (report.at("format") == "kvcompact.streaming_gates.v1") {
     const Json& course = report.at("course");
-    return fmt::format(
-        "{} of {} heads need the whole text (gate above a half), found on {} documents in {} steps\n"
-        "distance to the model as it is: {:.4f} in the first {} steps, {:.4f} in the last\n",
-        report.at("above_half").dump(), report.at("n_heads").dump(), report.at("documents").size(),
-        course.back().at("step").dump(), course.front().at("distance").get<double>(), course.front().at("step").dump(),
-        course.back().at("distance").get<double>());
+    for (const Json& warning : report.at("warnings")) text += fmt::format("warning: {}\n", warning.get<std::string>());
+    return text + fmt::format(
+                      "{} of {} heads need the whole text (gate above a half), found on {} documents in {} steps\n"
+                      "distance to the model as it is: {:.4f} in the first {} steps, {:.4f} in the last\n",
+                      report.at("above_half").dump(), report.at("n_heads").dump(), report.at("documents").size(),
+                      course.back().at("step").dump(), course.front().at("distance").get<double>(),
+                      course.front().at("step").dump(), course.back().at("distance").get<double>());
   }
   for (const Json& row : report.at("additivity")) {
     text += fmt::format(

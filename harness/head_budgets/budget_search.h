@@ -52,12 +52,14 @@ struct BudgetSearch {
 // By utility: {format: kvcompact.utility_profile.v1, settings, documents, steps: [{evicted, least, most}]}, the
 // smallest and the largest part that a head loses.
 //
-// By gates: {format: kvcompact.streaming_gates.v1, settings, documents, n_heads, above_half, course: [{step,
-// distance}]}, the mean distance over the steps up to this one; gates above a half are retrieval heads.
+// By gates: {format: kvcompact.streaming_gates.v1, settings, documents, n_heads, above_half, hidden_share, course:
+// [{step, distance}], warnings}, the mean distance over the steps up to this one; gates above a half are retrieval
+// heads. Texts of which a streaming head still sees most are warned of: their gates stay open for want of a reason to
+// close.
 //
-// Throws Error(kUsage) for a method without a target or on the text, and by gates for documents that are all within
-// what a streaming head keeps; Error(kData) when curves_file was made with other settings (naming them), is held by
-// another process, or a document is shorter than the least target needs.
+// Throws Error(kUsage) for a method without a target or on the text, and by gates for documents of which a streaming
+// head sees all that the answers' tokens see; Error(kData) when curves_file was made with other settings (naming them),
+// is held by another process, or a document is shorter than the least target needs.
 Json search_budget(const BudgetSearch& search);
 
 // The report for people.

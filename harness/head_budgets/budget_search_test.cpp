@@ -27,6 +27,10 @@ int64_t& makes_left() {  // before the process is killed; -1 = never
   static int64_t left = -1;
   return left;
 }
+int& signal_sent() {
+  static int number = SIGKILL;
+  return number;
+}
 int64_t& makes() {
   static int64_t count = 0;
   return count;
@@ -37,7 +41,7 @@ struct TestKilling final : QuerySource {
   using Options = NoOptions;
   explicit TestKilling(const Options&) {}
   std::unique_ptr<LayerQueries> make(const QueryRequest& request) const override {
-    if (makes_left() == 0) ::raise(SIGKILL);
+    if (makes_left() == 0) ::raise(signal_sent());
     --makes_left();
     ++makes();
     return Registry<QuerySource>::instance().create("repeat_prefill", Json::object())->make(request);
@@ -50,6 +54,7 @@ class BudgetSearchTest : public ::testing::Test {
   static void SetUpTestSuite() { at::set_num_threads(1); }  // a forked child has no pool of threads
   void SetUp() override {
     makes_left() = -1;
+    signal_sent() = SIGKILL;
     makes() = 0;
   }
 
@@ -129,6 +134,57 @@ TEST_F(BudgetSearchTest, GoesOnWhereItWasKilledToTheSameBytes) {
   // Nothing is left to do, and nothing is done.
   EXPECT_EQ(search_budget(killed).dump(), report);
   EXPECT_EQ(makes(), 1);
+}
+
+// That the same command goes on is said only where it has something to go on from.
+TEST_F(BudgetSearchTest, AnInterruptSaysWhetherAnythingWasKept) {
+  const BudgetSearch wanted = search("interrupted.json");
+  const std::string said = folder_.file("stderr.txt");
+  const auto interrupted_after = [&](int64_t documents) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (::freopen(said.c_str(), "w", stderr) == nullptr) ::_exit(99);
+      makes_left() = documents;
+      signal_sent() = SIGINT;
+      search_budget(wanted);
+      ::_exit(0);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGINT);
+    return read_text_file(said);
+  };
+  EXPECT_EQ(interrupted_after(0), "\ninterrupted before anything was kept; the same command begins anew.\n");
+  const std::string go_on = "\ninterrupted; what was measured is in " + wanted.curves_file +
+                            ". Run the same command again to go on from there.\n";
+  EXPECT_EQ(interrupted_after(1), go_on);
+  EXPECT_EQ(interrupted_after(0), go_on);  // found, not measured now
+}
+
+// A kill while the first line was written leaves a part of it: the file is this program's, and begins anew.
+TEST_F(BudgetSearchTest, ATornFirstLineIsMeasuredAgain) {
+  BudgetSearch wanted = search("torn.json");
+  wanted.documents = 1;
+  wanted.check = 0;
+  const std::string report = search_budget(wanted).dump();
+  const std::string whole = read_text_file(wanted.curves_file);
+  const size_t head = whole.find('\n');
+  for (const size_t length : {size_t{1}, size_t{20}, head / 2, head - 1}) {
+    std::ofstream(wanted.curves_file) << whole.substr(0, length);
+    EXPECT_EQ(search_budget(wanted).dump(), report) << length;
+    EXPECT_EQ(read_text_file(wanted.curves_file), whole) << length;
+  }
+  BudgetSearch other = wanted;  // with other settings nothing else was lost
+  other.seed = 8;
+  std::ofstream(other.curves_file) << whole.substr(0, head / 2);
+  search_budget(other);
+  // Another's file, torn or not, is left alone.
+  for (const std::string text : {std::string(R"({"format": "kvcompact.cache.v1", "sett)"), std::string("{\"L0H0\": 0."),
+                                 std::string("notes"), whole.substr(0, head / 2) + "\nnotes\n"}) {
+    std::ofstream(wanted.curves_file) << text;
+    EXPECT_THAT(error_of([&] { search_budget(wanted); }), HasSubstr("not a file of head curves")) << text;
+    EXPECT_EQ(read_text_file(wanted.curves_file), text);
+  }
 }
 
 TEST_F(BudgetSearchTest, OtherTargetsNeedNoNewCurvesOtherSettingsAnotherFile) {

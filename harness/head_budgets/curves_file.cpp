@@ -12,11 +12,22 @@
 #include "harness/core/error.h"
 #include "harness/core/interrupt.h"
 #include "harness/core/json_lines.h"
+#include "harness/core/text_file.h"
 
 namespace kvc {
 namespace {
 
 constexpr const char* kFormat = "kvcompact.head_curves.v1";
+
+// Whether all of a file is the beginning of the line that this program writes first, with these settings or others.
+bool is_torn_head(const std::string& path, const std::string& head) {
+  const std::string text = read_text_file(path);
+  const size_t end = text.find('\n');
+  if (end != std::string::npos && text.find_first_not_of(" \t\r\n", end) != std::string::npos) return false;
+  const std::string line = text.substr(0, end);
+  const std::string marker = head.substr(0, head.find(kFormat) + std::strlen(kFormat) + 1);  // with the closing quote
+  return !line.empty() && (head.starts_with(line) || line.starts_with(marker));
+}
 
 }  // namespace
 
@@ -59,9 +70,11 @@ void CurvesFile::refuse(const std::string& fact, const std::string& mend) const 
 
 void CurvesFile::read(const Json& settings) {
   const JsonLines lines = read_json_lines(path_);
+  const Json first = {{"format", kFormat}, {"settings", settings}};
   if (lines.values.empty()) {
-    if (!lines.broken_lines.empty()) refuse("this is not a file of head curves", "choose another --out");
-    append_json_line(path_, {{"format", kFormat}, {"settings", settings}});
+    if (!lines.broken_lines.empty() && !is_torn_head(path_, first.dump()))
+      refuse("this is not a file of head curves", "choose another --out");
+    begin_anew(first);
     return;
   }
   const Json& head = lines.values.front();
@@ -78,6 +91,13 @@ void CurvesFile::read(const Json& settings) {
     }
     entries_[{line.at("kind"), line.at("key")}] = line.at("value");
   }
+}
+
+void CurvesFile::begin_anew(const Json& head) const {
+  const UninterruptedWrite guard;
+  if (::ftruncate(lock_, 0) != 0)
+    refuse(fmt::format("cannot write: {}", std::strerror(errno)), "choose another place (--out)");
+  append_json_line(path_, head);
 }
 
 void CurvesFile::check_settings(const Json& measured, const Json& now) const {

@@ -31,7 +31,32 @@ std::string right_answer(const Question& question) {
   return question.options.at(static_cast<size_t>(*question.gold_option));
 }
 
+// Of what the answers' tokens see, a streaming head should miss this part at least, or its gate tells little.
+constexpr double kLeastHidden = 0.5;
+
+int64_t window_of(const GateSettings& settings) {
+  return settings.n_sink + settings.n_recent;
+}
+
+std::string longer_texts(const GateSettings& settings) {
+  return fmt::format("take documents of {} tokens or more, or smaller --sink and --recent",
+                     std::llround(static_cast<double>(window_of(settings)) / (1 - kLeastHidden)));
+}
+
+// A step of Adam is as long as the rate while the gradient keeps its direction.
+double longest_way(const GateSettings& settings) {
+  double way = 0;
+  for (int64_t step = 0; step < settings.steps; ++step) way += settings.rate_of(step);
+  return way;
+}
+
 }  // namespace
+
+double GateSettings::rate_of(int64_t step) const {
+  const double fifth = std::max(1.0, std::floor(static_cast<double>(steps) / 5));
+  const double rising = static_cast<double>(step + 1) / fifth, falling = static_cast<double>(steps - step) / fifth;
+  return learning_rate * std::min({1.0, std::max(rising, 0.1), std::max(falling, 0.1)});
+}
 
 Json GateSettings::to_json() const {
   return {{"n_sink", n_sink},
@@ -60,6 +85,49 @@ GateText gate_text(const Model& model, const Document& document) {
                 "heads are compared by what right answers need: take a data set that has them");
   }
   return text;
+}
+
+double hidden_share(const std::vector<GateText>& texts, const GateSettings& settings) {
+  double sum = 0;
+  for (const GateText& text : texts) {
+    int64_t hidden = 0, seen = 0;
+    for (const int64_t row : text.rows) {
+      hidden += std::max<int64_t>(0, row + 1 - window_of(settings));
+      seen += row + 1;
+    }
+    sum += static_cast<double>(hidden) / static_cast<double>(seen);
+  }
+  return sum / static_cast<double>(texts.size());
+}
+
+void check_gate_texts(const std::vector<GateText>& texts, const GateSettings& settings) {
+  if (hidden_share(texts, settings) > 0) return;
+  int64_t most = 0;
+  for (const GateText& text : texts) most = std::max(most, text.rows.back() + 1);
+  throw Error(ErrorKind::kUsage,
+              fmt::format("a streaming head keeps {} entries, and an answer's token sees {} at most: no gate decides "
+                          "anything",
+                          window_of(settings), most),
+              "--recent", longer_texts(settings));
+}
+
+std::vector<std::string> gate_warnings(const std::vector<GateText>& texts, const GateSettings& settings) {
+  std::vector<std::string> warnings;
+  if (const double hidden = hidden_share(texts, settings); hidden < kLeastHidden) {
+    warnings.push_back(fmt::format(
+        "of what an answer's token sees, a streaming head of {} entries misses {:.2g} % only: the gates tell "
+        "more of the penalty and the number of steps than of the heads; {}",
+        window_of(settings), 100 * hidden, longer_texts(settings)));
+  }
+  if (const double way = longest_way(settings); way < 0.5) {
+    GateSettings more = settings;
+    while (longest_way(more) < 0.5 && more.steps < 100000) ++more.steps;
+    warnings.push_back(
+        fmt::format("in {} steps a gate falls by {:.2g} at most, so that none can come below a half; take "
+                    "--steps {} or more",
+                    settings.steps, way, more.steps));
+  }
+  return warnings;
 }
 
 GateTraining::GateTraining(const Decoder& decoder, const GateSettings& settings, at::ScalarType dtype)
@@ -129,10 +197,7 @@ void GateTraining::step() {
   const c10::AutoGradMode off(false);
   at::Tensor gradient = gates_.grad();
   gradient.add_(gates_.detach().sign(), settings_.penalty);
-  const double fifth = std::max(1.0, std::floor(static_cast<double>(settings_.steps) / 5));
-  const double rising = static_cast<double>(steps_made_ + 1) / fifth;
-  const double falling = static_cast<double>(settings_.steps - steps_made_) / fifth;
-  adam_.step(settings_.learning_rate * std::min({1.0, std::max(rising, 0.1), std::max(falling, 0.1)}));
+  adam_.step(settings_.rate_of(steps_made_));
   gates_.detach().clamp_(0, 1);
   ++steps_made_;
 }

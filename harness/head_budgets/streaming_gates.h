@@ -38,6 +38,7 @@ struct GateSettings {
   double penalty = 0.05;
 
   Json to_json() const;
+  double rate_of(std::int64_t step) const;  // of the descent, steps from 0
 };
 
 // A document, its questions and answers in one row.
@@ -49,6 +50,17 @@ struct GateText {
 
 // Throws Error(kData) for a document without a question that has a right answer.
 GateText gate_text(const Model& model, const Document& document);
+
+// Of the entries that the answers' tokens see, the part that a streaming head does not: behind the first n_sink and
+// more than n_recent back. A mean over the texts, in [0, 1).
+double hidden_share(const std::vector<GateText>& texts, const GateSettings& settings);
+
+// Throws Error(kUsage) for texts of which a streaming head sees all that the answers see: no gate decides anything.
+void check_gate_texts(const std::vector<GateText>& texts, const GateSettings& settings);
+
+// Why the gates will say little of the heads: texts hardly longer than what a streaming head keeps, too few steps for a
+// gate to close. Each names the number that would do.
+std::vector<std::string> gate_warnings(const std::vector<GateText>& texts, const GateSettings& settings);
 
 class GateTraining {
  public:

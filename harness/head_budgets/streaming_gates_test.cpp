@@ -203,6 +203,51 @@ TEST(StreamingGates, ASearchWritesWhatTheRuleReadsAndGoesOnToTheSameBytes) {
   EXPECT_EQ(read_text_file(slow.out), read_text_file(whole.out));
 }
 
+// Counted entry by entry, as the mix hides them.
+TEST(StreamingGates, WhatIsHiddenIsCounted) {
+  const GateSettings settings = small_window();
+  const std::vector<GateText> texts = {some_text(40), some_text(11)};
+  double expected = 0;
+  for (const GateText& text : texts) {
+    double hidden = 0, seen = 0;
+    for (const int64_t token : text.rows) {
+      for (int64_t entry = 0; entry <= token; ++entry) {
+        ++seen;
+        if (entry >= settings.n_sink && token - entry >= settings.n_recent) ++hidden;
+      }
+    }
+    expected += hidden / seen / 2;
+  }
+  EXPECT_NEAR(hidden_share(texts, settings), expected, 1e-12);
+  EXPECT_EQ(hidden_share({some_text(8)}, settings), 0);
+}
+
+// Gates that cannot tell heads apart: texts hardly longer than the window, steps that are too few for any to close.
+TEST(StreamingGates, WarnsWhereGatesSayLittle) {
+  GateSettings settings = small_window();
+  settings.steps = 2000;
+  EXPECT_THAT(gate_warnings({some_text(40)}, settings), ::testing::IsEmpty());
+  EXPECT_THAT(gate_warnings({some_text(10)}, settings),
+              ::testing::ElementsAre(::testing::AllOf(HasSubstr("a streaming head of 8 entries misses 12 % only"),
+                                                      HasSubstr("take documents of 16 tokens or more"))));
+  EXPECT_THAT(gate_warnings({some_text(20)}, settings), ::testing::IsEmpty());
+  settings.steps = 10;
+  EXPECT_THAT(gate_warnings({some_text(40)}, settings),
+              ::testing::ElementsAre(HasSubstr("in 10 steps a gate falls by 0.19 at most")));
+  const std::string warning = gate_warnings({some_text(40)}, settings).at(0);
+  settings.steps = std::stoll(warning.substr(warning.find("--steps ") + 8));
+  EXPECT_THAT(gate_warnings({some_text(40)}, settings), ::testing::IsEmpty());
+  --settings.steps;
+  EXPECT_THAT(gate_warnings({some_text(40)}, settings), ::testing::SizeIs(1));
+
+  const TemporaryFolder folder;
+  BudgetSearch search = search_into(folder.file("x.tsv"));
+  search.gates.n_recent = 200;
+  const Json report = search_budget(search);
+  EXPECT_EQ(report.at("warnings").size(), 2u);
+  EXPECT_THAT(budget_report_text(report), HasSubstr("warning: of what an answer's token sees"));
+}
+
 TEST(StreamingGates, TextsWithinTheWindowAndStatesOfOtherModelsAreRefused) {
   const TemporaryFolder folder;
   BudgetSearch search = search_into(folder.file("x.tsv"));

@@ -57,19 +57,21 @@ class CalibrationText final : public QuerySource, public SpecialNeeds {
     }
     void complete(const std::string& pointer, Problems& problems) {
       if (file.empty()) return;  // the rule of `file` says so
+      std::string hash;
       try {
-        const std::string hash = stable_hash(read_utf8_file(file));
-        if (!content_hash.empty() && content_hash != hash) {
-          problems.add(fmt::format("the file is {} now, not {}", hash, content_hash), pointer + "/content_hash",
-                       "bring the file back, or leave content_hash out");
-        }
-        content_hash = hash;
-      } catch (const Error& error) {
-        problems.add(error.fact(), pointer + "/file", error.mend());
+        hash = stable_hash(read_utf8_file(file));
+      } catch (const Error&) {
+        return;  // no mistake in the options: the constructor says what is wrong with the file
       }
+      if (!content_hash.empty() && content_hash != hash) {
+        problems.add(fmt::format("the file is {} now, not {}", hash, content_hash), pointer + "/content_hash",
+                     "bring the file back, or leave content_hash out");
+      }
+      content_hash = hash;
     }
   };
-  explicit CalibrationText(const Options& options) : options_(options) {}
+  // Throws Error(kData) for a file that cannot be read.
+  explicit CalibrationText(const Options& options) : options_(options) { read_utf8_file(options_.file); }
 
   std::string special_needs() const override { return "a text"; }
 

@@ -183,10 +183,14 @@ TEST(CalibrationText, IsPartOfTheCell) {
   };
   EXPECT_NE(hash_of("one text"), hash_of("another"));
   EXPECT_EQ(hash_of("one text").size(), 16u);
-  Problems problems;
-  entry->complete({{"file", "no/such.txt"}}, "/queries", problems);
-  ASSERT_EQ(problems.list().size(), 1u);
-  EXPECT_EQ(problems.list()[0].where, "queries.file");
+  // A file that is not there is no mistake in the options: Error(kData), beside the other files that are missing.
+  try {
+    Registry<QuerySource>::instance().create("calibration_text", {{"file", "no/such.txt"}});
+    ADD_FAILURE() << "a file that is not there was taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kData);
+    EXPECT_EQ(error.where(), "no/such.txt");
+  }
   EXPECT_THAT([&] { Registry<QuerySource>::instance().create("calibration_text", Json::object()); },
               ::testing::ThrowsMessage<Error>(HasSubstr("'file' must name a text")));
   const Scene scene(60);

@@ -194,10 +194,11 @@ std::vector<TableRecords> group_records(const std::vector<Record>& records) {
   }
   std::vector<TableRecords> list;
   for (auto& [key, growing] : tables) {
+    growing.table.of_seed = growing.right_answers.documents();
     for (auto& [row_key, row] : growing.table.rows) {
       for (auto& [target, cell] : row.cells) {
         sort_answers(cell.answers);
-        cell.questions = averaged(cell.answers, growing.right_answers.documents());
+        cell.questions = averaged(cell.answers, growing.table.of_seed);
       }
     }
     list.push_back(std::move(growing.table));

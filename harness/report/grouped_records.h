@@ -38,6 +38,7 @@ struct TableRecords {
   Json model, dataset, task;
   std::map<std::string, RowRecords> rows;                   // by canonical (method, queries)
   std::set<std::pair<std::string, std::string>> documents;  // with seed
+  std::set<std::string> of_seed;                            // whose right answers depend on it: another under each
   std::map<std::string, Json> targets;
   std::vector<Json> parts;  // the data sets that it has together (together.h); empty: it is of one
 };

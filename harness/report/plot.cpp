@@ -14,11 +14,13 @@
 namespace kvc {
 namespace {
 
-constexpr double kCell = 340, kLeft = 46, kRight = 104, kBottom = 46;  // of a panel, around its axes
+constexpr double kCell = 340, kLeft = 46, kRight = 104,
+                 kBottom = 46;  // of a panel, around its axes; wider for long names
 constexpr double kLeastHeight = 176, kSide = 8;
 constexpr double kTitleSize = 9.5, kTextSize = 8.5, kNameSize = 7.4, kNameGap = 8.6;
 constexpr double kTitleLine = 12, kNoteLine = 10.5;
 constexpr double kValueWidth = 32;  // before the names of a ranked list
+constexpr double kNameSpace = 12;   // between the axes and the names, or what stands before them
 
 std::string colour_of(const PlotSeries& series) {
   return series.style.colour < 0 ? kSeriesGrey : kSeriesColours[series.style.colour];
@@ -156,6 +158,19 @@ class PanelDrawing {
     return svg + (has_grey(plot_) ? ranked_list() : names());
   }
 
+  // From the left edge of the panel to the end of its longest name.
+  double width_with_names() const {
+    double widest = 0;
+    const auto reach = [&](const std::string& name) { widest = std::max(widest, svg_text_width(name, kNameSize)); };
+    if (has_grey(plot_)) {
+      for (const Listed& one : listed(telling_size())) reach(one.name);
+    } else {
+      for (const Reference& one : references()) reach(one.name);
+      for (size_t i = 0; i < panel_.lines.size(); ++i) reach(series(i).name);
+    }
+    return kLeft + width_ + (has_grey(plot_) ? kValueWidth : 0) + kNameSpace + widest;
+  }
+
   std::string clip() const {
     return fmt::format(
         "<clipPath id=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/></clipPath>\n",
@@ -287,33 +302,13 @@ class PanelDrawing {
   // Many lines cannot be followed to names at their ends. They are listed in the order of their values at one size, the
   // one that tells most of them apart, each with its marker and that value.
   std::string ranked_list() const {
-    struct Listed {
-      double value;
-      std::string marker, name, colour;
-      bool bold, question_aware;
-    };
     std::string svg;
-    std::vector<Listed> list;
-    const double size = telling_size(), x = x_ + width_ + 6;
-    for (const Reference& one : references()) {
-      svg += one.line;
-      list.push_back({one.value, "", one.name, kPale, false, false});
-    }
-    for (size_t i = 0; i < panel_.lines.size(); ++i) {
-      const bool grey = is_grey(series(i));
-      const PlotPoint& point = point_at(i, size);
-      const bool elsewhere = std::abs(std::log(point.x / size)) > std::log(1.3);
-      list.push_back({point.y, marker(series(i), 0, 0, false),
-                      series(i).name + (elsewhere ? " " + at_size(point.x) : ""), grey ? kInk : colour_of(series(i)),
-                      !grey, series(i).question_aware});
-    }
-    std::stable_sort(list.begin(), list.end(), [](const Listed& a, const Listed& b) {
-      return a.question_aware != b.question_aware ? b.question_aware : a.value > b.value;
-    });
+    const double size = telling_size(), x = x_ + width_ + kNameSpace - 6;
+    for (const Reference& one : references()) svg += one.line;
     double y = y_ + kNameGap / 2;
     svg += svg_text(x + kValueWidth + 6, y, at_size(size) + ":", {kNameSize, "start", kPale});
     bool headed = false;
-    for (const Listed& one : list) {
+    for (const Listed& one : listed(size)) {
       y += kNameGap;
       if (one.question_aware && !headed) {
         headed = true;
@@ -329,6 +324,29 @@ class PanelDrawing {
                       {kNameSize, "start", one.colour.c_str(), one.bold ? "bold" : "normal"});
     }
     return svg;
+  }
+
+  struct Listed {
+    double value;
+    std::string marker, name, colour;
+    bool bold, question_aware;
+  };
+
+  std::vector<Listed> listed(double size) const {
+    std::vector<Listed> list;
+    for (const Reference& one : references()) list.push_back({one.value, "", one.name, kPale, false, false});
+    for (size_t i = 0; i < panel_.lines.size(); ++i) {
+      const bool grey = is_grey(series(i));
+      const PlotPoint& point = point_at(i, size);
+      const bool elsewhere = std::abs(std::log(point.x / size)) > std::log(1.3);
+      list.push_back({point.y, marker(series(i), 0, 0, false),
+                      series(i).name + (elsewhere ? " " + at_size(point.x) : ""), grey ? kInk : colour_of(series(i)),
+                      !grey, series(i).question_aware});
+    }
+    std::stable_sort(list.begin(), list.end(), [](const Listed& a, const Listed& b) {
+      return a.question_aware != b.question_aware ? b.question_aware : a.value > b.value;
+    });
+    return list;
   }
 
   std::string at_size(double size) const {
@@ -349,7 +367,7 @@ class PanelDrawing {
     size_t most = 0;
     for (const double size : x_axis_.ticks) {
       std::set<int64_t> places;
-      for (size_t i = 0; i < panel_.lines.size(); ++i) places.insert(std::llround(at_y(point_at(i, size).y)));
+      for (size_t i = 0; i < panel_.lines.size(); ++i) places.insert(std::llround(at_y(point_at(i, size).y) - y_));
       if (places.size() < most || (places.size() == most && size < best)) continue;
       most = places.size();
       best = size;
@@ -372,7 +390,7 @@ class PanelDrawing {
       ends.push_back({at_y(last.y), 0, at_x(last.x) + shift(i), series(i).name, colour_of(series(i)), true});
     }
     push_apart(ends, y_ + 2, y_ + height_);
-    const double x = x_ + width_ + 12;
+    const double x = x_ + width_ + kNameSpace;
     for (const EndName& end : ends) {
       svg += svg_line(end.from + 3, end.y, x - 1.5, end.at, end.bold ? end.colour : kSeriesGrey, 0.4);
       svg +=
@@ -397,7 +415,17 @@ double height_of(const PlotPanel& panel) {
 
 std::string render_svg(const Plot& plot) {
   const size_t columns = std::min<size_t>(2, std::max<size_t>(1, plot.panels.size()));
-  const double width = static_cast<double>(columns) * kCell;
+  const auto height_of_row = [&](size_t panel) {  // that the panel stands in
+    const size_t first = panel - panel % columns;
+    double height = 0;
+    for (size_t i = first; i < std::min(first + columns, plot.panels.size()); ++i)
+      height = std::max(height, height_of(plot.panels[i]));
+    return height;
+  };
+  double cell = kCell;
+  for (size_t i = 0; i < plot.panels.size(); ++i)
+    cell = std::max(cell, std::ceil(PanelDrawing(plot, plot.panels[i], 0, 0, height_of_row(i)).width_with_names()));
+  const double width = static_cast<double>(columns) * cell;
   std::string body, clips;
   double y = 4;
   const auto write = [&](const std::string& text, double size, double step, const char* colour, const char* weight) {
@@ -411,15 +439,14 @@ std::string render_svg(const Plot& plot) {
     const size_t last = std::min(first + columns, plot.panels.size());
     std::vector<std::vector<std::string>> titles;
     size_t most = 1;
-    double height = 0;
+    const double height = height_of_row(first);
     for (size_t i = first; i < last; ++i) {
-      titles.push_back(lines_of(plot.panels[i].title, kCell - 2 * kSide, kTitleSize));
+      titles.push_back(lines_of(plot.panels[i].title, cell - 2 * kSide, kTitleSize));
       most = std::max(most, titles.back().size());
-      height = std::max(height, height_of(plot.panels[i]));
     }
     const double top = y + 8 + kTitleLine * static_cast<double>(most) + 6;
     for (size_t i = first; i < last; ++i) {
-      const double x = static_cast<double>(i - first) * kCell;
+      const double x = static_cast<double>(i - first) * cell;
       for (size_t line = 0; line < titles[i - first].size(); ++line)
         body += svg_text(x + kSide, y + 8 + kTitleLine * static_cast<double>(line + 1), titles[i - first][line],
                          {kTitleSize, "start", kInk, "bold"});

@@ -113,6 +113,31 @@ TEST(Plot, NoTextLiesOnAnotherNorLeavesThePage) {
   }
 }
 
+// Names that stay unique by a number, or tell a size of their own, are longer than most: the panels are then wider.
+TEST(Plot, LongNamesMakeThePanelsWider) {
+  for (const bool grey : {false, true}) {
+    Plot plot;
+    PlotPanel panel;
+    panel.title = "d, t";
+    panel.y_label = "accuracy";
+    panel.share = true;
+    panel.ticks = {0.5, 0.1};
+    plot.series = {{"am_highest_attention [12]", {0, 0}}, {"simlayer_kv [13]", {grey ? -1 : 1, 1}}};
+    panel.lines = {{0, {{0.5, 0.7, {}, {}, false}, {0.1, 0.6, {}, {}, false}}}, {1, {{0.95, 0.8, {}, {}, false}}}};
+    plot.panels = {panel, panel};
+    const std::string svg = render_svg(plot);
+    std::smatch size;
+    ASSERT_TRUE(std::regex_search(svg, size, std::regex("viewBox=\"0 0 ([0-9]+) ")));
+    size_t n_names = 0;
+    for (const Placed& text : texts_of(svg)) {
+      if (text.text.find('[') == std::string::npos) continue;
+      ++n_names;
+      EXPECT_LE(text.left + svg_text_width(text.text, text.size), std::stod(size[1])) << text.text;
+    }
+    EXPECT_EQ(n_names, 4u);
+  }
+}
+
 // Beside the axes stand the names in the order of the values at the size where most of them differ.
 TEST(Plot, NamesOfManyLinesAreAListInTheOrderOfTheirValues) {
   Plot plot;

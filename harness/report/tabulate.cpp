@@ -111,7 +111,8 @@ Table finish(const TableRecords& data, const Labels& labels, const ComparisonSet
   table.parts = part_names(data.parts, data.dataset);
   if (!table.parts.empty()) table.dataset_label += fmt::format(", {} data sets", table.parts.size());
   for (const auto& [document, seed] : data.documents) {
-    if (table.documents.empty() || table.documents.back() != document) table.documents.push_back(document);
+    const std::string name = data.of_seed.contains(document) ? document_under(document, seed) : document;
+    if (table.documents.empty() || table.documents.back() != name) table.documents.push_back(name);
   }
   for (const auto& [key, target] : data.targets) table.targets.push_back(target);
   std::sort(table.targets.begin(), table.targets.end(), before);

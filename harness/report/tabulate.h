@@ -87,10 +87,10 @@ struct Row {
 struct Table {
   Json model, dataset, task;
   std::string model_label, dataset_label, task_label;
-  std::vector<std::string> documents;
-  std::vector<Json> targets;  // fractions from large to small, then numbers of entries from large to small
-  std::vector<Row> rows;      // ceiling, methods by label, floor
-  Comparison comparison;      // of the methods, on the primary metric
+  std::vector<std::string> documents;  // one that depends on the seed under each: "needle_1 (seed 8)"
+  std::vector<Json> targets;           // fractions from large to small, then numbers of entries from large to small
+  std::vector<Row> rows;               // ceiling, methods by label, floor
+  Comparison comparison;               // of the methods, on the primary metric
   // The names of the data sets that it has together (together.h), with "task: " before its documents' names; empty: it
   // is of one data set. Its cells have no answers and no ids: these are in the tables of its parts.
   std::vector<std::string> parts;

@@ -192,6 +192,7 @@ TEST(Tabulate, ADocumentWhoseAnswersDependOnTheSeedIsAnotherOneUnderEach) {
   const Tabulated t = tabulate({record(1, "4821"), record(2, "1932")});
   EXPECT_EQ(t.tables.at(0).rows.at(0).cells.at(0)->metrics[0].estimate.n_documents, 2);
   EXPECT_EQ(t.tables.at(0).rows.at(0).cells.at(0)->questions[1].document, "needle_1 (seed 2)");
+  EXPECT_THAT(t.tables.at(0).documents, ::testing::ElementsAre("needle_1 (seed 1)", "needle_1 (seed 2)"));
 }
 
 TEST(Tabulate, SharedStagesAreCountedOncePerDocument) {

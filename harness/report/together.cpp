@@ -71,6 +71,7 @@ TableRecords join(const std::vector<const TableRecords*>& parts) {
     const TableRecords* const part = parts[i];
     const std::string& name = names[i];
     for (const auto& [document, seed] : part->documents) all.documents.insert({name + ": " + document, seed});
+    for (const std::string& document : part->of_seed) all.of_seed.insert(name + ": " + document);
     all.targets.insert(part->targets.begin(), part->targets.end());
     for (const auto& [key, row] : part->rows) {
       RowRecords& own = all.rows[key];

@@ -100,6 +100,25 @@ TEST(Together, NothingIsCountedTwice) {
   EXPECT_THAT(all.rows[2].cells[0]->answers, IsEmpty());
 }
 
+// Needles: another document under each seed, in the whole as in its parts.
+TEST(Together, DocumentsOfASeedAreOnesOfTheirOwn) {
+  std::vector<Record> records;
+  for (const char* task : {"vt", "cwe"}) {
+    for (const int seed : {1, 2}) {
+      Record r = on(ruler(task), "h2o", 0.5, "d", true);
+      r.cell["seed"] = seed;
+      r.cell_id = stable_hash(canonical_json(r.cell));
+      r.answers[0]["gold_answer"] = std::to_string(seed);
+      records.push_back(std::move(r));
+    }
+  }
+  const Tabulated t = tabulate(records);
+  EXPECT_THAT(whole(t)->documents,
+              ElementsAre("cwe: d (seed 1)", "cwe: d (seed 2)", "vt: d (seed 1)", "vt: d (seed 2)"));
+  EXPECT_EQ(whole(t)->rows[0].cells[0]->metrics[0].estimate.n_documents, 4);
+  EXPECT_EQ(whole(t)->rows[0].cells[0]->n_missing, 0);
+}
+
 // Other lengths are other benchmarks, and a subset of a data set has the questions of the whole.
 TEST(Together, OnlyTasksAndFilesAreParts) {
   const Json full = {{"name", "quality"}, {"path", "q.jsonl"}, {"subset", "full"}};

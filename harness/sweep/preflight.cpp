@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <sstream>
 
 #include "harness/api/context.h"
-#include "harness/core/byte_size.h"
 #include "harness/core/count.h"
 #include "harness/core/stable_hash.h"
 #include "harness/core/text_file.h"
@@ -46,30 +46,26 @@ class Checker {
     }
   }
 
-  Preflight run() {
+  Preflight run(const std::vector<Problem>& of_files) {
+    found_.problems = of_files;
     for (const SweepModel& model : config_.models) guarded(model.config.path, [&] { read_header(model); });
     for (const Json& dataset : config_.datasets) guarded(dataset.at("name"), [&] { check_dataset(dataset); });
     for (size_t i = 0; i < tasks_.size(); ++i) {
-      if (askable_[i] || n_loaded_ < config_.datasets.size()) continue;
+      if (askable_[i] || config_.datasets.empty() || n_loaded_ < config_.datasets.size()) continue;
       add(fmt::format("no data set has a question for task {}", config_.tasks[i].at("name").get<std::string>()), "task",
           kOtherTask);
     }
     return std::move(found_);
   }
 
-  std::vector<Problem> run_rows() {
+  std::vector<ModelProblems> run_models() {
+    std::vector<ModelProblems> list;
     for (const SweepModel& model : config_.models) {
-      std::optional<Header> header;
-      DecoderSpec spec;
-      try {
-        spec = inspect_model(model.config.path).spec;
-        header = header_of(model, spec);
-      } catch (const Error&) {
-        continue;  // the run itself says what is wrong with it
-      }
-      guarded(model.config.path, [&] { check_rows(*header, spec); });
+      found_ = {};
+      guarded(model.config.path, [&] { read_header(model); });
+      list.push_back({&model, std::move(found_.problems)});
     }
-    return std::move(found_.problems);
+    return list;
   }
 
  private:
@@ -117,10 +113,13 @@ class Checker {
 
   // A target in bytes below what the template's entries and one entry of each head take fails on every document.
   void check_byte_targets(const Header& header, const DecoderSpec& spec) {
-    std::set<int64_t> asked;
+    std::map<int64_t, std::string> asked;  // and how it is written
     for (const SweepMethod& method : config_.methods) {
-      for (const std::optional<TargetSize>& target : method.targets)
-        if (target && target->unit == TargetSize::Unit::kBytes) asked.insert(target->bytes);
+      for (const std::optional<TargetSize>& target : method.targets) {
+        if (!target || target->unit != TargetSize::Unit::kBytes) continue;
+        const auto written = config_.written_bytes.find(target->bytes);
+        asked[target->bytes] = written == config_.written_bytes.end() ? target->text() : written->second;
+      }
     }
     if (asked.empty()) return;
     const bool two_bytes = header.model->config.dtype != "float32";  // auto may be either: the smaller of the two
@@ -130,12 +129,11 @@ class Checker {
     const int64_t of_template = static_cast<int64_t>(context.tokens.size()) - context.article_len();
     const int64_t offsets = (n_heads + spec.n_layers) * static_cast<int64_t>(sizeof(int64_t));
     const int64_t least = n_heads * (1 + of_template) * entry_bytes + offsets;
-    for (const int64_t bytes : asked) {
+    for (const auto& [bytes, written] : asked) {
       if (bytes >= least) continue;
-      add(fmt::format(
-              "a target of {} is too small for {}: the smallest cache has {} bytes, the {} template entries and "
-              "one entry of each of {} heads, {} bytes an entry",
-              bytes_as_text(bytes), header.name, least, of_template, n_heads, entry_bytes),
+      add(fmt::format("a target of {} is too small for {}: the smallest cache has {} bytes: {} heads x {} entries "
+                      "({} of the template and one of the document) x {} bytes + {} bytes of offsets",
+                      written, header.name, least, n_heads, 1 + of_template, of_template, entry_bytes, offsets),
           "target", fmt::format("write \"{} B\" or more", least));
     }
   }
@@ -286,12 +284,12 @@ class Checker {
 
 }  // namespace
 
-Preflight check_sweep(const SweepConfig& config) {
-  return Checker(config).run();
+Preflight check_sweep(const SweepConfig& config, const std::vector<Problem>& of_files) {
+  return Checker(config).run(of_files);
 }
 
-std::vector<Problem> check_rows(const SweepConfig& config) {
-  return Checker(config).run_rows();
+std::vector<ModelProblems> check_models(const SweepConfig& config) {
+  return Checker(config).run_models();
 }
 
 int64_t count_words(std::string_view text) {

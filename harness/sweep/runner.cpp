@@ -18,6 +18,7 @@
 #include "harness/sweep/calibration.h"
 #include "harness/sweep/coverage.h"
 #include "harness/sweep/file_stamp.h"
+#include "harness/sweep/known_blocks.h"
 #include "harness/sweep/record_origin.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/run_info.h"
@@ -27,11 +28,6 @@
 
 namespace kvc {
 namespace {
-
-// What a data set's documents depend on, wherever its file lies.
-Json content_of(const Json& dataset_identity) {
-  return data_of(Json{{"dataset", dataset_identity}});
-}
 
 class SweepRun {
  public:
@@ -88,15 +84,7 @@ class SweepRun {
   // disk.
   void start_rule(const Block& block, const Json& tasks) {
     if (!options_.stop_rule) return;
-    std::unique_ptr<StopRule> rule = options_.stop_rule(ruled_block(block, tasks));
-    for (const PlannedCell& cell : block.cells) {
-      for (const Json& line : read_json_lines(folder_.file(cell.id + ".jsonl")).values) {
-        Record record = Record::from_json(line, folder_.file(cell.id + ".jsonl"));
-        record.place = folder_.file(cell.id + ".jsonl");
-        if (record.status == "done") rule->add(record);  // what failed is tried again
-      }
-    }
-    rules_[block.key] = std::move(rule);
+    rules_[block.key] = rule_of(options_.stop_rule, block, tasks, folder_.path());
     tell_stopped(*rules_.at(block.key));
   }
 
@@ -125,17 +113,33 @@ class SweepRun {
     }
     documents_ = folder_.read_json("documents.json");
     for (const Block* block : blocks) {
-      if (!documents_.is_object() || !documents_.contains(block->key)) continue;
-      const Json& known = documents_.at(block->key);
-      if (content_of(known.value("dataset_identity", Json())) == content_of(block->dataset->identity()))
+      if (const Json known = known_block(documents_, *block); !known.is_null())
         start_rule(*block, known.at("documents"));
     }
-    if (std::all_of(blocks.begin(), blocks.end(), [&](const Block* block) { return known_complete(*block); })) {
+    const auto all = [&](const auto& holds) { return std::all_of(blocks.begin(), blocks.end(), holds); };
+    const bool measured = all([&](const Block* block) { return is_measured(*block); });
+    const Json stamp = file_stamp(model.config.path);
+    const bool same_file = measured && !stamp.is_null() && all([&](const Block* block) {
+                             return known_block(documents_, *block).value("model_file", Json()) == stamp;
+                           });
+    if (same_file) {
       for (const Block* block : blocks) summary_.already_done += count_done(*block);
       return;
     }
     progress_.note(fmt::format("loading {}", model.config.path));
-    const Model loaded = options_.load_model(model.config);
+    std::optional<Model> opened;
+    try {
+      opened = options_.load_model(model.config);
+    } catch (const Error&) {
+      if (!measured || !stamp.is_null()) throw;
+      progress_.note(
+          fmt::format("note: {} is not there to be compared with what was measured; nothing of it is left "
+                      "to measure",
+                      model.config.path));
+      for (const Block* block : blocks) summary_.already_done += count_done(*block);
+      return;
+    }
+    const Model& loaded = *opened;
     for (Block* block : blocks) open_block(*block, loaded);
     plan_model(blocks, loaded);
     const std::string& folder = config_.references;
@@ -144,31 +148,14 @@ class SweepRun {
     for (Block* block : blocks) run_block(*block, loaded);
   }
 
-  // Whether all cells of all documents are done, as far as documents.json knows the documents, and weights and data are
-  // still those that were measured.
-  bool known_complete(const Block& block) const {
-    if (!documents_.is_object() || !documents_.contains(block.key)) return false;
-    const Json& known = documents_.at(block.key);
-    const Json stamp = file_stamp(block.model->config.path);
-    if (stamp.is_null() || known.value("model_file", Json()) != stamp) return false;
-    if (content_of(known.value("dataset_identity", Json())) != content_of(block.dataset->identity())) return false;
-    for (const auto& [document, tasks] : known.at("documents").items()) {
-      if (!is_ours(block, document)) continue;
-      for (const PlannedCell& cell : block.cells) {
-        const std::string key = task_key(cell.cell.task);
-        if (!tasks.contains(key)) return false;
-        if (tasks.at(key) > 0 && !block.done.at(cell.id).contains(document) && wanted(block, cell.id, document))
-          return false;
-      }
-    }
-    return true;
+  bool is_measured(const Block& block) const {
+    const auto rule = rules_.find(block.key);
+    StopRule* const own = rule == rules_.end() ? nullptr : rule->second.get();
+    return kvc::is_measured(known_block(documents_, block), block, options_.shard, own);
   }
 
-  // Whether a document belongs to the part that is measured here.
   bool is_ours(const Block& block, const std::string& document) const {
-    if (!options_.shard) return true;
-    const Shard& shard = *options_.shard;
-    return shard_of(block.model->cell, block.dataset_cell, block.seed, document, shard.count) == shard.index;
+    return kvc::is_ours(options_.shard, block, document);
   }
 
   int64_t count_done(const Block& block) const {

@@ -360,6 +360,39 @@ TEST_F(Sweep, NoticesReplacedWeights) {
   EXPECT_EQ(calls().loads, 2);
 }
 
+// What is measured to the end needs no weights: neither named as missing nor loaded.
+TEST_F(Sweep, OnlyUnfinishedModelsAreNeeded) {
+  const std::string text =
+      "sweep: t\nseed: 7\nmodel: [tiny.gguf, other.gguf]\ndataset: [test_notes]\ntask: [test_probe]\n"
+      "method: [test_full]\n";
+  const auto needed = [&](const SweepConfig& sweep, const std::optional<Shard>& shard = {}) {
+    std::vector<std::string> names;
+    for (const SweepModel* model : models_to_load(sweep, shard, {}))
+      names.push_back(std::filesystem::path(model->config.path).filename());
+    return names;
+  };
+  const SweepConfig sweep = config(text);
+  EXPECT_THAT(needed(sweep), ::testing::UnorderedElementsAre("tiny.gguf", "other.gguf"));
+  SweepConfig first = sweep;
+  first.models.pop_back();
+  EXPECT_EQ(run_sweep(first, options_).measured, 2);
+  EXPECT_THAT(needed(sweep), ::testing::ElementsAre("other.gguf"));
+  EXPECT_THAT(needed(sweep, Shard{1, 2}), ::testing::UnorderedElementsAre("tiny.gguf", "other.gguf"));
+
+  options_.load_model = [](const ModelConfig&) -> Model { throw Error(ErrorKind::kData, "no such file", "", ""); };
+  std::filesystem::remove(folder_.file("tiny.gguf"));
+  EXPECT_THAT(needed(first), ::testing::IsEmpty());
+  EXPECT_EQ(run_sweep(first, options_).already_done, 2);
+  EXPECT_THAT(error_of([&] { run_sweep(sweep, options_); }), HasSubstr("no such file"));
+  // Something new is to be measured, or other weights lie there now.
+  SweepConfig more = config(sweep_text("test_full, test_keep_first"));
+  EXPECT_THAT(needed(more), ::testing::ElementsAre("tiny.gguf"));
+  EXPECT_THAT(error_of([&] { run_sweep(more, options_); }), HasSubstr("no such file"));
+  std::ofstream(folder_.file("tiny.gguf")) << "weights 2";
+  EXPECT_THAT(needed(first), ::testing::ElementsAre("tiny.gguf"));
+  EXPECT_THAT(error_of([&] { run_sweep(first, options_); }), HasSubstr("no such file"));
+}
+
 TEST_F(Sweep, OneWriterAtATime) {
   const ResultsFolder other(folder_.file("results"));
   const std::string writer = writer_of(folder_.file("results")).value_or("nobody");

@@ -109,6 +109,8 @@ TEST_F(StoppingSweep, AFinishedSweepLoadsNoModel) {
   EXPECT_EQ(again.measured, 0);
   EXPECT_EQ(calls().loads, 1);
   EXPECT_EQ(stopped_cells(folder_.file("results")).size(), 2U);
+  EXPECT_TRUE(models_to_load(config(), {}, options_.stop_rule).empty());
+  EXPECT_EQ(models_to_load(config(), {}, {}).size(), 1U);  // without the rule every document is wanted
 }
 
 TEST_F(StoppingSweep, GoesOnWhereItWasLeftAndLosesNothing) {

@@ -27,9 +27,9 @@ const std::vector<std::string> kKeys = {
 
 class Parser {
  public:
-  explicit Parser(const ConfigText& text) : text_(text), root_(text.value()), problems_(&text) {}
+  explicit Parser(const ConfigText& text) : text_(text), root_(text.value()), problems_(&text), of_files_(&text) {}
 
-  SweepConfig parse() {
+  LoadedSweep parse() {
     if (!root_.is_object()) {
       problems_.add(root_.is_null() ? "the file is empty" : "the file must be 'key: value' pairs", "",
                     fmt::format("a sweep has the keys {}", fmt::join(kKeys, ", ")));
@@ -52,7 +52,7 @@ class Parser {
     read_report();
     if (has("stop_when")) config_.stop_when = read_stop_when(root_.at("stop_when"), problems_);
     finish();
-    return std::move(config_);
+    return {std::move(config_), once_each(of_files_.list())};
   }
 
  private:
@@ -206,7 +206,7 @@ class Parser {
       std::string name;
       Json options;
       if (!split_entry(items[i], key, Registry<Interface>::instance().names(), at, problems_, name, options)) continue;
-      for (auto& resolved : resolve<Interface>(name, options, at, problems_)) {
+      for (auto& resolved : resolve<Interface>(name, options, at, problems_, &of_files_)) {
         if constexpr (std::is_same_v<Interface, Dataset>) {
           // own.jsonl and its absolute path are one data set; its content is checked before anything is measured.
           if (resolved.value.contains("path") && resolved.value.at("path").is_string()) {
@@ -248,6 +248,7 @@ class Parser {
         problems_.add(fmt::format("duplicate target {}", target.text()), at, "keep one of them");
         continue;
       }
+      if (target.unit == TargetSize::Unit::kBytes) config_.written_bytes[target.bytes] = items[i].get<std::string>();
       list.push_back(target);
     }
     return list;
@@ -276,6 +277,7 @@ class Parser {
     Json options;
     const auto names = Registry<CompactionMethod>::instance().names();
     if (!split_entry(entry, "method", names, pointer, problems_, name, options)) return;
+    method_names_.insert(name);
     std::optional<std::vector<Json>> own_queries;
     std::optional<std::vector<std::optional<TargetSize>>> own_targets;
     if (options.contains("queries")) {
@@ -291,7 +293,7 @@ class Parser {
       own_budgets = budgets(options.at("budget"), pointer + "/budget");
       options.erase("budget");
     }
-    for (const auto& resolved : resolve<CompactionMethod>(name, options, pointer, problems_)) {
+    for (const auto& resolved : resolve<CompactionMethod>(name, options, pointer, problems_, &of_files_)) {
       SweepMethod method{resolved.value, {nullptr}, {std::nullopt}, {nullptr}};
       if (resolved.plugin->needs_queries()) {
         method.queries = own_queries ? *own_queries : has("queries") ? queries_ : own_source(*resolved.plugin);
@@ -361,14 +363,12 @@ class Parser {
     if (has("compare_to")) {
       const Json& value = root_.at("compare_to");
       const std::string wanted = value.is_string() ? value.get<std::string>() : "";
-      std::set<std::string> names;
-      for (const SweepMethod& method : config_.methods) names.insert(method.method.at("name").get<std::string>());
-      const bool known = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+      const bool known = std::any_of(method_names_.begin(), method_names_.end(), [&](const std::string& name) {
         return wanted == name || wanted.rfind(name + " (", 0) == 0 || wanted.rfind(name + ",", 0) == 0;
       });
       if (!known) {
         problems_.add(fmt::format("'compare_to' must be a method of this sweep; got {}", value.dump()), "/compare_to",
-                      fmt::format("one of: {}", fmt::join(names, ", ")));
+                      fmt::format("one of: {}", fmt::join(method_names_, ", ")));
       }
       config_.compare_to = wanted;
     }
@@ -385,33 +385,48 @@ class Parser {
   }
 
   // A mistake beside an axis shows once for each value of the axis; it is told once.
-  void finish() const {
+  static std::vector<Problem> once_each(const std::vector<Problem>& problems) {
     std::vector<Problem> unique;
     std::set<std::string> seen;
-    for (const Problem& problem : problems_.list()) {
+    for (const Problem& problem : problems) {
       if (seen.insert(problem.fact + "\n" + problem.where).second) unique.push_back(problem);
     }
-    throw_if_any(ErrorKind::kUsage, unique, text_.path());
+    return unique;
+  }
+
+  // Throws what is wrong with the sweep file itself, files that are missing beside it.
+  void finish() const {
+    if (problems_.empty()) return;
+    std::vector<Problem> all = problems_.list();
+    all.insert(all.end(), of_files_.list().begin(), of_files_.list().end());
+    throw_if_any(ErrorKind::kUsage, once_each(all), text_.path());
   }
 
   const ConfigText& text_;
   Json root_;
-  Problems problems_;
+  Problems problems_, of_files_;
   SweepConfig config_;
   std::vector<Json> queries_;
   std::vector<std::optional<TargetSize>> targets_;
   std::vector<Json> budgets_ = {nullptr};
   std::map<std::string, std::string> method_places_;
+  std::set<std::string> method_names_;  // also of entries that are left out for a problem
 };
 
 }  // namespace
 
 SweepConfig parse_sweep(const ConfigText& text) {
-  return Parser(text).parse();
+  LoadedSweep loaded = Parser(text).parse();
+  throw_if_any(ErrorKind::kUsage, loaded.of_files, text.path());
+  return std::move(loaded.sweep);
 }
 
 SweepConfig load_sweep(const std::string& path) {
   return parse_sweep(ConfigText::from_file(path));
+}
+
+LoadedSweep load_sweep_and_files(const std::string& path) {
+  return Parser(ConfigText::from_file(path)).parse();
 }
 
 Json SweepConfig::to_json() const {

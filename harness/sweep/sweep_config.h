@@ -47,7 +47,8 @@ struct SweepConfig {
   Json equivalence;        // {METRIC: margin} within which the report calls two methods equivalent; null: its defaults
   // Of the parts above, which they are named by.
   std::shared_ptr<CellPlugins> plugins = std::make_shared<CellPlugins>();
-  std::optional<StopWhen> stop_when;  // documents are then measured in an order shuffled by the seed
+  std::optional<StopWhen> stop_when;             // documents are then measured in an order shuffled by the seed
+  std::map<int64_t, std::string> written_bytes;  // targets in bytes, as the file writes them, for messages
 
   Json to_json() const;  // the sweep as understood
 };
@@ -56,5 +57,16 @@ struct SweepConfig {
 // the file are reported in one Error(kUsage), each with line and cure. No model and no data are touched.
 SweepConfig load_sweep(const std::string& path);
 SweepConfig parse_sweep(const ConfigText& text);
+
+// A sweep of which files that plug-ins read (a calibration text, a budget's file) may be missing or broken: `sweep` is
+// then without the entries that name them, not to be measured, and only good for looking for more.
+struct LoadedSweep {
+  SweepConfig sweep;
+  std::vector<Problem> of_files;
+  bool complete() const { return of_files.empty(); }
+};
+
+// As load_sweep(), but problems of files are returned: whoever goes on to look at data and models names all together.
+LoadedSweep load_sweep_and_files(const std::string& path);
 
 }  // namespace kvc

@@ -19,6 +19,7 @@
 #include "harness/core/text_file.h"
 #include "harness/sweep/cell.h"
 #include "harness/sweep/sweep_plugins_test.h"
+#include "harness/testing/temporary_folder.h"
 
 namespace kvc {
 namespace {
@@ -145,6 +146,27 @@ TEST(SweepConfig, TellsWhatIsWrongWithABudget) {
   EXPECT_THAT(problem(with_own + "{budget: proportions, file: /no/such.json}}\n"), HasSubstr("/no/such.json"));
   EXPECT_THAT(problem(std::string(kSweep) + "  - {method: test_full, budget: pyramid}\n"),
               HasSubstr("method 'test_full' takes no budget"));
+}
+
+// A file that an entry names rightly is looked for with data and models: what else the file says stays known.
+TEST(SweepConfig, FilesThatEntriesNameAreToldApart) {
+  const TemporaryFolder folder;
+  const std::string missing = "{budget: proportions, file: /no/such.json}";
+  const std::string text = std::string(kSweep) +
+                           "  - {method: test_keep_first, begin: 5, target: 4096 B, budget: " + missing +
+                           "}\ncompare_to: test_keep_first\n";
+  const LoadedSweep loaded = load_sweep_and_files(folder.write("s.yaml", text));
+  EXPECT_FALSE(loaded.complete());
+  ASSERT_EQ(loaded.of_files.size(), 1u);
+  EXPECT_THAT(loaded.of_files[0].fact, HasSubstr("/no/such.json"));
+  EXPECT_THAT(loaded.of_files[0].where, HasSubstr("s.yaml:13"));
+  EXPECT_EQ(loaded.sweep.models.size(), 1u);
+  EXPECT_EQ(loaded.sweep.written_bytes.at(4096), "4096 B");
+  EXPECT_TRUE(load_sweep_and_files(folder.write("fine.yaml", kSweep)).complete());
+  // Beside a mistake in the file both are named, and everywhere else a missing file is one.
+  EXPECT_THAT(error_of([&] { load_sweep_and_files(folder.write("s.yaml", text + "sed: 7\n")); }),
+              ::testing::AllOf(HasSubstr("2 problems in"), HasSubstr("/no/such.json"), HasSubstr("'sed'")));
+  EXPECT_THAT(problem(text), HasSubstr("/no/such.json"));
 }
 
 TEST(SweepConfig, SeedsAndModelsAreAxes) {

@@ -9,6 +9,7 @@
 
 #include <fstream>
 
+#include "harness/sweep/known_blocks.h"
 #include "harness/sweep/results_folder.h"
 #include "harness/sweep/runner.h"
 #include "harness/sweep/sweep_plugins_test.h"
