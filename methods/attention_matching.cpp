@@ -20,6 +20,9 @@
 // ends with a solve over all its picks, and its weights keep to the bounds. A head that keeps all its entries (t = T)
 // is returned untouched: w = 1, C = V solves both fits exactly, and solving would only add rounding.
 //
+// Reference queries: every kept entry has a bias and a value of its own, fitted to the queries. A head with fewer than
+// two queries an entry is counted in the note heads_with_few_queries, of which the report warns.
+//
 // On a GPU heads go through in batches (fit_heads): the same numbers within rounding. How heads share batches follows
 // from their shapes and targets and from the GPU's memory, so equal requests give equal bytes there too; a target
 // beside other targets may differ from the same target alone in last bits.
@@ -46,6 +49,8 @@
 
 namespace kvc {
 namespace {
+
+constexpr int64_t kQueriesPerEntry = 2;  // fewer leave a fit undetermined, or nearly so: its report warns
 
 struct MatchingOptions {
   std::string select = "highest_attention";
@@ -145,9 +150,9 @@ class AttentionMatching : public PerHeadMethod {
                                                            fit_.fit_values() ? problem.values : at::Tensor());
     const HeadFitter some =
         pursues_ ? pursue(problem, attention, largest_target_len) : rank(problem, attention, largest_target_len);
-    return [problem, some](int64_t target_len) {
+    return [this, problem, some](int64_t target_len) {
       const int64_t source_len = problem.keys.size(0);
-      if (target_len < source_len) return some(target_len);
+      if (target_len < source_len) return with_query_note(some(target_len), problem.queries.size(0), target_len);
       return keep(problem, at::arange(source_len, problem.keys.options().dtype(at::kLong)));
     };
   }
@@ -218,6 +223,13 @@ class AttentionMatching : public PerHeadMethod {
     fit.notes["keys_dependent"] = all.picks.n_dependent;
     fit.notes["choices_cut"] = all.picks.n_cut;
     fit.notes["keys_beyond_pursuit"] = all.n_missing;
+    return fit;
+  }
+
+  // Counts the heads whose fit has as many unknowns as half of its queries: it answers these queries and few others.
+  HeadFit with_query_note(HeadFit fit, int64_t n_queries, int64_t target_len) const {
+    const bool fits = fit_.bias != BiasFit::kNone || fit_.fit_values();
+    if (fits && n_queries < kQueriesPerEntry * target_len) fit.notes["heads_with_few_queries"] = 1;
     return fit;
   }
 
@@ -334,7 +346,8 @@ class AttentionMatching : public PerHeadMethod {
                   .fit(lengths[h], weights.defined() ? weights[row].narrow(0, 0, lengths[h]) : at::Tensor());
       }
       const bool has_picks = pursuits != nullptr && lengths[h] > 0;
-      fits.push_back(has_picks ? with_notes(std::move(fit), picked[h], fit_) : std::move(fit));
+      if (has_picks) fit = with_notes(std::move(fit), picked[h], fit_);
+      fits.push_back(with_query_note(std::move(fit), batch.queries.size(1), lengths[h]));
     }
     return fits;
   }

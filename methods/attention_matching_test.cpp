@@ -251,6 +251,27 @@ TEST(AttentionMatching, BiasStaysWithinItsBounds) {
   EXPECT_GT(fit.notes.at("bias_at_bound").get<int64_t>(), 0);
 }
 
+// A fit to hardly more queries than it has unknowns is exact on them and far off on others of the same kind; the note
+// counts such heads.
+TEST(AttentionMatching, HeadsWithFewQueriesAreCounted) {
+  const std::string note = "heads_with_few_queries";
+  const HeadProblem head = random_head(120, 600, 8, 15);
+  const at::Tensor others = normal_numbers({200, 8}, 99) * 2;
+  const auto fit_to = [&](int64_t n_queries, const Json& options) {
+    HeadProblem some = head;
+    some.queries = head.queries.narrow(0, 0, n_queries);
+    return NamedMethod("attention_matching", options).fit(some, 40);
+  };
+  const HeadFit few = fit_to(42, Json::object()), enough = fit_to(600, Json::object());
+  EXPECT_EQ(few.notes.at(note), 1);
+  EXPECT_FALSE(enough.notes.contains(note));
+  EXPECT_GT(output_error(head, few, others), 2 * output_error(head, enough, others));
+  EXPECT_FALSE(fit_to(80, Json::object()).notes.contains(note));  // two for each
+  EXPECT_TRUE(fit_to(79, Json::object()).notes.contains(note));
+  EXPECT_TRUE(fit_to(79, {{"select", "omp"}}).notes.contains(note));
+  EXPECT_FALSE(fit_to(42, {{"bias", "none"}, {"values", "copy"}}).notes.contains(note));  // nothing is fitted
+}
+
 // A row that attends to nothing that is kept: logits 200 apart would underflow under the shift of the full row.
 TEST(AttentionMatching, SurvivesQueriesThatSeeNothingKept) {
   HeadProblem head = random_head(20, 40, 4, 14);

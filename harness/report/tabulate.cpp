@@ -220,6 +220,31 @@ void warn_of_questions_left_out(const TableRecords& table, Tabulated& result) {
                   counts.size() == 1 ? "one document" : fmt::format("{} documents", counts.size())));
 }
 
+// Fits of more unknowns than their queries determine answer these queries and few others.
+void warn_of_few_queries(const TableRecords& table, const Table& shown, const Labels& labels, Tabulated& result) {
+  for (const auto& [key, row] : table.rows) {
+    double most = 0;
+    std::string worst;  // the target at which it is the most heads
+    for (const auto& [target, cell] : row.cells) {
+      for (const JudgedRecord& judged : cell.records) {
+        const double heads = number_in(judged.record->notes, "heads_with_few_queries").value_or(0);
+        if (judged.failed || heads <= most) continue;
+        most = heads;
+        worst = target_text(cell.target);
+      }
+    }
+    if (most == 0) continue;
+    std::string text = fmt::format(
+        "{}, {}{} at {}: {:.0f} heads of a document are fitted with fewer than two reference queries for every entry "
+        "that they keep. Such a fit holds for these queries and hardly for others: give the queries a larger "
+        "max_queries, or compact by pieces (chunked).",
+        shown.dataset_label, labels.of("method", row.method),
+        row.queries.is_null() ? "" : ", " + labels.of("queries", row.queries), worst, most);
+    std::vector<std::string>& list = result.warnings;  // the tables of a data set's tasks would each say it
+    if (std::find(list.begin(), list.end(), text) == list.end()) list.push_back(std::move(text));
+  }
+}
+
 bool is_written_by_model(const Json& answer) {
   if (!answer.is_object()) return false;
   const auto extra = answer.find("extra");
@@ -304,6 +329,7 @@ Tabulated tabulate(std::vector<Record> records, const Json& defaults, const Comp
     count(table, labels, settings, result);
     count_references(table, result);
     warn_of_questions_left_out(table, result);
+    warn_of_few_queries(table, result.tables.back(), labels, result);
     tell_written_questions(table, result.tables.back(), result);
   }
   result.stages = stage_costs(records, labels);

@@ -92,6 +92,24 @@ TEST(Tabulate, QuestionsThatATaskCannotAskAreCounted) {
   EXPECT_THAT(t.warnings[0], HasSubstr("3 of 4 questions in one document were left out: the task cannot ask them"));
 }
 
+TEST(Tabulate, FitsOfFewQueriesAreWarnedOfOnceForADataSet) {
+  std::vector<Record> records;
+  for (const char* task : {"exact_match", "likelihood"}) {
+    for (const auto& [target, heads] : {std::pair(0.5, 90), std::pair(0.2, 12), std::pair(0.1, 0)}) {
+      records.push_back(one(task, "am_omp", target, {match("a", true)}));
+      if (heads > 0) records.back().notes = {{"heads_with_few_queries", heads}};
+    }
+    records.push_back(one(task, "h2o", 0.5, {match("a", true)}));
+  }
+  const Tabulated t = tabulate(records);
+  std::vector<std::string> told;
+  for (const std::string& warning : t.warnings) {
+    if (warning.find("reference queries") != std::string::npos) told.push_back(warning);
+  }
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_THAT(told[0], HasSubstr("s, am_omp at 0.5: 90 heads of a document are fitted with fewer than two reference"));
+}
+
 TEST(Tabulate, SaysWhichQuestionsTheModelWrote) {
   Json own = match("a", true), given = match("b", true);
   own["extra"] = {{"written_by", "model"}};
