@@ -11,6 +11,7 @@
 
 #include "harness/core/config_text.h"
 #include "harness/sweep/coverage.h"
+#include "harness/sweep/known_blocks.h"
 #include "harness/sweep/runner.h"
 #include "harness/sweep/sweep_plugins_test.h"
 #include "harness/testing/tiny_model.h"
