@@ -111,14 +111,14 @@ class Search {
   Json run_gates() {
     const Json given = gate_settings();
     CurvesFile file(search_.curves_file, given);
+    const Json kept = file.find("state", "latest");
+    say_how_to_go_on(!kept.is_null());
     std::vector<GateText> texts = gate_texts();
     const std::vector<std::string> warnings = gate_warnings(texts, search_.gates);
     for (const std::string& warning : warnings) progress_.note("warning: " + warning);
     GateTraining training(model_.decoder(), search_.gates, model_.decoder().options().dtype().toScalarType());
     for (GateText& text : texts) training.read_as_it_is(text);
     double distance = 0;  // of the steps since the course's last value
-    const Json kept = file.find("state", "latest");
-    say_how_to_go_on(!kept.is_null());
     if (!kept.is_null()) {
       training.restore(kept, file.path());
       distance = kept.value("distance", 0.0);

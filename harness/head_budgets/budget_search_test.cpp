@@ -179,8 +179,9 @@ TEST_F(BudgetSearchTest, ATornFirstLineIsMeasuredAgain) {
   std::ofstream(other.curves_file) << whole.substr(0, head / 2);
   search_budget(other);
   // Another's file, torn or not, is left alone.
-  for (const std::string& text : {std::string(R"({"format": "kvcompact.cache.v1", "sett)"), std::string("{\"L0H0\": 0."),
-                                 std::string("notes"), whole.substr(0, head / 2) + "\nnotes\n"}) {
+  for (const std::string& text :
+       {std::string(R"({"format": "kvcompact.cache.v1", "sett)"), std::string("{\"L0H0\": 0."), std::string("notes"),
+        whole.substr(0, head / 2) + "\nnotes\n"}) {
     std::ofstream(wanted.curves_file) << text;
     EXPECT_THAT(error_of([&] { search_budget(wanted); }), HasSubstr("not a file of head curves")) << text;
     EXPECT_EQ(read_text_file(wanted.curves_file), text);
