@@ -133,7 +133,9 @@ std::string parts_note(const Table& table) {
   }
   return fmt::format("Means over the questions of {}: {}", fmt::join(table.parts, ", "),
                      least == most
-                         ? fmt::format("{} of each, so they are the means of the data sets' means too.", most)
+                         ? fmt::format("{} of each, so they are the means of the data sets' means too; a row with "
+                                       "fewer (n) is only of the tasks it has.",
+                                       most)
                          : fmt::format("{} to {} of each, so a data set with more of them counts more.", least, most));
 }
 

@@ -150,7 +150,9 @@ TEST(Together, FilesOfOneNameStayApart) {
 TEST(Together, ItsNoteSaysWhatIsAveraged) {
   std::vector<Record> records = six_documents_of({ruler("vt"), ruler("cwe")});
   EXPECT_EQ(parts_note(*whole(tabulate(records))),
-            "Means over the questions of cwe, vt: 6 of each, so they are the means of the data sets' means too.");
+            "Means over the questions of cwe, vt: 6 of each, so they are the means of the data sets' means too; a row "
+            "with fewer (n) "
+            "is only of the tasks it has.");
   std::erase_if(records,
                 [](const Record& r) { return r.cell.at("dataset").at("task") == "vt" && r.document_id > "d3"; });
   const Tabulated t = tabulate(records);
