@@ -211,6 +211,10 @@ std::string retained_note(const Table& table, size_t metric) {
 }
 
 TextTable versus_full_table(const Table& table, size_t metric) {
+  int64_t most = 0;
+  for (const Row& row : table.rows) {
+    for (const CellSummary* cell : row.measured()) most = std::max(most, cell->metrics[metric].estimate.n_questions);
+  }
   return table_of(table, Role::kMethod, Role::kFloor, [&](const CellSummary& cell) -> std::string {
     const MetricSummary& summary = cell.metrics[metric];
     if (!summary.versus_full || summary.versus_full->pair.test == PairTest::kTooFew) return "";
@@ -219,6 +223,7 @@ TextTable versus_full_table(const Table& table, size_t metric) {
     const std::optional<double>& holm = summary.versus_full->p_holm;
     const std::optional<double>& p = holm ? holm : summary.versus_full->pair.p;
     if (p) text += " " + p_text(*p) + (*p <= 1 - kLevel ? " *" : "");
+    if (difference.n_questions < most) text += fmt::format(" (n={})", difference.n_questions);
     return text + (is_equivalent(summary) ? " =" : "");
   });
 }
@@ -330,16 +335,19 @@ TextTable stage_table(const std::vector<StageCost>& stages) {
 std::string interval_note(const Table& table, size_t metric) {
   const int64_t fewest = fewest_documents(table, metric);
   if (fewest == 0) return "";
+  int64_t most = 0;
   bool intervals = false, equivalent = false;
   for (const Row& row : table.rows) {
     for (const CellSummary* cell : row.measured()) {
+      most = std::max(most, cell->metrics[metric].estimate.n_documents);
       intervals = intervals || cell->metrics[metric].estimate.interval.exists();
       equivalent = equivalent || is_equivalent(cell->metrics[metric]);
     }
   }
   std::string note;
   if (intervals && fewest >= kFewDocuments)
-    note = fmt::format("[low, high]: 95 % interval for documents like these {}.", fewest);
+    note = fmt::format("[low, high]: 95 % interval for documents like these {}.",
+                       fewest == most ? fmt::format("{}", most) : fmt::format("{} to {}", fewest, most));
   if (intervals && fewest < kFewDocuments)
     note = fmt::format("[low, high]: 95 % interval over the questions of {}; it says nothing about other documents.",
                        documents_text(fewest));

@@ -159,6 +159,16 @@ TEST(Together, ItsNoteSaysWhatIsAveraged) {
   EXPECT_EQ(parts_note(*whole(t)),
             "Means over the questions of cwe, vt: 4 to 6 of each, so a data set with more of them counts more.");
   EXPECT_EQ(parts_note(t.tables.back()), "");
+  // One row that lacks a task: every table says how much it has.
+  records = six_documents_of({ruler("vt"), ruler("cwe")});
+  std::erase_if(records, [](const Record& r) {
+    return r.cell.at("dataset").at("task") == "vt" && r.cell.at("method").at("name") == "keydiff";
+  });
+  const std::string markdown = report_markdown(tabulate(records), "x");
+  EXPECT_THAT(markdown, HasSubstr("interval for documents like these 6 to 12."));
+  const size_t versus = markdown.find("### against the full cache");
+  ASSERT_NE(versus, std::string::npos);
+  EXPECT_THAT(markdown.substr(versus, markdown.find("###", versus + 3) - versus), HasSubstr("(n=6)"));
 }
 
 TEST(Together, ReportsShowItFirst) {
