@@ -211,10 +211,7 @@ std::string retained_note(const Table& table, size_t metric) {
 }
 
 TextTable versus_full_table(const Table& table, size_t metric) {
-  int64_t most = 0;
-  for (const Row& row : table.rows) {
-    for (const CellSummary* cell : row.measured()) most = std::max(most, cell->metrics[metric].estimate.n_questions);
-  }
+  const int64_t most = most_questions(table);
   return table_of(table, Role::kMethod, Role::kFloor, [&](const CellSummary& cell) -> std::string {
     const MetricSummary& summary = cell.metrics[metric];
     if (!summary.versus_full || summary.versus_full->pair.test == PairTest::kTooFew) return "";
